@@ -41,14 +41,14 @@ async def with_lab(works: Sequence[Work], folder: Path) -> AsyncIterator[tuple[W
     if not inside:
         yield works
         return
-    from fazai.lab import Lab, LabSettings, find
+    from fazai.lab import Lab, LabSettings, find_firewall
 
     async with contextlib.AsyncExitStack() as stack:
         lab: Lab | None = None
         options: dict[str, Mapping[str, Any]] = {}
         for name, item in inside.items():
             firewall, wanted = _split(item)
-            found: LabAddress | LabFirewall | None = find(folder, firewall)
+            found: LabAddress | LabFirewall | None = find_firewall(folder, firewall)
             if found is None:
                 if lab is None:
                     lab = await stack.enter_async_context(Lab(folder))

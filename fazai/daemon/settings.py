@@ -10,7 +10,7 @@ from typing import Literal
 
 from fazai.daemon.runs.config import DaemonConfig
 from fazai.errors import UsageError
-from fazai.providers.gemma.endpoint import Endpoint
+from fazai.providers.gemma.endpoint import FallbackEndpoint
 
 __all__ = ["DaemonSettings", "ServerLimits", "is_loopback"]
 
@@ -52,7 +52,7 @@ class DaemonSettings:
     client_ca: Path | None = None
     client_role: str = "viewer"
     gemma_socket: Path = Path("/run/fazai/gemma.sock")
-    fallback: Endpoint | None = None
+    fallback: FallbackEndpoint | None = None
     inventory: tuple[str, ...] = ()
     config: DaemonConfig = field(default_factory=DaemonConfig)
     ingest: Literal["known", "open", "signed"] = "known"  # who may report without a signature

@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fazai.lab.command import LabAddress, find
+    from fazai.lab.command import LabAddress, find_firewall
     from fazai.lab.lab import Lab, LabFirewall
     from fazai.lab.server.thread import LabThread
     from fazai.lab.settings import Fault, LabSettings, Tls
 
-__all__ = ["Fault", "Lab", "LabAddress", "LabFirewall", "LabSettings", "LabThread", "Tls", "find"]
+__all__ = ["Fault", "Lab", "LabAddress", "LabFirewall", "LabSettings", "LabThread", "Tls", "find_firewall"]
 
 _HOME = {
     "Fault": "settings",
@@ -25,7 +25,7 @@ _HOME = {
     "LabSettings": "settings",
     "LabThread": "server.thread",
     "Tls": "settings",
-    "find": "command",
+    "find_firewall": "command",
 }
 
 

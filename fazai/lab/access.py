@@ -1,4 +1,4 @@
-"""Who may do what: API keys, users, groups, privileges."""
+"""Access to the API: keys, users, groups, privileges."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from typing import Final
 from fazai.lab.box import Box
 from fazai.lab.engine.schema import read_json
 
-__all__ = ["GROUP_ITEMS", "READONLY", "USER_ITEMS", "Access", "new_key", "privileges", "user_of"]
+__all__ = [
+    "GROUP_ITEMS",
+    "READONLY",
+    "USER_ITEMS",
+    "Access",
+    "find_access",
+    "make_api_key",
+    "read_privileges",
+]
 
 USER_ITEMS: Final = "Auth.User.user"
 GROUP_ITEMS: Final = "Auth.Group.group"
@@ -31,8 +39,10 @@ class Access:
     readonly: bool
 
     def allows(self, path: str) -> bool:
-        """May the user call this path (`/api/firewall/alias/searchItem`)? It is matched as it was sent: a
-        pattern of `search_item` does not open `searchItem`, one of `search_item/*` opens `search_item`.
+        """Return whether the user may call this path (`/api/firewall/alias/searchItem`).
+
+        It is matched as it was sent: a pattern of `search_item` does not open `searchItem`, one of
+        `search_item/*` opens `search_item`.
         """
         text = path.strip("/")
         return any(
@@ -41,8 +51,8 @@ class Access:
         )
 
 
-def privileges(box: Box) -> Mapping[str, Mapping[str, str]]:
-    """Every privilege of the release: its name and the pages it opens."""
+def read_privileges(box: Box) -> Mapping[str, Mapping[str, str]]:
+    """Return every privilege of the release: its name and the pages it opens."""
 
     def build() -> Mapping[str, Mapping[str, str]]:
         release = box.catalogue.release
@@ -52,17 +62,17 @@ def privileges(box: Box) -> Mapping[str, Mapping[str, str]]:
     return box.derived("privileges", (), build)
 
 
-def new_key() -> tuple[str, str, str]:
-    """A fresh API key: key, secret, and the line that a user's `apikeys` keeps of them."""
+def make_api_key() -> tuple[str, str, str]:
+    """Make a fresh API key: key, secret, and the line that a user's `apikeys` keeps of them."""
     key, secret = (base64.b64encode(secrets.token_bytes(60)).decode("ascii") for _ in range(2))
-    return key, secret, f"{key}|{_digest(secret)}"
+    return key, secret, f"{key}|{_hash_secret(secret)}"
 
 
-def _digest(secret: str) -> str:
+def _hash_secret(secret: str) -> str:
     return "$lab$" + hashlib.sha256(secret.encode()).hexdigest()
 
 
-def _keys(box: Box) -> Mapping[str, tuple[str, str]]:
+def _api_keys(box: Box) -> Mapping[str, tuple[str, str]]:
     """key -> (hash, uuid of the user)."""
 
     def build() -> Mapping[str, tuple[str, str]]:
@@ -77,7 +87,7 @@ def _keys(box: Box) -> Mapping[str, tuple[str, str]]:
     return box.derived("api keys", (USER_ITEMS,), build)
 
 
-def _access(box: Box, uuid: str) -> Access:
+def _access_of(box: Box, uuid: str) -> Access:
     def build() -> dict[str, Access]:
         return {}
 
@@ -88,14 +98,14 @@ def _access(box: Box, uuid: str) -> Access:
         for group in box.items(GROUP_ITEMS).values():
             if user["uid"] in group.get("member", "").split(","):
                 names |= set(group.get("priv", "").split(","))
-        table = privileges(box)
+        table = read_privileges(box)
         patterns = [line for name in names if name in table for line in table[name]["match"].split("\n")]
         known[uuid] = Access(user["name"], tuple(patterns), READONLY in names)
     return known[uuid]
 
 
-def user_of(box: Box, header: str) -> Access | str:
-    """The rights behind an Authorization header; "malformed" or "refused" when there are none.
+def find_access(box: Box, header: str) -> Access | str:
+    """Return the rights behind an Authorization header, or "malformed" or "refused".
 
     The scheme word is not looked at.
     """
@@ -107,7 +117,7 @@ def user_of(box: Box, header: str) -> Access | str:
     key, colon, secret = text.partition(":")
     if not colon:
         return "malformed"
-    found = _keys(box).get(key)
-    if found is None or not hmac.compare_digest(found[0], _digest(secret)):
+    found = _api_keys(box).get(key)
+    if found is None or not hmac.compare_digest(found[0], _hash_secret(secret)):
         return "refused"
-    return _access(box, found[1])
+    return _access_of(box, found[1])

@@ -1,4 +1,4 @@
-"""One firewall's insides: what is stored, what runs, and what a handler may use of both."""
+"""One firewall's insides: the stored configuration, the running state, and the call that a handler gets."""
 
 from __future__ import annotations
 
@@ -7,11 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from fazai.lab.engine.config import EMPTY, Collection, Config, Item, State
-from fazai.lab.engine.schema import Catalogue, Endpoint, ItemModel
+from fazai.lab.engine.config import EMPTY, Collection, FirewallConfig, Item, State
+from fazai.lab.engine.schema import Catalogue, ControllerAction, ItemModel
 from fazai.lab.settings import LabSettings
 
-__all__ = ["Box", "Call", "Gone", "Handler", "Rollback", "Running", "Unexpected", "UserError"]
+__all__ = [
+    "ActionCall",
+    "ActionNotFound",
+    "ArmedRollback",
+    "Box",
+    "Handler",
+    "Running",
+    "Unexpected",
+    "UserError",
+    "posted_only",
+]
 
 T = TypeVar("T")
 UNEXPECTED = "Unexpected error, check log for details"
@@ -26,16 +36,16 @@ class UserError(Exception):
 
 
 class Unexpected(Exception):
-    """What the product did not expect (a list where a string belongs): 500, and a crash report."""
+    """An error that the product did not expect (a list where a string belongs): 500, and a crash report."""
 
 
-class Gone(Exception):
-    """404, found out only inside the controller."""
+class ActionNotFound(Exception):
+    """A 404 that only the controller itself finds out."""
 
 
 @dataclass(slots=True)
 class Running:
-    """What the services run, as opposed to what is stored; changed by reconfigure and apply alone."""
+    """The state with which services run; changed by reconfigure and apply alone."""
 
     applied: dict[str, State] = field(default_factory=dict)  # service -> configuration it was started with
     tables: dict[str, dict[str, None]] = field(default_factory=dict)  # pf table -> addresses
@@ -43,11 +53,11 @@ class Running:
     crashed_at: float = 0.0
 
     def items(self, service: str, path: str) -> Collection:
-        """A collection as the service saw it when it was started last."""
+        """Return a collection as the service saw it when it was started last."""
         return self.applied.get(service, {}).get(path, {})
 
 
-class Rollback:
+class ArmedRollback:
     """A savepoint whose timer runs (release 26.1.11)."""
 
     def __init__(self, revision: str, cancel: Callable[[], None]) -> None:
@@ -62,7 +72,9 @@ def _no_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
 class Box:
     """State and derived values of one firewall. Everything happens in one thread."""
 
-    def __init__(self, name: str, catalogue: Catalogue, settings: LabSettings, config: Config) -> None:
+    def __init__(
+        self, name: str, catalogue: Catalogue, settings: LabSettings, config: FirewallConfig
+    ) -> None:
         self.name = name
         self.catalogue = catalogue
         self.settings = settings
@@ -71,7 +83,7 @@ class Box:
         self.started_at = time.time()
         self.clock: Callable[[], float] = time.time
         self.schedule: Callable[[float, Callable[[], None]], Callable[[], None]] = _no_timer
-        self.rollback: Rollback | None = None
+        self.rollback: ArmedRollback | None = None
         self.reloaded: Callable[[], None] = lambda: None  # other rules run now, without an apply
         self._derived: dict[str, tuple[tuple[tuple[str, object], ...], object, Any]] = {}
         self._indexes: dict[tuple[str, str], tuple[Collection, dict[str, str]]] = {}
@@ -80,7 +92,7 @@ class Box:
         return self.config.items(path)
 
     def derived(self, name: str, paths: tuple[str, ...], build: Callable[[], T], extra: object = None) -> T:
-        """A value computed from collections, kept while they are the current ones."""
+        """Return a value computed from collections, kept while they are the current ones."""
         items = self.config.state.get
         found = self._derived.get(name)
         if found is not None:
@@ -92,7 +104,7 @@ class Box:
         return value
 
     def index(self, path: str, name: str) -> Mapping[str, str]:
-        """Value of a field -> uuid of an item with it; after a single write only that write is looked at."""
+        """Return uuids by the value of a field; after a single write only that write is looked at."""
         current = self.config.items(path)
         known = self._indexes.get((path, name))
         if known is not None and known[0] is current:
@@ -112,16 +124,16 @@ class Box:
         return found
 
     def apply(self, service: str) -> None:
-        """The service now runs with what is stored."""
+        """Let the service run with what is stored."""
         self.running.applied[service] = self.config.state
 
 
 @dataclass(slots=True)
-class Call:
+class ActionCall:
     """One authenticated API call on its way through a handler."""
 
     box: Box
-    endpoint: Endpoint
+    endpoint: ControllerAction
     method: str
     params: list[str]
     body: Mapping[str, Any]
@@ -138,8 +150,12 @@ class Call:
         return self.params[index] if index < len(self.params) else None
 
     def argument(self, name: str) -> Any:
-        """A parameter of a search: from the posted body, else from the query."""
+        """Return a parameter of a search: from the posted body, else from the query."""
         return self.body[name] if name in self.body else self.query.get(name)
+
+    def model(self, path: str) -> ItemModel:
+        """Return the model of a collection."""
+        return self.box.catalogue.items[path]
 
     def why(self) -> str:
         return f"{self.uri} made changes"
@@ -165,4 +181,13 @@ class Call:
         self.save(edit)
 
 
-Handler = Callable[[Call], Any]
+Handler = Callable[[ActionCall], Any]
+
+
+def posted_only(otherwise: Any) -> Callable[[Handler], Handler]:
+    """Return a decorator for handlers that carry out a POST, and give this answer to other methods."""
+
+    def decorate(handler: Handler) -> Handler:
+        return lambda call: handler(call) if call.posted else otherwise
+
+    return decorate

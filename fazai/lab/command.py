@@ -16,14 +16,14 @@ import msgspec
 from fazai.errors import LockHeld, StateError, UsageError
 from fazai.lab.settings import LabSettings
 
-__all__ = ["LabAddress", "find", "reset", "status", "up"]
+__all__ = ["LabAddress", "describe_lab", "find_firewall", "reset_lab", "serve_lab"]
 
 FILE = "lab.json"
 PORTS = "ports.json"
 
 
 class LabAddress(msgspec.Struct, frozen=True):
-    """Where a firewall of a lab answers, and the file that holds its key."""
+    """Address, release and key file of a firewall of a lab."""
 
     name: str
     base_url: str
@@ -40,12 +40,12 @@ class LabAddress(msgspec.Struct, frozen=True):
             raise StateError(f"the lab's key file {self.key_file} cannot be used: {error}") from error
 
 
-class _Up(msgspec.Struct, frozen=True):
+class _LabFile(msgspec.Struct, frozen=True):
     pid: int
     firewalls: dict[str, LabAddress]
 
 
-async def up(
+async def serve_lab(
     folder: Path,
     names: Sequence[str],
     settings: LabSettings | Mapping[str, LabSettings],
@@ -58,10 +58,12 @@ async def up(
     """
     from fazai.lab.lab import Lab
 
-    running = _read(folder)
-    if running is not None and any(_answers(address.base_url) for address in running.firewalls.values()):
+    running = _read_lab_file(folder)
+    if running is not None and any(
+        _accepts_connections(address.base_url) for address in running.firewalls.values()
+    ):
         raise LockHeld(f"the lab in {folder} is up already (process {running.pid})")
-    ports = _ports(folder)
+    ports = _read_ports(folder)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -71,7 +73,7 @@ async def up(
             found: dict[str, LabAddress] = {}
             for name in names:
                 chosen = settings if isinstance(settings, LabSettings) else settings.get(name, LabSettings())
-                firewall = await lab.start(name, chosen, _free(ports.get(name, 0)))
+                firewall = await lab.start(name, chosen, _free_port(ports.get(name, 0)))
                 ports[name] = int(firewall.base_url.rpartition(":")[2])
                 found[name] = LabAddress(
                     name,
@@ -80,8 +82,8 @@ async def up(
                     chosen.release,
                     None if firewall.ca_pem is None else str(_write_ca(folder, firewall.ca_pem)),
                 )
-            _write(folder / PORTS, ports)
-            _write(folder / FILE, msgspec.to_builtins(_Up(os.getpid(), found)))
+            _write_json(folder / PORTS, ports)
+            _write_json(folder / FILE, msgspec.to_builtins(_LabFile(os.getpid(), found)))
             for address in found.values():
                 out(f"{address.name}  {address.base_url}  release {address.release}  key {address.key_file}")
             await stop.wait()  # deadline: none, it serves until it is told to stop
@@ -91,13 +93,13 @@ async def up(
             loop.remove_signal_handler(number)
 
 
-def status(folder: Path) -> list[str]:
-    """One line for each firewall that the folder keeps: is it being served, and where?"""
-    running = _read(folder)
+def describe_lab(folder: Path) -> list[str]:
+    """Return one line for each firewall that the folder keeps, with its address if it is served."""
+    running = _read_lab_file(folder)
     known = {} if running is None else running.firewalls
-    served = {name: address for name, address in known.items() if _answers(address.base_url)}
+    served = {name: address for name, address in known.items() if _accepts_connections(address.base_url)}
     lines = []
-    for name in sorted({*_kept(folder), *served}):
+    for name in sorted({*_kept_names(folder), *served}):
         address = served.get(name)
         if address is None:
             lines.append(f"{name}  down")
@@ -106,28 +108,28 @@ def status(folder: Path) -> list[str]:
     return lines
 
 
-def find(folder: Path, name: str) -> LabAddress | None:
-    """A firewall that `fazai lab up` serves from this folder and that answers; None when there is none."""
-    running = _read(folder)
+def find_firewall(folder: Path, name: str) -> LabAddress | None:
+    """Return a firewall that `fazai lab up` serves from a folder; None when it does not answer."""
+    running = _read_lab_file(folder)
     if running is None or name not in running.firewalls:
         return None
     address = running.firewalls[name]
-    return address if _answers(address.base_url) else None
+    return address if _accepts_connections(address.base_url) else None
 
 
-def reset(folder: Path, names: Sequence[str]) -> list[str]:
-    """Forget the state and the keys of firewalls (of all, when none is named); one line for each.
+def reset_lab(folder: Path, names: Sequence[str]) -> list[str]:
+    """Forget the state and the keys of firewalls (of all, when none is named); return a line for each.
 
     Raises LockHeld when one of them is being served, UsageError for a name that the folder does not keep.
     """
-    known = _kept(folder)
+    known = _kept_names(folder)
     for name in names:
         if name not in known:
             kept = f"kept are: {', '.join(known)}" if known else f"nothing is kept in {folder}"
             raise UsageError(f"the lab keeps no firewall {name!r}", hint=kept)
     chosen = list(names) or known
     for name in chosen:
-        if find(folder, name) is not None:
+        if find_firewall(folder, name) is not None:
             raise LockHeld(f"{name} is being served from {folder}", hint="stop `fazai lab up` first")
     for name in chosen:
         shutil.rmtree(folder / name)
@@ -137,17 +139,17 @@ def reset(folder: Path, names: Sequence[str]) -> list[str]:
     return [f"{name}  forgotten; it starts afresh the next time" for name in chosen]
 
 
-def _kept(folder: Path) -> list[str]:
-    """The firewalls that have a folder of their own."""
+def _kept_names(folder: Path) -> list[str]:
+    """Return the names of the firewalls that have a folder of their own."""
     return sorted(entry.parent.name for entry in folder.glob("*/key.json"))
 
 
 # files
 
 
-def _read(folder: Path) -> _Up | None:
+def _read_lab_file(folder: Path) -> _LabFile | None:
     try:
-        return msgspec.json.decode((folder / FILE).read_bytes(), type=_Up)
+        return msgspec.json.decode((folder / FILE).read_bytes(), type=_LabFile)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -159,8 +161,8 @@ def _read(folder: Path) -> _Up | None:
         ) from error
 
 
-def _ports(folder: Path) -> dict[str, int]:
-    """The ports of the last time; the folder is made if need be."""
+def _read_ports(folder: Path) -> dict[str, int]:
+    """Return the ports of the last time; the folder is made if need be."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     try:
         return msgspec.json.decode((folder / PORTS).read_bytes(), type=dict[str, int])
@@ -168,7 +170,7 @@ def _ports(folder: Path) -> dict[str, int]:
         return {}  # only a wish: without it the ports are new ones
 
 
-def _write(file: Path, value: object) -> None:
+def _write_json(file: Path, value: object) -> None:
     fresh = file.with_name(file.name + ".new")
     with open(fresh, "w", opener=lambda path, flags: os.open(path, flags, 0o600), encoding="utf-8") as out:
         json.dump(value, out, indent=1)
@@ -184,8 +186,8 @@ def _write_ca(folder: Path, pem: str) -> Path:
 # ports
 
 
-def _free(port: int) -> int:
-    """The port itself when nobody listens there, else 0."""
+def _free_port(port: int) -> int:
+    """Return the port itself when nobody listens there, else 0."""
     if not port:
         return 0
     with socket.socket() as probe:
@@ -197,8 +199,8 @@ def _free(port: int) -> int:
     return port
 
 
-def _answers(base_url: str) -> bool:
-    """Does something accept a connection there?"""
+def _accepts_connections(base_url: str) -> bool:
+    """Return whether something accepts a connection there."""
     host, _, port = base_url.rpartition("/")[2].rpartition(":")
     try:
         with socket.create_connection((host, int(port)), timeout=1.0):

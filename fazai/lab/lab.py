@@ -10,44 +10,32 @@ from base64 import b64encode
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
 from fazai.errors import LockHeld, StateError, UsageError
-from fazai.lab.access import new_key
+from fazai.lab.access import make_api_key
 from fazai.lab.actions.daemons import boot_daemons
 from fazai.lab.box import Box
-from fazai.lab.engine.config import Config
-from fazai.lab.engine.schema import load
-from fazai.lab.engine.verbs import blank
-from fazai.lab.models.alias import tables
-from fazai.lab.server.http import Connection
-from fazai.lab.server.site import Site
-from fazai.lab.server.wire import Reply, Request
+from fazai.lab.engine.config import FirewallConfig
+from fazai.lab.engine.schema import load_release
+from fazai.lab.engine.verbs import blank_item
+from fazai.lab.models.alias import make_tables
+from fazai.lab.server.http import LabConnection
+from fazai.lab.server.site import FirewallSite
+from fazai.lab.server.wire import HttpReply, HttpRequest
 from fazai.lab.settings import Fault, LabSettings
 from fazai.lab.start import start_state
 
 if TYPE_CHECKING:
-    from fazai.lab.server.tls import Authority
+    from fazai.lab.server.tls import LabAuthority
 
 __all__ = ["Lab", "LabFirewall"]
 
 T = TypeVar("T")
 
-BOOTED = (
-    "alias",
-    "filter",
-    "group",
-    "routes",
-    "routing",
-    "unbound",
-    "vip",
-    "vlan",
-    "cron",
-    "syslog",
-)
+BOOTED = ("alias", "filter", "group", "routes", "routing", "unbound", "vip", "vlan", "cron", "syslog")
 
 KINDS: Mapping[str, str] = {
     "alias": "Firewall.Alias.aliases.alias",
@@ -63,7 +51,13 @@ class LabFirewall:
     """One firewall of the lab, as its users see it."""
 
     def __init__(
-        self, name: str, site: Site, api_key: str, api_secret: str, ca_pem: str | None, listener: _Listener
+        self,
+        name: str,
+        site: FirewallSite,
+        api_key: str,
+        api_secret: str,
+        ca_pem: str | None,
+        listener: _LoopbackPort,
     ) -> None:
         self.name = name
         self.api_key = api_key
@@ -94,7 +88,7 @@ class LabFirewall:
 
     @property
     def locked_out(self) -> bool:
-        """Does a lockout keep new connections away?"""
+        """True while a lockout keeps new connections away."""
         return self._site.locked is not None
 
     @property
@@ -117,11 +111,11 @@ class LabFirewall:
         return asyncio.run_coroutine_threadsafe(later(), self._loop).result()
 
     def inject(self, fault: Fault) -> None:
-        """From now on this goes wrong, too."""
+        """Arm a fault beside those that are armed already."""
         self._inside(lambda: self._site.faults.inject(fault))
 
     def clear_faults(self) -> None:
-        """Nothing goes wrong any more; a lockout ends, and so does a delay."""
+        """Disarm all faults; a lockout ends, and so does a delay."""
 
         def clear() -> None:
             self._site.faults.clear()
@@ -141,10 +135,10 @@ class LabFirewall:
         if method == "POST":
             headers["content-type"] = "application/json"
             data = msgspec.json.encode(body or {})
-        reply = self._inside(lambda: self._site.handle(Request(method, path, headers, data)))
+        reply = self._inside(lambda: self._site.handle(HttpRequest(method, path, headers, data)))
         return msgspec.json.decode(reply.body) if reply.body else None
 
-    def handle(self, request: Request) -> Reply:
+    def handle(self, request: HttpRequest) -> HttpReply:
         """Answer a request without the network; in the loop that owns the firewall."""
         return self._site.handle(request)
 
@@ -155,12 +149,12 @@ class LabFirewall:
         """
         if kind not in KINDS:
             raise UsageError(f"the lab cannot seed {kind!r}", hint=f"kinds: {', '.join(KINDS)}")
-        return self._inside(lambda: _seed(self.box, KINDS[kind], items))
+        return self._inside(lambda: _seed_items(self.box, KINDS[kind], items))
 
 
-def _seed(box: Box, path: str, items: Iterable[Mapping[str, str]]) -> list[str]:
+def _seed_items(box: Box, path: str, items: Iterable[Mapping[str, str]]) -> list[str]:
     model = box.catalogue.items[path]
-    start = blank(box, model)
+    start = blank_item(box, model)
     edit = box.config.edit()
     made = []
     for item in items:
@@ -171,10 +165,10 @@ def _seed(box: Box, path: str, items: Iterable[Mapping[str, str]]) -> list[str]:
     return made
 
 
-class _Listener:
+class _LoopbackPort:
     """The listening socket of one firewall; it can be closed and opened again on the same port."""
 
-    def __init__(self, site: Site, authority: Callable[[], Authority]) -> None:
+    def __init__(self, site: FirewallSite, authority: Callable[[], LabAuthority]) -> None:
         self._site = site
         self._authority = authority
         self._server: asyncio.Server | None = None
@@ -185,12 +179,17 @@ class _Listener:
     async def open(self, port: int = 0) -> None:
         tls = self._site.box.settings.tls
         if tls is not None and self._tls is None:
-            from fazai.lab.server.tls import server_context
+            from fazai.lab.server.tls import lab_server_context
 
-            self._tls = server_context(self._authority(), tls)
+            self._tls = lab_server_context(self._authority(), tls)
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: Connection(self._site), "127.0.0.1", port, ssl=self._tls, backlog=512, reuse_address=True
+            lambda: LabConnection(self._site),
+            "127.0.0.1",
+            port,
+            ssl=self._tls,
+            backlog=512,
+            reuse_address=True,
         )
         self.port = self._server.sockets[0].getsockname()[1]
         self._site.on_lock = self._on_lock
@@ -221,14 +220,12 @@ class Lab:
         self._firewalls: dict[str, LabFirewall] = {}
         self._starting = asyncio.Lock()
         self._held: list[int] = []  # lock files of the folders that are ours as long as we run
-        self._ca: Authority | None = None
+        self._ca: LabAuthority | None = None
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self.close()
 
     async def start(self, name: str, settings: LabSettings | None = None, port: int = 0) -> LabFirewall:
@@ -253,27 +250,27 @@ class Lab:
     async def _start(self, name: str, settings: LabSettings, port: int) -> LabFirewall:
         folder = None if self._folder is None else self._folder / name
         if folder is not None:
-            self._held.append(_hold(folder, name))
-        catalogue = load(settings.release)
-        key, secret, line = _key(folder)
+            self._held.append(_lock_folder(folder, name))
+        catalogue = load_release(settings.release)
+        key, secret, line = _read_or_make_key(folder)
         state = start_state(catalogue, line, legacy_rules=settings.has_legacy_rules)
-        config = Config(state, settings.history, folder)
+        config = FirewallConfig.open(state, settings.history, folder)
         box = Box(name, catalogue, settings, config)
-        box.schedule = _later
+        box.schedule = _schedule_timer
         if settings.tls is not None:
             self._authority()
-        site = Site(box, secure=settings.tls is not None)
-        boot(box)
-        listener = _Listener(site, self._authority)
+        site = FirewallSite(box, secure=settings.tls is not None)
+        boot_services(box)
+        listener = _LoopbackPort(site, self._authority)
         await listener.open(port)
         pem = self._authority().pem if settings.tls is not None else None
         return LabFirewall(name, site, key, secret, pem, listener)
 
-    def _authority(self) -> Authority:
+    def _authority(self) -> LabAuthority:
         if self._ca is None:
-            from fazai.lab.server.tls import Authority
+            from fazai.lab.server.tls import LabAuthority
 
-            self._ca = Authority.create() if self._folder is None else Authority.kept_in(self._folder)
+            self._ca = LabAuthority.create() if self._folder is None else LabAuthority.kept_in(self._folder)
         return self._ca
 
     async def close(self) -> None:
@@ -286,23 +283,26 @@ class Lab:
             os.close(self._held.pop())
 
 
-def boot(box: Box) -> None:
-    """After a restart the services run what is stored, as after a reboot; a new firewall runs nothing."""
+def boot_services(box: Box) -> None:
+    """Run what is stored, as after a reboot; the services of a new firewall run nothing."""
     if box.config.history:
         for service in BOOTED:
             box.apply(service)
-        box.running.tables = tables(box)
+        box.running.tables = make_tables(box)
         if box.config.settings("Unbound").get("general.enabled", "1") == "1":
             box.running.services["unbound"] = "running"
         boot_daemons(box)
 
 
-def _later(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
+def _schedule_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
     return asyncio.get_running_loop().call_later(delay_s, action).cancel
 
 
-def _hold(folder: Path, name: str) -> int:
-    """Two processes must not keep the state of one firewall. Raises LockHeld, StateError."""
+def _lock_folder(folder: Path, name: str) -> int:
+    """Lock the folder: two processes must not keep the state of one firewall.
+
+    Raises LockHeld, StateError.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -320,25 +320,25 @@ def _hold(folder: Path, name: str) -> int:
     return handle
 
 
-class _Key(msgspec.Struct, frozen=True, rename={"key": "api_key", "secret": "api_secret"}):
-    """As an inventory takes it: `secret: !file …/key.json`."""
+class _LabKey(msgspec.Struct, frozen=True, rename={"key": "api_key", "secret": "api_secret"}):
+    """The key file as an inventory takes it: `secret: !file …/key.json`."""
 
     key: str
     secret: str
     line: str
 
 
-def _key(folder: Path | None) -> tuple[str, str, str]:
-    """The API key of a firewall; kept with mode 0600."""
+def _read_or_make_key(folder: Path | None) -> tuple[str, str, str]:
+    """Return the API key of a firewall; it is kept with mode 0600."""
     if folder is None:
-        return new_key()
+        return make_api_key()
     file = folder / "key.json"
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if file.exists():
-            found = msgspec.json.decode(file.read_bytes(), type=_Key)
+            found = msgspec.json.decode(file.read_bytes(), type=_LabKey)
             return found.key, found.secret, found.line
-        made = _Key(*new_key())
+        made = _LabKey(*make_api_key())
         with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
             out.write(msgspec.json.encode(made))
         return made.key, made.secret, made.line

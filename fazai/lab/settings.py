@@ -1,4 +1,4 @@
-"""What can be set on a firewall of the lab: its release, its TLS, its latency and its faults."""
+"""Settings of a firewall of the lab: its release, TLS, latency and faults."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
             raise ValueError("status is an HTTP status")
 
     def matches(self, method: str, path: str) -> bool:
-        """Does this fault concern the call? `path` is what follows `/api/`, without the query."""
+        """Return whether the fault concerns the call; `path` is what follows `/api/`, without the query."""
         return self.method in ("*", method) and fnmatch.fnmatchcase(path.lower(), self.path.lower())
 
 
@@ -73,7 +73,7 @@ class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How one firewall of the lab behaves."""
+    """Settings of one firewall of the lab."""
 
     release: Release = "26.7.2"
     tls: Tls | None = None
@@ -97,12 +97,12 @@ class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
     @property
     def has_legacy_rules(self) -> bool:
-        """Are the factory's rules no items of the API?"""
+        """True when the factory's rules are no items of the API."""
         return self.release.startswith("26.1") and self.factory_rules == "legacy"
 
     @classmethod
     def parse(cls, mapping: Mapping[str, Any], where: str = "lab") -> LabSettings:
-        """Settings from plain values, as read from a file.
+        """Read settings from plain values.
 
         Raises UsageError naming the field when a value is unknown or of the wrong type.
         """

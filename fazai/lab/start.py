@@ -12,8 +12,9 @@ __all__ = ["start_state"]
 
 
 def start_state(catalogue: Catalogue, key_line: str, *, legacy_rules: bool = False) -> State:
-    """The starting state; root holds the API key whose line is given. `legacy_rules`: those of the factory
-    are no items of the API.
+    """Return the starting state; root holds the API key whose line is given.
+
+    `legacy_rules`: the factory's rules are no items of the API.
     """
     state: dict[str, dict[str, Item]] = {}
     for path, items in read_json("start.json").items():

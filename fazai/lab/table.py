@@ -1,57 +1,31 @@
-"""All handlers of a release, by controller and action."""
+"""The table of all handlers of a release, by controller and action."""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Mapping
+from importlib import import_module
 
-from fazai.lab.actions import (
-    aliases,
-    backups,
-    core,
-    diagnostics,
-    groups,
-    interfaces,
-    kea,
-    routing,
-    rules,
-    savepoint,
-    services,
-    sheets,
-    system,
-    trust,
-    unbound,
-    wireguard,
-)
+from fazai.lab import actions
+from fazai.lab.actions import savepoint
 from fazai.lab.actions.common import generic_handlers
 from fazai.lab.box import Handler
 from fazai.lab.engine.schema import Catalogue, action_key
 
-__all__ = ["handlers"]
-
-_MODULES = (
-    aliases,
-    backups,
-    core,
-    diagnostics,
-    groups,
-    interfaces,
-    kea,
-    routing,
-    rules,
-    savepoint,
-    services,
-    sheets,
-    system,
-    trust,
-    unbound,
-    wireguard,
-)
+__all__ = ["build_handlers"]
 
 
-def handlers(catalogue: Catalogue) -> Mapping[str, Handler]:
-    """`module/controller/action` (normalised) -> handler; special ones go before generic ones."""
+def _special_handlers() -> dict[str, Handler]:
+    """Return what the modules of `actions` bring, found by name."""
+    names = [found.name for found in pkgutil.iter_modules(actions.__path__)]
+    modules = [import_module(f"{actions.__name__}.{name}") for name in names]
+    return {name: row for module in modules for name, row in getattr(module, "ACTIONS", {}).items()}
+
+
+def build_handlers(catalogue: Catalogue) -> Mapping[str, Handler]:
+    """Return handlers by `module/controller/action` (normalised); special ones go before generic ones."""
     table = generic_handlers(catalogue)
-    special = {name: handler for module in _MODULES for name, handler in module.ACTIONS.items()}
+    special = _special_handlers()
     if catalogue.release.startswith("26.1"):
         special |= savepoint.ARMED
     for name, handler in special.items():

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from fazai.lab.server.tls import Authority
+from fazai.lab.server.tls import LabAuthority
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Files:
     ca: Path
 
 
-def server(folder: Path, name: str = "server", authority: Authority | None = None) -> Files:
+def server(folder: Path, name: str = "server", authority: LabAuthority | None = None) -> Files:
     """Files of a server that is called localhost."""
-    signer = authority or Authority.create()
+    signer = authority or LabAuthority.create()
     key, certificate = signer.server("valid")
     return _write(folder, name, signer, key, certificate)
 
 
-def client(folder: Path, common_name: str, authority: Authority) -> Files:
+def client(folder: Path, common_name: str, authority: LabAuthority) -> Files:
     key = ec.generate_private_key(ec.SECP256R1())
     now = datetime.datetime.now(datetime.UTC)
     day = datetime.timedelta(days=1)
@@ -52,7 +52,7 @@ def client(folder: Path, common_name: str, authority: Authority) -> Files:
     return _write(folder, common_name, authority, pem, certificate.public_bytes(serialization.Encoding.PEM))
 
 
-def _write(folder: Path, name: str, authority: Authority, key: bytes, certificate: bytes) -> Files:
+def _write(folder: Path, name: str, authority: LabAuthority, key: bytes, certificate: bytes) -> Files:
     files = Files(folder / f"{name}.pem", folder / f"{name}.key", folder / f"{name}-ca.pem")
     files.cert.write_bytes(certificate)
     files.key.write_bytes(key)

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.daemon import agent_states
-from fazai.providers.gemma.endpoint import Endpoint
+from fazai.providers.gemma.endpoint import FallbackEndpoint
 from fazai.wire.events import AgentEvent, DoneEvent, ErrorEvent, TokenEvent
 from tests.worker.openai import Completions, completions
 from tests.worker.process import Process, without_model
@@ -137,7 +137,7 @@ def _endpoint() -> Iterator[Completions]:
 
 def test_the_fallback_answers_while_the_worker_is_away(tmp_path: Path) -> None:
     with _endpoint() as found:
-        fallback = Endpoint(found.url, "small", "sesame")
+        fallback = FallbackEndpoint(found.url, "small", "sesame")
         with (
             live(tmp_path, gemma_socket=tmp_path / "none.sock", fallback=fallback) as daemon,
             daemon.client() as client,

@@ -72,12 +72,12 @@ def _read_completion(raw: bytes) -> object:
             for begin in range(0, len(raw), 7):
                 yield raw[begin : begin + 7]
 
-        return [line async for line in endpoint._lines(chunks())]
+        return [line async for line in endpoint._read_lines(chunks())]
 
     try:
         lines().send(None)  # waits for nothing: it needs no loop
     except StopIteration as done:
-        return [endpoint._said(line) for line in done.value]
+        return [endpoint._parse_stream_line(line) for line in done.value]
     raise AssertionError("it waits for something")
 
 
@@ -133,7 +133,7 @@ READERS: dict[str, tuple[Reader, tuple[bytes, ...]]] = {
         ),
     ),
     "worker stream": (
-        client._event,
+        client._decode_worker_line,
         (
             b'{"type":"token","text":"hello"}\n',
             _dump({"type": "stop", "reason": "eos", "usage": _USAGE}) + b"\n",
@@ -326,7 +326,7 @@ def test_an_endpoint_whose_answer_never_ends_is_cut_off(monkeypatch: pytest.Monk
             yield block
 
     async def read(block: bytes) -> None:
-        async for _ in endpoint._lines(flood(block)):
+        async for _ in endpoint._read_lines(flood(block)):
             pass
 
     for block in (b"x" * 65536, b"data: {}\n" * 10_000):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from fazai.lab.box import Box
-from fazai.lab.engine.config import Config
-from fazai.lab.engine.fieldtypes import TYPES, validate
+from fazai.lab.engine.config import FirewallConfig
+from fazai.lab.engine.fieldtypes import TYPES, validate_field
 from fazai.lab.engine.hooks import HOOKS
-from fazai.lab.engine.schema import Catalogue, Field, action_key, load
+from fazai.lab.engine.schema import Catalogue, Field, action_key, load_release
 from fazai.lab.engine.sources import SOURCES, choices_of
-from fazai.lab.engine.verbs import blank
+from fazai.lab.engine.verbs import blank_item
 from fazai.lab.settings import RELEASES, LabSettings
 from fazai.lab.start import start_state
-from fazai.lab.table import handlers
+from fazai.lab.table import build_handlers
 
 # two defaults of the product are no options of their own field
 ODD = {("Firewall.Alias.aliases.alias", "type"), ("Syslog.destinations.destination", "transport")}
@@ -21,7 +21,7 @@ ODD = {("Firewall.Alias.aliases.alias", "type"), ("Syslog.destinations.destinati
 
 @pytest.fixture(params=RELEASES, scope="module")
 def catalogue(request: pytest.FixtureRequest) -> Catalogue:
-    return load(request.param)
+    return load_release(request.param)
 
 
 def every_field(catalogue: Catalogue) -> list[tuple[str, Field]]:
@@ -64,7 +64,7 @@ def test_every_controller_and_every_handler_is_an_endpoint(catalogue: Catalogue)
         assert name in catalogue.endpoints
         if controller.model:
             assert set(controller.items.values()) <= set(catalogue.models[controller.model].items)
-    for name in handlers(catalogue):
+    for name in build_handlers(catalogue):
         controller_name, _, action = name.rpartition("/")
         if controller_name.rpartition("/")[2] not in ("filter", "source_nat", "one_to_one", "npt", "d_nat"):
             assert action in map(action_key, catalogue.endpoints[controller_name]), name
@@ -73,17 +73,17 @@ def test_every_controller_and_every_handler_is_an_endpoint(catalogue: Catalogue)
 def test_a_new_firewall_is_valid(catalogue: Catalogue) -> None:
     """What it starts with, and the defaults of every model, pass their own checks (required fields apart)."""
     settings = LabSettings()
-    box = Box("fw", catalogue, settings, Config(start_state(catalogue, "key|hash"), 100))
+    box = Box("fw", catalogue, settings, FirewallConfig(start_state(catalogue, "key|hash"), 100))
     for path, model in catalogue.items.items():
         for item in box.items(path).values():
             wrong = [
                 (field.name, message)
                 for field in model.fields
                 if not field.volatile
-                for message in validate(box, field, item.get(field.name, ""), item)
+                for message in validate_field(box, field, item.get(field.name, ""), item)
             ]
             assert not wrong, path
-        start = blank(box, model)
+        start = blank_item(box, model)
         for field in model.fields:
             choices = choices_of(box, field)
             default = start.get(field.name, "")

@@ -13,7 +13,7 @@ import msgspec
 
 from fazai.lab import Lab, LabFirewall, LabSettings
 from fazai.lab.server.http import MAX_BODY
-from fazai.lab.server.wire import Request, nested_form
+from fazai.lab.server.wire import HttpRequest, parse_form
 from tests.lab.helpers import with_firewall
 
 
@@ -91,7 +91,7 @@ def test_a_body_beyond_the_limit_is_not_kept() -> None:
 
 
 def test_forms_as_php_reads_them() -> None:
-    assert nested_form("alias[name]=a%20b&alias[content][]=1&alias[content][]=2&x=") == {
+    assert parse_form("alias[name]=a%20b&alias[content][]=1&alias[content][]=2&x=") == {
         "alias": {"name": "a b", "content": {"0": "1", "1": "2"}},
         "x": "",
     }
@@ -104,7 +104,7 @@ def _cost(firewall: LabFirewall, path: str, body: object, times: int = 1) -> flo
     """CPU seconds of a call inside the firewall."""
     token = base64.b64encode(f"{firewall.api_key}:{firewall.api_secret}".encode()).decode()
     headers = {"authorization": f"Basic {token}", "content-type": "application/json"}
-    request = Request("POST", f"/api/{path}", headers, msgspec.json.encode(body))
+    request = HttpRequest("POST", f"/api/{path}", headers, msgspec.json.encode(body))
     start = time.thread_time()
     for _ in range(times):
         assert firewall.handle(request).status == 200

@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from fazai.errors import LockHeld, StateError, UsageError
-from fazai.lab import Lab, LabFirewall, LabSettings, find
-from fazai.lab.command import reset, status
-from fazai.lab.engine.config import FOLD_AT, Config
+from fazai.lab import Lab, LabFirewall, LabSettings, find_firewall
+from fazai.lab.command import describe_lab, reset_lab
+from fazai.lab.engine.config import FOLD_AT, FirewallConfig
 
 
 def visit(folder: Path, work: Callable[[LabFirewall], Any], **settings: Any) -> Any:
@@ -90,7 +90,7 @@ def test_a_deleted_backup_stays_deleted_and_the_configuration_stays(tmp_path: Pa
 
 
 def test_the_journal_is_folded_and_the_history_is_kept_short(tmp_path: Path) -> None:
-    config = Config({}, 5, tmp_path)
+    config = FirewallConfig.open({}, 5, tmp_path)
     for number in range(FOLD_AT + 10):
         edit = config.edit()
         edit.put("things", str(number % 7), {"value": str(number)})
@@ -99,7 +99,7 @@ def test_the_journal_is_folded_and_the_history_is_kept_short(tmp_path: Path) -> 
         edit.commit("test", "me", 1000.0 + number)
     state, ids = config.state, [revision.id for revision in config.history]
     assert (tmp_path / "journal.ndjson").read_bytes().count(b"\n") < FOLD_AT
-    again = Config({}, 5, tmp_path)
+    again = FirewallConfig.open({}, 5, tmp_path)
     assert again.state == state
     assert [list(items) for items in again.state.values()] == [list(items) for items in state.values()]
     assert [revision.id for revision in again.history] == ids
@@ -107,20 +107,20 @@ def test_the_journal_is_folded_and_the_history_is_kept_short(tmp_path: Path) -> 
 
 
 def test_a_last_line_cut_short_is_dropped(tmp_path: Path) -> None:
-    config = Config({}, 5, tmp_path)
+    config = FirewallConfig.open({}, 5, tmp_path)
     for name in ("one", "two"):
         edit = config.edit()
         edit.put("things", name, {"value": name})
         edit.commit("test", "me", 1000.0)
     journal = tmp_path / "journal.ndjson"
     journal.write_bytes(journal.read_bytes()[:-10])
-    assert set(Config({}, 5, tmp_path).items("things")) == {"one"}
+    assert set(FirewallConfig.open({}, 5, tmp_path).items("things")) == {"one"}
 
 
 def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "base.json").write_text("no json\n")
     with pytest.raises(StateError, match="cannot be used"):
-        Config({}, 5, tmp_path)
+        FirewallConfig.open({}, 5, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "ä b"])
@@ -139,10 +139,10 @@ PROGRAM = """
 import asyncio, sys
 from pathlib import Path
 from fazai.lab import LabSettings
-from fazai.lab.command import up
+from fazai.lab.command import serve_lab
 def out(line):
     print(line, flush=True)
-asyncio.run(up(Path(sys.argv[1]), ["a", "b"], LabSettings(auth_delay_s=0), out))
+asyncio.run(serve_lab(Path(sys.argv[1]), ["a", "b"], LabSettings(auth_delay_s=0), out))
 """
 
 
@@ -166,14 +166,14 @@ def lab_up(folder: Path) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_a_lab_that_is_up_is_found_and_stops_cleanly(tmp_path: Path) -> None:
-    assert find(tmp_path, "a") is None
+    assert find_firewall(tmp_path, "a") is None
     with lab_up(tmp_path) as process:
-        address = find(tmp_path, "a")
+        address = find_firewall(tmp_path, "a")
         assert address is not None
-        assert find(tmp_path, "nosuch") is None
-        assert [line.split()[:2] for line in status(tmp_path)] == [["a", "up"], ["b", "up"]]
+        assert find_firewall(tmp_path, "nosuch") is None
+        assert [line.split()[:2] for line in describe_lab(tmp_path)] == [["a", "up"], ["b", "up"]]
         with pytest.raises(LockHeld, match="a is being served from"):
-            reset(tmp_path, ["a"])
+            reset_lab(tmp_path, ["a"])
         body = {"category": {"name": "kept"}}
         url = f"{address.base_url}/api/firewall/category/addItem"
         assert httpx.post(url, json=body, auth=address.key()).json()["result"] == "saved"
@@ -183,27 +183,27 @@ def test_a_lab_that_is_up_is_found_and_stops_cleanly(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=10) == 0
         assert time.monotonic() - start < 5
-    assert find(tmp_path, "a") is None
+    assert find_firewall(tmp_path, "a") is None
     assert not (tmp_path / "lab.json").exists()
     with lab_up(tmp_path):
-        again = find(tmp_path, "a")
+        again = find_firewall(tmp_path, "a")
         assert again is not None
         assert again.base_url == address.base_url
         answer = httpx.post(f"{again.base_url}/api/firewall/category/searchItem", json={}, auth=again.key())
         assert answer.json()["total"] == 1
-    assert [line.split()[:2] for line in status(tmp_path)] == [["a", "down"], ["b", "down"]]
+    assert [line.split()[:2] for line in describe_lab(tmp_path)] == [["a", "down"], ["b", "down"]]
     with pytest.raises(UsageError, match="keeps no firewall 'nosuch'"):
-        reset(tmp_path, ["nosuch"])
-    assert len(reset(tmp_path, ["a"])) == 1
+        reset_lab(tmp_path, ["nosuch"])
+    assert len(reset_lab(tmp_path, ["a"])) == 1
     assert not (tmp_path / "a").exists()
     assert (tmp_path / "b").exists()
-    assert len(reset(tmp_path, [])) == 1
-    assert status(tmp_path) == []
+    assert len(reset_lab(tmp_path, [])) == 1
+    assert describe_lab(tmp_path) == []
 
 
 def test_a_killed_lab_leaves_what_it_answered(tmp_path: Path) -> None:
     with lab_up(tmp_path) as process:
-        address = find(tmp_path, "b")
+        address = find_firewall(tmp_path, "b")
         assert address is not None
         url = f"{address.base_url}/api/firewall/category/addItem"
         for name in ("x", "y"):
@@ -211,10 +211,10 @@ def test_a_killed_lab_leaves_what_it_answered(tmp_path: Path) -> None:
         os.kill(process.pid, signal.SIGKILL)
         process.wait(timeout=10)
     assert (tmp_path / "lab.json").exists()
-    assert find(tmp_path, "b") is None
+    assert find_firewall(tmp_path, "b") is None
     assert json.loads((tmp_path / "ports.json").read_text())["b"] > 0
     with lab_up(tmp_path):
-        again = find(tmp_path, "b")
+        again = find_firewall(tmp_path, "b")
         assert again is not None
         answer = httpx.post(f"{again.base_url}/api/firewall/category/searchItem", json={}, auth=again.key())
         assert {row["name"] for row in answer.json()["rows"]} == {"x", "y"}

@@ -13,7 +13,7 @@ import pytest
 from fazai.model import Secret
 from fazai.providers.opnsense.catalogue.rows import SERVICES
 from fazai.providers.opnsense.catalogue.table import service_order
-from fazai.providers.opnsense.planning.snapshot import Collection, Snapshot, item_row
+from fazai.providers.opnsense.planning.snapshot import Collection, Snapshot, row_of_answer
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import recorded, recordings
 
@@ -51,7 +51,7 @@ FILES = {
 
 def searches(short: str) -> Iterator[Collection]:
     kind = KINDS[f"opnsense.{short}"]
-    path = f"/api/{kind.row.path}/{kind.row.verbs[0]}"
+    path = f"/api/{kind.row.path}/{kind.row.verbs.search}"
     for record in recorded(FILES[short]):
         if record["path"] == path and isinstance(record["response"], dict) and record["response"].get("rows"):
             yield Collection.of(kind, record["response"]["rows"], "fazai")
@@ -104,7 +104,7 @@ def test_items_read_one_by_one_equal_their_rows() -> None:
     for record in recorded(FILES["source_nat"]):
         ref = record["path"].rpartition("/")[2]
         if "/getRule/" in record["path"] and ref in rows and record["name"] == "getRule after update":
-            item = item_row(record["response"], "rule", ref)
+            item = row_of_answer(record["response"], "rule", ref)
             assert item is not None
             assert {name: item[name] for name in kind.rows} == {name: rows[ref][name] for name in kind.rows}
             compared += 1
@@ -112,8 +112,8 @@ def test_items_read_one_by_one_equal_their_rows() -> None:
 
 
 def test_unknown_items_are_none() -> None:
-    assert item_row([], "rule", "x") is None
-    assert item_row({"alias": {}}, "alias", "x") is None
+    assert row_of_answer([], "rule", "x") is None
+    assert row_of_answer({"alias": {}}, "alias", "x") is None
 
 
 def test_secrets_of_recorded_rows_are_secrets() -> None:

@@ -131,7 +131,7 @@ def _make_folder(folder: Path, *, private: bool) -> None:
 
 
 def _fallback(options: dict[str, Any]) -> Any:
-    from fazai.providers.gemma.endpoint import Endpoint
+    from fazai.providers.gemma.endpoint import FallbackEndpoint
 
     url = options["fallback_url"]
     if url is None:
@@ -139,7 +139,7 @@ def _fallback(options: dict[str, Any]) -> Any:
             raise UsageError("--fallback-key-file needs --fallback-url")
         return None
     key = _secret(options["fallback_key_file"])
-    return Endpoint.checked(url, options["fallback_model"], key, "--fallback-url")
+    return FallbackEndpoint.checked(url, options["fallback_model"], key, "--fallback-url")
 
 
 def _secret(file: Path | None) -> str | None:

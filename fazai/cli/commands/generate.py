@@ -87,9 +87,9 @@ def _client(socket_path: str | None) -> GemmaClient:
     from fazai.cli.clients import read_token_file
     from fazai.cli.commands.worker import socket_of
     from fazai.providers.gemma.client import GemmaClient
-    from fazai.providers.gemma.endpoint import Endpoint
+    from fazai.providers.gemma.endpoint import FallbackEndpoint
 
-    fallback = Endpoint.from_environ(
+    fallback = FallbackEndpoint.from_environ(
         os.environ, lambda file: read_token_file(file, "file with the fallback's key", None)
     )
     return GemmaClient(socket_of(socket_path), fallback=fallback)

@@ -36,7 +36,7 @@ def _folder() -> Path:
 def up_command(names: tuple[str, ...], release: str, tls: bool, settings: str | None) -> None:
     """Keep firewalls NAMES up (fw-01 fw-02 when none is named), and print their addresses and keys."""
     from fazai.lab import LabSettings
-    from fazai.lab.command import up
+    from fazai.lab.command import serve_lab
 
     wanted: dict[str, Any] = {"release": release}
     if tls:
@@ -49,15 +49,15 @@ def up_command(names: tuple[str, ...], release: str, tls: bool, settings: str | 
             raise InputError("settings of the lab are a mapping", where=settings, hint="see docs/lab.md")
         wanted |= found
     parsed = LabSettings.parse(wanted, settings or "lab")
-    asyncio.run(up(_folder(), list(names) or ["fw-01", "fw-02"], parsed, click.echo))
+    asyncio.run(serve_lab(_folder(), list(names) or ["fw-01", "fw-02"], parsed, click.echo))
 
 
 @lab_command.command("status")
 def status_command() -> None:
     """Say which firewalls of the lab exist and which are up."""
-    from fazai.lab.command import status
+    from fazai.lab.command import describe_lab
 
-    for line in status(_folder()) or ["no firewall was ever up here"]:
+    for line in describe_lab(_folder()) or ["no firewall was ever up here"]:
         click.echo(line)
 
 
@@ -65,7 +65,7 @@ def status_command() -> None:
 @click.argument("names", nargs=-1)
 def reset_command(names: tuple[str, ...]) -> None:
     """Put firewalls NAMES (all when none is named) back to their first state."""
-    from fazai.lab.command import reset
+    from fazai.lab.command import reset_lab
 
-    for line in reset(_folder(), list(names)) or ["there was nothing to reset"]:
+    for line in reset_lab(_folder(), list(names)) or ["there was nothing to reset"]:
         click.echo(line)

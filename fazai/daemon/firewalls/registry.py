@@ -189,9 +189,9 @@ def resolve_lab_target(target: Target, lab: Path) -> Target:
     url = urlsplit(str(target.options.get("base_url", "")))
     if url.scheme != "lab":
         return target
-    from fazai.lab import find
+    from fazai.lab import find_firewall
 
-    found = find(lab, url.netloc)
+    found = find_firewall(lab, url.netloc)
     if found is None:
         text = f"the lab's firewall {url.netloc} is not up"
         raise Unreachable(text, where=target.name, stage="connect", hint=f"fazai lab up {url.netloc}")

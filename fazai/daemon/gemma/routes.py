@@ -21,7 +21,7 @@ from fazai.daemon.gemma.sessions import AgentSession
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import FazaiError, Unreachable
-from fazai.providers.gemma.client import Stream
+from fazai.providers.gemma.client import GenerationStream
 from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
 from fazai.wire.daemon import (
     AbortBody,
@@ -164,14 +164,14 @@ def _prompt(body: GenerateBody) -> str:
     return "\n".join([*lines, "", body.objective])
 
 
-def _result(stream: Stream) -> dict[str, Any]:
+def _result(stream: GenerationStream) -> dict[str, Any]:
     result: dict[str, Any] = {"stop_reason": stream.reason or "eos"}
     if stream.usage is not None:
         result["usage"] = msgspec.to_builtins(stream.usage)
     return result
 
 
-async def _batch_tokens(stream: Stream) -> AsyncIterator[str]:
+async def _batch_tokens(stream: GenerationStream) -> AsyncIterator[str]:
     """Yield tokens that come quickly as one text: each event is durable before it is shown."""
     loop = asyncio.get_running_loop()
     parts: list[str] = []

@@ -1,1 +1,1 @@
-"""What the controllers do; each module brings the actions of one subject."""
+"""Actions of the controllers; each module brings those of one subject in `ACTIONS`."""

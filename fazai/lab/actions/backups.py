@@ -8,15 +8,15 @@ import html
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.box import Call, Handler
-from fazai.lab.engine.config import Collection, Revision
+from fazai.lab.box import ActionCall, Handler, posted_only
+from fazai.lab.engine.config import Collection, ConfigRevision
 from fazai.lab.engine.xmlview import lines_of
-from fazai.lab.server.wire import Reply
+from fazai.lab.server.wire import HttpReply
 
 __all__ = ["ACTIONS"]
 
 
-def _size(call: Call, revision: Revision) -> int:
+def _estimate_size(call: ActionCall, revision: ConfigRevision) -> int:
     """Roughly the size of the file; a collection that did not change is counted once."""
     sizes: dict[int, tuple[Collection, int]] = call.box.derived("sizes", (), dict)
     total = 400
@@ -31,8 +31,8 @@ def _size(call: Call, revision: Revision) -> int:
     return total
 
 
-def backups(call: Call) -> Any:
-    """The newest first."""
+def list_backups(call: ActionCall) -> Any:
+    """List the entries of the history, the newest first."""
     if call.param(0) != "this":
         return {"items": []}
     rows = []
@@ -45,25 +45,25 @@ def backups(call: Call) -> Any:
                 "time_iso": moment.isoformat(timespec="seconds"),
                 "description": revision.why,
                 "username": revision.who,
-                "filesize": _size(call, revision),
+                "filesize": _estimate_size(call, revision),
                 "id": revision.id,
             }
         )
     return {"items": rows}
 
 
-def _find(call: Call, name: str | None) -> Revision | None:
+def _find_revision(call: ActionCall, name: str | None) -> ConfigRevision | None:
     number = (name or "").removeprefix("config-").removesuffix(".xml")
     return call.box.config.find(number)
 
 
-def diff(call: Call) -> Any:
-    """From the second to the first, as the product shows it; markup is escaped."""
-    first, second = _find(call, call.param(1)), _find(call, call.param(2))
+def diff_backups(call: ActionCall) -> Any:
+    """Show what leads from the second to the first, as the product does; markup is escaped."""
+    first, second = _find_revision(call, call.param(1)), _find_revision(call, call.param(2))
     if call.param(0) != "this" or first is None or second is None:
         return {"items": []}
 
-    def header(revision: Revision) -> tuple[str, str]:
+    def header(revision: ConfigRevision) -> tuple[str, str]:
         moment = datetime.datetime.fromtimestamp(float(revision.number), datetime.UTC)
         return f"/conf/backup/{revision.id}", f"{moment:%Y-%m-%d %H:%M:%S}"
 
@@ -80,11 +80,10 @@ def diff(call: Call) -> Any:
     return {"items": [html.escape(line) for line in lines]}
 
 
-def revert(call: Call) -> Any:
-    """Back to an earlier configuration, everybody's changes since included; what runs stays as it is."""
-    if not call.posted:
-        return {"status": "failed"}
-    revision = _find(call, call.param(0))
+@posted_only(otherwise={"status": "failed"})
+def revert_backup(call: ActionCall) -> Any:
+    """Go back to an earlier configuration, others' changes included; what runs stays as it is."""
+    revision = _find_revision(call, call.param(0))
     if revision is None:
         return {"status": "not_found"}
     call.check_writable()
@@ -92,10 +91,9 @@ def revert(call: Call) -> Any:
     return {"status": "reverted"}
 
 
-def delete(call: Call) -> Any:
-    if not call.posted:
-        return {"status": "failed"}
-    revision = _find(call, call.param(0))
+@posted_only(otherwise={"status": "failed"})
+def delete_backup(call: ActionCall) -> Any:
+    revision = _find_revision(call, call.param(0))
     if revision is None:
         return {"status": "not_found"}
     call.check_writable()
@@ -103,22 +101,22 @@ def delete(call: Call) -> Any:
     return {"status": "deleted"}
 
 
-def download(call: Call) -> Any:
-    revision = _find(call, call.param(1))
+def download_backup(call: ActionCall) -> Any:
+    revision = _find_revision(call, call.param(1))
     state = call.box.config.state if revision is None else revision.state
     text = "\n".join(lines_of(state, call.box.catalogue)) + "\n"
-    return Reply(200, text.encode(), "application/octet-stream")
+    return HttpReply(200, text.encode(), "application/octet-stream")
 
 
-def providers(call: Call) -> Any:
+def list_providers(call: ActionCall) -> Any:
     return {"items": {"this": {"description": "This Firewall", "dirname": "/conf/backup"}}}
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    "core/backup/backups": backups,
-    "core/backup/diff": diff,
-    "core/backup/revertBackup": revert,
-    "core/backup/deleteBackup": delete,
-    "core/backup/download": download,
-    "core/backup/providers": providers,
+    "core/backup/backups": list_backups,
+    "core/backup/diff": diff_backups,
+    "core/backup/revertBackup": revert_backup,
+    "core/backup/deleteBackup": delete_backup,
+    "core/backup/download": download_backup,
+    "core/backup/providers": list_providers,
 }

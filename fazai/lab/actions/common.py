@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from fazai.lab.box import Call, Handler
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.schema import Catalogue, ItemModel, action_key
 from fazai.lab.engine.verbs import (
     add_item,
@@ -20,9 +20,9 @@ from fazai.lab.engine.verbs import (
     toggle_item,
 )
 
-__all__ = ["change_service", "constant", "generic_handlers", "reconfigure", "service_handlers"]
+__all__ = ["answer_constant", "change_service", "generic_handlers", "reconfigure_service", "service_handlers"]
 
-VERBS: Final[Mapping[str, Callable[[Call, ItemModel], Any]]] = {
+VERBS: Final[Mapping[str, Callable[[ActionCall, ItemModel], Any]]] = {
     "search": search_items,
     "get": get_item,
     "add": add_item,
@@ -33,21 +33,20 @@ VERBS: Final[Mapping[str, Callable[[Call, ItemModel], Any]]] = {
 CAPTIONS: Final = {"caption_restart": "Restart", "caption_start": "Start", "caption_stop": "Stop"}
 
 
-def _bound(verb: Callable[[Call, ItemModel], Any], model: ItemModel) -> Handler:
+def _bind_verb(verb: Callable[[ActionCall, ItemModel], Any], model: ItemModel) -> Handler:
     return lambda call: verb(call, model)
 
 
-def constant(answer: Any) -> Handler:
-    """An action that always answers the same."""
+def answer_constant(answer: Any) -> Handler:
+    """Return a handler that always answers the same."""
     return lambda call: answer
 
 
-def reconfigure(service: str) -> Handler:
-    """The service takes over what is stored."""
+def reconfigure_service(service: str) -> Handler:
+    """Return the handler with which a service takes over what is stored."""
 
-    def handler(call: Call) -> Any:
-        if not call.posted:
-            return {"status": "failed"}
+    @posted_only(otherwise={"status": "failed"})
+    def handler(call: ActionCall) -> Any:
         call.box.apply(service)
         call.box.running.services[service] = "running"
         return {"status": "ok"}
@@ -56,11 +55,10 @@ def reconfigure(service: str) -> Handler:
 
 
 def change_service(service: str, state: str) -> Handler:
-    """start, stop or restart of a daemon."""
+    """Return the handler that starts, stops or restarts a daemon."""
 
-    def handler(call: Call) -> Any:
-        if not call.posted:
-            return {"response": []}
+    @posted_only(otherwise={"response": []})
+    def handler(call: ActionCall) -> Any:
         if state == "running":
             call.box.running.applied.setdefault(service, call.box.config.state)
         call.box.running.services[service] = state
@@ -69,10 +67,12 @@ def change_service(service: str, state: str) -> Handler:
     return handler
 
 
-def service_handlers(service: str, disabled: Callable[[Call], bool] | None = None) -> dict[str, Handler]:
-    """start, stop, restart, status, reconfigure of a daemon."""
+def service_handlers(
+    service: str, disabled: Callable[[ActionCall], bool] | None = None
+) -> dict[str, Handler]:
+    """Return start, stop, restart, status and reconfigure of a daemon."""
 
-    def status(call: Call) -> Any:
+    def status(call: ActionCall) -> Any:
         state = call.box.running.services.get(service, "stopped")
         if state != "running" and disabled is not None and disabled(call):
             state = "disabled"
@@ -83,12 +83,12 @@ def service_handlers(service: str, disabled: Callable[[Call], bool] | None = Non
         "stop": change_service(service, "stopped"),
         "restart": change_service(service, "running"),
         "status": status,
-        "reconfigure": reconfigure(service),
+        "reconfigure": reconfigure_service(service),
     }
 
 
 def generic_handlers(catalogue: Catalogue) -> dict[str, Handler]:
-    """Handlers of every controller that has a row: the verbs of its collections, its model, its service."""
+    """Return the handlers of every controller with a row: its collections, its model, its service."""
     table: dict[str, Handler] = {}
     for name, controller in catalogue.controllers.items():
         actions = catalogue.endpoints.get(name, {})
@@ -103,9 +103,9 @@ def generic_handlers(catalogue: Catalogue) -> dict[str, Handler]:
                 for verb, function in VERBS.items():
                     for ending in (suffix, f"{suffix}s"):
                         if action_key(verb + ending) in actions:
-                            found[verb + ending] = _bound(function, items)
+                            found[verb + ending] = _bind_verb(function, items)
         if controller.service:
             found |= service_handlers(controller.service)
-        found |= {action: constant(answer) for action, answer in controller.answers.items()}
+        found |= {action: answer_constant(answer) for action, answer in controller.answers.items()}
         table |= {f"{name}/{action_key(action)}": handler for action, handler in found.items()}
     return table

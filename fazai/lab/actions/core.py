@@ -8,19 +8,19 @@ from typing import Any, Final
 
 import msgspec
 
-from fazai.lab.actions.common import constant
-from fazai.lab.box import Box, Call, Handler
+from fazai.lab.actions.common import answer_constant
+from fazai.lab.box import ActionCall, Box, Handler, posted_only
 from fazai.lab.engine.schema import read_json
-from fazai.lab.engine.search import Row, grid, plain_rows, recordset
+from fazai.lab.engine.search import SearchRow, grid_answer, make_rows, recordset_answer
 from fazai.lab.engine.verbs import get_item, rows_of
 
-__all__ = ["ACTIONS", "answer"]
+__all__ = ["ACTIONS", "answer_recorded", "recorded_answer"]
 
 TUNABLES: Final = "Core.Tunables.item"
 
 
-def answer(box: Box, name: str) -> Any:
-    """A constant answer, with the version of the box's release."""
+def recorded_answer(box: Box, name: str) -> Any:
+    """Return a constant answer, with the version of the box's release."""
 
     def build() -> Any:
         text = msgspec.json.encode(read_json("answers.json")[name]).decode()
@@ -30,12 +30,13 @@ def answer(box: Box, name: str) -> Any:
     return box.derived(f"answer {name}", (), build)
 
 
-def _fixed(name: str) -> Handler:
-    return lambda call: answer(call.box, name)
+def answer_recorded(name: str) -> Handler:
+    """Return a handler that gives a constant answer."""
+    return lambda call: recorded_answer(call.box, name)
 
 
-def system_status(call: Call) -> Any:
-    """ERROR after a 500 of the unexpected kind, until the crash report is dismissed."""
+def get_system_status(call: ActionCall) -> Any:
+    """Show ERROR after a 500 of the unexpected kind, until the crash report is dismissed."""
     system: dict[str, Any] = {"status": 2, "message": "No pending messages", "title": "System"}
     metadata = {
         "system": system,
@@ -61,15 +62,15 @@ def system_status(call: Call) -> Any:
     return {"metadata": metadata, "subsystems": {"crashreporter": crash}}
 
 
-def dismiss_status(call: Call) -> Any:
+def dismiss_status(call: ActionCall) -> Any:
     call.box.running.crashed_at = 0.0
     return {"status": "ok"}
 
 
-def menu(call: Call) -> Any:
-    """The menu's entries whose path contains the word, and the entries above them."""
+def search_menu(call: ActionCall) -> Any:
+    """List the menu's entries whose path contains the word, and the entries above them."""
     word = str(call.query.get("q", "")).lower()
-    rows = answer(call.box, "menu")
+    rows = recorded_answer(call.box, "menu")
     paths = [row["breadcrumb"].strip() for row in rows]
     hits = [path for path in paths if word in path.lower()]
     return [row for row, path in zip(rows, paths, strict=True) if any(hit.startswith(path) for hit in hits)]
@@ -78,22 +79,21 @@ def menu(call: Call) -> Any:
 # services
 
 
-def services(call: Call) -> Any:
+def search_services(call: ActionCall) -> Any:
     running = call.box.running.services
     rows = []
-    for row in answer(call.box, "services"):
+    for row in recorded_answer(call.box, "services"):
         state = running.get({"syslog-ng": "syslog"}.get(row["name"], row["name"]))
         rows.append(row if state is None else {**row, "running": int(state == "running")})
-    return recordset(call, plain_rows(rows))
+    return recordset_answer(call, make_rows(rows))
 
 
-def change_service(state: str) -> Handler:
-    def handler(call: Call) -> Any:
+def change_any_service(state: str) -> Handler:
+    @posted_only(otherwise={"result": "failed"})
+    def handler(call: ActionCall) -> Any:
         """`ok` also for a service that does not exist."""
-        if not call.posted:
-            return {"result": "failed"}
         name = call.param(0) or ""
-        if any(row["name"] == name and not row["locked"] for row in answer(call.box, "services")):
+        if any(row["name"] == name and not row["locked"] for row in recorded_answer(call.box, "services")):
             call.box.running.services[{"syslog-ng": "syslog"}.get(name, name)] = state
         return {"result": "ok"}
 
@@ -103,8 +103,8 @@ def change_service(state: str) -> Handler:
 # tunables: the product's own have hashes for uuids
 
 
-def _builtin_tunables(box: Box) -> list[Row]:
-    def build() -> list[Row]:
+def _builtin_tunables(box: Box) -> list[SearchRow]:
+    def build() -> list[SearchRow]:
         found = []
         for name, default in read_json("tunables.json").items():
             uuid = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
@@ -116,21 +116,21 @@ def _builtin_tunables(box: Box) -> list[Row]:
                 "default_value": default,
                 "type": "",
             }
-            found.append(Row(row))
+            found.append(SearchRow(row))
         return sorted(found, key=lambda row: row.data["uuid"])
 
     return box.derived("built-in tunables", (), build)
 
 
-def search_tunables(call: Call) -> Any:
-    model = call.box.catalogue.items[TUNABLES]
+def search_tunables(call: ActionCall) -> Any:
+    model = call.model(TUNABLES)
     set_by_hand = {item["tunable"] for item in call.box.items(TUNABLES).values()}
     rows = [row for row in _builtin_tunables(call.box) if row.data["tunable"] not in set_by_hand]
-    return grid(call, rows + rows_of(call.box, model))
+    return grid_answer(call, rows + rows_of(call.box, model))
 
 
-def get_tunable(call: Call) -> Any:
-    found = get_item(call, call.box.catalogue.items[TUNABLES])
+def get_tunable(call: ActionCall) -> Any:
+    found = get_item(call, call.model(TUNABLES))
     if not found:
         for row in _builtin_tunables(call.box):
             if row.data["uuid"] == call.param(0):
@@ -139,20 +139,20 @@ def get_tunable(call: Call) -> Any:
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    "core/system/status": system_status,
+    "core/system/status": get_system_status,
     "core/system/dismissStatus": dismiss_status,
-    "core/menu/search": menu,
-    "core/firmware/status": _fixed("firmware_status"),
-    "core/firmware/info": _fixed("firmware_info"),
-    "core/firmware/get": _fixed("firmware_settings"),
-    "core/firmware/upgradestatus": _fixed("upgradestatus"),
-    "core/firmware/running": constant({"status": "ready"}),
-    "core/hasync/get": _fixed("hasync"),
-    "core/snapshots/isSupported": constant({"supported": False}),
-    "core/service/search": services,
-    "core/service/start": change_service("running"),
-    "core/service/stop": change_service("stopped"),
-    "core/service/restart": change_service("running"),
+    "core/menu/search": search_menu,
+    "core/firmware/status": answer_recorded("firmware_status"),
+    "core/firmware/info": answer_recorded("firmware_info"),
+    "core/firmware/get": answer_recorded("firmware_settings"),
+    "core/firmware/upgradestatus": answer_recorded("upgradestatus"),
+    "core/firmware/running": answer_constant({"status": "ready"}),
+    "core/hasync/get": answer_recorded("hasync"),
+    "core/snapshots/isSupported": answer_constant({"supported": False}),
+    "core/service/search": search_services,
+    "core/service/start": change_any_service("running"),
+    "core/service/stop": change_any_service("stopped"),
+    "core/service/restart": change_any_service("running"),
     "core/tunables/searchItem": search_tunables,
     "core/tunables/getItem": get_tunable,
 }

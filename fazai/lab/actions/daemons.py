@@ -1,4 +1,4 @@
-"""Services that a setting enables: what reconfigure and status make of it, and what runs after a boot."""
+"""Services that a setting enables: reconfigure, status, and their start after a boot."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.common import CAPTIONS, change_service
-from fazai.lab.box import Box, Call, Handler
+from fazai.lab.box import ActionCall, Box, Handler, posted_only
 
 __all__ = ["ENABLED", "boot_daemons", "daemon_handlers", "is_enabled", "reconfigure_daemon"]
 
@@ -26,30 +26,29 @@ def is_enabled(box: Box, service: str) -> bool:
 
 
 def reconfigure_daemon(box: Box, service: str) -> None:
-    """The service takes over what is stored, and runs if it is enabled."""
+    """Let the service take over what is stored; it runs if it is enabled."""
     box.apply(service)
     box.running.services[service] = "running" if is_enabled(box, service) else "stopped"
 
 
 def boot_daemons(box: Box) -> None:
-    """After a boot everything that is enabled runs with what is stored."""
+    """Start everything that is enabled with what is stored, as a boot does."""
     for service in ENABLED:
         if is_enabled(box, service):
             reconfigure_daemon(box, service)
 
 
-def _reconfigure(service: str) -> Handler:
-    def handler(call: Call) -> Any:
-        if not call.posted:
-            return {"status": "failed"}
+def _reconfigure_handler(service: str) -> Handler:
+    @posted_only(otherwise={"status": "failed"})
+    def handler(call: ActionCall) -> Any:
         reconfigure_daemon(call.box, service)
         return {"status": "ok"}
 
     return handler
 
 
-def _status(service: str, unseen: str) -> Handler:
-    def handler(call: Call) -> Any:
+def _status_handler(service: str, unseen: str) -> Handler:
+    def handler(call: ActionCall) -> Any:
         state = call.box.running.services.get(service, unseen)
         if state != "running" and not is_enabled(call.box, service):
             state = "disabled"
@@ -59,12 +58,15 @@ def _status(service: str, unseen: str) -> Handler:
 
 
 def daemon_handlers(service: str, *, unseen: str = "stopped") -> dict[str, Handler]:
-    """The five calls of `<module>/service`; `unseen` is the status of an enabled one before it first runs."""
+    """Return the five calls of `<module>/service`.
+
+    `unseen` is the status of an enabled one before it first runs.
+    """
     verbs = {
         "start": change_service(service, "running"),
         "stop": change_service(service, "stopped"),
         "restart": change_service(service, "running"),
-        "status": _status(service, unseen),
-        "reconfigure": _reconfigure(service),
+        "status": _status_handler(service, unseen),
+        "reconfigure": _reconfigure_handler(service),
     }
     return {f"{service}/service/{action}": handler for action, handler in verbs.items()}

@@ -1,4 +1,4 @@
-"""diagnostics/*: what runs, as far as the lab runs anything; live figures are constants."""
+"""diagnostics/*: the running state, as far as the lab runs anything; live figures are constants."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
-from fazai.lab.actions.common import constant
-from fazai.lab.actions.core import answer
+from fazai.lab.actions.common import answer_constant
+from fazai.lab.actions.core import answer_recorded, recorded_answer
 from fazai.lab.actions.rules import applied_rules
-from fazai.lab.box import Box, Call, Handler
-from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural
-from fazai.lab.engine.search import plain_rows, recordset
+from fazai.lab.box import ActionCall, Box, Handler
+from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural_key
+from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.models.interfaces import VIPS, vlan_devices
 from fazai.lab.models.routing import ROUTES
-from fazai.lab.server.wire import Reply
+from fazai.lab.server.wire import HttpReply
 
 __all__ = ["ACTIONS"]
 
@@ -24,36 +24,32 @@ NO_STATES: Final = {"rows": [], "rowCount": 0, "total": 0, "current": 1}
 NO_CARP: Final = "Could not locate any defined CARP interfaces."
 
 
-def _fixed(name: str) -> Handler:
-    return lambda call: answer(call.box, name)
-
-
-def interface_names(call: Call) -> Any:
+def get_interface_names(call: ActionCall) -> Any:
     found = {item["if"]: interface_label(name, item) for name, item in call.box.items(INTERFACES).items()}
     found["lo0"] = "Loopback"
-    return {device: found[device] for device in sorted(found, key=lambda device: natural(found[device]))}
+    return {device: found[device] for device in sorted(found, key=lambda device: natural_key(found[device]))}
 
 
-def interface_config(call: Call) -> Any:
-    """The devices of the machine, and the VLANs that were made of them."""
-    return {**answer(call.box, "interface_config"), **vlan_devices(call.box)}
+def get_interface_config(call: ActionCall) -> Any:
+    """Show the devices of the machine, and the VLANs that were made of them."""
+    return {**recorded_answer(call.box, "interface_config"), **vlan_devices(call.box)}
 
 
-def search_arp(call: Call) -> Any:
-    return recordset(call, plain_rows(answer(call.box, "arp")))
+def search_arp(call: ActionCall) -> Any:
+    return recordset_answer(call, make_rows(recorded_answer(call.box, "arp")))
 
 
-def _gateway(box: Box, name: str) -> Mapping[str, str] | None:
+def _find_gateway(box: Box, name: str) -> Mapping[str, str] | None:
     known = box.running.items("routing", GATEWAYS) or box.items(GATEWAYS)
     return next((item for item in known.values() if item["name"] == name), None)
 
 
-def routes(call: Call) -> Any:
-    """The static routes that were applied. Kernel routes of the interfaces are not shown."""
+def list_routes(call: ActionCall) -> Any:
+    """List the static routes that were applied, without the kernel's own."""
     box = call.box
     rows = []
     for item in box.running.items("routes", ROUTES).values():
-        gateway = _gateway(box, item["gateway"])
+        gateway = _find_gateway(box, item["gateway"])
         if item["enabled"] != "1":
             continue
         v6 = ":" in item["network"]
@@ -75,8 +71,8 @@ def routes(call: Call) -> Any:
     return rows
 
 
-def vip_status(call: Call) -> Any:
-    """CARP and alias addresses that were applied."""
+def get_vip_status(call: ActionCall) -> Any:
+    """List the CARP and alias addresses that were applied."""
     box = call.box
     rows = [
         {
@@ -99,11 +95,11 @@ def vip_status(call: Call) -> Any:
         "maintenancemode": False,
         "status_msg": "" if has_carp else NO_CARP,
     }
-    return {**recordset(call, plain_rows(rows)), "carp": carp}
+    return {**recordset_answer(call, make_rows(rows)), "carp": carp}
 
 
-def rule_ids(call: Call) -> Any:
-    """The labels of the rules that run; none before the first apply."""
+def list_rule_ids(call: ActionCall) -> Any:
+    """List the labels of the rules that run; none before the first apply."""
     return {
         "items": [
             {"id": uuid, "descr": item["description"]}
@@ -113,7 +109,7 @@ def rule_ids(call: Call) -> Any:
     }
 
 
-def pf_statistics(call: Call) -> Any:
+def get_pf_statistics(call: ActionCall) -> Any:
     section = call.param(0) or "info"
     zero = {"total": 0, "rate": 0}
     table = {"current-entries": {"total": 0}, "searches": zero, "inserts": zero, "removals": zero}
@@ -125,84 +121,86 @@ def pf_statistics(call: Call) -> Any:
     return {section: {"state-table": table}} if section == "info" else {section: []}
 
 
-def information(call: Call) -> Any:
+def get_information(call: ActionCall) -> Any:
     release = call.box.settings.release
     versions = [f"OPNsense {release}-amd64", "FreeBSD 14.3-RELEASE-p10", "OpenSSL 3.5.7"]
     return {"name": "OPNsense.internal", "versions": versions, "updates": "Click to check for updates."}
 
 
-def _moment(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     moment = datetime.datetime.fromtimestamp(seconds, datetime.UTC)
     return f"{moment:%a %b} {moment.day} {moment:%H:%M:%S} UTC {moment:%Y}"
 
 
-def clock(call: Call) -> Any:
+def get_system_time(call: ActionCall) -> Any:
     box = call.box
     up = int(box.clock() - box.started_at)
     saved = float(box.config.history[-1].number) if box.config.history else box.started_at
     return {
         "uptime": f"{up // 3600:02d}:{up % 3600 // 60:02d}:{up % 60:02d}",
-        "datetime": _moment(box.clock()),
-        "boottime": _moment(box.started_at),
-        "config": _moment(saved),
+        "datetime": _format_time(box.clock()),
+        "boottime": _format_time(box.started_at),
+        "config": _format_time(saved),
         "loadavg": "N/A",
     }
 
 
-def resources(call: Call) -> Any:
+def get_resources(call: ActionCall) -> Any:
     memory = {"total": "4261412864", "total_frmt": "4064", "used": 852282573, "used_frmt": "812"}
     return {"memory": memory}
 
 
-def cpu_stream(call: Call) -> Any:
-    """Events as `scripts/system/cpu.py` of opnsense/core prints them, one a second, without end: here the
-    first two, at once. No recording holds them."""
+def stream_cpu(call: ActionCall) -> Any:
+    """Send the first two events as `scripts/system/cpu.py` of opnsense/core prints them.
+
+    The product sends one a second, without end. No recording holds them.
+    """
     lines = []
     for user, system in ((2, 1), (4, 2)):
         shares = {"user": user, "nice": 0, "sys": system, "intr": 0, "idle": 100 - user - system}
         event = {"total": user + system, **shares}
         lines.append(f"event: message\ndata: {msgspec.json.encode(event).decode()}\n\n\n")
-    return Reply(200, "".join(lines).encode(), "text/event-stream;charset=UTF-8")
+    return HttpReply(200, "".join(lines).encode(), "text/event-stream;charset=UTF-8")
 
 
-def reverse_lookup(call: Call) -> Any:
-    """The lab knows itself alone."""
+def look_up_address(call: ActionCall) -> Any:
+    """Answer for the lab's own address; it knows no other."""
     wanted = str(call.argument("address") or "")
     return {wanted: "localhost" if wanted in ("127.0.0.1", "::1") else wanted}
 
 
-def traffic(call: Call) -> Any:
+def get_traffic(call: ActionCall) -> Any:
     return {"interfaces": [], "time": int(call.box.clock())}
 
 
-def log(call: Call) -> Any:
+def search_log(call: ActionCall) -> Any:
     empty = {"total_rows": 0, "rowCount": 0, "total": 0, "current": 1}
     return {"filters": "", "rows": [], "origin": (call.params or [""])[-1], **empty}
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    "diagnostics/interface/getInterfaceNames": interface_names,
-    "diagnostics/interface/getInterfaceConfig": interface_config,
-    "diagnostics/interface/getInterfaceStatistics": _fixed("interface_statistics"),
-    "diagnostics/interface/getArp": _fixed("arp"),
+    "diagnostics/interface/getInterfaceNames": get_interface_names,
+    "diagnostics/interface/getInterfaceConfig": get_interface_config,
+    "diagnostics/interface/getInterfaceStatistics": answer_recorded("interface_statistics"),
+    "diagnostics/interface/getArp": answer_recorded("arp"),
     "diagnostics/interface/searchArp": search_arp,
-    "diagnostics/interface/getRoutes": routes,
-    "diagnostics/interface/getVipStatus": vip_status,
-    "diagnostics/interface/getProtocolStatistics": constant({"statistics": []}),
-    "diagnostics/system/systemInformation": information,
-    "diagnostics/system/systemResources": resources,
-    "diagnostics/system/systemTime": clock,
-    "diagnostics/system/systemDisk": constant([]),
-    "diagnostics/system/memory": constant([]),
-    "diagnostics/firewall/stats": constant([]),
-    "diagnostics/firewall/log": constant([]),
-    "diagnostics/firewall/pfStatistics": pf_statistics,
-    "diagnostics/firewall/listRuleIds": rule_ids,
-    "diagnostics/firewall/queryStates": constant(NO_STATES),
-    "diagnostics/cpu_usage/getCPUType": constant(["Virtual CPU (2 cores, 2 threads)"]),
-    "diagnostics/cpu_usage/stream": cpu_stream,
-    "diagnostics/traffic/Interface": traffic,
-    "diagnostics/dns/reverseLookup": reverse_lookup,
-    "diagnostics/systemhealth/getRrdList": _fixed("rrd"),
-    "diagnostics/log/*": log,
+    "diagnostics/interface/getRoutes": list_routes,
+    "diagnostics/interface/getVipStatus": get_vip_status,
+    "diagnostics/interface/getProtocolStatistics": answer_constant({"statistics": []}),
+    "diagnostics/system/systemInformation": get_information,
+    "diagnostics/system/systemResources": get_resources,
+    "diagnostics/system/systemTime": get_system_time,
+    "diagnostics/system/systemDisk": answer_constant([]),
+    "diagnostics/system/memory": answer_constant([]),
+    "diagnostics/firewall/stats": answer_constant([]),
+    "diagnostics/firewall/log": answer_constant([]),
+    "diagnostics/firewall/pfStatistics": get_pf_statistics,
+    "diagnostics/firewall/listRuleIds": list_rule_ids,
+    "diagnostics/firewall/queryStates": answer_constant(NO_STATES),
+    "diagnostics/cpu_usage/getCPUType": answer_constant(["Virtual CPU (2 cores, 2 threads)"]),
+    "diagnostics/cpu_usage/stream": stream_cpu,
+    "diagnostics/traffic/Interface": get_traffic,
+    "diagnostics/dns/reverseLookup": look_up_address,
+    "diagnostics/systemhealth/getRrdList": answer_recorded("rrd"),
+    "diagnostics/log/*": search_log,
 }

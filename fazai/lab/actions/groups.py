@@ -1,14 +1,14 @@
-"""firewall/group: the groups that the product brings, and when a new one can be used."""
+"""firewall/group: the groups that the product brings, and the moment from which a new one can be used."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure
-from fazai.lab.box import Call, Handler
-from fazai.lab.engine.names import GROUPS, natural
-from fazai.lab.engine.search import Row, grid
+from fazai.lab.actions.common import reconfigure_service
+from fazai.lab.box import ActionCall, Handler
+from fazai.lab.engine.names import GROUPS, natural_key
+from fazai.lab.engine.search import SearchRow, grid_answer
 from fazai.lab.engine.verbs import rows_of
 
 __all__ = ["ACTIONS"]
@@ -20,16 +20,16 @@ BUILTIN: Final = {
 }
 
 
-def search(call: Call) -> Any:
-    rows = list(rows_of(call.box, call.box.catalogue.items[GROUPS]))
+def search_groups(call: ActionCall) -> Any:
+    rows = list(rows_of(call.box, call.model(GROUPS)))
     for name, text in BUILTIN.items():
         row = {"uuid": name, "ifname": name, "members": "", "nogroup": "", "sequence": "10", "descr": text}
-        rows.append(Row(row, [natural(name)]))
+        rows.append(SearchRow(row, [natural_key(name)]))
     rows.sort(key=lambda row: row.key)
-    return grid(call, rows)
+    return grid_answer(call, rows)
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    "firewall/group/searchItem": search,
-    "firewall/group/reconfigure": reconfigure("group"),
+    "firewall/group/searchItem": search_groups,
+    "firewall/group/reconfigure": reconfigure_service("group"),
 }

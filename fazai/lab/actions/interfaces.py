@@ -6,15 +6,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure
-from fazai.lab.box import Box, Call, Handler, UserError
-from fazai.lab.engine.config import Item, as_text
+from fazai.lab.actions.common import reconfigure_service
+from fazai.lab.box import ActionCall, Box, Handler, UserError, posted_only
+from fazai.lab.engine.config import Item, stored_text
 from fazai.lab.engine.names import INTERFACES, interface_label
 from fazai.lab.engine.schema import read_json
-from fazai.lab.engine.search import grid, plain_rows, recordset
-from fazai.lab.engine.verbs import FAILED, get_item, get_model, posted
+from fazai.lab.engine.search import grid_answer, make_rows, recordset_answer
+from fazai.lab.engine.verbs import FAILED, get_item, get_model, posted_body
 from fazai.lab.models.interfaces import VIPS, VLANS, vlan_devices
-from fazai.lab.server.wire import json_reply
+from fazai.lab.server.wire import make_json_reply
 
 __all__ = ["ACTIONS"]
 
@@ -24,16 +24,16 @@ ICON: Final = "fa fa-plug text-success"
 # virtual addresses
 
 
-def vip(call: Call) -> Any:
-    """The two stored fields are shown as one."""
-    body = get_item(call, call.box.catalogue.items[VIPS])
+def get_vip(call: ActionCall) -> Any:
+    """Show the two stored fields of a virtual address as one."""
+    body = get_item(call, call.model(VIPS))
     if body:
         del body["vip"]["subnet"], body["vip"]["subnet_bits"]
         body["vip"]["network"] = body["vip"]["address"]
     return body
 
 
-def unused_vhid(call: Call) -> Any:
+def get_unused_vhid(call: ActionCall) -> Any:
     used = {item["vhid"] for item in call.box.items(VIPS).values()}
     free = next((number for number in range(1, 256) if str(number) not in used), None)
     return {"vhid": free, "status": "ok" if free else "not_found"}
@@ -42,7 +42,7 @@ def unused_vhid(call: Call) -> Any:
 # assignments
 
 
-def _devices(box: Box) -> dict[str, dict[str, Any]]:
+def _list_devices(box: Box) -> dict[str, dict[str, Any]]:
     found = {
         device: {"value": f"{device} ({item['mac']})", "optgroup": "hardware", "data": {"icon": ICON}}
         for device, item in box.items("devices").items()
@@ -53,8 +53,8 @@ def _devices(box: Box) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _assignment(box: Box, name: str, item: Item) -> dict[str, Any]:
-    device = _devices(box).get(item["if"], {"value": item["if"], "optgroup": ""})
+def _assignment_row(box: Box, name: str, item: Item) -> dict[str, Any]:
+    device = _list_devices(box).get(item["if"], {"value": item["if"], "optgroup": ""})
     row = {"uuid": name, "descr": item["descr"]}
     if interface_label(name, item) != item["descr"]:
         row["%descr"] = interface_label(name, item)
@@ -68,12 +68,12 @@ def _assignment(box: Box, name: str, item: Item) -> dict[str, Any]:
     }
 
 
-def search(call: Call) -> Any:
-    rows = [_assignment(call.box, name, item) for name, item in call.box.items(INTERFACES).items()]
-    return grid(call, plain_rows(rows))
+def search_assignments(call: ActionCall) -> Any:
+    rows = [_assignment_row(call.box, name, item) for name, item in call.box.items(INTERFACES).items()]
+    return grid_answer(call, make_rows(rows))
 
 
-def get(call: Call) -> Any:
+def get_assignment(call: ActionCall) -> Any:
     box, name = call.box, call.param(0)
     item = box.items(INTERFACES).get(name or "")
     if name is None:
@@ -82,19 +82,21 @@ def get(call: Call) -> Any:
     elif item is None:
         return []
     else:
-        body = _assignment(box, name, item)
+        body = _assignment_row(box, name, item)
         del body["uuid"], body["%if"]
         device = item["if"]
-    body["if"] = {key: {**choice, "selected": int(key == device)} for key, choice in _devices(box).items()}
+    body["if"] = {
+        key: {**choice, "selected": int(key == device)} for key, choice in _list_devices(box).items()
+    }
     return {"interface": body}
 
 
-def _checked(call: Call, name: str, item: Item) -> dict[str, str]:
+def _assignment_problems(call: ActionCall, name: str, item: Item) -> dict[str, str]:
     problems = {}
     used = {other["if"] for key, other in call.box.items(INTERFACES).items() if key != name}
     if not item["if"]:
         problems["interface.if"] = "A value is required."
-    elif item["if"] not in _devices(call.box):
+    elif item["if"] not in _list_devices(call.box):
         problems["interface.if"] = "Option [] not in list."
     elif item["if"] in used:
         problems["interface.if"] = "This device is already assigned."
@@ -105,29 +107,34 @@ def _checked(call: Call, name: str, item: Item) -> dict[str, str]:
     return problems
 
 
-def add(call: Call) -> Any:
-    """The next name is given; a new assignment is locked."""
-    sent = posted(call, "interface")
+def add_assignment(call: ActionCall) -> Any:
+    """Assign a device under the next name; a new assignment is locked."""
+    sent = posted_body(call, "interface")
     if sent is None:
         return FAILED
     names = call.box.items(INTERFACES)
     number = next(number for number in range(1, len(names) + 2) if f"opt{number}" not in names)
-    item = {"enable": "1", "descr": as_text(sent.get("descr")), "if": as_text(sent.get("if")), "lock": "1"}
-    return _store(call, f"opt{number}", item) or {"result": "saved", "uuid": f"opt{number}"}
+    item = {
+        "enable": "1",
+        "descr": stored_text(sent.get("descr")),
+        "if": stored_text(sent.get("if")),
+        "lock": "1",
+    }
+    return _store_assignment(call, f"opt{number}", item) or {"result": "saved", "uuid": f"opt{number}"}
 
 
-def change(call: Call) -> Any:
+def set_assignment(call: ActionCall) -> Any:
     name = call.param(0) or ""
     item = call.box.items(INTERFACES).get(name)
-    sent = posted(call, "interface")
+    sent = posted_body(call, "interface")
     if sent is None or item is None:
         return FAILED
-    fresh = {**item, **{key: as_text(sent[key]) for key in ("descr", "if", "lock") if key in sent}}
-    return _store(call, name, fresh) or {"result": "saved"}
+    fresh = {**item, **{key: stored_text(sent[key]) for key in ("descr", "if", "lock") if key in sent}}
+    return _store_assignment(call, name, fresh) or {"result": "saved"}
 
 
-def _store(call: Call, name: str, item: Item) -> dict[str, Any] | None:
-    problems = _checked(call, name, item)
+def _store_assignment(call: ActionCall, name: str, item: Item) -> dict[str, Any] | None:
+    problems = _assignment_problems(call, name, item)
     if problems:
         return {"result": "failed", "validations": problems}
     edit = call.box.config.edit()
@@ -136,9 +143,8 @@ def _store(call: Call, name: str, item: Item) -> dict[str, Any] | None:
     return None
 
 
-def delete(call: Call) -> Any:
-    if not call.posted:
-        return FAILED
+@posted_only(otherwise=FAILED)
+def delete_assignment(call: ActionCall) -> Any:
     result = "not found"
     for name in (call.param(0) or "").split(","):
         item = call.box.items(INTERFACES).get(name)
@@ -156,7 +162,7 @@ def delete(call: Call) -> Any:
 # settings
 
 
-def settings(call: Call) -> Any:
+def get_settings(call: ActionCall) -> Any:
     controller = call.box.catalogue.controllers["interfaces/settings"]
     body = get_model(call, controller, call.box.catalogue.models["Interfaces.Settings"])
     return body and {**body, "duids": read_json("answers.json")["duids"]}
@@ -165,7 +171,7 @@ def settings(call: Call) -> Any:
 # overview: what the devices say, and what they are assigned to
 
 
-def _overview(box: Box, *, details: bool) -> list[dict[str, Any]]:
+def _overview_rows(box: Box, *, details: bool) -> list[dict[str, Any]]:
     names = {item["if"]: name for name, item in box.items(INTERFACES).items()}
     rows = []
     unassigned = {"identifier": "", "description": "Unassigned Interface"}
@@ -176,12 +182,12 @@ def _overview(box: Box, *, details: bool) -> list[dict[str, Any]]:
             row["statistics"] = None
         name = names.get(device)
         if name is not None:
-            row |= _assigned(box, name, row.pop("ipv6", []))
+            row |= _assigned_facts(box, name, row.pop("ipv6", []))
         rows.append(row)
     return rows
 
 
-def _assigned(box: Box, name: str, ipv6: list[Any]) -> dict[str, Any]:
+def _assigned_facts(box: Box, name: str, ipv6: list[Any]) -> dict[str, Any]:
     item = box.items(INTERFACES)[name]
     shown = {key: value for key, value in item.items() if value and key != "lock"} | {"identifier": name}
     address = f"{item['ipaddr']}/{item['subnet']}" if item.get("ipaddr") else ""
@@ -210,14 +216,14 @@ def _assigned(box: Box, name: str, ipv6: list[Any]) -> dict[str, Any]:
     return row
 
 
-def overview(call: Call) -> Any:
-    return recordset(call, plain_rows(_overview(call.box, details=call.param(0) == "1")))
+def search_overview(call: ActionCall) -> Any:
+    return recordset_answer(call, make_rows(_overview_rows(call.box, details=call.param(0) == "1")))
 
 
-def one_interface(call: Call) -> Any:
-    """By device name, not by identifier."""
+def get_interface(call: ActionCall) -> Any:
+    """Show an interface by its device name, not by its identifier."""
     titles = read_json("answers.json")["overview_titles"]
-    for row in _overview(call.box, details=True):
+    for row in _overview_rows(call.box, details=True):
         if row["device"] == call.param(0):
             row.pop("config", None)
             return {
@@ -228,34 +234,34 @@ def one_interface(call: Call) -> Any:
     return {"message": "failed"}
 
 
-def export(call: Call) -> Any:
-    """JSON under a type for pages."""
-    return json_reply(_overview(call.box, details=True), content_type="text/html; charset=UTF-8")
+def export_overview(call: ActionCall) -> Any:
+    """Send JSON under a type for pages, as the product does."""
+    return make_json_reply(_overview_rows(call.box, details=True), content_type="text/html; charset=UTF-8")
 
 
-def reload_interface(call: Call) -> Any:
+def reload_interface(call: ActionCall) -> Any:
     if call.posted and call.param(0) in call.box.items(INTERFACES):
         return {"message": "OK"}
     return {"message": "failed"}
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    "interfaces/vip_settings/getItem": vip,
-    "interfaces/vip_settings/getUnusedVhid": unused_vhid,
-    "interfaces/vip_settings/reconfigure": reconfigure("vip"),
-    "interfaces/vlan_settings/reconfigure": reconfigure("vlan"),
-    "interfaces/lagg_settings/reconfigure": reconfigure("lagg"),
-    "interfaces/bridge_settings/reconfigure": reconfigure("bridge"),
-    "interfaces/settings/get": settings,
-    "interfaces/settings/reconfigure": reconfigure("interfaces"),
-    "interfaces/assignment/searchItem": search,
-    "interfaces/assignment/getItem": get,
-    "interfaces/assignment/addItem": add,
-    "interfaces/assignment/setItem": change,
-    "interfaces/assignment/delItem": delete,
-    "interfaces/assignment/reconfigure": reconfigure("assignment"),
-    "interfaces/overview/interfacesInfo": overview,
-    "interfaces/overview/getInterface": one_interface,
-    "interfaces/overview/export": export,
+    "interfaces/vip_settings/getItem": get_vip,
+    "interfaces/vip_settings/getUnusedVhid": get_unused_vhid,
+    "interfaces/vip_settings/reconfigure": reconfigure_service("vip"),
+    "interfaces/vlan_settings/reconfigure": reconfigure_service("vlan"),
+    "interfaces/lagg_settings/reconfigure": reconfigure_service("lagg"),
+    "interfaces/bridge_settings/reconfigure": reconfigure_service("bridge"),
+    "interfaces/settings/get": get_settings,
+    "interfaces/settings/reconfigure": reconfigure_service("interfaces"),
+    "interfaces/assignment/searchItem": search_assignments,
+    "interfaces/assignment/getItem": get_assignment,
+    "interfaces/assignment/addItem": add_assignment,
+    "interfaces/assignment/setItem": set_assignment,
+    "interfaces/assignment/delItem": delete_assignment,
+    "interfaces/assignment/reconfigure": reconfigure_service("assignment"),
+    "interfaces/overview/interfacesInfo": search_overview,
+    "interfaces/overview/getInterface": get_interface,
+    "interfaces/overview/export": export_overview,
     "interfaces/overview/reloadInterface": reload_interface,
 }

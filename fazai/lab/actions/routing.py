@@ -7,17 +7,16 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure
-from fazai.lab.box import Box, Call, Handler
+from fazai.lab.actions.common import reconfigure_service
+from fazai.lab.box import ActionCall, Box, Handler
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_name
-from fazai.lab.engine.schema import ItemModel
-from fazai.lab.engine.search import plain_rows, recordset
-from fazai.lab.engine.verbs import FAILED, blank, delete_one, get_item, is_uuid4, posted, save_item
+from fazai.lab.engine.search import make_rows, recordset_answer
+from fazai.lab.engine.verbs import FAILED, blank_item, delete_one, get_item, is_uuid4, posted_body, save_item
 
 __all__ = ["ACTIONS"]
 
-# what dpinger uses where nothing is set
+# the values of dpinger where nothing is set
 CURRENT: Final = {
     "latencylow": "200",
     "latencyhigh": "500",
@@ -30,12 +29,8 @@ CURRENT: Final = {
 }
 
 
-def _model(call: Call) -> ItemModel:
-    return call.box.catalogue.items[GATEWAYS]
-
-
-def _fits(box: Box, item: Item) -> bool:
-    """Is the address inside the network of its interface?"""
+def _fits_interface(box: Box, item: Item) -> bool:
+    """Return whether the address is inside the network of its interface."""
     interface = box.items(INTERFACES).get(item["interface"], {})
     if item["ipprotocol"] != "inet" or not interface.get("ipaddr"):
         return True
@@ -43,13 +38,13 @@ def _fits(box: Box, item: Item) -> bool:
     return item["fargw"] == "1" or ipaddress.ip_address(item["gateway"]) in network
 
 
-def _row(box: Box, index: int, uuid: str, item: Item) -> dict[str, Any]:
+def _gateway_row(box: Box, index: int, uuid: str, item: Item) -> dict[str, Any]:
     row: dict[str, Any] = {"disabled": item["disabled"] == "1"}
     for field in box.catalogue.items[GATEWAYS].fields[1:]:
         row[field.name] = item[field.name]
         if field.name in CURRENT:
             row[f"current_{field.name}"] = item[field.name] or CURRENT[field.name]
-    good = _fits(box, item)
+    good = _fits_interface(box, item)
     upstream = item["defaultgw"] == "1"
     return row | {
         "defaultgw": upstream,
@@ -67,16 +62,18 @@ def _row(box: Box, index: int, uuid: str, item: Item) -> dict[str, Any]:
     }
 
 
-def search(call: Call) -> Any:
-    rows = [_row(call.box, index, *entry) for index, entry in enumerate(call.box.items(GATEWAYS).items())]
-    return recordset(call, plain_rows(rows))
+def search_gateways(call: ActionCall) -> Any:
+    rows = [
+        _gateway_row(call.box, index, *entry) for index, entry in enumerate(call.box.items(GATEWAYS).items())
+    ]
+    return recordset_answer(call, make_rows(rows))
 
 
-def get(call: Call) -> Any:
-    """Something that is no uuid is a new gateway."""
+def get_gateway(call: ActionCall) -> Any:
+    """Show a gateway; something that is no uuid is a new one."""
     if call.param(0) is not None and not _looks_like_uuid(call.param(0) or ""):
         call.params = []
-    return get_item(call, _model(call))
+    return get_item(call, call.model(GATEWAYS))
 
 
 def _looks_like_uuid(text: str) -> bool:
@@ -86,27 +83,29 @@ def _looks_like_uuid(text: str) -> bool:
         return False
 
 
-def change(call: Call) -> Any:
-    """Something that is no uuid of a gateway makes a new one, under a uuid of the firewall's own choosing
-    unless a version 4 one was given."""
-    model, uuid = _model(call), call.param(0) or ""
-    sent = posted(call, model.root)
+def set_gateway(call: ActionCall) -> Any:
+    """Set a gateway; something that is no uuid of one makes a new one.
+
+    It gets a uuid of the firewall's own choosing unless a version 4 one was given.
+    """
+    model, uuid = call.model(GATEWAYS), call.param(0) or ""
+    sent = posted_body(call, model.root)
     if sent is None:
         return FAILED
     item = call.box.items(GATEWAYS).get(uuid)
     if item is None:
-        item = blank(call.box, model)
+        item = blank_item(call.box, model)
         uuid = uuid if is_uuid4(uuid) else str(uuids.uuid4())
     return save_item(call, model, uuid, item, sent) or {"result": "saved"}
 
 
-def delete(call: Call) -> Any:
-    if not call.posted or not delete_one(call, _model(call), call.param(0) or ""):
+def delete_gateway(call: ActionCall) -> Any:
+    if not call.posted or not delete_one(call, call.model(GATEWAYS), call.param(0) or ""):
         return FAILED
     return {"result": "deleted"}
 
 
-def gateway_status(call: Call) -> Any:
+def get_gateway_status(call: ActionCall) -> Any:
     items = [
         {
             "name": item["name"],
@@ -125,11 +124,11 @@ def gateway_status(call: Call) -> Any:
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    "routing/settings/searchGateway": search,
-    "routing/settings/getGateway": get,
-    "routing/settings/setGateway": change,
-    "routing/settings/delGateway": delete,
-    "routing/settings/reconfigure": reconfigure("routing"),
-    "routes/routes/reconfigure": reconfigure("routes"),
-    "routes/gateway/status": gateway_status,
+    "routing/settings/searchGateway": search_gateways,
+    "routing/settings/getGateway": get_gateway,
+    "routing/settings/setGateway": set_gateway,
+    "routing/settings/delGateway": delete_gateway,
+    "routing/settings/reconfigure": reconfigure_service("routing"),
+    "routes/routes/reconfigure": reconfigure_service("routes"),
+    "routes/gateway/status": get_gateway_status,
 }

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.aliases import categories_used, refresh_tables
-from fazai.lab.box import Box, Call, Handler, UserError
+from fazai.lab.actions.aliases import count_categories, refresh_tables
+from fazai.lab.box import ActionCall, Box, Handler, UserError, posted_only
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooks import HOOKS
 from fazai.lab.engine.names import (
@@ -14,12 +14,12 @@ from fazai.lab.engine.names import (
     GROUPS,
     builtin_aliases,
     interface_name,
-    natural,
+    natural_key,
     network_names,
     port_names,
 )
 from fazai.lab.engine.schema import ItemModel, read_json
-from fazai.lab.engine.search import Row, grid, recordset
+from fazai.lab.engine.search import SearchRow, grid_answer, recordset_answer
 from fazai.lab.engine.sources import SOURCES
 from fazai.lab.engine.verbs import FAILED, get_item, rows_of
 from fazai.lab.models.rules import DNAT, NPT, ONE_TO_ONE, RULES, SOURCE_NAT, order_of
@@ -36,34 +36,34 @@ COLLECTIONS: Final = {
 UNEXPECTED: Final = UserError("Unexpected error, check log for details", "Filter", "warning")
 
 
-def _model(call: Call) -> ItemModel:
+def _rule_model(call: ActionCall) -> ItemModel:
     return call.box.catalogue.items[COLLECTIONS[call.endpoint.controller]]
 
 
-def automatic(box: Box, name: str) -> list[Row]:
-    """The rules that the product makes itself; in 26.1 those of the factory are shown among them."""
+def automatic_rules(box: Box, name: str) -> list[SearchRow]:
+    """Return the rules that the product makes itself; in 26.1 those of the factory are among them."""
     legacy = name == "filter" and box.settings.has_legacy_rules
 
-    def build() -> list[Row]:
+    def build() -> list[SearchRow]:
         rows = read_json("automatic.json")
         found = rows[name] + (rows["factory 26.1"] if legacy else [])
-        return [Row(row, [natural(row["sort_order"])]) for row in found]
+        return [SearchRow(row, [natural_key(row["sort_order"])]) for row in found]
 
     return box.derived(f"automatic {name}", (), build)
 
 
-def _groups_with(box: Box, interface: str) -> set[str]:
+def _groups_of_interface(box: Box, interface: str) -> set[str]:
     return {
         group["ifname"] for group in box.items(GROUPS).values() if interface in group["members"].split(",")
     }
 
 
-def _on_interface(box: Box, interface: str) -> Callable[[Row], bool]:
-    """Rules of an interface, of its groups, and floating ones; "" means floating ones alone."""
+def _matches_interface(box: Box, interface: str) -> Callable[[SearchRow], bool]:
+    """Return a filter: rules of an interface, its groups, and floating ones; for "" floating ones alone."""
     label = interface_name(box, interface) if interface else ""
-    names = {interface} | _groups_with(box, interface) if interface else set()
+    names = {interface} | _groups_of_interface(box, interface) if interface else set()
 
-    def wanted(row: Row) -> bool:
+    def wanted(row: SearchRow) -> bool:
         on = row.data.get("interface", "")
         if row.data.get("is_automatic"):
             return on in ("", label)
@@ -76,38 +76,38 @@ def _on_interface(box: Box, interface: str) -> Callable[[Row], bool]:
     return wanted
 
 
-def search_rules(call: Call) -> Any:
-    """Automatic rules are mixed in."""
+def search_rules(call: ActionCall) -> Any:
+    """List the rules, with the automatic ones mixed in."""
     box = call.box
-    rows = automatic(box, "filter") + rows_of(box, _model(call))
+    rows = automatic_rules(box, "filter") + rows_of(box, _rule_model(call))
     interface, categories = call.argument("interface"), call.argument("category")
     if isinstance(interface, str) and interface != "__any":
-        wanted = _on_interface(box, "" if interface == "__floating" else interface)
+        wanted = _matches_interface(box, "" if interface == "__floating" else interface)
         rows = [row for row in rows if wanted(row)]
     if isinstance(categories, list) and categories:
         rows = [row for row in rows if set(categories) & set(str(row.data.get("categories", "")).split(","))]
-    return recordset(call, rows)
+    return recordset_answer(call, rows)
 
 
-def search_source_nat(call: Call) -> Any:
-    """Manual rules are listed only where they are used: in the modes hybrid and advanced."""
+def search_source_nat(call: ActionCall) -> Any:
+    """List manual rules only where they are used: in the modes hybrid and advanced."""
     box = call.box
     mode = box.config.settings("Firewall.Filter").get("general.snat_mode", "automatic")
-    rows = rows_of(box, _model(call)) if mode in ("hybrid", "advanced") else []
+    rows = rows_of(box, _rule_model(call)) if mode in ("hybrid", "advanced") else []
     if mode in ("automatic", "hybrid"):
-        rows = rows + automatic(box, "source_nat")
-    return recordset(call, rows)
+        rows = rows + automatic_rules(box, "source_nat")
+    return recordset_answer(call, rows)
 
 
-def search_d_nat(call: Call) -> Any:
-    """The automatic rules come first and are not counted."""
-    body = grid(call, rows_of(call.box, _model(call)))
-    return {**body, "rows": [row.raw for row in automatic(call.box, "d_nat")] + body["rows"]}
+def search_d_nat(call: ActionCall) -> Any:
+    """List the rules; the automatic ones come first and are not counted."""
+    body = grid_answer(call, rows_of(call.box, _rule_model(call)))
+    return {**body, "rows": [row.raw for row in automatic_rules(call.box, "d_nat")] + body["rows"]}
 
 
-def get_rule(call: Call) -> Any:
-    """With fetchmode=copy the sequence is the next free one, as a number."""
-    model = _model(call)
+def get_rule(call: ActionCall) -> Any:
+    """Show a rule; with fetchmode=copy its sequence is the next free one, as a number."""
+    model = _rule_model(call)
     body = get_item(call, model)
     if body and call.query.get("fetchmode") == "copy" and call.param(0) is not None:
         for field in model.fields:
@@ -116,19 +116,18 @@ def get_rule(call: Call) -> Any:
     return body
 
 
-def apply(call: Call) -> Any:
-    """The rules are loaded; up to 26.1 the aliases with them, since 26.7 they have their own reconfigure."""
-    if not call.posted:
-        return {"status": "error"}
+@posted_only(otherwise={"status": "error"})
+def apply_rules(call: ActionCall) -> Any:
+    """Load the rules; up to 26.1 the aliases with them, since 26.7 they have their own reconfigure."""
     call.box.apply("filter")
     if call.box.settings.release.startswith("26.1"):
         refresh_tables(call)
     return {"status": "OK\n\n"}
 
 
-def toggle_d_nat(call: Call) -> Any:
-    """Speaks of `disabled`: 1, and anything else but 0, disables."""
-    model, uuid, wanted = _model(call), call.param(0) or "", call.param(1)
+def toggle_d_nat(call: ActionCall) -> Any:
+    """Toggle `disabled`: 1, and anything else but 0, disables."""
+    model, uuid, wanted = _rule_model(call), call.param(0) or "", call.param(1)
     item = call.box.items(model.path).get(uuid)
     if not call.posted or item is None:
         return FAILED
@@ -139,8 +138,8 @@ def toggle_d_nat(call: Call) -> Any:
     return {"result": "Disabled" if new == "1" else "Enabled"}
 
 
-def toggle_log(call: Call) -> Any:
-    model, uuid = _model(call), call.param(0) or ""
+def toggle_log(call: ActionCall) -> Any:
+    model, uuid = _rule_model(call), call.param(0) or ""
     item = call.box.items(model.path).get(uuid)
     if not call.posted or item is None:
         return {"status": "error"}
@@ -150,11 +149,10 @@ def toggle_log(call: Call) -> Any:
     return {"status": "ok"}
 
 
-def move_before(call: Call) -> Any:
+@posted_only(otherwise={"status": "error"})
+def move_before(call: ActionCall) -> Any:
     """Half way between the target and the rule before it; rules after it make room. Only within a group."""
-    if not call.posted:
-        return {"status": "error"}
-    box, model = call.box, _model(call)
+    box, model = call.box, _rule_model(call)
     items = box.items(model.path)
     moved, target = items.get(call.param(0) or ""), items.get(call.param(1) or "")
     if moved is None or target is None or order_of(box, moved)[0] != order_of(box, target)[0]:
@@ -177,10 +175,10 @@ def move_before(call: Call) -> Any:
     return {"status": "ok"}
 
 
-# what the pages offer to choose from
+# choices that the pages offer
 
 
-def interface_list(call: Call) -> Any:
+def list_rule_interfaces(call: ActionCall) -> Any:
     def section(label: str, icon: str, kind: str, names: Mapping[str, str]) -> dict[str, Any]:
         items = [{"value": name, "label": text, "type": kind} for name, text in names.items()]
         return {"label": label, "icon": icon, "items": items}
@@ -201,14 +199,14 @@ def interface_list(call: Call) -> Any:
 def _alias_options(box: Box, *, ports: bool) -> dict[str, str]:
     names = [] if ports else [name for name in builtin_aliases(box) if not name.startswith("__")]
     names += [item["name"] for item in box.items(ALIASES).values() if (item["type"] == "port") is ports]
-    return {name: name for name in sorted(names, key=natural)}
+    return {name: name for name in sorted(names, key=natural_key)}
 
 
-def network_options(call: Call) -> Any:
+def list_network_options(call: ActionCall) -> Any:
     box = call.box
     known = network_names(box)
     order = sorted(
-        (name for name in known if name not in ("any", "(self)")), key=lambda name: natural(known[name])
+        (name for name in known if name not in ("any", "(self)")), key=lambda name: natural_key(known[name])
     )
     return {
         "single": {"label": "Single host or Network"},
@@ -217,7 +215,7 @@ def network_options(call: Call) -> Any:
     }
 
 
-def port_options(call: Call) -> Any:
+def list_port_options(call: ActionCall) -> Any:
     return {
         "single": {"label": "Single port or range"},
         "aliases": {"label": "Aliases", "items": _alias_options(call.box, ports=True)},
@@ -225,40 +223,40 @@ def port_options(call: Call) -> Any:
     }
 
 
-def list_categories(call: Call) -> Any:
-    return categories_used(call, (COLLECTIONS[call.endpoint.controller],))
+def list_rule_categories(call: ActionCall) -> Any:
+    return count_categories(call, (COLLECTIONS[call.endpoint.controller],))
 
 
-def rule_stats(call: Call) -> Any:
+def get_rule_stats(call: ActionCall) -> Any:
     return {"status": "ok", "stats": []}
 
 
-def flush_inspect(call: Call) -> Any:
+def flush_inspect(call: ActionCall) -> Any:
     return {"status": "ok"}
 
 
 def applied_rules(box: Box) -> list[Item]:
-    """The rules that run, in their order."""
+    """Return the rules that run, in their order."""
     return sorted(box.running.items("filter", RULES).values(), key=lambda item: order_of(box, item)[1])
 
 
-def _all(action: str, handler: Handler) -> dict[str, Handler]:
+def _for_all_collections(action: str, handler: Handler) -> dict[str, Handler]:
     return {f"{controller}/{action}": handler for controller in COLLECTIONS}
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    **_all("apply", apply),
-    **_all("getRule", get_rule),
-    **_all("toggleRuleLog", toggle_log),
-    **_all("moveRuleBefore", move_before),
-    **_all("listCategories", list_categories),
-    **_all("listNetworkSelectOptions", network_options),
-    **_all("listPortSelectOptions", port_options),
+    **_for_all_collections("apply", apply_rules),
+    **_for_all_collections("getRule", get_rule),
+    **_for_all_collections("toggleRuleLog", toggle_log),
+    **_for_all_collections("moveRuleBefore", move_before),
+    **_for_all_collections("listCategories", list_rule_categories),
+    **_for_all_collections("listNetworkSelectOptions", list_network_options),
+    **_for_all_collections("listPortSelectOptions", list_port_options),
     "firewall/filter/searchRule": search_rules,
     "firewall/source_nat/searchRule": search_source_nat,
     "firewall/d_nat/searchRule": search_d_nat,
     "firewall/d_nat/toggleRule": toggle_d_nat,
-    "firewall/filter/getInterfaceList": interface_list,
+    "firewall/filter/getInterfaceList": list_rule_interfaces,
     "firewall/filter/flushInspectCache": flush_inspect,
-    "firewall/filter_util/ruleStats": rule_stats,
+    "firewall/filter_util/ruleStats": get_rule_stats,
 }

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.rules import COLLECTIONS, apply
-from fazai.lab.box import Box, Call, Handler, Rollback
-from fazai.lab.engine.config import paths_of
-from fazai.lab.models.alias import tables
+from fazai.lab.actions.rules import COLLECTIONS, apply_rules
+from fazai.lab.box import ActionCall, ArmedRollback, Box, Handler, posted_only
+from fazai.lab.engine.config import collections_below
+from fazai.lab.models.alias import make_tables
 
 __all__ = ["ACTIONS"]
 
@@ -16,10 +16,9 @@ ERROR: Final = {"status": "error"}
 TIMER: Final = "/usr/local/opnsense/scripts/filter/rollback_timer.php made changes"
 
 
-def savepoint(call: Call) -> Any:
-    """The answered revision has two decimals, the history's number more: as answered it fits nothing."""
-    if not call.posted:
-        return ERROR
+@posted_only(otherwise=ERROR)
+def take_savepoint(call: ActionCall) -> Any:
+    """Take a savepoint; its revision has two decimals, the history's more, so as answered it fits nothing."""
     now = call.box.clock()
     call.check_writable()
     revision = call.box.config.edit().commit(call.why(), call.who(), now)
@@ -28,42 +27,41 @@ def savepoint(call: Call) -> Any:
 
 
 def _roll_back(box: Box, model: str, revision: str, why: str, who: str) -> bool:
-    """Only the rules' model goes back; it is loaded at once, with the aliases."""
+    """Take back the rules' model alone; it is loaded at once, with the aliases."""
     found = box.config.find(revision)
     if found is None:
         return False
-    paths = {*paths_of(found.state, model), *paths_of(box.config.state, model)}
+    paths = {*collections_below(found.state, model), *collections_below(box.config.state, model)}
     box.config.restore(sorted(paths), found, why, who, box.clock())
     for service in ("filter", "alias"):
         box.apply(service)
-    box.running.tables = tables(box)
+    box.running.tables = make_tables(box)
     box.reloaded()
     return True
 
 
-def _model(call: Call) -> str:
+def _rules_model(call: ActionCall) -> str:
     return call.box.catalogue.items[COLLECTIONS[call.endpoint.controller]].model
 
 
-def apply_armed(call: Call) -> Any:
-    """With a revision: roll back in 60 seconds, unless a timer runs already or it is cancelled."""
-    answer = apply(call)
+def apply_armed(call: ActionCall) -> Any:
+    """Apply; given a revision, roll back in 60 seconds unless it is cancelled, or a timer runs already."""
+    answer = apply_rules(call)
     revision, box = call.param(0), call.box
     if not call.posted or revision is None or box.rollback is not None:
         return answer
 
     def run_out() -> None:
-        """Always the rules' model, whichever controller armed it."""
+        """Roll back the rules' model, whichever controller armed the timer."""
         box.rollback = None
         _roll_back(box, "Firewall.Filter", revision, TIMER, "(root)")
 
-    box.rollback = Rollback(revision, box.schedule(box.settings.rollback_s, run_out))
+    box.rollback = ArmedRollback(revision, box.schedule(box.settings.rollback_s, run_out))
     return answer
 
 
-def cancel(call: Call) -> Any:
-    if not call.posted:
-        return ERROR
+@posted_only(otherwise=ERROR)
+def cancel_rollback(call: ActionCall) -> Any:
     armed = call.box.rollback
     if armed is None or armed.revision != call.param(0):
         return {"status": ""}
@@ -72,11 +70,10 @@ def cancel(call: Call) -> Any:
     return {"status": "\n\n"}
 
 
-def revert(call: Call) -> Any:
-    if not call.posted:
-        return ERROR
+@posted_only(otherwise=ERROR)
+def revert_savepoint(call: ActionCall) -> Any:
     call.check_writable()
-    if _roll_back(call.box, _model(call), call.param(0) or "", call.why(), call.who()):
+    if _roll_back(call.box, _rules_model(call), call.param(0) or "", call.why(), call.who()):
         return {"status": "ok"}
     return {"status": "unknown (or removed) savepoint"}
 
@@ -84,6 +81,10 @@ def revert(call: Call) -> Any:
 ACTIONS: Final[Mapping[str, Handler]] = {
     f"{controller}/{action}": handler
     for controller in COLLECTIONS
-    for action, handler in (("savepoint", savepoint), ("cancelRollback", cancel), ("revert", revert))
+    for action, handler in (
+        ("savepoint", take_savepoint),
+        ("cancelRollback", cancel_rollback),
+        ("revert", revert_savepoint),
+    )
 }
 ARMED: Final[Mapping[str, Handler]] = {f"{controller}/apply": apply_armed for controller in COLLECTIONS}

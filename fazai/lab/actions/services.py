@@ -1,4 +1,4 @@
-"""dnsmasq, monit, ids, trafficshaper: what is not the generic verbs."""
+"""dnsmasq, monit, ids, trafficshaper: the actions beyond the generic verbs."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure
-from fazai.lab.actions.core import answer
+from fazai.lab.actions.common import reconfigure_service
+from fazai.lab.actions.core import recorded_answer
 from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
-from fazai.lab.box import Call, Handler
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import SETTINGS
-from fazai.lab.engine.search import plain_rows, recordset
-from fazai.lab.engine.verbs import blank
+from fazai.lab.engine.search import make_rows, recordset_answer
+from fazai.lab.engine.verbs import blank_item
 
 __all__ = ["ACTIONS"]
 
@@ -20,22 +20,20 @@ JOBS: Final = "Cron.jobs.job"
 CHECKED: Final = {"status": "ok", "function": "check", "template": "OK", "result": ""}
 
 
-def monit_check(call: Call) -> Any:
+def check_monit(call: ActionCall) -> Any:
     return CHECKED if call.posted else {"status": "failed"}
 
 
-def monit_reconfigure(call: Call) -> Any:
-    """Checks the configuration, and starts or stops the service as it is enabled."""
-    if not call.posted:
-        return {"status": "failed"}
+@posted_only(otherwise={"status": "failed"})
+def reconfigure_monit(call: ActionCall) -> Any:
+    """Check the configuration, and start or stop the service as it is enabled."""
     reconfigure_daemon(call.box, "monit")
     return CHECKED
 
 
-def ids_reconfigure(call: Call) -> Any:
-    """The first one makes a cron job for the update of the rules, which is off."""
-    if not call.posted:
-        return {"status": "failed"}
+@posted_only(otherwise={"status": "failed"})
+def reconfigure_ids(call: ActionCall) -> Any:
+    """Reconfigure; the first time makes a cron job for the update of the rules, which is off."""
     box = call.box
     if not box.config.settings("IDS").get("general.UpdateCron"):
         _make_update_job(call)
@@ -43,35 +41,35 @@ def ids_reconfigure(call: Call) -> Any:
     return {"status": "OK"}
 
 
-def _make_update_job(call: Call) -> None:
+def _make_update_job(call: ActionCall) -> None:
     box, uuid = call.box, str(uuids.uuid4())
     job = {"origin": "IDS", "command": "ids update", "description": "ids rule updates", "enabled": "0"}
     model = box.catalogue.models["IDS"]
     defaults = {field.name: field.default for field in model.settings}
     settings = {**defaults, **box.config.settings(model.name), "general.UpdateCron": uuid}
     edit = box.config.edit()
-    edit.put(JOBS, uuid, {**blank(box, box.catalogue.items[JOBS]), **job})
+    edit.put(JOBS, uuid, {**blank_item(box, box.catalogue.items[JOBS]), **job})
     edit.put(model.name, SETTINGS, settings)
     call.save(edit)
 
 
-def ids_reload(call: Call) -> Any:
-    """The lab has no rules to load, nor had the recorded one."""
+def reload_ids_rules(call: ActionCall) -> Any:
+    """Answer that there are no rules to load; the recorded firewall had none either."""
     return {"status": "Error (1)\n\n"} if call.posted else {"status": "failed"}
 
 
-def rulesets(call: Call) -> Any:
-    """The ones that the recording kept, with what was switched here."""
+def list_rulesets(call: ActionCall) -> Any:
+    """List the rulesets of the recording, with what was switched here."""
     switched = call.box.items("IDS.rulesets")
     rows = [
         {**row, "enabled": switched.get(row["filename"], row)["enabled"]}
-        for row in answer(call.box, "rulesets")
+        for row in recorded_answer(call.box, "rulesets")
     ]
-    return recordset(call, plain_rows(rows))
+    return recordset_answer(call, make_rows(rows))
 
 
-def toggle_ruleset(call: Call) -> Any:
-    known = {row["filename"]: row for row in answer(call.box, "rulesets")}
+def toggle_ruleset(call: ActionCall) -> Any:
+    known = {row["filename"]: row for row in recorded_answer(call.box, "rulesets")}
     names = [name for name in (call.param(0) or "").split(",") if name in known]
     if not call.posted or not names:
         return {"result": "failed"}
@@ -88,11 +86,11 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     **daemon_handlers("monit"),
     **daemon_handlers("ids"),
     **daemon_handlers("dnsmasq", unseen="unknown"),
-    "monit/service/check": monit_check,
-    "monit/service/reconfigure": monit_reconfigure,
-    "ids/service/reconfigure": ids_reconfigure,
-    "ids/service/reloadRules": ids_reload,
-    "ids/settings/listRulesets": rulesets,
+    "monit/service/check": check_monit,
+    "monit/service/reconfigure": reconfigure_monit,
+    "ids/service/reconfigure": reconfigure_ids,
+    "ids/service/reloadRules": reload_ids_rules,
+    "ids/settings/listRulesets": list_rulesets,
     "ids/settings/toggleRuleset": toggle_ruleset,
-    "trafficshaper/service/reconfigure": reconfigure("trafficshaper"),
+    "trafficshaper/service/reconfigure": reconfigure_service("trafficshaper"),
 }

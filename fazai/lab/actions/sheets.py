@@ -9,28 +9,28 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.rules import COLLECTIONS
-from fazai.lab.box import Call, Handler
+from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.render import label_of
 from fazai.lab.engine.schema import ItemModel
 from fazai.lab.engine.sources import choices_of
-from fazai.lab.engine.verbs import Problems, blank, is_uuid4, merged, problems_of
-from fazai.lab.server.wire import Reply
+from fazai.lab.engine.verbs import blank_item, is_uuid4, merge_sent, validate_item
+from fazai.lab.server.wire import HttpReply
 
 __all__ = ["ACTIONS"]
 
 
-def _quoted(value: str) -> str:
-    """As PHP's fputcsv: quoted when it holds a blank, a quote, a line end or the separator."""
+def _quote_cell(value: str) -> str:
+    """Quote as PHP's fputcsv does: a blank, a quote, a line end or the separator needs it."""
     if any(letter in value for letter in ' ";\n\r\t\\'):
         return '"' + value.replace('"', '""') + '"'
     return value
 
 
-def download(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...] = ()) -> Handler:
-    """Every stored field; related items by their label."""
+def download_csv(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...] = ()) -> Handler:
+    """Return the handler that sends every stored field; related items by their label."""
 
-    def handler(call: Call) -> Any:
-        box, model = call.box, call.box.catalogue.items[model_path]
+    def handler(call: ActionCall) -> Any:
+        box, model = call.box, call.model(model_path)
         fields = [field for field in model.fields if not field.volatile and field.name not in leave_out]
         lines = [[*(["@uuid"] if with_uuid else []), *(field.name for field in fields)]]
         for uuid, item in box.items(model.path).items():
@@ -39,37 +39,38 @@ def download(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...] = (
                 for field in fields
             ]
             lines.append([*([uuid] if with_uuid else []), *values])
-        text = "".join(";".join(map(_quoted, line)) + "\n" for line in lines)
-        return Reply(200, text.encode(), "text/csv")
+        text = "".join(";".join(map(_quote_cell, line)) + "\n" for line in lines)
+        return HttpReply(200, text.encode(), "text/csv")
 
     return handler
 
 
-def _by_uuid(call: Call, sent: dict[str, str]) -> str:
+def _take_uuid(call: ActionCall, sent: dict[str, str]) -> str:
     return sent.pop("@uuid", "")
 
 
-def upload(model_path: str, find: Callable[[Call, dict[str, str]], str] = _by_uuid) -> Handler:
-    """All or nothing. A row that is known (by @uuid, or as `find` says) is updated, another is added."""
+def upload_csv(model_path: str, find: Callable[[ActionCall, dict[str, str]], str] = _take_uuid) -> Handler:
+    """Return the handler that takes all rows or none; a known row (by @uuid, or `find`) is updated."""
 
-    def handler(call: Call) -> Any:
+    def handler(call: ActionCall) -> Any:
         payload = call.body.get("payload")
         if not call.posted or not isinstance(payload, str):
             return {"status": "failed"}
-        box, model = call.box, call.box.catalogue.items[model_path]
+        box, model = call.box, call.model(model_path)
         table = csv.DictReader(io.StringIO(payload), delimiter=";")
         names = list(table.fieldnames or ())
         edit, wrong, made, updated = box.config.edit(), [], {}, 0
         for number, line in enumerate(table):
             sent = {
-                name: _by_key(call, model, name, value) for name, value in line.items() if value is not None
+                name: _labels_to_keys(call, model, name, value)
+                for name, value in line.items()
+                if value is not None
             }
             uuid = find(call, sent)
             known = box.items(model.path).get(uuid)
             uuid = uuid if known is not None or is_uuid4(uuid) else str(uuids.uuid4())
-            item = merged(box, model.fields, known or blank(box, model), sent)
-            problems = Problems(model.root)
-            problems_of(box, model, uuid, item, problems)
+            item = merge_sent(box, model.fields, known or blank_item(box, model), sent)
+            problems = validate_item(box, model, uuid, item, model.root)
             if problems:
                 wrong.append({"sequence": number, "message": problems.body()})
             updated += known is not None
@@ -84,8 +85,8 @@ def upload(model_path: str, find: Callable[[Call, dict[str, str]], str] = _by_uu
     return handler
 
 
-def _by_key(call: Call, model: ItemModel, name: str, value: str) -> str:
-    """Related items are written by their label; they are stored by their uuid."""
+def _labels_to_keys(call: ActionCall, model: ItemModel, name: str, value: str) -> str:
+    """Turn the labels of related items into the uuids under which they are stored."""
     field = next((field for field in model.fields if field.name == name), None)
     if field is None or field.relation is None or not value:
         return value
@@ -94,6 +95,6 @@ def _by_key(call: Call, model: ItemModel, name: str, value: str) -> str:
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    **{f"{name}/downloadRules": download(path, with_uuid=True) for name, path in COLLECTIONS.items()},
-    **{f"{name}/uploadRules": upload(path) for name, path in COLLECTIONS.items()},
+    **{f"{name}/downloadRules": download_csv(path, with_uuid=True) for name, path in COLLECTIONS.items()},
+    **{f"{name}/uploadRules": upload_csv(path) for name, path in COLLECTIONS.items()},
 }

@@ -6,25 +6,25 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, new_key, privileges
-from fazai.lab.actions.common import reconfigure
-from fazai.lab.box import Call, Handler
+from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, make_api_key, read_privileges
+from fazai.lab.actions.common import reconfigure_service
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.search import plain_rows, recordset
+from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, get_item
 
 __all__ = ["ACTIONS"]
 
 
-def _named(call: Call, name: str) -> tuple[str, Item] | None:
+def _find_user(call: ActionCall, name: str) -> tuple[str, Item] | None:
     return next(
         ((uuid, user) for uuid, user in call.box.items(USER_ITEMS).items() if user["name"] == name), None
     )
 
 
-def get_user(call: Call) -> Any:
-    """Neither the hash nor the keys are shown."""
-    body = get_item(call, call.box.catalogue.items[USER_ITEMS])
+def get_user(call: ActionCall) -> Any:
+    """Show a user, neither the hash nor the keys."""
+    body = get_item(call, call.model(USER_ITEMS))
     if body:
         body["user"] |= {"password": "", "apikeys": "", "otp_uri": ""}
         for name in ("%password", "%apikeys"):
@@ -32,40 +32,39 @@ def get_user(call: Call) -> Any:
     return body
 
 
-def add_key(call: Call) -> Any:
-    found = _named(call, call.param(0) or "")
+def add_key(call: ActionCall) -> Any:
+    found = _find_user(call, call.param(0) or "")
     if not call.posted or found is None:
         return FAILED
     uuid, user = found
-    key, secret, line = new_key()
+    key, secret, line = make_api_key()
     lines = [part for part in user["apikeys"].split("\n") if part]
-    call.put(call.box.catalogue.items[USER_ITEMS], uuid, {**user, "apikeys": "\n".join([*lines, line])})
+    call.put(call.model(USER_ITEMS), uuid, {**user, "apikeys": "\n".join([*lines, line])})
     return {"result": "ok", "hostname": "OPNsense.internal", "key": key, "secret": secret}
 
 
-def delete_key(call: Call) -> Any:
-    if not call.posted:
-        return FAILED
+@posted_only(otherwise=FAILED)
+def delete_key(call: ActionCall) -> Any:
     for uuid, user in call.box.items(USER_ITEMS).items():
         lines = user["apikeys"].split("\n")
         kept = [line for line in lines if line.partition("|")[0] != call.param(0)]
         if len(kept) != len(lines):
-            call.put(call.box.catalogue.items[USER_ITEMS], uuid, {**user, "apikeys": "\n".join(kept)})
+            call.put(call.model(USER_ITEMS), uuid, {**user, "apikeys": "\n".join(kept)})
             return {"result": "deleted"}
     return {"result": "not found"}
 
 
-def search_keys(call: Call) -> Any:
+def search_keys(call: ActionCall) -> Any:
     rows = [
         {"username": user["name"], "key": line.partition("|")[0], "id": line.partition("|")[0]}
         for user in call.box.items(USER_ITEMS).values()
         for line in user["apikeys"].split("\n")
         if line
     ]
-    return recordset(call, plain_rows(rows))
+    return recordset_answer(call, make_rows(rows))
 
 
-def search_privileges(call: Call) -> Any:
+def search_privileges(call: ActionCall) -> Any:
     rows = [
         {
             "id": name,
@@ -76,19 +75,19 @@ def search_privileges(call: Call) -> Any:
                 g["name"] for g in call.box.items(GROUP_ITEMS).values() if name in g["priv"].split(",")
             ],
         }
-        for name, row in privileges(call.box).items()
+        for name, row in read_privileges(call.box).items()
     ]
-    return recordset(call, plain_rows(rows))
+    return recordset_answer(call, make_rows(rows))
 
 
-def otp_seed(call: Call) -> Any:
+def make_otp_seed(call: ActionCall) -> Any:
     return {
         "seed": secrets.token_hex(16).upper(),
         "otp_uri_template": "otpauth://totp/|USER|@OPNsense?secret=",
     }
 
 
-def syslog_stats(call: Call) -> Any:
+def search_syslog_stats(call: ActionCall) -> Any:
     return {"total": 0, "rowCount": 9999, "current": 1, "rows": []}
 
 
@@ -97,9 +96,9 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "auth/user/addApiKey": add_key,
     "auth/user/delApiKey": delete_key,
     "auth/user/searchApiKey": search_keys,
-    "auth/user/newOtpSeed": otp_seed,
+    "auth/user/newOtpSeed": make_otp_seed,
     "auth/priv/search": search_privileges,
-    "cron/service/reconfigure": reconfigure("cron"),
-    "syslog/service/stats": syslog_stats,
-    "core/tunables/reconfigure": reconfigure("sysctl"),
+    "cron/service/reconfigure": reconfigure_service("cron"),
+    "syslog/service/stats": search_syslog_stats,
+    "core/tunables/reconfigure": reconfigure_service("sysctl"),
 }

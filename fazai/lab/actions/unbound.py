@@ -1,24 +1,24 @@
-"""unbound: what the running resolver says."""
+"""unbound: the state of the running resolver."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure
-from fazai.lab.box import Call, Handler
+from fazai.lab.actions.common import reconfigure_service
+from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.config import Item
-from fazai.lab.models.unbound import ALIASES, HOSTS, fqdn
+from fazai.lab.models.unbound import ALIASES, HOSTS, host_fqdn
 
 __all__ = ["ACTIONS"]
 
 
-def dnsbl(call: Call) -> Any:
+def update_dnsbl(call: ActionCall) -> Any:
     return {"status": "ok"} if call.posted else {"status": "failed"}
 
 
-def local_data(call: Call) -> Any:
-    """The records that the running resolver answers by itself: one for each enabled host and alias."""
+def list_local_data(call: ActionCall) -> Any:
+    """List the records that the resolver answers by itself: one for each enabled host and alias."""
     running = call.box.running
     if running.services.get("unbound") != "running":
         return {"status": "failed"}
@@ -26,22 +26,22 @@ def local_data(call: Call) -> Any:
     rows = []
     for item in hosts.values():
         if item["enabled"] == "1":
-            rows += _records(fqdn(item), item)
+            rows += _records_of(host_fqdn(item), item)
     for alias in running.items("unbound", ALIASES).values():
         host = hosts.get(alias["host"])
         if alias["enabled"] == "1" and host is not None and host["enabled"] == "1":
-            rows += _records(fqdn(alias), host)
+            rows += _records_of(host_fqdn(alias), host)
     return {"status": "ok", "data": rows}
 
 
-def _records(name: str, item: Item) -> list[dict[str, str]]:
+def _records_of(name: str, item: Item) -> list[dict[str, str]]:
     kind = item["rr"]
     value = {"MX": f"{item['mxprio']} {item['mx']}.", "TXT": f'"{item["txtdata"]}"'}.get(kind, item["server"])
     return [{"name": f"{name}.", "ttl": item["ttl"] or "3600", "type": "IN", "rrtype": kind, "value": value}]
 
 
-def local_zones(call: Call) -> Any:
-    """The zones of the records above."""
+def list_local_zones(call: ActionCall) -> Any:
+    """List the zones of the records above."""
     running = call.box.running
     if running.services.get("unbound") != "running":
         return {"status": "failed"}
@@ -50,8 +50,8 @@ def local_zones(call: Call) -> Any:
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    "unbound/service/dnsbl": dnsbl,
-    "unbound/service/reconfigureGeneral": reconfigure("unbound"),
-    "unbound/diagnostics/listlocaldata": local_data,
-    "unbound/diagnostics/listlocalzones": local_zones,
+    "unbound/service/dnsbl": update_dnsbl,
+    "unbound/service/reconfigureGeneral": reconfigure_service("unbound"),
+    "unbound/diagnostics/listlocaldata": list_local_data,
+    "unbound/diagnostics/listlocalzones": list_local_zones,
 }

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
-from fazai.lab.box import Call, Handler
+from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.verbs import FAILED
-from fazai.lab.models.wireguard import CLIENTS, SERVERS, link
+from fazai.lab.models.wireguard import CLIENTS, SERVERS, link_client
 
 __all__ = ["ACTIONS"]
 
 
-def key_pair(call: Call) -> Any:
+def make_key_pair(call: ActionCall) -> Any:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
     key = X25519PrivateKey.generate()
@@ -27,45 +27,43 @@ def key_pair(call: Call) -> Any:
     }
 
 
-def shared_key(call: Call) -> Any:
+def make_shared_key(call: ActionCall) -> Any:
     return {"psk": base64.b64encode(secrets.token_bytes(32)).decode(), "status": "ok"}
 
 
-def list_servers(call: Call) -> Any:
+def list_servers(call: ActionCall) -> Any:
     if call.posted:
         return {"status": "failed"}
     rows = [{"uuid": uuid, "name": item["name"]} for uuid, item in call.box.items(SERVERS).items()]
     return {"rows": rows, "status": "ok"}
 
 
-def delete_client(call: Call) -> Any:
-    """Instances lose the peer together with it."""
-    if not call.posted:
-        return FAILED
+@posted_only(otherwise=FAILED)
+def delete_client(call: ActionCall) -> Any:
+    """Delete clients; instances lose the peer together with it."""
     result = "not found"
     for uuid in (call.param(0) or "").split(","):
         result = "not found"
         if uuid in call.box.items(CLIENTS):
             edit = call.box.config.edit()
             edit.drop(CLIENTS, uuid)
-            link(call.box, edit, uuid, ())
+            link_client(call.box, edit, uuid, ())
             call.save(edit)
             result = "deleted"
     return {"result": result}
 
 
-def reconfigure(call: Call) -> Any:
-    if not call.posted:
-        return {"result": "failed"}
+@posted_only(otherwise={"result": "failed"})
+def reconfigure_wireguard(call: ActionCall) -> Any:
     reconfigure_daemon(call.box, "wireguard")
     return {"result": "ok"}
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
     **daemon_handlers("wireguard"),
-    "wireguard/service/reconfigure": reconfigure,
-    "wireguard/server/keyPair": key_pair,
-    "wireguard/client/psk": shared_key,
+    "wireguard/service/reconfigure": reconfigure_wireguard,
+    "wireguard/server/keyPair": make_key_pair,
+    "wireguard/client/psk": make_shared_key,
     "wireguard/client/listServers": list_servers,
     "wireguard/client/delClient": delete_client,
 }

@@ -21,18 +21,19 @@ import msgspec
 
 from fazai.errors import StateError
 
-__all__ = ["Config", "Edit", "Item", "Revision", "State"]
+__all__ = ["ConfigEdit", "ConfigRevision", "FirewallConfig", "Item", "State"]
 
 Item = Mapping[str, str]
 Collection = Mapping[str, Item]
 State = Mapping[str, Collection]
+ItemChange = tuple[str, str, dict[str, str] | None]  # collection, key, and the item unless it was deleted
 
 EMPTY: Final[Collection] = {}
 SETTINGS: Final = ""  # the key of the single item that holds a model's settings
 FOLD_AT: Final = 2000
 
 
-class Revision(msgspec.Struct, frozen=True):
+class ConfigRevision(msgspec.Struct, frozen=True):
     """One entry of the history: the configuration as it was after a write."""
 
     number: str  # seconds with up to four decimals; the id is config-<number>.xml
@@ -44,22 +45,27 @@ class Revision(msgspec.Struct, frozen=True):
     def id(self) -> str:
         return f"config-{self.number}.xml"
 
+    def as_line(self, changes: list[ItemChange] | None = None) -> _JournalLine:
+        """Return the line of the journal: with the changes, or with everything."""
+        state = _plain_state(self.state) if changes is None else None
+        return _JournalLine(self.number, self.why, self.who, changes or [], state)
 
-class _Line(msgspec.Struct, frozen=True, omit_defaults=True):
+
+class _JournalLine(msgspec.Struct, frozen=True, omit_defaults=True):
     """One line of the journal."""
 
     number: str = ""
     why: str = ""
     who: str = ""
-    changes: list[tuple[str, str, dict[str, str] | None]] = []
+    changes: list[ItemChange] = []
     state: dict[str, dict[str, dict[str, str]]] | None = None  # a revert: everything
     forget: str = ""  # a history entry that was deleted
 
 
-class Edit:
+class ConfigEdit:
     """Changes that are being collected; nothing is seen by others before `commit`."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: FirewallConfig) -> None:
         self._config = config
         self._touched: dict[str, dict[str, Item]] = {}
         self._changes: list[tuple[str, str, Item | None]] = []
@@ -80,7 +86,7 @@ class Edit:
             self._touched[path] = dict(self._config.items(path))
         return self._touched[path]
 
-    def commit(self, why: str, who: str, now: float) -> Revision:
+    def commit(self, why: str, who: str, now: float) -> ConfigRevision:
         """Make the changes current, as one entry of the history (also when nothing differs)."""
         config = self._config
         for path, items in self._touched.items():
@@ -89,21 +95,30 @@ class Edit:
         return config.commit({**config.state, **self._touched}, self._changes, why, who, now)
 
 
-class Config:
-    """The current state, the history, and their folder if there is one."""
+class FirewallConfig:
+    """The current state of one firewall, its history, and their folder if there is one."""
 
-    def __init__(self, start: State, keep: int, folder: Path | None = None) -> None:
+    def __init__(self, start: State, keep: int) -> None:
         self.state: State = start
-        self.history: deque[Revision] = deque(maxlen=keep)
+        self.history: deque[ConfigRevision] = deque(maxlen=keep)
         self.writes = 0
         # collection -> before and after its last change, and the keys that it concerned
         self.changed: dict[str, tuple[Collection, Collection, frozenset[str]]] = {}
         self._last = 0.0
-        self._folder = folder
+        self._folder: Path | None = None
         self._journal: int | None = None
         self._lines = 0
+
+    @classmethod
+    def open(cls, start: State, keep: int, folder: Path | None) -> FirewallConfig:
+        """Return what the folder keeps, `start` for a new one; without one nothing is kept.
+
+        Raises StateError when the folder cannot be used.
+        """
+        config = cls(start, keep)
         if folder is not None:
-            self._open(folder)
+            config._open(folder)
+        return config
 
     def items(self, path: str) -> Collection:
         return self.state.get(path, EMPTY)
@@ -111,41 +126,35 @@ class Config:
     def settings(self, model: str) -> Item:
         return self.items(model).get(SETTINGS, {})
 
-    def edit(self) -> Edit:
-        return Edit(self)
+    def edit(self) -> ConfigEdit:
+        return ConfigEdit(self)
 
     def commit(
         self, state: State, changes: Iterable[tuple[str, str, Item | None]], why: str, who: str, now: float
-    ) -> Revision:
-        revision = Revision(self._number(now), why, who, state)
-        if self._journal is not None:
-            rows = [(path, key, None if item is None else dict(item)) for path, key, item in changes]
-            self._append(_Line(number=revision.number, why=why, who=who, changes=rows))
-        return self._adopt(revision)
+    ) -> ConfigRevision:
+        written = changes if self._journal is not None else ()
+        rows = [(path, key, None if item is None else dict(item)) for path, key, item in written]
+        return self._record(ConfigRevision(self._number(now), why, who, state), rows)
 
-    def revert(self, revision: Revision, why: str, who: str, now: float) -> Revision:
+    def revert(self, revision: ConfigRevision, why: str, who: str, now: float) -> ConfigRevision:
         """Make an earlier configuration the current one; the history goes on."""
-        fresh = Revision(self._number(now), why, who, revision.state)
-        if self._journal is not None:
-            self._append(_Line(number=fresh.number, why=why, who=who, state=_plain(fresh.state)))
-        return self._adopt(fresh)
+        return self._record(ConfigRevision(self._number(now), why, who, revision.state))
 
-    def restore(self, paths: Iterable[str], revision: Revision, why: str, who: str, now: float) -> Revision:
+    def restore(
+        self, paths: Iterable[str], revision: ConfigRevision, why: str, who: str, now: float
+    ) -> ConfigRevision:
         """Take only some collections from an earlier configuration (the savepoint rollback)."""
         state = {**self.state, **{path: revision.state.get(path, EMPTY) for path in paths}}
-        fresh = Revision(self._number(now), why, who, state)
-        if self._journal is not None:
-            self._append(_Line(number=fresh.number, why=why, who=who, state=_plain(state)))
-        return self._adopt(fresh)
+        return self._record(ConfigRevision(self._number(now), why, who, state))
 
-    def find(self, number: str) -> Revision | None:
+    def find(self, number: str) -> ConfigRevision | None:
         """A history entry by the number in its id, exactly as written there."""
         return next((revision for revision in self.history if revision.number == number), None)
 
-    def forget(self, revision: Revision) -> None:
+    def forget(self, revision: ConfigRevision) -> None:
         self.history.remove(revision)
         if self._journal is not None:
-            self._append(_Line(forget=revision.number))
+            self._append(_JournalLine(forget=revision.number))
 
     def close(self) -> None:
         """Fold the journal into the base, durably."""
@@ -156,7 +165,10 @@ class Config:
 
     # internals
 
-    def _adopt(self, revision: Revision) -> Revision:
+    def _record(self, revision: ConfigRevision, changes: list[ItemChange] | None = None) -> ConfigRevision:
+        """Write a revision into the journal, and make it the current one."""
+        if self._journal is not None:
+            self._append(revision.as_line(changes))
         self.state = revision.state
         self.history.append(revision)
         self.writes += 1
@@ -171,12 +183,13 @@ class Config:
         # (as the savepoint call of 26.1 answers it) must not name a file by accident
         return text[:-1] if text.endswith("0") and not text.endswith("00") else text
 
-    def _append(self, line: _Line) -> None:
+    def _append(self, line: _JournalLine) -> None:
         assert self._journal is not None
         os.write(self._journal, msgspec.json.encode(line) + b"\n")
         self._lines += 1
 
     def _open(self, folder: Path) -> None:
+        self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             base = folder / "base.json"
@@ -196,21 +209,21 @@ class Config:
             ) from error
 
     def _read_base(self, data: bytes) -> None:
-        lines = [msgspec.json.decode(line, type=_Line) for line in data.splitlines()]
+        lines = [msgspec.json.decode(line, type=_JournalLine) for line in data.splitlines()]
         self.state = lines[0].state or {}
         self.history.clear()
         if lines[0].number:
-            self.history.append(Revision(lines[0].number, lines[0].why, lines[0].who, self.state))
+            self.history.append(ConfigRevision(lines[0].number, lines[0].why, lines[0].who, self.state))
         for line in lines[1:]:
             self._play(line)
 
     def _replay(self, data: bytes) -> None:
         complete = data[: data.rfind(b"\n") + 1]  # a last line cut short was never answered
         for line in complete.splitlines():
-            self._play(msgspec.json.decode(line, type=_Line))
+            self._play(msgspec.json.decode(line, type=_JournalLine))
             self._lines += 1
 
-    def _play(self, line: _Line) -> None:
+    def _play(self, line: _JournalLine) -> None:
         if line.forget:
             found = self.find(line.forget)
             if found is not None:
@@ -229,24 +242,18 @@ class Config:
             state = {**self.state, **touched}
         self.state = state
         self._last = max(self._last, float(line.number))
-        self.history.append(Revision(line.number, line.why, line.who, state))
+        self.history.append(ConfigRevision(line.number, line.why, line.who, state))
 
     def _fold(self, folder: Path) -> None:
         """Write base.json (the oldest kept configuration, then the changes since) and empty the journal."""
         revisions = list(self.history)
-        if revisions:
-            first = revisions[0]
-            lines = [_Line(number=first.number, why=first.why, who=first.who, state=_plain(first.state))]
-        else:
-            lines = [_Line(state=_plain(self.state))]
+        lines = [revisions[0].as_line() if revisions else _JournalLine(state=_plain_state(self.state))]
         for before, after in pairwise(revisions):
-            lines.append(_difference(before.state, after))
+            lines.append(_difference_line(before.state, after))
         if revisions and revisions[-1].state is not self.state:
-            last = revisions[-1]
-            lines.append(
-                _Line(number=f"{self._last:.4f}", why=last.why, who=last.who, state=_plain(self.state))
-            )
-            lines.append(_Line(forget=f"{self._last:.4f}"))
+            last = msgspec.structs.replace(revisions[-1], number=f"{self._last:.4f}", state=self.state)
+            lines.append(last.as_line())
+            lines.append(_JournalLine(forget=last.number))
         temporary = folder / "base.json.new"
         with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
             file.writelines(msgspec.json.encode(line) + b"\n" for line in lines)
@@ -258,13 +265,13 @@ class Config:
         self._lines = 0
 
 
-def _plain(state: State) -> dict[str, dict[str, dict[str, str]]]:
+def _plain_state(state: State) -> dict[str, dict[str, dict[str, str]]]:
     return {path: {key: dict(item) for key, item in items.items()} for path, items in state.items()}
 
 
-def _difference(before: State, after: Revision) -> _Line:
-    """The line that leads from one configuration to the next; everything, when only that is exact."""
-    changes: list[tuple[str, str, dict[str, str] | None]] = []
+def _difference_line(before: State, after: ConfigRevision) -> _JournalLine:
+    """Return the line that leads to the next configuration; everything, when only that is exact."""
+    changes: list[ItemChange] = []
     for path, items in after.state.items():
         old = before.get(path, EMPTY)
         if old is items:
@@ -274,17 +281,17 @@ def _difference(before: State, after: Revision) -> _Line:
         kept = [key for key in old if key in items]
         added = [key for key in items if key not in old]
         if kept + added != list(items):
-            return _Line(number=after.number, why=after.why, who=after.who, state=_plain(after.state))
-    return _Line(number=after.number, why=after.why, who=after.who, changes=changes)
+            return after.as_line()
+    return after.as_line(changes)
 
 
-def paths_of(state: State, prefix: str) -> list[str]:
-    """The collections below a model."""
+def collections_below(state: State, prefix: str) -> list[str]:
+    """Return the collections below a model."""
     return [path for path in state if path == prefix or path.startswith(f"{prefix}.")]
 
 
-def as_text(value: Any) -> str:
-    """A posted scalar as it is stored."""
+def stored_text(value: Any) -> str:
+    """Return a posted scalar as it is stored."""
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""The types of plain fields: what is accepted, how it is stored, what is shown beside it.
+"""The types of plain fields: check, stored form and label of a value.
 
 A type is a row of `TYPES`. Fields with options (fixed, from a source, or related items) need no row: their
 options are the check.
@@ -20,7 +20,16 @@ from fazai.lab.engine.names import alias_type, network_names, port_names
 from fazai.lab.engine.schema import Field
 from fazai.lab.engine.sources import choices_of
 
-__all__ = ["TYPES", "Kind", "is_address", "is_hostname", "is_network", "store", "validate", "worded"]
+__all__ = [
+    "TYPES",
+    "FieldType",
+    "is_address",
+    "is_hostname",
+    "is_network",
+    "message_of",
+    "store_value",
+    "validate_field",
+]
 
 Check = Callable[[Box, Field, str, Item], Iterable[str]]
 
@@ -35,8 +44,8 @@ _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/?#]+[^\s]*\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """One type: its check, how a value is rewritten on storing, and the label of a value."""
+class FieldType:
+    """A check, how a value is rewritten on storing, and the label of a value."""
 
     check: Check
     store: Callable[[Box, str], str] | None = None
@@ -44,7 +53,7 @@ class Kind:
 
 
 def is_address(text: str, family: str = "") -> bool:
-    """Is it an IP address (of family "4" or "6")?"""
+    """Return whether this is an IP address (of family "4" or "6")."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
@@ -53,7 +62,7 @@ def is_address(text: str, family: str = "") -> bool:
 
 
 def is_network(text: str, family: str = "") -> bool:
-    """Is it an address with a prefix length? Host bits are accepted, as by the product."""
+    """Return whether this is an address with a prefix length; host bits are accepted, as by the product."""
     address, slash, bits = text.partition("/")
     if not slash or not bits.isdigit() or not is_address(address, family):
         return False
@@ -61,26 +70,21 @@ def is_network(text: str, family: str = "") -> bool:
 
 
 def is_hostname(text: str) -> bool:
-    """A host name or an address."""
+    """Return whether this is a host name or an address."""
     return bool(_HOSTNAME.match(text)) or is_address(text)
 
 
-def worded(field: Field, text: str) -> str:
-    """The field's own message, or the type's."""
+def message_of(field: Field, text: str) -> str:
+    """Return the field's own message, or the type's."""
     return field.message or text
 
 
-def _nothing(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _accept_anything(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     return ()
 
 
-def _boolean(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    if value not in ("0", "1"):
-        yield worded(field, "Value should be a boolean (0,1).")
-
-
-def _integer(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    text = worded(field, "Invalid integer value.")
+def _check_integer(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    text = message_of(field, "Invalid integer value.")
     if not _INTEGER.match(value):
         yield text
         if field.min is not None or field.max is not None:
@@ -91,20 +95,20 @@ def _integer(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
         yield text
 
 
-def _numeric(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_numeric(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     try:
         float(value)
     except ValueError:
-        yield worded(field, "Invalid numeric value.")
+        yield message_of(field, "Invalid numeric value.")
 
 
-def _text(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_text(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     if field.pattern and not re.fullmatch(field.pattern, value):
-        yield worded(field, "Text does not validate.")
+        yield message_of(field, "Text does not validate.")
 
 
-def _strict(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    """Text that ends up in a configuration file: one line, and without blanks unless they are allowed."""
+def _check_strict_text(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check text for a configuration file: one line, and no blanks unless they are allowed."""
     if not field.spaces and re.search(r"[ \t]", value):
         yield "Text may not contain spaces or tabs."
     elif re.search(r"[\r\n]", value):
@@ -112,82 +116,57 @@ def _strict(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     elif re.search(r"[\0\v\f]", value):
         yield "Text may not contain special control characters."
     if field.pattern and not re.fullmatch(field.pattern, value):
-        yield worded(field, "Text does not validate.")
+        yield message_of(field, "Text does not validate.")
 
 
-def _description(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_description(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     if re.search(r"[\r\n]", value):
         yield "Text may not contain newlines."
     if len(value) > 255 or "\n" in value:
-        yield worded(field, "Description should be a string between 1 and 255 characters.")
+        yield message_of(field, "Description should be a string between 1 and 255 characters.")
 
 
-def _network(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not is_address(part, field.family) and not is_network(part, field.family):
-            yield worded(field, "Please specify a valid network segment or IP address.")
-            return
-
-
-def _prefix(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not is_network(part, field.family):
-            yield worded(field, "Please specify a valid network segment or IP address.")
-            return
-
-
-def _address(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not is_address(part, field.family):
-            yield worded(field, "Please specify a valid network segment or IP address.")
-            return
-
-
-def _hostname(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_hostname(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     for part in value.split(",") if field.list else (value,):
         bare = part.removeprefix("*.") if field.pattern == "wildcard" else part
         if not (is_hostname(bare) or (field.pattern == "wildcard" and part == "*")):
-            yield worded(field, "Please specify a valid address (1.2.3.4) or hostname.").replace("%s", part)
+            yield message_of(field, "Please specify a valid address (1.2.3.4) or hostname.").replace(
+                "%s", part
+            )
             return
 
 
-def _mac(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not _MAC.match(part):
-            yield worded(field, "Invalid MAC address.")
-            return
-
-
-def _base64(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_base64(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     try:
         base64.b64decode(value, validate=True)
     except (binascii.Error, ValueError):
-        yield worded(field, "Invalid Base64-encoded string.")
-
-
-def _url(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    if not _URL.match(value):
-        yield worded(field, "Invalid URL.")
-
-
-def _port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(",") if field.list else (value,):
-        if not _is_port(part):
-            yield worded(field, "Please specify a valid port number (1-65535).")
-            return
+        yield message_of(field, "Invalid Base64-encoded string.")
 
 
 def _is_port(text: str) -> bool:
     return text.isdigit() and 1 <= int(text) <= 65535
 
 
-def _rule_port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _every_part(fits: Callable[[Field, str], bool], text: str) -> Check:
+    """Return a check of the value, or of each part of a list of them."""
+
+    def check(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+        if not all(fits(field, part) for part in (value.split(",") if field.list else (value,))):
+            yield message_of(field, text)
+
+    return check
+
+
+_NO_NETWORK: Final = "Please specify a valid network segment or IP address."
+
+
+def _check_rule_port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     first, dash, last = value.partition("-")
     if dash and _is_port(first) and _is_port(last):
         return
     if _is_port(value) or value in port_names(box) or alias_type(box, value) == "port":
         return
-    yield worded(field, "Please specify a valid portnumber, name, alias or range.")
+    yield message_of(field, "Please specify a valid portnumber, name, alias or range.")
 
 
 def _store_port(box: Box, value: str) -> str:
@@ -202,27 +181,27 @@ def _is_rule_network(box: Box, text: str, *, single: bool) -> bool:
     return single and (is_address(text) or is_network(text))
 
 
-def _rule_network(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_rule_network(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     parts = value.split(",") if field.multiple else [value]
     for part in parts:
         if not _is_rule_network(box, part, single=len(parts) == 1):
-            yield worded(field, "%s is not a valid source IP address or alias.").replace("%s", value)
+            yield message_of(field, "%s is not a valid source IP address or alias.").replace("%s", value)
 
 
 def _network_label(box: Box, value: str) -> str:
-    """`LAN net` for `lan`; the value itself where no interface is named."""
+    """Return `LAN net` for `lan`; the value itself where no interface is named."""
     names = network_names(box)
     parts = value.split(",")
     if value == "any" or not any(part in names for part in parts):
         return value
-    return ", ".join(_short_label(names.get(part, part)) for part in parts)
+    return ", ".join(_shorten_label(names.get(part, part)) for part in parts)
 
 
-def _short_label(label: str) -> str:
+def _shorten_label(label: str) -> str:
     return label.removesuffix("work") if label.endswith(" network") else label
 
 
-def _group_name(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_group_name(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     if not re.fullmatch(r"[a-zA-Z0-9_]+", value):
         yield "Only letters, digits and underscores are allowed as the group name."
     elif value[0].isdigit() or value[-1].isdigit():
@@ -231,8 +210,8 @@ def _group_name(box: Box, field: Field, value: str, item: Item) -> Iterable[str]
         yield "The group name shall not be longer than 15 characters."
 
 
-def _cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    """`*`, `*/5`, `1,10`, `1-30/2`."""
+def _check_cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check `*`, `*/5`, `1,10`, `1-30/2`."""
     low, high = field.min or 0, field.max or 59
     for part in value.split(","):
         span, _, step = part.partition("/")
@@ -243,57 +222,65 @@ def _cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
             or len(ends) > 2
             or (span != "*" and not all(low <= int(end) <= high for end in ends))
         ):
-            yield worded(field, "Invalid cron value.")
+            yield message_of(field, "Invalid cron value.")
             return
 
 
-def _expires(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    """A day, in one of the two notations that were recorded as accepted (the product takes some more)."""
+def _check_expiry(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check a day, in the two notations recorded as accepted (the product takes some more)."""
     if value and not _DAY.match(value):
         yield "Invalid expiration date format; use MM/DD/YYYY instead."
 
 
-def _ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     for part in value.splitlines():
         first, dash, last = (piece.strip() for piece in part.partition("-"))
         if not (is_network(part) or (dash and is_address(first) and is_address(last))):
             yield f'Entry "{part}" is not a valid range or subnet.'
 
 
-TYPES: Final[Mapping[str, Kind]] = {
-    "Boolean": Kind(_boolean),
-    "Integer": Kind(_integer),
-    "AutoNumber": Kind(_integer),
-    "FilterSequence": Kind(_integer),
-    "DNatSequence": Kind(_integer),
-    "Numeric": Kind(_numeric),
-    "Text": Kind(_text),
-    "StrictText": Kind(_strict),
-    "Description": Kind(_description),
-    "Network": Kind(_network),
-    "Prefix": Kind(_prefix),
-    "Address": Kind(_address),
-    "Hostname": Kind(_hostname),
-    "MacAddress": Kind(_mac),
-    "Base64": Kind(_base64),
-    "Url": Kind(_url),
-    "Port": Kind(_port),
-    "RulePort": Kind(_rule_port, _store_port),
-    "RuleNetwork": Kind(_rule_network, None, _network_label),
-    "GroupName": Kind(_group_name),
-    "Ranges": Kind(_ranges),
-    "CronField": Kind(_cron),
-    "Expires": Kind(_expires),
-    "PipeNumber": Kind(_integer),
-    "Uid": Kind(_integer),
-    "Gid": Kind(_integer),
-    "Any": Kind(_nothing),
-    "Secret": Kind(_nothing, None, lambda box, value: ""),
+TYPES: Final[Mapping[str, FieldType]] = {
+    "Boolean": FieldType(
+        _every_part(lambda field, part: part in ("0", "1"), "Value should be a boolean (0,1).")
+    ),
+    "Integer": FieldType(_check_integer),
+    "AutoNumber": FieldType(_check_integer),
+    "FilterSequence": FieldType(_check_integer),
+    "DNatSequence": FieldType(_check_integer),
+    "Numeric": FieldType(_check_numeric),
+    "Text": FieldType(_check_text),
+    "StrictText": FieldType(_check_strict_text),
+    "Description": FieldType(_check_description),
+    "Network": FieldType(
+        _every_part(
+            lambda field, part: is_address(part, field.family) or is_network(part, field.family), _NO_NETWORK
+        )
+    ),
+    "Prefix": FieldType(_every_part(lambda field, part: is_network(part, field.family), _NO_NETWORK)),
+    "Address": FieldType(_every_part(lambda field, part: is_address(part, field.family), _NO_NETWORK)),
+    "Hostname": FieldType(_check_hostname),
+    "MacAddress": FieldType(_every_part(lambda field, part: bool(_MAC.match(part)), "Invalid MAC address.")),
+    "Base64": FieldType(_check_base64),
+    "Url": FieldType(_every_part(lambda field, part: bool(_URL.match(part)), "Invalid URL.")),
+    "Port": FieldType(
+        _every_part(lambda field, part: _is_port(part), "Please specify a valid port number (1-65535).")
+    ),
+    "RulePort": FieldType(_check_rule_port, _store_port),
+    "RuleNetwork": FieldType(_check_rule_network, None, _network_label),
+    "GroupName": FieldType(_check_group_name),
+    "Ranges": FieldType(_check_ranges),
+    "CronField": FieldType(_check_cron),
+    "Expires": FieldType(_check_expiry),
+    "PipeNumber": FieldType(_check_integer),
+    "Uid": FieldType(_check_integer),
+    "Gid": FieldType(_check_integer),
+    "Any": FieldType(_accept_anything),
+    "Secret": FieldType(_accept_anything, None, lambda box, value: ""),
 }
 
 
-def validate(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    """What the product says about one value; nothing when it is accepted."""
+def validate_field(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Yield the product's messages about one value; none when it is accepted."""
     if value == "":
         if field.required:
             yield field.needed or REQUIRED
@@ -307,8 +294,8 @@ def validate(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
         yield field.message or f"Option [{','.join(wrong) if field.multiple else ''}] not in list."
 
 
-def store(box: Box, field: Field, value: str) -> str:
-    """The value as it is kept: letter case of options, names of ports."""
+def store_value(box: Box, field: Field, value: str) -> str:
+    """Return the value as it is kept: letter case of options, names of ports."""
     if field.case and value:
         changed = value.lower() if field.case == "lower" else value.upper()
         choices = choices_of(box, field)

@@ -1,54 +1,26 @@
-"""What single models do beyond the generic verbs: checks, computed fields, guards, decorated rows.
+"""Behaviour of single models beyond the generic verbs: checks, computed fields, guards, decorated rows.
 
 Each module in `fazai/lab/models` brings its own rows; they are merged here by name.
 """
 
 from __future__ import annotations
 
+import pkgutil
+from importlib import import_module
 from typing import Final
 
-from fazai.lab.engine.hooktypes import Hooks
-from fazai.lab.models import (
-    alias,
-    dnsmasq,
-    generic,
-    interfaces,
-    kea,
-    routing,
-    rules,
-    services,
-    system,
-    trust,
-    unbound,
-    wireguard,
-)
+from fazai.lab import models
+from fazai.lab.engine.hooktypes import ModelHooks
 
 __all__ = ["HOOKS"]
 
 _PARTS = ("checks", "guards", "defaults", "computed", "extra", "cascades")
 
 
-def _merge() -> Hooks:
-    modules = (
-        generic,
-        alias,
-        rules,
-        unbound,
-        routing,
-        interfaces,
-        system,
-        services,
-        trust,
-        kea,
-        dnsmasq,
-        wireguard,
-    )
-    return Hooks(
-        *(
-            {name: row for module in modules for name, row in getattr(module.HOOKS, part).items()}
-            for part in _PARTS
-        )
-    )
+def _merge_hooks() -> ModelHooks:
+    names = [found.name for found in pkgutil.iter_modules(models.__path__)]
+    hooks = [import_module(f"{models.__name__}.{name}").HOOKS for name in names]
+    return ModelHooks(*({n: row for h in hooks for n, row in getattr(h, part).items()} for part in _PARTS))
 
 
-HOOKS: Final = _merge()
+HOOKS: Final = _merge_hooks()

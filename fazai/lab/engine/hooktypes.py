@@ -1,4 +1,4 @@
-"""The kinds of rows with which a model says what it does beyond the generic verbs."""
+"""Types of the rows with which a model says what it does beyond the generic verbs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fazai.lab.box import Box, Call
-from fazai.lab.engine.config import Edit, Item
+from fazai.lab.box import ActionCall, Box
+from fazai.lab.engine.config import ConfigEdit, Item
 from fazai.lab.engine.schema import Field, ItemModel
 
-__all__ = ["Extra", "Hooks"]
+__all__ = ["CollectionHooks", "ModelHooks"]
 
 Check = Callable[[Box, ItemModel, str, Item], Iterable[tuple[str, str]]]
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
@@ -18,33 +18,33 @@ Default = Callable[[Box, ItemModel, Field], str]
 Guard = Callable[[Box, ItemModel, str, Item], None]
 
 
-def _keep(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
-    """No further keys in a row."""
+def _add_nothing(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
+    """Add no further keys to a row."""
 
 
-def _constant(box: Box) -> object:
+def _no_version(box: Box) -> object:
     return None
 
 
 @dataclass(frozen=True, slots=True)
-class Extra:
-    """How the rows and writes of one collection differ from the generic ones."""
+class CollectionHooks:
+    """Differences of one collection's rows and writes from the generic ones."""
 
     paths: tuple[str, ...] = ()  # further collections that the rows depend on
-    version: Callable[[Box], object] = _constant  # something else they depend on, compared by identity
-    add: Callable[[Box, ItemModel, str, Item, dict[str, Any]], None] = _keep
+    version: Callable[[Box], object] = _no_version  # something else they depend on, compared by identity
+    add: Callable[[Box, ItemModel, str, Item, dict[str, Any]], None] = _add_nothing
     # before validation: may change the new item; after: may add to the same edit
-    before: tuple[Callable[[Call, ItemModel, str, Item, dict[str, str]], None], ...] = ()
-    after: tuple[Callable[[Call, Edit, str, Item, Item], None], ...] = ()
+    before: tuple[Callable[[ActionCall, ItemModel, str, Item, dict[str, str]], None], ...] = ()
+    after: tuple[Callable[[ActionCall, ConfigEdit, str, Item, Item], None], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Hooks:
+class ModelHooks:
     """Rows by name (checks, guards), by type (defaults) or by collection (the others)."""
 
     checks: Mapping[str, Check] = field(default_factory=dict)
     guards: Mapping[str, Guard] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
     computed: Mapping[str, Computed] = field(default_factory=dict)
-    extra: Mapping[str, Extra] = field(default_factory=dict)
+    extra: Mapping[str, CollectionHooks] = field(default_factory=dict)
     cascades: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)

@@ -20,7 +20,7 @@ __all__ = [
     "builtin_aliases",
     "interface_label",
     "interface_name",
-    "natural",
+    "natural_key",
     "network_names",
     "port_names",
 ]
@@ -34,34 +34,34 @@ GROUPS: Final = "Firewall.Group.ifgroupentry"
 _DIGITS = re.compile(r"(\d+)")
 
 
-def natural(text: str) -> list[tuple[int, int | str]]:
-    """A sort key like PHP's natural order without regard to case: letters before underscores, 2 before 10."""
+def natural_key(text: str) -> list[tuple[int, int | str]]:
+    """Return a sort key like PHP's natural order without case: letters before underscores, 2 before 10."""
     return [(0, int(part)) if part.isdigit() else (1, part) for part in _DIGITS.split(text.upper())]
 
 
 def interface_label(name: str, item: Item) -> str:
-    """`DMZ`, or `LAN` for an interface without a description."""
+    """Return `DMZ`, or `LAN` for an interface without a description."""
     return item.get("descr") or name.upper()
 
 
 def interface_name(box: Box, name: str) -> str:
-    """The label of an interface by its name, the name itself when there is none."""
+    """Return the label of an interface by its name, the name itself when there is none."""
     item = box.items(INTERFACES).get(name)
     return "Loopback" if name == "lo0" else name if item is None else interface_label(name, item)
 
 
 def port_names(box: Box) -> Mapping[str, Any]:
-    """The services a port may be called by, `https` with its label."""
+    """Return the services by which a port may be called, `https` with its label."""
     return box.catalogue.options["ports"]
 
 
 def alias_uuid(box: Box, name: str) -> str | None:
-    """The uuid of an alias; of a built-in one its name."""
+    """Return the uuid of an alias; of a built-in one its name."""
     return name if name in builtin_aliases(box) else box.index(ALIASES, "name").get(name)
 
 
 def alias_type(box: Box, name: str) -> str:
-    """The type of an alias, "" for one that is not there."""
+    """Return the type of an alias, "" for one that is not there."""
     built_in = builtin_aliases(box).get(name)
     if built_in is not None:
         return built_in["type"]
@@ -70,7 +70,7 @@ def alias_type(box: Box, name: str) -> str:
 
 
 def builtin_aliases(box: Box) -> Mapping[str, Mapping[str, str]]:
-    """The aliases that the product brings: tables of its own, and one for the networks of each interface."""
+    """Return the product's aliases: tables of its own, and one for the networks of each interface."""
 
     def build() -> Mapping[str, Mapping[str, str]]:
         found = {name: dict(row) for name, row in box.catalogue.options["builtin_aliases"].items()}
@@ -85,7 +85,7 @@ def builtin_aliases(box: Box) -> Mapping[str, Mapping[str, str]]:
 
 
 def network_names(box: Box) -> Mapping[str, str]:
-    """What a rule may name instead of a network: `lan`, `lanip`, `any`, with the labels of the selection."""
+    """Return the names a rule may use for a network (`lan`, `lanip`, `any`), with their labels."""
 
     def build() -> Mapping[str, str]:
         found = {"any": "any", "(self)": "This Firewall"}

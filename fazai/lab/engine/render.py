@@ -1,4 +1,4 @@
-"""How an item looks: nested with option maps in a get, flat with labels in a search."""
+"""Items as the API shows them: nested with option maps in a get, flat with labels in a search."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fazai.lab.engine.fieldtypes import TYPES
 from fazai.lab.engine.schema import Field, ItemModel
 from fazai.lab.engine.sources import choices_of
 
-__all__ = ["as_php", "nested_item", "place", "row_maker", "show_settings"]
+__all__ = ["as_php", "nested_item", "put_at", "row_maker", "show_settings"]
 
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 
 
 def as_php(value: Mapping[str, Any]) -> Any:
-    """A map as PHP writes it: empty is `[]`, keys 0, 1, 2, … make a list."""
+    """Return a map as PHP writes it: empty is `[]`, keys 0, 1, 2, … make a list."""
     if not value:
         return []
     if "0" in value and list(value) == [str(index) for index in range(len(value))]:
@@ -26,18 +26,18 @@ def as_php(value: Mapping[str, Any]) -> Any:
 
 
 def option_map(choices: Mapping[str, Mapping[str, Any]], value: str, *, multiple: bool) -> Any:
-    """Every option with `selected`, in the order of the options."""
+    """Return every option with `selected`, in the order of the options."""
     chosen = set(value.split(",")) if multiple and value else {value}
     return as_php({key: {**choice, "selected": int(key in chosen)} for key, choice in choices.items()})
 
 
 def list_map(value: str) -> dict[str, dict[str, Any]]:
-    """Free values as a map of themselves."""
+    """Return free values as a map of themselves."""
     return {part: {"value": part, "selected": 1} for part in value.split(",")}
 
 
-def shown(box: Box, field: Field, value: str) -> Any:
-    """One field in a get."""
+def show_field(box: Box, field: Field, value: str) -> Any:
+    """Return one field as a get shows it."""
     choices = choices_of(box, field)
     if choices is not None:
         return option_map(choices, value, multiple=field.multiple)
@@ -45,7 +45,7 @@ def shown(box: Box, field: Field, value: str) -> Any:
 
 
 def label_of(box: Box, field: Field, value: str) -> str:
-    """What is shown instead of the value; the value itself when nothing is."""
+    """Return what is shown instead of the value; the value itself when nothing is."""
     if value == "":
         return field.placeholder
     choices = choices_of(box, field)
@@ -58,7 +58,7 @@ def label_of(box: Box, field: Field, value: str) -> str:
     return ", ".join(choices[part]["value"] if part in choices else part for part in value.split(","))
 
 
-def place(body: dict[str, Any], name: str, value: Any) -> None:
+def put_at(body: dict[str, Any], name: str, value: Any) -> None:
     """Put a value at a dotted name."""
     *parents, last = name.split(".")
     for part in parents:
@@ -69,25 +69,25 @@ def place(body: dict[str, Any], name: str, value: Any) -> None:
 def nested_item(
     box: Box, fields: tuple[Field, ...], item: Item, computed: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """An item (or the settings of a model) as a get shows it."""
+    """Return an item (or the settings of a model) as a get shows it."""
     body: dict[str, Any] = {}
     for field in fields:
         if field.name in computed:
             known = computed[field.name]
-            place(body, field.name, shown(box, field, known) if isinstance(known, str) else known)
+            put_at(body, field.name, show_field(box, field, known) if isinstance(known, str) else known)
             continue
         value = item.get(field.name, field.default if field.volatile else "")
-        place(body, field.name, shown(box, field, value))
+        put_at(body, field.name, show_field(box, field, value))
         if choices_of(box, field) is None:
             label = label_of(box, field, value)
             if label != value:
                 *parents, last = field.name.split(".")
-                place(body, ".".join([*parents, f"%{last}"]), label)
+                put_at(body, ".".join([*parents, f"%{last}"]), label)
     return body
 
 
-def _labeller(box: Box, field: Field) -> Callable[[str], str] | None:
-    """What is shown beside a value in a row; None for fields that never have a label."""
+def _make_labeller(box: Box, field: Field) -> Callable[[str], str] | None:
+    """Return a function that labels a value in a row; None for fields that never have a label."""
     choices = choices_of(box, field)
     if choices is None:
         kind = TYPES.get(field.type)
@@ -100,8 +100,8 @@ def _labeller(box: Box, field: Field) -> Callable[[str], str] | None:
 
 
 def row_maker(box: Box, model: ItemModel) -> Callable[[str, Item, Mapping[str, Any]], dict[str, Any]]:
-    """A function that turns an item into a row of a search; the labels are looked up once for all rows."""
-    columns = [(field.name, f"%{field.name}", _labeller(box, field)) for field in model.fields]
+    """Return a function that turns an item into a row; labels are looked up once for all rows."""
+    columns = [(field.name, f"%{field.name}", _make_labeller(box, field)) for field in model.fields]
 
     def make(uuid: str, item: Item, computed: Mapping[str, Any]) -> dict[str, Any]:
         row: dict[str, Any] = {"uuid": uuid}
@@ -117,6 +117,6 @@ def row_maker(box: Box, model: ItemModel) -> Callable[[str, Item, Mapping[str, A
 
 
 def show_settings(box: Box, fields: tuple[Field, ...], item: Item) -> dict[str, Any]:
-    """The settings of a model as a get shows them; what was never set has its default."""
+    """Return the settings of a model as a get shows them; what was never set has its default."""
     full = {field.name: item.get(field.name, field.default) for field in fields}
     return nested_item(box, fields, full, {})

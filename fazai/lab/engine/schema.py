@@ -13,7 +13,16 @@ from typing import Any
 
 import msgspec
 
-__all__ = ["Catalogue", "Controller", "Endpoint", "Field", "ItemModel", "Model", "Relation", "load"]
+__all__ = [
+    "Catalogue",
+    "Controller",
+    "ControllerAction",
+    "Field",
+    "ItemModel",
+    "Model",
+    "Relation",
+    "load_release",
+]
 
 Choice = Mapping[str, Any]  # {"value": label, ...}, as a get shows it without "selected"
 
@@ -94,7 +103,7 @@ class Model(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Which model a controller serves, and which verbs belong to which collection."""
+    """The model of a controller, and the collections to which its verbs belong."""
 
     model: str = ""
     items: dict[str, str] = {}  # suffix of the verbs ("Item", "Rule", "") -> path in the model
@@ -106,7 +115,7 @@ class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     answers: dict[str, Any] = {}  # action -> constant answer of a GET (or of both)
 
 
-class Endpoint(msgspec.Struct, frozen=True):
+class ControllerAction(msgspec.Struct, frozen=True):
     """One action of one controller."""
 
     controller: str
@@ -122,31 +131,31 @@ class Catalogue(msgspec.Struct, frozen=True):
     models: dict[str, Model]
     items: dict[str, ItemModel]
     controllers: dict[str, Controller]
-    endpoints: dict[str, dict[str, Endpoint]]  # controller -> normalised action -> endpoint
+    endpoints: dict[str, dict[str, ControllerAction]]  # controller -> normalised action -> endpoint
     options: dict[str, dict[str, Any]]
 
 
-class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _ModelFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     models: dict[str, Model] = {}
     controllers: dict[str, Controller] = {}
 
 
 def action_key(action: str) -> str:
-    """`searchItem`, `search_item` and `searchitem` are one action."""
+    """Return one key for `searchItem`, `search_item` and `searchitem`: they are one action."""
     return action.replace("_", "").lower()
 
 
 def controller_key(name: str) -> str:
-    """`sourceNat` is `source_nat`; `sourcenat` is nothing."""
+    """Return `source_nat` for `sourceNat`; `sourcenat` is nothing."""
     return re.sub(r"(?<=.)([A-Z])", r"_\1", name).lower()
 
 
 def read_json(name: str) -> Any:
-    """A data file of the package as plain values."""
+    """Return a data file of the package as plain values."""
     return msgspec.json.decode(files("fazai.lab").joinpath("data", name).read_bytes())
 
 
-def _fits(row_release: str, release: str) -> bool:
+def _fits_release(row_release: str, release: str) -> bool:
     return (
         row_release in ("", release)
         or (row_release == "26.7" and release.startswith("26.7"))
@@ -155,25 +164,25 @@ def _fits(row_release: str, release: str) -> bool:
 
 
 def _for_release(fields: tuple[Field, ...], release: str) -> tuple[Field, ...]:
-    return tuple(field for field in fields if _fits(field.release, release))
+    return tuple(field for field in fields if _fits_release(field.release, release))
 
 
-def _endpoints(release: str) -> dict[str, dict[str, Endpoint]]:
-    table: dict[str, dict[str, Endpoint]] = {}
+def _read_endpoints(release: str) -> dict[str, dict[str, ControllerAction]]:
+    table: dict[str, dict[str, ControllerAction]] = {}
     for controller, actions in read_json("endpoints.json").items():
         rows = table[controller] = {}
         for text, params in actions.items():
             action, _, only = text.partition("@")
-            if _fits(only, release):
+            if _fits_release(only, release):
                 needed = sum(1 for name in params.split() if not name.startswith("["))
-                rows[action_key(action)] = Endpoint(controller, action, needed)
+                rows[action_key(action)] = ControllerAction(controller, action, needed)
     return table
 
 
 @functools.cache
-def load(release: str) -> Catalogue:
-    """The catalogue of a release. It is constant, so it is read once per process."""
-    decoder = msgspec.json.Decoder(_File)
+def load_release(release: str) -> Catalogue:
+    """Return the catalogue of a release. It is constant, so it is read once per process."""
+    decoder = msgspec.json.Decoder(_ModelFile)
     models: dict[str, Model] = {}
     items: dict[str, ItemModel] = {}
     controllers: dict[str, Controller] = {}
@@ -195,4 +204,4 @@ def load(release: str) -> Catalogue:
                     items=parts,
                     settings=_for_release(model.settings, release),
                 )
-    return Catalogue(release, models, items, controllers, _endpoints(release), read_json("options.json"))
+    return Catalogue(release, models, items, controllers, _read_endpoints(release), read_json("options.json"))

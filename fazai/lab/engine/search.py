@@ -7,16 +7,16 @@ from typing import Any
 
 import msgspec
 
-from fazai.lab.box import Box, Call
+from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.names import natural
+from fazai.lab.engine.names import natural_key
 
-__all__ = ["Row", "RowCache", "grid", "recordset", "select"]
+__all__ = ["RowCache", "SearchRow", "grid_answer", "recordset_answer", "select_page"]
 
 _ENCODER = msgspec.json.Encoder()
 
 
-class Row:
+class SearchRow:
     """One row of a search: its values, and, made when first needed, its JSON and its searchable text."""
 
     __slots__ = ("_raw", "_text", "data", "key")
@@ -35,7 +35,7 @@ class Row:
 
     @property
     def text(self) -> str:
-        """Where a field has a label the label is searched, not the stored value."""
+        """The searchable text; where a field has a label it is the label, not the stored value."""
         if self._text is None:
             data = self.data
             values = [
@@ -51,16 +51,16 @@ class RowCache:
     """The rows of one collection; a row lives as long as its item and what its labels depend on."""
 
     def __init__(self) -> None:
-        self._rows: dict[str, tuple[Item, Row]] = {}
+        self._rows: dict[str, tuple[Item, SearchRow]] = {}
         self._on: tuple[object, ...] = ()
 
     def rows(
         self,
         items: Mapping[str, Item],
         depends: tuple[object, ...],
-        maker: Callable[[], Callable[[str, Item], Row]],
-    ) -> list[Row]:
-        """The rows in the order of the items; the maker is asked for only when a row has to be made."""
+        maker: Callable[[], Callable[[str, Item], SearchRow]],
+    ) -> list[SearchRow]:
+        """Return the rows in the order of the items; ask for the maker only when one has to be made."""
         if len(depends) != len(self._on) or any(a is not b for a, b in zip(depends, self._on, strict=True)):
             self._rows, self._on = {}, depends
         old, fresh, result, make = self._rows, {}, [], None
@@ -75,19 +75,19 @@ class RowCache:
         return result
 
 
-def _number(value: Any, default: int) -> int:
+def _to_number(value: Any, default: int) -> int:
     try:
         return int(value)
     except (TypeError, ValueError):
         return default
 
 
-def _column(name: str) -> Callable[[Row], Any]:
-    return lambda row: natural(str(row.data.get(name, "")))
+def _column_key(name: str) -> Callable[[SearchRow], Any]:
+    return lambda row: natural_key(str(row.data.get(name, "")))
 
 
-def select(call: Call, rows: Sequence[Row]) -> tuple[list[Row], int, int]:
-    """The rows of one page, the number of matches, the page's number."""
+def select_page(call: ActionCall, rows: Sequence[SearchRow]) -> tuple[list[SearchRow], int, int]:
+    """Return the rows of one page, the number of matches, the page's number."""
     phrase = call.argument("searchPhrase")
     found = list(rows)
     if isinstance(phrase, str) and phrase.strip():
@@ -96,35 +96,35 @@ def select(call: Call, rows: Sequence[Row]) -> tuple[list[Row], int, int]:
     order = call.body.get("sort")
     if isinstance(order, Mapping):
         for name, direction in reversed(list(order.items())):
-            found.sort(key=_column(name), reverse=direction == "desc")
+            found.sort(key=_column_key(name), reverse=direction == "desc")
     total = len(found)
-    current = _number(call.argument("current"), 1)
-    count = _number(call.argument("rowCount"), -1)
+    current = _to_number(call.argument("current"), 1)
+    count = _to_number(call.argument("rowCount"), -1)
     if count >= 0:
         start = (max(current, 1) - 1) * count
         found = found[start : start + count]
     return found, total, current
 
 
-def grid(call: Call, rows: Sequence[Row]) -> dict[str, Any]:
-    """The envelope of a search in a model."""
-    found, total, current = select(call, rows)
+def grid_answer(call: ActionCall, rows: Sequence[SearchRow]) -> dict[str, Any]:
+    """Return the envelope of a search in a model."""
+    found, total, current = select_page(call, rows)
     return {"rows": [row.raw for row in found], "rowCount": len(found), "total": total, "current": current}
 
 
-def recordset(call: Call, rows: Iterable[Row]) -> dict[str, Any]:
-    """The envelope of a search in a list that is no model."""
-    found, total, current = select(call, list(rows))
+def recordset_answer(call: ActionCall, rows: Iterable[SearchRow]) -> dict[str, Any]:
+    """Return the envelope of a search in a list that is no model."""
+    found, total, current = select_page(call, list(rows))
     return {"total": total, "rowCount": len(found), "current": current, "rows": [row.raw for row in found]}
 
 
-def plain_rows(values: Iterable[Mapping[str, Any]]) -> list[Row]:
-    return [Row(dict(value)) for value in values]
+def make_rows(values: Iterable[Mapping[str, Any]]) -> list[SearchRow]:
+    return [SearchRow(dict(value)) for value in values]
 
 
 def order_key(item: Mapping[str, str], names: Sequence[str]) -> list[Any]:
-    """Sort key of a row by several fields, natural order without regard to case."""
-    return [natural(item.get(name, "")) for name in names]
+    """Return the sort key of a row by several fields, in natural order without regard to case."""
+    return [natural_key(item.get(name, "")) for name in names]
 
 
 def cache_of(box: Box, path: str) -> RowCache:

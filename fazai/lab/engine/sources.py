@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from fazai.lab.access import privileges
+from fazai.lab.access import read_privileges
 from fazai.lab.box import Box
 from fazai.lab.engine.names import (
     ALIASES,
@@ -15,7 +15,7 @@ from fazai.lab.engine.names import (
     INTERFACES,
     builtin_aliases,
     interface_label,
-    natural,
+    natural_key,
 )
 from fazai.lab.engine.schema import Field, Relation
 
@@ -26,28 +26,30 @@ Choices = Mapping[str, Mapping[str, Any]]
 NULL_GATEWAYS: Final = {"Null4": "127.0.0.1", "Null6": "::1"}
 
 
-def _interfaces(box: Box, *, loopback: bool = False, ordered: bool = True) -> dict[str, dict[str, Any]]:
+def _interface_choices(
+    box: Box, *, loopback: bool = False, ordered: bool = True
+) -> dict[str, dict[str, Any]]:
     labels = {name: interface_label(name, item) for name, item in box.items(INTERFACES).items()}
     if loopback:
         labels["lo0"] = "Loopback"
-    names = sorted(labels, key=lambda name: natural(labels[name])) if ordered else list(labels)
+    names = sorted(labels, key=lambda name: natural_key(labels[name])) if ordered else list(labels)
     return {name: {"value": labels[name]} for name in names}
 
 
-def _rule_interfaces(box: Box) -> dict[str, dict[str, Any]]:
-    found = _interfaces(box)
+def _rule_interface_choices(box: Box) -> dict[str, dict[str, Any]]:
+    found = _interface_choices(box)
     for group in box.running.items("group", GROUPS).values():
         found[group["ifname"]] = {"value": group["ifname"]}
-    return dict(sorted(found.items(), key=lambda entry: natural(entry[1]["value"])))
+    return dict(sorted(found.items(), key=lambda entry: natural_key(entry[1]["value"])))
 
 
-def _gateways(box: Box) -> dict[str, dict[str, Any]]:
+def _gateway_choices(box: Box) -> dict[str, dict[str, Any]]:
     found = dict(NULL_GATEWAYS)
     found |= {item["name"]: item["gateway"] for item in box.items(GATEWAYS).values()}
     return {name: {"value": f"{name} - {found[name]}"} for name in sorted(found)}
 
 
-def _vlan_parents(box: Box) -> dict[str, dict[str, Any]]:
+def _vlan_parent_choices(box: Box) -> dict[str, dict[str, Any]]:
     labels = {item["if"]: interface_label(name, item) for name, item in box.items(INTERFACES).items()}
     found = {}
     for device, item in box.items("devices").items():
@@ -58,7 +60,7 @@ def _vlan_parents(box: Box) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _free_devices(box: Box) -> dict[str, dict[str, Any]]:
+def _free_device_choices(box: Box) -> dict[str, dict[str, Any]]:
     used = {item["if"] for item in box.items(INTERFACES).values()}
     return {
         device: {"value": f"{device} ({item['mac']})"}
@@ -67,33 +69,17 @@ def _free_devices(box: Box) -> dict[str, dict[str, Any]]:
     }
 
 
-def _categories_by_name(box: Box) -> dict[str, dict[str, Any]]:
-    names = sorted((item["name"] for item in box.items(CATEGORIES).values()), key=natural)
+def _category_choices(box: Box) -> dict[str, dict[str, Any]]:
+    names = sorted((item["name"] for item in box.items(CATEGORIES).values()), key=natural_key)
     return {name: {"value": name} for name in names}
 
 
-def _users(box: Box) -> dict[str, dict[str, Any]]:
-    return {item["uid"]: {"value": item["name"]} for item in box.items("Auth.User.user").values()}
-
-
-def _groups(box: Box) -> dict[str, dict[str, Any]]:
-    return {item["gid"]: {"value": item["name"]} for item in box.items("Auth.Group.group").values()}
-
-
-def _certificates(box: Box) -> dict[str, dict[str, Any]]:
-    return {item["refid"]: {"value": item["descr"]} for item in box.items("Trust.Cert.cert").values()}
-
-
-def _authorities(box: Box) -> dict[str, dict[str, Any]]:
-    return {item["refid"]: {"value": item["descr"]} for item in box.items("Trust.CA.ca").values()}
-
-
-def _ids_jobs(box: Box) -> dict[str, dict[str, Any]]:
+def _ids_job_choices(box: Box) -> dict[str, dict[str, Any]]:
     jobs = box.items("Cron.jobs.job").items()
     return {uuid: {"value": job["description"]} for uuid, job in jobs if "IDS" in job["origin"]}
 
 
-def _virtual_ips(box: Box) -> dict[str, dict[str, Any]]:
+def _virtual_ip_choices(box: Box) -> dict[str, dict[str, Any]]:
     return {
         uuid: {"value": f"[{item['subnet']}] {item['descr']} on {item['interface']} (vhid {item['vhid']})"}
         for uuid, item in box.items("Interfaces.Vip.vip").items()
@@ -101,52 +87,63 @@ def _virtual_ips(box: Box) -> dict[str, dict[str, Any]]:
     }
 
 
-def _alias_tables(box: Box) -> dict[str, dict[str, Any]]:
+def _alias_table_choices(box: Box) -> dict[str, dict[str, Any]]:
     found = {name: name for name in builtin_aliases(box)}
     for uuid, item in box.items(ALIASES).items():
         if item["type"] != "port" and item["enabled"] == "1":
             found[uuid] = item["name"]
-    return {key: {"value": found[key]} for key in sorted(found, key=lambda key: natural(found[key]))}
+    return {key: {"value": found[key]} for key in sorted(found, key=lambda key: natural_key(found[key]))}
 
 
-SOURCES: Final[Mapping[str, tuple[tuple[str, ...], Callable[[Box], Choices]]]] = {
+_Source = tuple[tuple[str, ...], Callable[[Box], Choices]]
+
+
+def _items_by(path: str, key: str, label: str) -> _Source:
+    """Return a source: the items of a collection, by one field and with another as their label."""
+    return (path,), lambda box: {item[key]: {"value": item[label]} for item in box.items(path).values()}
+
+
+SOURCES: Final[Mapping[str, _Source]] = {
     # name: (collections it depends on, the options)
-    "interfaces": ((INTERFACES,), _interfaces),
-    "interfaces_and_loopback": ((INTERFACES,), lambda box: _interfaces(box, loopback=True)),
-    "vip_interfaces": ((INTERFACES,), lambda box: _interfaces(box, loopback=True, ordered=False)),
-    "bridge_members": ((INTERFACES,), lambda box: _interfaces(box, ordered=False)),
-    "rule_interfaces": ((INTERFACES, GROUPS), _rule_interfaces),
-    "gateways": ((GATEWAYS,), _gateways),
-    "alias_tables": ((ALIASES, INTERFACES), _alias_tables),
-    "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _vlan_parents),
-    "free_devices": ((INTERFACES, "devices"), _free_devices),
-    "categories_by_name": ((CATEGORIES,), _categories_by_name),
-    "users": (("Auth.User.user",), _users),
-    "groups": (("Auth.Group.group",), _groups),
-    "certificates": (("Trust.Cert.cert",), _certificates),
-    "authorities": (("Trust.CA.ca",), _authorities),
-    "ids_jobs": (("Cron.jobs.job",), _ids_jobs),
-    "virtual_ips": (("Interfaces.Vip.vip",), _virtual_ips),
-    "privileges": ((), lambda box: {name: {"value": row["name"]} for name, row in privileges(box).items()}),
+    "interfaces": ((INTERFACES,), _interface_choices),
+    "interfaces_and_loopback": ((INTERFACES,), lambda box: _interface_choices(box, loopback=True)),
+    "vip_interfaces": ((INTERFACES,), lambda box: _interface_choices(box, loopback=True, ordered=False)),
+    "bridge_members": ((INTERFACES,), lambda box: _interface_choices(box, ordered=False)),
+    "rule_interfaces": ((INTERFACES, GROUPS), _rule_interface_choices),
+    "gateways": ((GATEWAYS,), _gateway_choices),
+    "alias_tables": ((ALIASES, INTERFACES), _alias_table_choices),
+    "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _vlan_parent_choices),
+    "free_devices": ((INTERFACES, "devices"), _free_device_choices),
+    "categories_by_name": ((CATEGORIES,), _category_choices),
+    "users": _items_by("Auth.User.user", "uid", "name"),
+    "groups": _items_by("Auth.Group.group", "gid", "name"),
+    "certificates": _items_by("Trust.Cert.cert", "refid", "descr"),
+    "authorities": _items_by("Trust.CA.ca", "refid", "descr"),
+    "ids_jobs": (("Cron.jobs.job",), _ids_job_choices),
+    "virtual_ips": (("Interfaces.Vip.vip",), _virtual_ip_choices),
+    "privileges": (
+        (),
+        lambda box: {name: {"value": row["name"]} for name, row in read_privileges(box).items()},
+    ),
     "none": ((), lambda box: {}),
 }
 
 
 def relation_choices(box: Box, relation: Relation) -> Choices:
-    """The items of another collection, by uuid."""
+    """Return the items of another collection, by uuid."""
 
     def build() -> Choices:
         labels = {
             uuid: relation.label.format_map(item) for uuid, item in box.items(relation.collection).items()
         }
-        order = sorted(labels, key=lambda uuid: natural(labels[uuid])) if relation.sort else list(labels)
+        order = sorted(labels, key=lambda uuid: natural_key(labels[uuid])) if relation.sort else list(labels)
         return {uuid: {"value": labels[uuid]} for uuid in order}
 
     return box.derived(f"relation {relation.collection} {relation.label}", (relation.collection,), build)
 
 
 def choices_of(box: Box, field: Field) -> Choices | None:
-    """The options of a field, in the order of a get; None for a plain field."""
+    """Return the options of a field, in the order of a get; None for a plain field."""
     if field.relation is not None:
         found = relation_choices(box, field.relation)
     elif field.source:
@@ -155,13 +152,13 @@ def choices_of(box: Box, field: Field) -> Choices | None:
             f"source {field.source}", paths, lambda: build(box), box.running.applied.get("group")
         )
     elif field.options is not None:
-        return _fixed(box, field)
+        return _fixed_options(box, field)
     else:
         return None
     return {"": {"value": field.none}, **found} if field.none else found
 
 
-def _fixed(box: Box, field: Field) -> Choices:
+def _fixed_options(box: Box, field: Field) -> Choices:
     options = field.options
     named = options if isinstance(options, str) else ""
     key = f"options {named}" if named else f"options {id(options)}"

@@ -7,13 +7,13 @@ import uuid as uuids
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from fazai.lab.box import Box, Call, Unexpected
-from fazai.lab.engine.config import SETTINGS, Edit, Item, as_text
-from fazai.lab.engine.fieldtypes import store, validate
+from fazai.lab.box import ActionCall, Box, Unexpected
+from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
+from fazai.lab.engine.fieldtypes import store_value, validate_field
 from fazai.lab.engine.hooks import HOOKS
-from fazai.lab.engine.render import as_php, nested_item, place, row_maker, show_settings
+from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker, show_settings
 from fazai.lab.engine.schema import Controller, Field, ItemModel, Model, Unique
-from fazai.lab.engine.search import Row, cache_of, grid, order_key
+from fazai.lab.engine.search import SearchRow, cache_of, grid_answer, order_key
 from fazai.lab.engine.sources import SOURCES
 
 __all__ = [
@@ -33,12 +33,12 @@ _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-
 
 
 def is_uuid4(text: str) -> bool:
-    """A well-formed version 4 uuid: the only kind that a set accepts for a new item."""
+    """Return whether this is a version 4 uuid: the only kind that a set accepts for a new item."""
     return bool(_UUID4.match(text.lower()))
 
 
-def blank(box: Box, model: ItemModel) -> dict[str, str]:
-    """A new item: every stored field with its default."""
+def blank_item(box: Box, model: ItemModel) -> dict[str, str]:
+    """Return a new item: every stored field with its default."""
     item = {field.name: field.default for field in model.fields if not field.volatile}
     for field in model.fields:
         if field.type in HOOKS.defaults:
@@ -46,14 +46,14 @@ def blank(box: Box, model: ItemModel) -> dict[str, str]:
     return item
 
 
-def computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
-    """The volatile fields of an item."""
+def compute_fields(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+    """Return the volatile fields of an item."""
     make = HOOKS.computed.get(model.path)
     return make(box, model, uuid, item) if make is not None else {}
 
 
-def dependencies(model: ItemModel) -> tuple[str, ...]:
-    """The collections that the labels in a row depend on."""
+def collections_needed(model: ItemModel) -> tuple[str, ...]:
+    """Return the collections that the labels in a row depend on."""
     paths: dict[str, None] = {}
     for field in model.fields:
         if field.relation is not None:
@@ -65,61 +65,61 @@ def dependencies(model: ItemModel) -> tuple[str, ...]:
     return tuple(paths)
 
 
-def maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], Row]:
-    """A function that makes the rows of a collection, decorated and with their sort key."""
+def row_maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], SearchRow]:
+    """Return a function that makes the rows of a collection, decorated and with their sort key."""
     make = row_maker(box, model)
     extra = HOOKS.extra.get(model.path)
 
-    def made(uuid: str, item: Item) -> Row:
-        row = make(uuid, item, computed(box, model, uuid, item))
+    def made(uuid: str, item: Item) -> SearchRow:
+        row = make(uuid, item, compute_fields(box, model, uuid, item))
         if extra is not None:
             extra.add(box, model, uuid, item, row)
-        return Row(row, order_key(row, model.sort) if model.sort else None)
+        return SearchRow(row, order_key(row, model.sort) if model.sort else None)
 
     return made
 
 
-def rows_of(box: Box, model: ItemModel) -> list[Row]:
-    """The rows of a collection in its default order."""
-    paths = box.derived(f"dependencies {model.path}", (), lambda: dependencies(model))
+def rows_of(box: Box, model: ItemModel) -> list[SearchRow]:
+    """Return the rows of a collection in its default order."""
+    paths = box.derived(f"dependencies {model.path}", (), lambda: collections_needed(model))
     extra = HOOKS.extra.get(model.path)
     depends = (*(box.items(path) for path in paths), extra.version(box) if extra is not None else None)
-    rows = cache_of(box, model.path).rows(box.items(model.path), depends, lambda: maker_of(box, model))
+    rows = cache_of(box, model.path).rows(box.items(model.path), depends, lambda: row_maker_of(box, model))
     if model.sort:
         rows.sort(key=lambda row: row.key)
     return rows
 
 
-def search_items(call: Call, model: ItemModel) -> Any:
+def search_items(call: ActionCall, model: ItemModel) -> Any:
     rows = rows_of(call.box, model)
     if model.overlay:
         rows = [row for row in rows if all(row.data.get(name) == v for name, v in model.overlay.items())]
-    return grid(call, rows)
+    return grid_answer(call, rows)
 
 
-def get_item(call: Call, model: ItemModel) -> Any:
-    """An item with all its options; without a uuid a new one; `[]` for a uuid that is not there."""
+def get_item(call: ActionCall, model: ItemModel) -> Any:
+    """Show an item with all its options; without a uuid a new one; `[]` for an unknown uuid."""
     box, uuid = call.box, call.param(0)
     if uuid is None:
-        item: Item | None = blank(box, model)
+        item: Item | None = blank_item(box, model)
     else:
         item = box.items(model.path).get(uuid)
     if item is None:
         return []
-    more = computed(box, model, uuid or "", item)
+    more = compute_fields(box, model, uuid or "", item)
     return {model.root: nested_item(box, model.fields, item, more)}
 
 
-def posted(call: Call, root: str) -> Mapping[str, Any] | None:
-    """What was sent under the root key; None when nothing was (wrong method, unread body, other root)."""
+def posted_body(call: ActionCall, root: str) -> Mapping[str, Any] | None:
+    """Return what was sent under the root key; None for nothing, a wrong method or another root."""
     if not call.posted or root not in call.body:
         return None
     value = call.body[root]
     return value if isinstance(value, Mapping) else {}
 
 
-def flatten(values: Mapping[str, Any], names: Mapping[str, Field], prefix: str = "") -> dict[str, str]:
-    """The known fields of a posted body; unknown names are ignored, lists where a value belongs are not."""
+def flatten_fields(values: Mapping[str, Any], names: Mapping[str, Field], prefix: str = "") -> dict[str, str]:
+    """Return the known fields of a posted body; unknown names are ignored, lists for a value are not."""
     found: dict[str, str] = {}
     for key, value in values.items():
         name = f"{prefix}{key}"
@@ -127,22 +127,22 @@ def flatten(values: Mapping[str, Any], names: Mapping[str, Field], prefix: str =
             if isinstance(value, (list, Mapping)):
                 raise Unexpected
             if not names[name].volatile:
-                found[name] = as_text(value)
+                found[name] = stored_text(value)
         elif isinstance(value, Mapping):
-            found |= flatten(value, names, f"{name}.")
+            found |= flatten_fields(value, names, f"{name}.")
     return found
 
 
-def merged(box: Box, fields: Iterable[Field], item: Item, sent: Mapping[str, str]) -> dict[str, str]:
-    """The item as it would be stored."""
+def merge_sent(box: Box, fields: Iterable[Field], item: Item, sent: Mapping[str, str]) -> dict[str, str]:
+    """Return the item as it would be stored."""
     result = dict(item)
     for field in fields:
         if field.name in sent:
-            result[field.name] = store(box, field, sent[field.name])
+            result[field.name] = store_value(box, field, sent[field.name])
     return result
 
 
-class Problems:
+class Validations:
     """Validation messages by field; several on one field make a list, as the product writes it."""
 
     def __init__(self, prefix: str) -> None:
@@ -162,8 +162,8 @@ class Problems:
         }
 
 
-def taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) -> bool:
-    """Has another item the same values in fields that must be unique?"""
+def is_taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) -> bool:
+    """Return whether another item has the same values in fields that must be unique."""
     values = [item.get(name, "") for name in unique.fields]
     if unique.skip_empty and not any(values):
         return False
@@ -175,53 +175,62 @@ def taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) -> 
     )
 
 
-def problems_of(box: Box, model: ItemModel, uuid: str, item: Item, problems: Problems) -> None:
-    """Everything that is wrong with an item."""
+def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, prefix: str) -> Validations:
+    """Return everything that is wrong with an item."""
+    problems = Validations(prefix)
     for field in model.fields:
         if not field.volatile:
-            for message in validate(box, field, item.get(field.name, ""), item):
+            for message in validate_field(box, field, item.get(field.name, ""), item):
                 problems.add(field.name, message)
     for unique in model.unique:
-        if taken(box, model, unique, uuid, item):
+        if is_taken(box, model, unique, uuid, item):
             for _ in range(2 if unique.twice else 1):
                 problems.add(unique.fields[0], unique.message)
     for name in model.checks:
         for field_name, message in HOOKS.checks[name](box, model, uuid, item):
             problems.add(field_name, message)
+    return problems
 
 
-def add_item(call: Call, model: ItemModel) -> Any:
-    sent = posted(call, model.root)
+def add_item(call: ActionCall, model: ItemModel) -> Any:
+    sent = posted_body(call, model.root)
     if sent is None:
         return FAILED
     uuid = str(uuids.uuid4())
-    return save_item(call, model, uuid, blank(call.box, model), sent) or {"result": "saved", "uuid": uuid}
+    return save_item(call, model, uuid, blank_item(call.box, model), sent) or {
+        "result": "saved",
+        "uuid": uuid,
+    }
 
 
-def set_item(call: Call, model: ItemModel) -> Any:
+def set_item(call: ActionCall, model: ItemModel) -> Any:
     uuid = call.param(0)
-    sent = posted(call, model.root)
+    sent = posted_body(call, model.root)
     if sent is None or uuid is None:
         return FAILED
     item = call.box.items(model.path).get(uuid)
     if item is None:
         if model.upsert == "no" or not is_uuid4(uuid):
             return FAILED
-        item = blank(call.box, model)
+        item = blank_item(call.box, model)
     return save_item(call, model, uuid, item, sent) or {"result": "saved"}
 
 
 def save_item(
-    call: Call, model: ItemModel, uuid: str, item: Item, values: Mapping[str, Any], edit: Edit | None = None
+    call: ActionCall,
+    model: ItemModel,
+    uuid: str,
+    item: Item,
+    values: Mapping[str, Any],
+    edit: ConfigEdit | None = None,
 ) -> dict[str, Any] | None:
     """Validate and store; None when it was done, else the answer that says why not."""
     box = call.box
-    sent = flatten(values, box.derived(f"names {model.path}", (), model.by_name))
-    fresh = merged(box, model.fields, item, {**sent, **model.overlay})
+    sent = flatten_fields(values, box.derived(f"names {model.path}", (), model.by_name))
+    fresh = merge_sent(box, model.fields, item, {**sent, **model.overlay})
     for hook in HOOKS.extra[model.path].before if model.path in HOOKS.extra else ():
         hook(call, model, uuid, item, fresh)
-    problems = Problems(model.root)
-    problems_of(box, model, uuid, fresh, problems)
+    problems = validate_item(box, model, uuid, fresh, model.root)
     if problems:
         return {"result": "failed", "validations": problems.body()}
     call.check_writable()
@@ -233,8 +242,8 @@ def save_item(
     return None
 
 
-def del_item(call: Call, model: ItemModel) -> Any:
-    """Several uuids with commas; the answer is that of the last one."""
+def del_item(call: ActionCall, model: ItemModel) -> Any:
+    """Delete several uuids with commas; the answer is that of the last one."""
     if not call.posted:
         return FAILED
     result = "not found"
@@ -243,7 +252,7 @@ def del_item(call: Call, model: ItemModel) -> Any:
     return {"result": result}
 
 
-def delete_one(call: Call, model: ItemModel, uuid: str) -> bool:
+def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
     """Delete one item; False when it is not there. Raises UserError when something still uses it."""
     item = call.box.items(model.path).get(uuid)
     if item is None:
@@ -261,7 +270,7 @@ def delete_one(call: Call, model: ItemModel, uuid: str) -> bool:
     return True
 
 
-def toggle_item(call: Call, model: ItemModel) -> Any:
+def toggle_item(call: ActionCall, model: ItemModel) -> Any:
     uuid, wanted = call.param(0), call.param(1)
     item = call.box.items(model.path).get(uuid or "")
     if not call.posted or item is None or uuid is None:
@@ -281,47 +290,46 @@ def toggle_item(call: Call, model: ItemModel) -> Any:
     return {"result": "Enabled" if on else "Disabled", "changed": new != old}
 
 
-def get_model(call: Call, controller: Controller, model: Model) -> Any:
-    """The whole model: its settings, and every collection by uuid."""
+def get_model(call: ActionCall, controller: Controller, model: Model) -> Any:
+    """Show the whole model: its settings, and every collection by uuid."""
     if call.method not in ("GET", "HEAD"):
         return []
     box = call.box
     body = show_settings(box, model.settings, box.config.settings(model.name))
     for inner, item_model in model.items.items():
         items = {
-            uuid: nested_item(box, item_model.fields, item, computed(box, item_model, uuid, item))
+            uuid: nested_item(box, item_model.fields, item, compute_fields(box, item_model, uuid, item))
             for uuid, item in box.items(item_model.path).items()
         }
-        place(body, inner, as_php(items))
+        put_at(body, inner, as_php(items))
     for inner in model.empty:
-        place(body, inner, [])
+        put_at(body, inner, [])
     if controller.get:
         body = {name: body[name] for name in controller.get if name in body}
     return {controller.root or model.root: body}
 
 
-def set_model(call: Call, controller: Controller, model: Model, edit: Edit | None = None) -> Any:
-    """Settings and items of the whole model, all or nothing; a body under another root key changes nothing
-    and answers `saved`.
+def set_model(call: ActionCall, controller: Controller, model: Model, edit: ConfigEdit | None = None) -> Any:
+    """Set settings and items of the whole model, all or nothing.
+
+    A body under another root key changes nothing and answers `saved`.
     """
     if not call.posted:
         return FAILED
     box, root = call.box, controller.root or model.root
-    body = posted(call, root) or {}
-    sent = flatten(body, {field.name: field for field in model.settings})
+    body = posted_body(call, root) or {}
+    sent = flatten_fields(body, {field.name: field for field in model.settings})
     current = {field.name: field.default for field in model.settings}
     current |= box.config.settings(model.name)
-    fresh = merged(box, model.settings, current, sent)
-    problems = Problems(root)
+    fresh = merge_sent(box, model.settings, current, sent)
+    problems = Validations(root)
     for field in model.settings:
-        for message in validate(box, field, fresh[field.name], fresh):
+        for message in validate_field(box, field, fresh[field.name], fresh):
             problems.add(field.name, message)
     items = list(_posted_items(call, model, body)) if controller.bulk else []
     found = problems.body()
     for item_model, uuid, item in items:
-        wrong = Problems(f"{root}.{item_model.inner}.{uuid}")
-        problems_of(box, item_model, uuid, item, wrong)
-        found |= wrong.body()
+        found |= validate_item(box, item_model, uuid, item, f"{root}.{item_model.inner}.{uuid}").body()
     if found:
         return {"result": "failed", "validations": found}
     call.check_writable()
@@ -335,10 +343,12 @@ def set_model(call: Call, controller: Controller, model: Model, edit: Edit | Non
 
 
 def _posted_items(
-    call: Call, model: Model, body: Mapping[str, Any]
+    call: ActionCall, model: Model, body: Mapping[str, Any]
 ) -> Iterable[tuple[ItemModel, str, dict[str, str]]]:
-    """Items in the body of a whole model. Unlike a single set it runs no hooks, and an unknown uuid makes
-    an item under one of the firewall's own choosing.
+    """Yield the items in the body of a whole model.
+
+    Unlike a single set it runs no hooks, and an unknown uuid makes an item under one of the firewall's own
+    choosing.
     """
     for inner, item_model in model.items.items():
         node: Any = body
@@ -347,6 +357,10 @@ def _posted_items(
         for uuid, values in node.items() if isinstance(node, Mapping) else ():
             if isinstance(values, Mapping):
                 known = call.box.items(item_model.path).get(uuid)
-                sent = flatten(values, call.box.derived(f"names {item_model.path}", (), item_model.by_name))
-                item = merged(call.box, item_model.fields, known or blank(call.box, item_model), sent)
+                sent = flatten_fields(
+                    values, call.box.derived(f"names {item_model.path}", (), item_model.by_name)
+                )
+                item = merge_sent(
+                    call.box, item_model.fields, known or blank_item(call.box, item_model), sent
+                )
                 yield item_model, uuid if known is not None else str(uuids.uuid4()), item

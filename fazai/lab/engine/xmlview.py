@@ -12,7 +12,7 @@ __all__ = ["lines_of"]
 
 
 def lines_of(state: State, catalogue: Catalogue) -> Iterator[str]:
-    """Line by line, two blanks a level."""
+    """Yield a configuration line by line, with two blanks a level."""
     yield '<?xml version="1.0"?>'
     yield "<opnsense>"
     for path in sorted(state):
@@ -25,14 +25,14 @@ def lines_of(state: State, catalogue: Catalogue) -> Iterator[str]:
         for key, item in state[path].items():
             attribute = "" if key == SETTINGS else f' uuid="{escape(key)}"'
             yield f"{indent}<{opened[-1]}{attribute}>"
-            yield from _fields(item, indent + "  ")
+            yield from _field_lines(item, indent + "  ")
             yield f"{indent}</{opened[-1]}>"
         for depth in range(len(opened) - 1, 0, -1):
             yield f"{'  ' * depth}</{opened[depth - 1]}>"
     yield "</opnsense>"
 
 
-def _fields(item: Item, indent: str) -> Iterator[str]:
+def _field_lines(item: Item, indent: str) -> Iterator[str]:
     for name, value in item.items():
         if value:
             yield f"{indent}<{name}>{escape(value)}</{name}>"

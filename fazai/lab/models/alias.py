@@ -7,45 +7,20 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from fazai.lab.box import Box, Call, UserError
-from fazai.lab.engine.config import Edit, Item
+from fazai.lab.box import ActionCall, Box, UserError
+from fazai.lab.engine.config import ConfigEdit, Item
 from fazai.lab.engine.fieldtypes import is_address, is_hostname, is_network
-from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import ALIASES, alias_type, alias_uuid, builtin_aliases, port_names
 from fazai.lab.engine.schema import ItemModel
+from fazai.lab.models.rules import META
 
-__all__ = ["HOOKS", "builtin_item", "content_map", "stats", "tables"]
+__all__ = ["HOOKS", "builtin_item", "content_map", "make_tables", "table_stats"]
 
-# where rules name aliases: collection -> fields
-REFERENCES: Final[Mapping[str, tuple[str, ...]]] = {
-    "Firewall.Filter.rules.rule": ("source_net", "source_port", "destination_net", "destination_port"),
-    "Firewall.Filter.snatrules.rule": (
-        "source_net",
-        "source_port",
-        "destination_net",
-        "destination_port",
-        "target",
-        "target_port",
-    ),
-    "Firewall.Filter.onetoone.rule": ("source_net", "destination_net"),
-    "Firewall.DNat.rule": (
-        "source.network",
-        "source.port",
-        "destination.network",
-        "destination.port",
-        "target",
-        "local-port",
-    ),
-}
-COUNTERS: Final = (
-    "in_block_p",
-    "in_block_b",
-    "in_pass_p",
-    "in_pass_b",
-    "out_block_p",
-    "out_block_b",
-    "out_pass_p",
-    "out_pass_b",
+# collection -> fields in which rules name aliases
+REFERENCES: Final = {path: names for path, names in META.items() if names}
+COUNTERS: Final = tuple(
+    f"{way}_{verdict}_{unit}" for way in ("in", "out") for verdict in ("block", "pass") for unit in "pb"
 )
 NAME_TEXT: Final = (
     "The name must start with a letter or single underscore, be less than 32 characters and only consist of "
@@ -70,27 +45,27 @@ def _check_name(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
         yield "name", "An alias with this name already exists."
 
 
-def _range(text: str) -> bool:
+def _is_range(text: str) -> bool:
     first, dash, last = text.partition("-")
     return bool(dash) and is_address(first) and is_address(last)
 
 
-def _is_host(box: Box, text: str) -> bool:
+def _is_host_entry(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
-    if alias_type(box, bare) or _range(bare) or is_address(bare):
+    if alias_type(box, bare) or _is_range(bare) or is_address(bare):
         return True
     return is_hostname(bare) and not re.fullmatch(r"[\d.]+", bare)
 
 
 def _is_net(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
-    if alias_type(box, bare) or is_address(bare) or is_network(bare) or _range(bare):
+    if alias_type(box, bare) or is_address(bare) or is_network(bare) or _is_range(bare):
         return True
     address, slash, mask = bare.partition("/")
     return bool(slash) and is_address(address, "4") and is_address(mask, "4")
 
 
-def _is_port(box: Box, text: str) -> bool:
+def _is_port_entry(box: Box, text: str) -> bool:
     if alias_type(box, text) == "port":
         return True
     parts = text.split(":")
@@ -109,9 +84,9 @@ def _is_dynamic6(box: Box, text: str) -> bool:
 
 ENTRY_CHECKS: Final = {
     # type: (is an entry right?, what is said when it is not)
-    "host": (_is_host, "a valid hostname, IP address or range"),
+    "host": (_is_host_entry, "a valid hostname, IP address or range"),
     "network": (_is_net, "a network"),
-    "port": (_is_port, "a valid port number"),
+    "port": (_is_port_entry, "a valid port number"),
     "geoip": (lambda box, text: text in box.catalogue.options["country_names"], "a valid country code"),
     "mac": (lambda box, text: bool(_PARTIAL_MAC.match(text)), "a valid (partial) MAC address"),
     "networkgroup": (lambda box, text: bool(alias_type(box, text)), "a valid alias"),
@@ -131,15 +106,15 @@ def _check_content(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterabl
             yield "content", f'Entry "{entry}" is not {text}.'
 
 
-def _dedupe(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """The same entry twice is stored once."""
+def _drop_duplicates(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    """Store the same entry once."""
     lines = new["content"].split("\n")
     if all(lines):
         new["content"] = "\n".join(dict.fromkeys(lines))
 
 
-def _rename(call: Call, edit: Edit, uuid: str, old: Item, new: Item) -> None:
-    """A new name is written into everything that uses the alias."""
+def _rename_users(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new: Item) -> None:
+    """Write a new name into everything that uses the alias."""
     if not old["name"] or old["name"] == new["name"] or uuid not in call.box.items(ALIASES):
         return
     for key, item in call.box.items(ALIASES).items():
@@ -158,7 +133,7 @@ def _rename(call: Call, edit: Edit, uuid: str, old: Item, new: Item) -> None:
                 edit.put(path, key, {**item, **changed})
 
 
-def _users(box: Box, name: str, uuid: str) -> Iterator[str]:
+def _find_alias_users(box: Box, name: str, uuid: str) -> Iterator[str]:
     for path, names in REFERENCES.items():
         model = box.catalogue.items[path]
         mount = box.catalogue.models[model.model].mount
@@ -171,8 +146,8 @@ def _users(box: Box, name: str, uuid: str) -> Iterator[str]:
             yield f"aliases.alias.{key}"
 
 
-def _unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
-    users = "".join(f"\n[{user}] " for user in _users(box, item["name"], uuid))
+def _refuse_used_alias(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+    users = "".join(f"\n[{user}] " for user in _find_alias_users(box, item["name"], uuid))
     if users:
         raise UserError(f"Cannot delete alias {item['name']}. Currently in use by {users}", "Alias in use")
 
@@ -181,7 +156,7 @@ def _unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
 
 
 def content_map(box: Box, uuid: str, item: Item | None) -> dict[str, dict[str, Any]]:
-    """An alias' entries, mixed with all other aliases as a get shows them."""
+    """Return an alias' entries, mixed with all other aliases as a get shows them."""
     known = {other["name"]: other["description"] for other in box.items(ALIASES).values()}
     known |= {name: row["description"] for name, row in builtin_aliases(box).items()}
     body: dict[str, dict[str, Any]] = {}
@@ -196,7 +171,7 @@ def content_map(box: Box, uuid: str, item: Item | None) -> dict[str, dict[str, A
 
 
 def builtin_item(box: Box, name: str) -> Item | None:
-    """A built-in alias as if it were stored."""
+    """Return a built-in alias as if it were stored."""
     row = builtin_aliases(box).get(name)
     if row is None:
         return None
@@ -204,28 +179,28 @@ def builtin_item(box: Box, name: str) -> Item | None:
     return {**{field.name: "" for field in fields if not field.volatile}, "enabled": "1", "name": name, **row}
 
 
-def stats(box: Box, name: str) -> dict[str, str]:
-    """What the running table says of itself; empty for an alias that no table was made of yet."""
+def table_stats(box: Box, name: str) -> dict[str, str]:
+    """Return the counters of the running table; none for an alias that no table was made of yet."""
     table = box.running.tables.get(name)
     if table is None:
         return {}
     return {"current_items": str(len(table)), **dict.fromkeys(COUNTERS, "0")}
 
 
-def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+def _compute_alias(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     blank = {field.name: "" for field in model.fields if field.volatile}
-    return {**blank, **stats(box, item["name"]), "content": item["content"]}
+    return {**blank, **table_stats(box, item["name"]), "content": item["content"]}
 
 
-def _add(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
+def _add_categories(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
     row["categories_uuid"] = item["categories"].split(",") if item["categories"] else []
 
 
 # running
 
 
-def tables(box: Box) -> dict[str, dict[str, None]]:
-    """The pf tables that the stored aliases make. Names are not resolved and lists are not fetched here."""
+def make_tables(box: Box) -> dict[str, dict[str, None]]:
+    """Return the pf tables of the stored aliases; names are not resolved, lists not fetched."""
     stored = {item["name"]: item for item in box.items(ALIASES).values() if item["enabled"] == "1"}
     old = box.running.tables
     result: dict[str, dict[str, None]] = {name: old.get(name, {}) for name in builtin_aliases(box)}
@@ -237,11 +212,11 @@ def tables(box: Box) -> dict[str, dict[str, None]]:
         if item["type"] == "external":
             result[name] = old.get(name, {})
         elif item["type"] != "port":
-            result[name] = dict.fromkeys(_entries(name, stored, result, set()))
+            result[name] = dict.fromkeys(_table_entries(name, stored, result, set()))
     return result
 
 
-def _entries(
+def _table_entries(
     name: str, stored: Mapping[str, Item], made: Mapping[str, dict[str, None]], seen: set[str]
 ) -> Iterator[str]:
     if name in seen:
@@ -253,16 +228,16 @@ def _entries(
         return
     for entry in item["content"].split("\n"):
         if entry in stored or entry in made:
-            yield from _entries(entry, stored, made, seen)
+            yield from _table_entries(entry, stored, made, seen)
         elif is_address(entry.removeprefix("!")) or is_network(entry.removeprefix("!")):
             yield entry
-        elif _range(entry):
+        elif _is_range(entry):
             first, _, last = entry.partition("-")
-            yield from _blocks(first, last)
+            yield from _range_networks(first, last)
 
 
-def _blocks(first: str, last: str) -> Iterator[str]:
-    """A range as the fewest networks; single addresses without a prefix length."""
+def _range_networks(first: str, last: str) -> Iterator[str]:
+    """Yield a range as the fewest networks; single addresses without a prefix length."""
     low, high = ipaddress.ip_address(first), ipaddress.ip_address(last)
     if low.version != high.version or int(low) > int(high):
         return
@@ -270,16 +245,16 @@ def _blocks(first: str, last: str) -> Iterator[str]:
         yield str(network.network_address) if network.num_addresses == 1 else str(network)
 
 
-HOOKS: Final = Hooks(
+HOOKS: Final = ModelHooks(
     checks={"alias_name": _check_name, "alias_content": _check_content},
-    guards={"alias_unused": _unused},
-    computed={ALIASES: _computed},
+    guards={"alias_unused": _refuse_used_alias},
+    computed={ALIASES: _compute_alias},
     extra={
-        ALIASES: Extra(
+        ALIASES: CollectionHooks(
             version=lambda box: box.running.tables,
-            add=_add,
-            before=(_dedupe,),
-            after=(_rename,),
+            add=_add_categories,
+            before=(_drop_duplicates,),
+            after=(_rename_users,),
         )
     },
 )

@@ -8,7 +8,7 @@ from typing import Final
 
 from fazai.lab.box import Box
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["HOOKS"]
@@ -21,12 +21,12 @@ LABELS: Final = (
 )
 
 
-def _split(text: str) -> list[str]:
+def _split_list(text: str) -> list[str]:
     return text.split(",") if text else []
 
 
 def _wrong_name(text: str, *, domain: bool) -> str:
-    """What is wrong with a name; "" when nothing is."""
+    """Return the message about a name; "" when nothing is wrong."""
     if domain and text == "*":
         return "Wildcards are not allowed."
     if domain and len(text) > 255:
@@ -35,11 +35,11 @@ def _wrong_name(text: str, *, domain: bool) -> str:
     return "" if all(map(LABEL.fullmatch, labels)) else LABELS
 
 
-def _names(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_names(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if item["host"] and item["host"] != "*" and _wrong_name(item["host"], domain=False):
         yield "host", LABELS
     for name in ("domain", "cnames", "aliases"):
-        for text in [item[name]] if name == "domain" and item[name] else _split(item[name]):
+        for text in [item[name]] if name == "domain" and item[name] else _split_list(item[name]):
             wrong = _wrong_name(text, domain=True)
             if wrong:
                 yield name, wrong
@@ -50,13 +50,13 @@ def _is_reservation(item: Item) -> bool:
     return bool(item["hwaddr"] or item["client_id"])
 
 
-def _others(box: Box, uuid: str) -> list[Item]:
+def _other_hosts(box: Box, uuid: str) -> list[Item]:
     return [item for key, item in box.items(HOSTS).items() if key != uuid]
 
 
-def _reservation(others: list[Item], item: Item) -> Iterator[tuple[str, str]]:
-    addresses = _split(item["ip"])
-    used = {address for other in others if _is_reservation(other) for address in _split(other["ip"])}
+def _check_dnsmasq_reservation(others: list[Item], item: Item) -> Iterator[tuple[str, str]]:
+    addresses = _split_list(item["ip"])
+    used = {address for other in others if _is_reservation(other) for address in _split_list(other["ip"])}
     for address in addresses:
         if address in used and not address.startswith("::"):
             yield "ip", f"'{address}' is already used in another DHCP host entry."
@@ -69,20 +69,20 @@ def _reservation(others: list[Item], item: Item) -> Iterator[tuple[str, str]]:
         yield "host", "Wildcard entries are not allowed for DHCP reservations."
 
 
-def _host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    others = _others(box, uuid)
+def _check_dnsmasq_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    others = _other_hosts(box, uuid)
     if _is_reservation(item):
-        yield from _reservation(others, item)
+        yield from _check_dnsmasq_reservation(others, item)
     elif not item["host"] or not item["ip"]:
         for name in ("host", "ip"):
             yield name, "Both hostname and IP address are required for host overrides."
-    cnames = [name for other in others for name in _split(other["cnames"])] + _split(item["cnames"])
+    cnames = [name for other in others for name in _split_list(other["cnames"])] + _split_list(item["cnames"])
     full = {f"{other['host']}.{other['domain']}" for other in (*others, item) if other["domain"]}
-    for name in _split(item["cnames"]):
+    for name in _split_list(item["cnames"]):
         if cnames.count(name) > 1:
             yield "cnames", f"CNAME '{name}' is already in use by a host override."
         if name in full:
             yield "cnames", f"CNAME '{name}' overlaps with a host and domain combination in a host override."
 
 
-HOOKS: Final = Hooks(checks={"dnsmasq_names": _names, "dnsmasq_host": _host})
+HOOKS: Final = ModelHooks(checks={"dnsmasq_names": _check_names, "dnsmasq_host": _check_dnsmasq_host})

@@ -6,13 +6,13 @@ from typing import Final
 
 from fazai.lab.box import Box, UserError
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.schema import Field, ItemModel
 
 __all__ = ["HOOKS"]
 
 
-def _related(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+def _refuse_related(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     """Refuse to delete an item whose uuid another one holds."""
     users = []
     for other in box.catalogue.items.values():
@@ -28,13 +28,13 @@ def _related(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
 
 
 def _next_sequence(box: Box, model: ItemModel, field: Field) -> str:
-    """Highest + 100, within the limits of the field."""
+    """Return the highest + 100, within the limits of the field."""
     highest = max((int(item.get(field.name) or 0) for item in box.items(model.path).values()), default=0)
     return str(min(highest + 100, field.max or highest + 100))
 
 
 def _next_number(box: Box, model: ItemModel, field: Field) -> str:
-    """The lowest number that no item has."""
+    """Return the lowest number that no item has."""
     used = {item.get(field.name) for item in box.items(model.path).values()}
     number = field.min or 0
     while str(number) in used:
@@ -42,7 +42,7 @@ def _next_number(box: Box, model: ItemModel, field: Field) -> str:
     return str(number)
 
 
-HOOKS: Final = Hooks(
-    guards={"related": _related},
+HOOKS: Final = ModelHooks(
+    guards={"related": _refuse_related},
     defaults={"FilterSequence": _next_sequence, "AutoNumber": _next_number},
 )

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from fazai.lab.box import Box, Call, UserError
+from fazai.lab.box import ActionCall, Box, UserError
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.fieldtypes import is_address
-from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import INTERFACES
 from fazai.lab.engine.schema import ItemModel
 
@@ -22,7 +22,7 @@ BRIDGES: Final = "Interfaces.Bridge.bridged"
 
 
 def _next_device(used: set[str], prefix: str) -> str:
-    """One more than the highest number in use: `lagg0`; VLANs from 1, after a 0: `vlan01`, `vlan010`."""
+    """Return one more than the highest in use: `lagg0`; VLANs from 1, after a 0: `vlan01`, `vlan010`."""
     numbers = [int(name.removeprefix(prefix)) for name in used if name.removeprefix(prefix).isdigit()]
     if prefix in ("vlan", "qinq"):
         return f"{prefix}0{max(numbers, default=0) + 1}"
@@ -30,7 +30,7 @@ def _next_device(used: set[str], prefix: str) -> str:
 
 
 def _name_device(path: str, name: str, prefix: str) -> Any:
-    def before(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    def before(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
         if not new[name] and (prefix != "vlan" or new["if"]):
             used = {item[name] for item in call.box.items(path).values()}
             stacked = prefix == "vlan" and "vlan" in new["if"]
@@ -41,7 +41,7 @@ def _name_device(path: str, name: str, prefix: str) -> Any:
     return before
 
 
-def _vlan(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_vlan(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if item["if"] == item["vlanif"]:
         text = "VLAN can not be assigned to itself."
         yield "if", text
@@ -50,7 +50,7 @@ def _vlan(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[s
         yield "vlanif", 'The device name prefix "vlan" is required.'
 
 
-def _device_unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+def _refuse_assigned(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     device = item.get("vlanif", "")
     for name, interface in box.items(INTERFACES).items():
         if interface["if"] == device:
@@ -58,7 +58,7 @@ def _device_unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
 
 
 def vlan_devices(box: Box) -> dict[str, dict[str, Any]]:
-    """The VLAN devices that exist: those that were stored when VLANs were reconfigured last."""
+    """Return the VLAN devices that exist: those stored when VLANs were reconfigured last."""
     return {
         item["vlanif"]: {
             "flags": ["up", "broadcast", "running", "simplex", "multicast", "lower_up"],
@@ -82,13 +82,13 @@ def vlan_devices(box: Box) -> dict[str, dict[str, Any]]:
 # virtual addresses: `network` is what is sent, `subnet` and `subnet_bits` are what is stored
 
 
-def _split(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+def _split_network(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
     sent = call.body.get("vip", {})
     network = sent.get("network", "") if isinstance(sent, Mapping) else ""
     new["subnet"], _, new["subnet_bits"] = str(network).partition("/")
 
 
-def _vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if not is_address(item["subnet"]):
         yield "network", "A valid network address is required."
         yield "network", "A valid network address is required."
@@ -102,20 +102,20 @@ def _vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[st
             yield "vhid", "A VHID must be selected for this CARP VIP."
 
 
-def _vip_computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+def _compute_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     address = f"{item['subnet']}/{item['subnet_bits']}" if item["subnet"] else ""
     vhid = f"{item['vhid']} (freq. {item['advbase']}/{item['advskew']})" if item["mode"] == "carp" else ""
     return {"address": address, "vhid_txt": vhid}
 
 
-HOOKS: Final = Hooks(
-    checks={"vlan": _vlan, "vip": _vip},
-    guards={"device_unused": _device_unused},
-    computed={VIPS: _vip_computed},
+HOOKS: Final = ModelHooks(
+    checks={"vlan": _check_vlan, "vip": _check_vip},
+    guards={"device_unused": _refuse_assigned},
+    computed={VIPS: _compute_vip},
     extra={
-        VLANS: Extra(before=(_name_device(VLANS, "vlanif", "vlan"),)),
-        LAGGS: Extra(before=(_name_device(LAGGS, "laggif", "lagg"),)),
-        BRIDGES: Extra(before=(_name_device(BRIDGES, "bridgeif", "bridge"),)),
-        VIPS: Extra(before=(_split,)),
+        VLANS: CollectionHooks(before=(_name_device(VLANS, "vlanif", "vlan"),)),
+        LAGGS: CollectionHooks(before=(_name_device(LAGGS, "laggif", "lagg"),)),
+        BRIDGES: CollectionHooks(before=(_name_device(BRIDGES, "bridgeif", "bridge"),)),
+        VIPS: CollectionHooks(before=(_split_network,)),
     },
 )

@@ -9,11 +9,11 @@ from typing import Final
 from fazai.lab.box import Box
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.fieldtypes import is_address, is_network
-from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.names import INTERFACES
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["HOOKS", "RESERVATIONS", "SUBNETS", "collected", "subnet_of"]
+__all__ = ["HOOKS", "RESERVATIONS", "SUBNETS", "collect_options", "subnet_of"]
 
 SUBNETS: Final = "Kea.dhcp4.subnets.subnet4"
 RESERVATIONS: Final = "Kea.dhcp4.reservations.reservation"
@@ -37,8 +37,8 @@ NEEDS: Final = (
 )
 
 
-def _options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    """Static routes are addresses in pairs, classless ones `network - router`."""
+def _check_options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    """Check that static routes are addresses in pairs, and classless ones `network - router`."""
     entries = [part.strip() for part in item[ROUTES].split(",")] if item[ROUTES] else []
     for first in range(0, len(entries), 2):
         pair = (*entries[first : first + 2], "")[:2]
@@ -51,19 +51,19 @@ def _options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tupl
             yield CLASSLESS, f'Entry "{network},{router}" is not a valid dest_net - router_ip pair.'
 
 
-def _subnet(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_subnet(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for name, other, message in NEEDS:
         if not item[name] and item[other]:
             yield name, message
 
 
-def _within(address: str, subnet: str) -> bool:
+def _is_within(address: str, subnet: str) -> bool:
     if not is_address(address) or not is_network(subnet):
         return False
     return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
 
 
-def _reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_kea_reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     subnet = box.items(SUBNETS).get(item["subnet"], {}).get("subnet", "")
     for name in ("hw_address", "client_id"):
         same = (item["subnet"], item[name].lower())
@@ -72,7 +72,7 @@ def _reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[
                 yield name, "Duplicate entry exists."
                 yield name, "Duplicate entry exists."  # the subnet refers to the same check
                 break
-    if not _within(item["ip_address"], subnet):
+    if not _is_within(item["ip_address"], subnet):
         yield "ip_address", "Address not in specified subnet"
     if item["client_id"] and item["hw_address"]:
         yield "hw_address", "Either a client ID or a MAC address should be specified, but not both"
@@ -81,22 +81,26 @@ def _reservation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[
 
 
 def subnet_of(box: Box, address: str) -> str:
-    """The uuid of the subnet that has the address; "" when none has."""
+    """Return the uuid of the subnet that has the address; "" when none has."""
     subnets = box.items(SUBNETS).items()
-    return next((uuid for uuid, item in subnets if _within(address, item["subnet"])), "")
+    return next((uuid for uuid, item in subnets if _is_within(address, item["subnet"])), "")
 
 
-def collected(box: Box) -> dict[str, Item]:
-    """The subnets whose router and servers are to be the address of the firewall in them, with those set."""
+def collect_options(box: Box) -> dict[str, Item]:
+    """Return the subnets that take the firewall's own address as router and servers, with it set."""
     found: dict[str, Item] = {}
     addresses = [item["ipaddr"] for item in box.items(INTERFACES).values() if item.get("ipaddr")]
     for uuid, item in box.items(SUBNETS).items():
-        own = next((address for address in addresses if _within(address, item["subnet"])), "")
+        own = next((address for address in addresses if _is_within(address, item["subnet"])), "")
         if own and item["option_data_autocollect"] == "1":
             found[uuid] = {**item, **dict.fromkeys(COLLECTED, own)}
     return found
 
 
-HOOKS: Final = Hooks(
-    checks={"kea_options": _options, "kea_subnet": _subnet, "kea_reservation": _reservation},
+HOOKS: Final = ModelHooks(
+    checks={
+        "kea_options": _check_options,
+        "kea_subnet": _check_subnet,
+        "kea_reservation": _check_kea_reservation,
+    }
 )

@@ -8,7 +8,7 @@ from typing import Final
 from fazai.lab.box import Box, UserError
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.fieldtypes import is_address
-from fazai.lab.engine.hooktypes import Hooks
+from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.names import GATEWAYS, INTERFACES
 from fazai.lab.engine.schema import ItemModel
 
@@ -21,21 +21,21 @@ FAMILY: Final = {"inet": ("4", "IPv4"), "inet6": ("6", "IPv6")}
 
 
 def gateway_family(box: Box, name: str) -> str:
-    """ "4" or "6"; "" for a gateway that is not there."""
+    """Return "4" or "6"; "" for a gateway that is not there."""
     if name in ("Null4", "Null6"):
         return name[-1]
     found = next((item for item in box.items(GATEWAYS).values() if item["name"] == name), None)
     return "" if found is None else FAMILY[found["ipprotocol"]][0]
 
 
-def _route(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_route(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     address = item["network"].partition("/")[0]
     family = gateway_family(box, item["gateway"])
     if family and is_address(address) and not is_address(address, family):
         yield "gateway", WRONG_GATEWAY
 
 
-def _gateway(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_gateway(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     stored = box.items(GATEWAYS)
     if uuid in stored and stored[uuid]["name"] != item["name"]:
         yield "name", "Changing name on a gateway is not allowed."
@@ -53,11 +53,14 @@ def _gateway(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tupl
         yield "gateway", f"Invalid {title} address"
 
 
-def _unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+def _refuse_used_gateway(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     users = [row["network"] for row in box.items(ROUTES).values() if row["gateway"] == item["name"]]
     if users:
         where = f"in use on Static Route(s) '{', '.join(users)}'"
         raise UserError(f"Gateway {item['name']} cannot be deleted because it is {where}")
 
 
-HOOKS: Final = Hooks(checks={"route_family": _route, "gateway": _gateway}, guards={"gateway_unused": _unused})
+HOOKS: Final = ModelHooks(
+    checks={"route_family": _check_route, "gateway": _check_gateway},
+    guards={"gateway_unused": _refuse_used_gateway},
+)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from fazai.lab.box import Box, Call, UserError
+from fazai.lab.box import ActionCall, Box, UserError
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.fieldtypes import is_address, is_network
-from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import ALIASES, CATEGORIES, GROUPS, INTERFACES, builtin_aliases, network_names
 from fazai.lab.engine.schema import Field, ItemModel
 
-__all__ = ["HOOKS", "RULES", "SOURCE_NAT", "alias_meta", "order_of"]
+__all__ = ["HOOKS", "META", "RULES", "SOURCE_NAT", "describe_names", "order_of"]
 
 RULES: Final = "Firewall.Filter.rules.rule"
 SOURCE_NAT: Final = "Firewall.Filter.snatrules.rule"
@@ -20,16 +20,16 @@ ONE_TO_ONE: Final = "Firewall.Filter.onetoone.rule"
 NPT: Final = "Firewall.Filter.npt.rule"
 DNAT: Final = "Firewall.DNat.rule"
 
+_NETS: Final = ("source_net", "destination_net")
+_SIDES: Final = ("source_net", "source_port", "destination_net", "destination_port")
+# collection -> fields in which a rule may name an alias
 META: Final[Mapping[str, tuple[str, ...]]] = {
-    RULES: ("source_net", "source_port", "destination_net", "destination_port"),
-    SOURCE_NAT: ("source_net", "source_port", "destination_net", "destination_port", "target", "target_port"),
-    ONE_TO_ONE: ("source_net", "destination_net"),
+    RULES: _SIDES,
+    SOURCE_NAT: (*_SIDES, "target", "target_port"),
+    ONE_TO_ONE: _NETS,
     NPT: (),
     DNAT: (
-        "source.network",
-        "source.port",
-        "destination.network",
-        "destination.port",
+        *(f"{side}.{part}" for side in ("source", "destination") for part in ("network", "port")),
         "target",
         "local-port",
     ),
@@ -37,42 +37,42 @@ META: Final[Mapping[str, tuple[str, ...]]] = {
 WITH_PORTS: Final = ("TCP", "UDP", "TCP/UDP")
 
 
-def _groups(box: Box) -> Mapping[str, Item]:
+def _groups_by_name(box: Box) -> Mapping[str, Item]:
     return box.derived(
         "groups by name", (GROUPS,), lambda: {row["ifname"]: row for row in box.items(GROUPS).values()}
     )
 
 
 def order_of(box: Box, item: Item) -> tuple[str, str]:
-    """prio_group and sort_order: floating rules first, then those of groups, then those of one interface."""
+    """Return prio_group and sort_order: floating rules, then those of groups, then of one interface."""
     names = [name for name in item.get("interface", "").split(",") if name]
     if len(names) != 1 or item.get("interfacenot") == "1":
         group = 200000
     else:
-        found = _groups(box).get(names[0])
+        found = _groups_by_name(box).get(names[0])
         group = 400000 if found is None else 300000 + int(found.get("sequence") or 0)
     return str(group), f"{group}.{int(item.get('sequence') or 0):07d}"
 
 
-def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+def _compute_order(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     if not uuid:
         return {"sort_order": "", "prio_group": ""}
     group, order = order_of(box, item)
     return {"sort_order": order, "prio_group": group}
 
 
-def alias_meta(box: Box, value: str) -> list[dict[str, Any]]:
-    """What is behind each name in a rule's field."""
+def describe_names(box: Box, value: str) -> list[dict[str, Any]]:
+    """Return what is behind each name in a rule's field."""
     memo: dict[str, list[dict[str, Any]]] = box.derived(
         "alias meta", (ALIASES, INTERFACES), dict, _groups_running(box)
     )
     found = memo.get(value)
     if found is None:
-        found = memo[value] = [_meta(box, part) for part in value.split(",")]
+        found = memo[value] = [_name_meta(box, part) for part in value.split(",")]
     return found
 
 
-def _meta(box: Box, name: str) -> dict[str, Any]:
+def _name_meta(box: Box, name: str) -> dict[str, Any]:
     uuid = box.index(ALIASES, "name").get(name)
     row = box.items(ALIASES)[uuid] if uuid is not None else builtin_aliases(box).get(name)
     if row is None:
@@ -98,20 +98,20 @@ def category_colors(box: Box, value: str) -> list[dict[str, str]]:
     ]
 
 
-def _add(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
+def _decorate_rule(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
     row["category_colors"] = category_colors(box, item.get("categories", ""))
     for name in META[model.path]:
         if item.get(name):
-            row[f"alias_meta_{name}"] = alias_meta(box, item[name])
+            row[f"alias_meta_{name}"] = describe_names(box, item[name])
 
 
-def _add_dnat(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
-    _add(box, model, uuid, item, row)
+def _decorate_dnat(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
+    _decorate_rule(box, model, uuid, item, row)
     row["prio_group"], row["sort_order"] = order_of(box, item)
 
 
-def _stamp(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """d_nat keeps who made and changed an item."""
+def _stamp_item(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    """Stamp an item of d_nat with who made and changed it."""
     stamp = {
         "username": call.user,
         "time": f"{call.box.clock():.2f}",
@@ -124,13 +124,13 @@ def _stamp(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, st
 # checks
 
 
-def _ports(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_ports(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for side, title in (("source", "Source"), ("destination", "Destination")):
         if item.get(f"{side}_port") and item.get("protocol", "").upper() not in WITH_PORTS:
             yield f"{side}_port", f"{title} ports are only valid for tcp or udp type rules."
 
 
-def _negated(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_negation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for side in ("source", "destination"):
         if item.get(f"{side}_not") == "1" and "," in item.get(f"{side}_net", ""):
             yield (
@@ -139,7 +139,7 @@ def _negated(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tupl
             )
 
 
-def _family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     family = {"inet": "4", "inet6": "6"}.get(item.get("ipprotocol", ""))
     for side, title in (("source", "Source"), ("destination", "Destination")):
         value = item.get(f"{side}_net", "")
@@ -151,27 +151,27 @@ def _family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple
             yield f"{side}_net", f"{title} address type should match selected TCP/IP protocol version."
 
 
-def _bits(value: str) -> str:
-    """The prefix length of a network, of an address the full one; "" for anything else."""
+def _prefix_length(value: str) -> str:
+    """Return the prefix length of a network, of an address the full one; "" for anything else."""
     if is_network(value):
         return value.partition("/")[2]
     return ("128" if ":" in value else "32") if is_address(value) else ""
 
 
-def _binat(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_binat(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if item["type"] != "binat":
         return
-    if not _bits(item["source_net"]):
+    if not _prefix_length(item["source_net"]):
         yield "source_net", "For BINAT rules only addresses or subnets are allowed."
-    elif _bits(item["source_net"]) != _bits(item["external"]):
+    elif _prefix_length(item["source_net"]) != _prefix_length(item["external"]):
         yield "external", "External subnet should match internal subnet."
 
 
-def _prefixes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_prefixes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if (
         item["source_net"]
         and item["destination_net"]
-        and _bits(item["source_net"]) != _bits(item["destination_net"])
+        and _prefix_length(item["source_net"]) != _prefix_length(item["destination_net"])
     ):
         yield "destination_net", "External subnet should match internal subnet."
     if not item["destination_net"] and not item["trackif"]:
@@ -179,7 +179,7 @@ def _prefixes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tup
             yield "destination_net", "A value is required when not using a track interface."
 
 
-def _group_unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
+def _refuse_used_group(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     users = ""
     for path in (RULES, SOURCE_NAT, ONE_TO_ONE, NPT, DNAT):
         rules = box.catalogue.items[path]
@@ -191,7 +191,7 @@ def _group_unused(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
         raise UserError(f"Cannot delete group. Currently in use by {users}", "Group in use")
 
 
-def _dnat_sequence(box: Box, model: ItemModel, field: Field) -> str:
+def _next_dnat_sequence(box: Box, model: ItemModel, field: Field) -> str:
     highest = max((int(item.get("sequence") or 0) for item in box.items(model.path).values()), default=100)
     return str(min(highest + 100, 999999))
 
@@ -204,24 +204,31 @@ def _groups_running(box: Box) -> object:
     return box.running.applied.get("group")
 
 
-_PLAIN: Final = Extra(paths=_label_paths(), version=_groups_running, add=_add)
+_PLAIN: Final = CollectionHooks(paths=_label_paths(), version=_groups_running, add=_decorate_rule)
 
-HOOKS: Final = Hooks(
+HOOKS: Final = ModelHooks(
     checks={
-        "rule_ports": _ports,
-        "rule_not": _negated,
-        "rule_family": _family,
-        "binat": _binat,
-        "npt_prefixes": _prefixes,
+        "rule_ports": _check_ports,
+        "rule_not": _check_negation,
+        "rule_family": _check_family,
+        "binat": _check_binat,
+        "npt_prefixes": _check_prefixes,
     },
-    guards={"group_unused": _group_unused},
-    defaults={"DNatSequence": _dnat_sequence},
-    computed={RULES: _computed, SOURCE_NAT: _computed, ONE_TO_ONE: _computed, NPT: _computed},
+    guards={"group_unused": _refuse_used_group},
+    defaults={"DNatSequence": _next_dnat_sequence},
+    computed={
+        RULES: _compute_order,
+        SOURCE_NAT: _compute_order,
+        ONE_TO_ONE: _compute_order,
+        NPT: _compute_order,
+    },
     extra={
         RULES: _PLAIN,
         SOURCE_NAT: _PLAIN,
         ONE_TO_ONE: _PLAIN,
         NPT: _PLAIN,
-        DNAT: Extra(paths=_label_paths(), version=_groups_running, add=_add_dnat, before=(_stamp,)),
+        DNAT: CollectionHooks(
+            paths=_label_paths(), version=_groups_running, add=_decorate_dnat, before=(_stamp_item,)
+        ),
     },
 )

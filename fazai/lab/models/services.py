@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from fazai.lab.box import Box, Call
+from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["HOOKS"]
@@ -17,14 +17,12 @@ SERVICES: Final = "Monit.service"
 TESTS: Final = "Monit.test"
 
 WITH_PATH: Final = ("file", "fifo", "filesystem", "directory")
-FILES: Final = frozenset({"Existence", "Timestamp", "Permisssion", "UID", "GID", "Custom"})
+OWNED: Final = frozenset({"Existence", "UID", "GID", "Custom"})
+FILES: Final = OWNED | {"Timestamp", "Permisssion"}
 
 # type of a service -> types of the tests that it may have
 ALLOWED: Final[Mapping[str, frozenset[str]]] = {
-    "process": frozenset(
-        {"Existence", "ProcessResource", "ProcessDiskIO", "UID", "GID", "PID", "PPID", "Uptime"}
-        | {"Connection", "Custom"}
-    ),
+    "process": OWNED | {"ProcessResource", "ProcessDiskIO", "PID", "PPID", "Uptime", "Connection"},
     "file": FILES | {"FileChecksum", "FileSize", "FileContent"},
     "fifo": FILES,
     "directory": FILES,
@@ -55,8 +53,14 @@ BEGINNINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "ProcessDiskIO": ("disk read rate", "disk write rate"),
     "FileChecksum": ("failed md5 checksum", "changed md5 checksum", "failed checksum expect"),
     "Timestamp": (
-        *("access time", "modification time", "change time", "timestamp"),
-        *("changed access time", "changed modification time", "changed change time", "changed timestamp"),
+        "access time",
+        "modification time",
+        "change time",
+        "timestamp",
+        "changed access time",
+        "changed modification time",
+        "changed change time",
+        "changed timestamp",
     ),
     "FileSize": ("size", "changed size"),
     "FileContent": ("content =", "content !="),
@@ -94,15 +98,15 @@ def _users_of(box: Box, test: str) -> bool:
     return any(test in service["tests"].split(",") for service in box.items(SERVICES).values())
 
 
-def _type_by_condition(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+def _set_test_type(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
     """The condition decides the type, whatever was sent as the type."""
     kind = type_of(new["condition"])
     if kind == "Custom" or not _users_of(call.box, uuid):
         new["type"] = kind
 
 
-def _test(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    """The type of a test that services use is fixed."""
+def _check_test(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    """Check that the type of a test that services use stays as it is."""
     old = box.items(TESTS).get(uuid)
     if old is None or not _users_of(box, uuid):
         return
@@ -117,7 +121,7 @@ def _test(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[s
         yield "condition", f"{text} but it is linked to a service."
 
 
-def _service(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_service(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     kind = item["type"]
     tests = box.items(TESTS)
     for key in item["tests"].split(","):
@@ -126,10 +130,10 @@ def _service(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tupl
                 f"Test {tests[key]['name']} with type {tests[key]['type']} not allowed for this service type"
             )
             yield "tests", text
-    yield from _needed(item, kind)
+    yield from _check_needed_fields(item, kind)
 
 
-def _needed(item: Item, kind: str) -> Iterable[tuple[str, str]]:
+def _check_needed_fields(item: Item, kind: str) -> Iterable[tuple[str, str]]:
     if kind == "process" and not item["pidfile"] and not item["match"]:
         for name in ("pidfile", "match"):
             yield name, "Please set at least one of Pidfile or Match."
@@ -142,13 +146,13 @@ def _needed(item: Item, kind: str) -> Iterable[tuple[str, str]]:
         yield "path", "Path is mandatory."
 
 
-def _alert(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_alert(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if item["noton"] == "1" and not item["events"]:
         for name in ("noton", "events"):
             yield name, "At least one event should be selected when using an inverted selection."
 
 
-def _pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     metric = item["bandwidthMetric"]
     most = MOST // UNITS.get(metric, 1)
     if item["bandwidth"].isdigit() and int(item["bandwidth"]) > most:
@@ -160,23 +164,20 @@ def _pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[s
             yield name, "CoDel and PIE can not be combined."
 
 
-def _pipe_number(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """A pipe that is added gets its number from the firewall, from 10000; one that is set brings its own."""
+def _number_pipe(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    """Give an added pipe a number from 10000; one that is set brings its own."""
     if call.param(0) is None:
         used = {item["number"] for item in call.box.items(PIPES).values()}
         number = next(number for number in range(10_000, 10_000 + len(used) + 1) if str(number) not in used)
         new["number"], new["origin"] = str(number), "TrafficShaper"
 
 
-HOOKS: Final = Hooks(
+HOOKS: Final = ModelHooks(
     checks={
-        "monit_service": _service,
-        "monit_test": _test,
-        "monit_alert": _alert,
-        "shaper_pipe": _pipe,
+        "monit_service": _check_service,
+        "monit_test": _check_test,
+        "monit_alert": _check_alert,
+        "shaper_pipe": _check_pipe,
     },
-    extra={
-        PIPES: Extra(before=(_pipe_number,)),
-        TESTS: Extra(before=(_type_by_condition,)),
-    },
+    extra={PIPES: CollectionHooks(before=(_number_pipe,)), TESTS: CollectionHooks(before=(_set_test_type,))},
 )

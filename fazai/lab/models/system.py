@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, privileges
-from fazai.lab.box import Box, Call
-from fazai.lab.engine.config import Edit, Item
-from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, read_privileges
+from fazai.lab.box import ActionCall, Box
+from fazai.lab.engine.config import ConfigEdit, Item
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import Field, ItemModel
 
 __all__ = ["HOOKS"]
 
 
-def _tls(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_tls(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if item["transport"].startswith("tls") and not item["certificate"]:
         yield "transport", "A certificate is required for tls types"
         yield "certificate", "A certificate is required for tls types"
 
 
-def _password(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_password(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if not item["password"]:
         yield "password", "A password is required"
 
@@ -36,12 +36,12 @@ def _member_of(box: Box, uid: str) -> str:
     )
 
 
-def _user_computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+def _compute_user(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     groups = _member_of(box, item["uid"]) if uuid else ""
     return {"scrambled_password": "0", "group_memberships": groups}
 
 
-def _add_user(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
+def _decorate_user(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
     admin = "page-all" in item["priv"].split(",") or any(
         "page-all" in group["priv"].split(",")
         for group in box.items(GROUP_ITEMS).values()
@@ -50,8 +50,8 @@ def _add_user(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, 
     row |= {"%password": "", "%apikeys": "", "is_admin": "1" if admin else "0", "shell_warning": "0"}
 
 
-def _keep_password(call: Call, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """An empty password keeps the old one, a new one is kept as a hash; API keys have their own calls."""
+def _keep_password(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    """Keep the old password for an empty one, a new one as a hash; API keys have their own calls."""
     new["apikeys"] = old.get("apikeys", "")
     if not new["password"]:
         new["password"] = old.get("password", "")
@@ -60,8 +60,8 @@ def _keep_password(call: Call, model: ItemModel, uuid: str, old: Item, new: dict
         new["pwd_changed_at"] = f"{call.box.clock():.2f}"
 
 
-def _memberships(call: Call, edit: Edit, uuid: str, old: Item, new: Item) -> None:
-    """Groups are sent with the user and stored with the groups."""
+def _store_memberships(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new: Item) -> None:
+    """Store the groups that are sent with the user with the groups."""
     sent = call.body.get("user", {})
     if not isinstance(sent, Mapping) or "group_memberships" not in sent:
         return
@@ -74,17 +74,17 @@ def _memberships(call: Call, edit: Edit, uuid: str, old: Item, new: Item) -> Non
             edit.put(GROUP_ITEMS, key, {**group, "member": ",".join(members)})
 
 
-HOOKS: Final = Hooks(
-    checks={"syslog_tls": _tls, "user_password": _password},
+HOOKS: Final = ModelHooks(
+    checks={"syslog_tls": _check_tls, "user_password": _check_password},
     defaults={"Uid": _next_id, "Gid": _next_id},
-    computed={USER_ITEMS: _user_computed},
+    computed={USER_ITEMS: _compute_user},
     extra={
-        USER_ITEMS: Extra(
+        USER_ITEMS: CollectionHooks(
             paths=(GROUP_ITEMS,),
-            add=_add_user,
+            add=_decorate_user,
             before=(_keep_password,),
-            after=(_memberships,),
-            version=privileges,
-        ),
+            after=(_store_memberships,),
+            version=read_privileges,
+        )
     },
 )

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fazai.lab.box import Box
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
 __all__ = ["ALIASES", "HOOKS", "HOSTS"]
@@ -25,7 +25,7 @@ NEEDED: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
 SHARED: Final = ("rr", "mxprio", "mx", "ttl", "server", "txtdata", "addptr")
 
 
-def _host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_unbound_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for name, title in NEEDED.get(item["rr"], ()):
         if not item[name]:
             for _ in range(2 if item["rr"] == "MX" else 1):
@@ -33,7 +33,7 @@ def _host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[s
 
 
 def aliases_of(box: Box, uuid: str) -> dict[str, Item]:
-    """The aliases of a host, by uuid."""
+    """Return the aliases of a host, by uuid."""
 
     def build() -> dict[str, dict[str, Item]]:
         found: dict[str, dict[str, Item]] = {}
@@ -44,16 +44,16 @@ def aliases_of(box: Box, uuid: str) -> dict[str, Item]:
     return box.derived("unbound aliases", (ALIASES,), build).get(uuid, {})
 
 
-def fqdn(item: Item) -> str:
+def host_fqdn(item: Item) -> str:
     return f"{item['hostname']}.{item['domain']}" if item["hostname"] else item["domain"]
 
 
-def _computed(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
-    return {"aliases": ",".join(fqdn(alias) for alias in aliases_of(box, uuid).values())}
+def _compute_aliases(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+    return {"aliases": ",".join(host_fqdn(alias) for alias in aliases_of(box, uuid).values())}
 
 
-def _add(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
-    """Aliases stand below their host, with its record."""
+def _add_children(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
+    """Put aliases below their host, with its record."""
     row["isAlias"] = False
     children = []
     for key, alias in aliases_of(box, uuid).items():
@@ -70,9 +70,9 @@ def _add(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any])
         row["_children"] = children
 
 
-HOOKS: Final = Hooks(
-    checks={"unbound_host": _host},
-    computed={HOSTS: _computed},
-    extra={HOSTS: Extra(paths=(ALIASES,), add=_add)},
+HOOKS: Final = ModelHooks(
+    checks={"unbound_host": _check_unbound_host},
+    computed={HOSTS: _compute_aliases},
+    extra={HOSTS: CollectionHooks(paths=(ALIASES,), add=_add_children)},
     cascades={HOSTS: ((ALIASES, "host"),)},
 )

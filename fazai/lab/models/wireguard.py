@@ -5,46 +5,46 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from fazai.lab.box import Box, Call
-from fazai.lab.engine.config import Edit, Item, as_text
-from fazai.lab.engine.hooktypes import Extra, Hooks
+from fazai.lab.box import ActionCall, Box
+from fazai.lab.engine.config import ConfigEdit, Item, stored_text
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["CLIENTS", "HOOKS", "SERVERS", "link"]
+__all__ = ["CLIENTS", "HOOKS", "SERVERS", "link_client"]
 
 CLIENTS: Final = "Wireguard.Client.clients.client"
 SERVERS: Final = "Wireguard.Server.servers.server"
 
 
-def _peers(server: Item) -> list[str]:
+def _peers_of(server: Item) -> list[str]:
     return server["peers"].split(",") if server["peers"] else []
 
 
-def link(box: Box, edit: Edit, client: str, servers: Iterable[str]) -> None:
+def link_client(box: Box, edit: ConfigEdit, client: str, servers: Iterable[str]) -> None:
     """Make the client a peer of these instances, and of no other."""
     wanted = set(servers)
     for uuid, server in box.items(SERVERS).items():
-        peers = [peer for peer in _peers(server) if peer != client]
+        peers = [peer for peer in _peers_of(server) if peer != client]
         if uuid in wanted:
-            peers = _peers(server) if client in _peers(server) else [*peers, client]
-        if peers != _peers(server):
+            peers = _peers_of(server) if client in _peers_of(server) else [*peers, client]
+        if peers != _peers_of(server):
             edit.put(SERVERS, uuid, {**server, "peers": ",".join(peers)})
 
 
-def _link_sent(call: Call, edit: Edit, uuid: str, old: Item, new: Item) -> None:
-    """The instances are sent with the client; those that are not sent lose it."""
+def _link_sent(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new: Item) -> None:
+    """Link the instances sent with the client; those that are not sent lose it."""
     sent = call.body.get("client", {})
-    names = as_text(sent.get("servers")) if isinstance(sent, Mapping) else ""
-    link(call.box, edit, uuid, names.split(","))
+    names = stored_text(sent.get("servers")) if isinstance(sent, Mapping) else ""
+    link_client(call.box, edit, uuid, names.split(","))
 
 
-def _client(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
-    servers = [key for key, server in box.items(SERVERS).items() if uuid in _peers(server)] if uuid else []
+def _compute_client(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+    servers = [key for key, server in box.items(SERVERS).items() if uuid in _peers_of(server)] if uuid else []
     return {"endpoint": "", "servers": ",".join(servers)}
 
 
-def _server(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
-    """A stored instance knows its device; one that is not yet stored does not."""
+def _compute_server(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+    """Return the device of a stored instance; one that is not yet stored has none."""
     if not uuid:
         return {"cnfFilename": "", "statFilename": "", "interface": ""}
     device = f"wg{item['instance']}"
@@ -56,13 +56,16 @@ def _server(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, A
     }
 
 
-def _routes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_disabled_routes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if item["gateway"] and item["disableroutes"] != "1":
         yield "disableroutes", "You have to enable Disable Routes option."
 
 
-HOOKS: Final = Hooks(
-    checks={"wireguard_server": _routes},
-    computed={CLIENTS: _client, SERVERS: _server},
-    extra={CLIENTS: Extra(paths=(SERVERS,), after=(_link_sent,)), SERVERS: Extra(paths=(CLIENTS,))},
+HOOKS: Final = ModelHooks(
+    checks={"wireguard_server": _check_disabled_routes},
+    computed={CLIENTS: _compute_client, SERVERS: _compute_server},
+    extra={
+        CLIENTS: CollectionHooks(paths=(SERVERS,), after=(_link_sent,)),
+        SERVERS: CollectionHooks(paths=(CLIENTS,)),
+    },
 )

@@ -1,4 +1,4 @@
-"""Which fault hits a call, and what it then does to the answer."""
+"""Faults: which of them a call meets, and the effect on its answer."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from fazai.lab.server.http import Connection
-from fazai.lab.server.wire import Reply, json_reply
+from fazai.lab.server.http import LabConnection
+from fazai.lab.server.wire import HttpReply, make_json_reply
 from fazai.lab.settings import Fault
 
-__all__ = ["Faults", "carry_out"]
+__all__ = ["ArmedFaults", "carry_out"]
 
 LOGIN: Final = "/?url="
 PAGE: Final = b"<!DOCTYPE html>\n<html><body>Please wait</body></html>\n"
 
 
-class _Armed:
+class _ArmedFault:
     """A fault with its counters."""
 
     __slots__ = ("fault", "hits", "seen")
@@ -38,64 +38,64 @@ class _Armed:
         return True
 
 
-class Faults:
+class ArmedFaults:
     """The faults of one firewall."""
 
     def __init__(self, faults: tuple[Fault, ...]) -> None:
-        self._armed = [_Armed(fault) for fault in faults]
+        self._armed = [_ArmedFault(fault) for fault in faults]
         self._cleared = asyncio.Event()
 
     def inject(self, fault: Fault) -> None:
-        self._armed.append(_Armed(fault))
+        self._armed.append(_ArmedFault(fault))
 
     def clear(self) -> None:
-        """No fault is left, and what a delay holds up goes on."""
+        """Disarm all faults, and let go what a delay holds up."""
         self._armed.clear()
         self._cleared.set()
         self._cleared = asyncio.Event()
 
     async def delay(self, delay_s: float) -> None:
-        """Waits so long, or until the faults are cleared."""
+        """Wait so long, or until the faults are cleared."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._cleared.wait(), delay_s)
 
     def striking(self, method: str, path: str) -> list[Fault]:
-        """The faults that hit this call, lockouts apart."""
+        """Return the faults that hit this call, lockouts apart."""
         if not self._armed:
             return []
         return [a.fault for a in self._armed if a.fault.kind != "lockout" and a.strikes(method, path)]
 
     def lockout(self, method: str, path: str) -> Fault | None:
-        """The lockout that this apply brings, if any."""
+        """Return the lockout that this apply brings, if any."""
         return next(
             (a.fault for a in self._armed if a.fault.kind == "lockout" and a.strikes(method, path)), None
         )
 
 
-def instead(fault: Fault, path: str) -> Reply | None:
-    """The answer that a fault gives in place of the firewall's own; the call is not carried out then."""
+def answer_instead(fault: Fault, path: str) -> HttpReply | None:
+    """Return a fault's answer in place of the firewall's own; the call is not carried out then."""
     if fault.kind == "status":
         headers = [] if fault.retry_after_s is None else [("retry-after", str(fault.retry_after_s))]
-        return Reply(fault.status, fault.body.encode(), headers=headers)
+        return HttpReply(fault.status, fault.body.encode(), headers=headers)
     if fault.kind == "html":
-        return Reply(200, PAGE, "text/html; charset=UTF-8")
+        return HttpReply(200, PAGE, "text/html; charset=UTF-8")
     if fault.kind == "login":
-        return Reply(302, b"", "text/html; charset=UTF-8", headers=[("location", f"{LOGIN}{path}")])
+        return HttpReply(302, b"", "text/html; charset=UTF-8", headers=[("location", f"{LOGIN}{path}")])
     if fault.kind == "unauthorized":
-        return json_reply({"status": 401, "message": "Authentication Failed"}, 401)
+        return make_json_reply({"status": 401, "message": "Authentication Failed"}, 401)
     if fault.kind == "not_found":
-        return json_reply({"errorMessage": "Endpoint not found"}, 404, session=False)
+        return make_json_reply({"errorMessage": "Endpoint not found"}, 404, session=False)
     return None
 
 
 async def carry_out(
     faults: list[Fault],
-    connection: Connection,
+    connection: LabConnection,
     path: str,
-    dispatch: Callable[[], Reply],
+    dispatch: Callable[[], HttpReply],
     wait_s: float,
     delay: Callable[[float], Awaitable[None]],
-) -> Reply | None:
+) -> HttpReply | None:
     """Answer a call with faults and delays. None: the answer was sent, or cut, here."""
     for fault in faults:
         if fault.kind == "delay":
@@ -104,7 +104,7 @@ async def carry_out(
         if fault.kind == "cut" and fault.at == "before":
             connection.abort()
             return None
-        reply = instead(fault, path)
+        reply = answer_instead(fault, path)
         if reply is not None:
             return reply
     reply = dispatch()
@@ -121,12 +121,12 @@ async def carry_out(
             connection.close()
             return None
         elif fault.kind == "drip":
-            await _drip(connection, reply, fault.bytes_per_s)
+            await _drip_reply(connection, reply, fault.bytes_per_s)
             return None
     return reply
 
 
-async def _drip(connection: Connection, reply: Reply, bytes_per_s: int) -> None:
+async def _drip_reply(connection: LabConnection, reply: HttpReply, bytes_per_s: int) -> None:
     head, body = connection.rendered(reply)
     data = head + body
     step = max(1, bytes_per_s // 20)

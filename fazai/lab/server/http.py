@@ -1,6 +1,6 @@
 """A small HTTP/1.1 server on asyncio and httptools: faults need the transport itself.
 
-One `Connection` per TCP connection. A request without fault or delay is answered inside `data_received`,
+One `LabConnection` per TCP connection. A request without fault or delay is answered inside `data_received`,
 without a task; everything else goes through one task per connection, so that answers keep their order.
 """
 
@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Protocol
 
 import httptools
 
-from fazai.lab.server.wire import NO_CACHE, Reply, Request
+from fazai.lab.server.wire import NO_CACHE, HttpReply, HttpRequest
 
-__all__ = ["MAX_BODY", "TOO_LARGE", "Answer", "Application", "Connection"]
+__all__ = ["MAX_BODY", "TOO_LARGE", "Answer", "Application", "LabConnection"]
 
 MAX_BODY = 32 * 1024 * 1024
 TOO_LARGE = "/too-large"  # stands for a request whose body was not kept
@@ -48,22 +48,22 @@ BAD_REQUEST_PAGE = b"""<!DOCTYPE html>
 </html>
 """
 
-Answer = Reply | Awaitable[Reply | None]
+Answer = HttpReply | Awaitable[HttpReply | None]
 
 
 class Application(Protocol):
-    """What a connection needs to know of the firewall behind it."""
+    """The firewall behind a connection, as the connection needs to know it."""
 
     keepalive_requests: int
     idle_s: float
     secure: bool
 
-    def opened(self, connection: Connection) -> bool: ...
-    def closed(self, connection: Connection) -> None: ...
-    def answer(self, connection: Connection, request: Request) -> Answer: ...
+    def opened(self, connection: LabConnection) -> bool: ...
+    def closed(self, connection: LabConnection) -> None: ...
+    def answer(self, connection: LabConnection, request: HttpRequest) -> Answer: ...
 
 
-class Connection(asyncio.Protocol):
+class LabConnection(asyncio.Protocol):
     """One TCP connection of a client."""
 
     def __init__(self, application: Application) -> None:
@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._size = 0
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[HttpRequest] = deque()
         self._task: asyncio.Task[None] | None = None
         self._served = 0
         self._head = False
@@ -110,7 +110,7 @@ class Connection(asyncio.Protocol):
             self._report(error.__context__ or error)  # a mistake of the lab itself
             self.abort()
         except httptools.HttpParserError:
-            self._write(Reply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)
+            self._write(HttpReply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)
 
     def pause_writing(self) -> None:
         """Read and answer no more requests of a client that does not read."""
@@ -148,10 +148,10 @@ class Connection(asyncio.Protocol):
         method = self._parser.get_method().decode("ascii")
         if not self._parser.should_keep_alive():
             self._last = True
-        request = Request(method, self._target.decode("latin-1"), self._headers, b"".join(self._body))
+        request = HttpRequest(method, self._target.decode("latin-1"), self._headers, b"".join(self._body))
         if self._size > MAX_BODY:
             self._last = True
-            request = Request(method, TOO_LARGE, {}, b"")
+            request = HttpRequest(method, TOO_LARGE, {}, b"")
         self._waiting.append(request)
         self._pump()
 
@@ -166,13 +166,13 @@ class Connection(asyncio.Protocol):
             request = self._waiting.popleft()
             self._head = request.method == "HEAD"
             answer = self._application.answer(self, request)
-            if isinstance(answer, Reply):
+            if isinstance(answer, HttpReply):
                 self._write(answer)
             else:
                 self._task = asyncio.get_running_loop().create_task(self._later(answer))
                 self._task.add_done_callback(self._done)
 
-    async def _later(self, answer: Awaitable[Reply | None]) -> None:
+    async def _later(self, answer: Awaitable[HttpReply | None]) -> None:
         reply = await answer
         if reply is not None and self._transport is not None:
             self._write(reply)
@@ -190,7 +190,7 @@ class Connection(asyncio.Protocol):
             {"message": "the lab could not answer a request", "exception": error}
         )
 
-    def _write(self, reply: Reply, *, close: bool = False) -> None:
+    def _write(self, reply: HttpReply, *, close: bool = False) -> None:
         if self._transport is None:
             return
         head, body = self.rendered(reply, close=close)
@@ -200,8 +200,8 @@ class Connection(asyncio.Protocol):
         else:
             self._arm()
 
-    def rendered(self, reply: Reply, *, close: bool = False) -> tuple[bytes, bytes]:
-        """Head and body of an answer as bytes; counts it, and closes after the last one."""
+    def rendered(self, reply: HttpReply, *, close: bool = False) -> tuple[bytes, bytes]:
+        """Return head and body of an answer as bytes; count it, and close after the last one."""
         self._served += 1
         limit = self._application.keepalive_requests
         if close or (limit and self._served >= limit):
@@ -226,7 +226,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def closing(self) -> bool:
-        """Was the answer rendered last the last one of this connection?"""
+        """True when the answer rendered last is the last one of this connection."""
         return self._last
 
     async def send(self, data: bytes) -> bool:
@@ -243,7 +243,7 @@ class Connection(asyncio.Protocol):
         return self._transport is not None
 
     def finish(self) -> None:
-        """After `send`: close, or wait for the next request."""
+        """Close, or wait for the next request; called after `send`."""
         if self._last:
             self.close()
         self._arm()
@@ -266,6 +266,3 @@ class Connection(asyncio.Protocol):
         if self._application.idle_s and not self._deaf:
             loop = asyncio.get_running_loop()
             self._idle = loop.call_later(self._application.idle_s, self.close)
-
-
-ConnectionFactory = Callable[[], Connection]

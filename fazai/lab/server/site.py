@@ -9,18 +9,18 @@ from typing import Any, Final
 
 import msgspec
 
-from fazai.lab.access import Access, user_of
-from fazai.lab.box import Box, Call, Gone, Unexpected, UserError
+from fazai.lab.access import Access, find_access
+from fazai.lab.box import ActionCall, ActionNotFound, Box, Unexpected, UserError
 from fazai.lab.engine.schema import action_key
 from fazai.lab.models.rules import RULES
-from fazai.lab.server.faults import Faults, carry_out
-from fazai.lab.server.http import BAD_REQUEST_PAGE, TOO_LARGE, Answer, Connection
-from fazai.lab.server.router import Route, resolve
-from fazai.lab.server.wire import ERROR_TYPE, Reply, Request, json_reply, nested_form
+from fazai.lab.server.faults import ArmedFaults, carry_out
+from fazai.lab.server.http import BAD_REQUEST_PAGE, TOO_LARGE, Answer, LabConnection
+from fazai.lab.server.router import ResolvedPath, resolve_path
+from fazai.lab.server.wire import ERROR_TYPE, HttpReply, HttpRequest, make_json_reply, parse_form
 from fazai.lab.settings import Fault
-from fazai.lab.table import handlers
+from fazai.lab.table import build_handlers
 
-__all__ = ["Site"]
+__all__ = ["FirewallSite"]
 
 JSON_BODY: Final = ("application/json", "application/json; charset=utf-8")
 FORM_BODY: Final = "application/x-www-form-urlencoded"
@@ -28,7 +28,7 @@ KEPT: Final = 10_000
 APPLIES: Final = ("apply", "reconfigure")
 
 
-class Site:
+class FirewallSite:
     """The application behind the connections of one firewall."""
 
     def __init__(self, box: Box, *, secure: bool) -> None:
@@ -36,11 +36,11 @@ class Site:
         self.secure = secure
         self.keepalive_requests = box.settings.keepalive_requests
         self.idle_s = box.settings.idle_s
-        self.handlers = handlers(box.catalogue)
-        self.faults = Faults(box.settings.faults)
+        self.handlers = build_handlers(box.catalogue)
+        self.faults = ArmedFaults(box.settings.faults)
         self.requests: deque[tuple[str, str, int]] = deque(maxlen=KEPT)
         self.counters: Counter[str] = Counter()
-        self.connections: set[Connection] = set()
+        self.connections: set[LabConnection] = set()
         self.locked: Fault | None = None
         self.locked_rules: Mapping[str, Any] | None = None
         self.on_lock: Callable[[bool], None] = lambda refused: None
@@ -49,17 +49,17 @@ class Site:
 
     # the connections
 
-    def opened(self, connection: Connection) -> bool:
-        """False: this connection will never be answered."""
+    def opened(self, connection: LabConnection) -> bool:
+        """Note a new connection; False when it will never be answered."""
         self.counters["connections"] += 1
         self.connections.add(connection)
         return self.locked is None
 
-    def closed(self, connection: Connection) -> None:
+    def closed(self, connection: LabConnection) -> None:
         self.connections.discard(connection)
 
-    def answer(self, connection: Connection, request: Request) -> Answer:
-        """The answer, at once where nothing delays it."""
+    def answer(self, connection: LabConnection, request: HttpRequest) -> Answer:
+        """Return the answer, at once where nothing delays it."""
         path = request.path.removeprefix("/api/")
         striking = self.faults.striking(request.method, path)
         settings = self.box.settings
@@ -69,16 +69,16 @@ class Site:
 
         if not striking and not wait_s:
             reply = self.handle(request)
-            return _later(reply) if reply.delay_s else reply
+            return _delay_reply(reply) if reply.delay_s else reply
         return self._slowly(connection, request, striking, wait_s)
 
     async def _slowly(
-        self, connection: Connection, request: Request, striking: list[Fault], wait_s: float
-    ) -> Reply | None:
-        """With faults and latency; slow writes wait for each other, as they do on the real one."""
+        self, connection: LabConnection, request: HttpRequest, striking: list[Fault], wait_s: float
+    ) -> HttpReply | None:
+        """Answer with faults and latency; slow writes wait for each other, as on the real one."""
         carried_out = False
 
-        def dispatch() -> Reply:
+        def dispatch() -> HttpReply:
             nonlocal carried_out
             carried_out = True
             return self.handle(request)
@@ -93,13 +93,13 @@ class Site:
             self._note(request, 0 if reply is None else reply.status)
         return reply
 
-    def _note(self, request: Request, status: int) -> None:
+    def _note(self, request: HttpRequest, status: int) -> None:
         self.counters["requests"] += 1
         self.requests.append((request.method, request.target, status))
 
     # one request
 
-    def handle(self, request: Request) -> Reply:
+    def handle(self, request: HttpRequest) -> HttpReply:
         """Answer one request, whatever it is."""
         writes = self.box.config.writes
         reply = self._handle(request)
@@ -107,41 +107,41 @@ class Site:
         self._note(request, reply.status)
         return reply
 
-    def _handle(self, request: Request) -> Reply:
+    def _handle(self, request: HttpRequest) -> HttpReply:
         if request.target == TOO_LARGE:
-            return Reply(413, b"", "text/html", session=False)
+            return HttpReply(413, b"", "text/html", session=False)
         if request.method == "GET" and request.body:
-            return Reply(400, BAD_REQUEST_PAGE, "text/html", session=False)
-        route = resolve(self.box.catalogue, request.path, self.box.settings.absent)
+            return HttpReply(400, BAD_REQUEST_PAGE, "text/html", session=False)
+        route = resolve_path(self.box.catalogue, request.path, self.box.settings.absent)
         if route.endpoint is None:
             known = route.controller is not None
-            return json_reply(
+            return make_json_reply(
                 {"errorMessage": "Endpoint not found"}, 404, content_type=ERROR_TYPE, session=known
             )
         access = self._authenticate(request)
-        if isinstance(access, Reply):
+        if isinstance(access, HttpReply):
             return access
         if not access.allows(request.path):
-            return json_reply({"status": 403, "message": "Forbidden"}, 403)
+            return make_json_reply({"status": 403, "message": "Forbidden"}, 403)
         body = self._body(request)
         if body is None:
-            return json_reply({"status": 400, "message": "Invalid JSON syntax"}, 400)
+            return make_json_reply({"status": 400, "message": "Invalid JSON syntax"}, 400)
         return self._run(request, route, access, body)
 
-    def _authenticate(self, request: Request) -> Access | Reply:
+    def _authenticate(self, request: HttpRequest) -> Access | HttpReply:
         header = request.headers.get("authorization")
         if header is None:
             location = [("location", f"/?url={request.path}")]
-            return Reply(302, b"", "text/html; charset=UTF-8", headers=location)
-        access = user_of(self.box, header)
+            return HttpReply(302, b"", "text/html; charset=UTF-8", headers=location)
+        access = find_access(self.box, header)
         if isinstance(access, Access):
             return access
         delay_s = self.box.settings.auth_delay_s if access == "refused" else 0.0
-        return json_reply({"status": 401, "message": "Authentication Failed"}, 401, delay_s=delay_s)
+        return make_json_reply({"status": 401, "message": "Authentication Failed"}, 401, delay_s=delay_s)
 
     @staticmethod
-    def _body(request: Request) -> Mapping[str, Any] | None:
-        """What the API sees of the body; None where it refuses the request."""
+    def _body(request: HttpRequest) -> Mapping[str, Any] | None:
+        """Return the body as the API sees it; None where it refuses the request."""
         kind = request.headers.get("content-type", "").lower()
         if kind in JSON_BODY:
             if not request.body:
@@ -152,19 +152,21 @@ class Site:
                 return {}
             return value if isinstance(value, dict) else {}
         if kind == FORM_BODY:
-            return nested_form(request.body.decode("utf-8", "replace"))
+            return parse_form(request.body.decode("utf-8", "replace"))
         return {}
 
-    def _run(self, request: Request, route: Route, access: Access, body: Mapping[str, Any]) -> Reply:
+    def _run(
+        self, request: HttpRequest, route: ResolvedPath, access: Access, body: Mapping[str, Any]
+    ) -> HttpReply:
         assert route.endpoint is not None
         endpoint = route.endpoint
         key = f"{endpoint.controller}/{action_key(endpoint.action)}"
         handler = self.handlers.get(key)
         if handler is None:
             text = f"the lab does not model {endpoint.controller}/{endpoint.action}"
-            return json_reply({"errorMessage": text, "errorTitle": "lab"}, 501)
+            return make_json_reply({"errorMessage": text, "errorTitle": "lab"}, 501)
         uri = f"/api/{endpoint.controller}/{'/'.join((endpoint.action, *route.params))}"
-        call = Call(
+        call = ActionCall(
             self.box,
             endpoint,
             request.method,
@@ -178,20 +180,20 @@ class Site:
         try:
             value = handler(call)
         except UserError as error:
-            return json_reply(error.body, 500, content_type=ERROR_TYPE)
+            return make_json_reply(error.body, 500, content_type=ERROR_TYPE)
         except Unexpected:
             self.box.running.crashed_at = self.box.clock()
             error_body = {"errorMessage": "Unexpected error, check log for details"}
-            return json_reply(error_body, 500, content_type=ERROR_TYPE)
-        except Gone:
-            return json_reply({"errorMessage": "Endpoint not found"}, 404, content_type=ERROR_TYPE)
+            return make_json_reply(error_body, 500, content_type=ERROR_TYPE)
+        except ActionNotFound:
+            return make_json_reply({"errorMessage": "Endpoint not found"}, 404, content_type=ERROR_TYPE)
         if call.posted and action_key(endpoint.action) in APPLIES:
             self._after_apply(request, endpoint.action)
-        return value if isinstance(value, Reply) else json_reply(value)
+        return value if isinstance(value, HttpReply) else make_json_reply(value)
 
     # lockout
 
-    def _after_apply(self, request: Request, action: str) -> None:
+    def _after_apply(self, request: HttpRequest, action: str) -> None:
         self.counters["reconfigures"] += 1
         if action_key(action) != "apply":
             return
@@ -205,17 +207,17 @@ class Site:
             self.on_lock(fault.refuse)
 
     def _end_lockout(self) -> None:
-        """Other rules open the door again, unless it is locked for ever."""
+        """Open the door again when other rules run, unless it is locked for ever."""
         rules = self.box.running.items("filter", RULES)
         if self.locked is not None and not self.locked.forever and rules != self.locked_rules:
             self.unlock()
 
     def unlock(self) -> None:
-        """New connections get through again."""
+        """Let new connections through again."""
         self.locked = self.locked_rules = None
         self.on_lock(False)
 
 
-async def _later(reply: Reply) -> Reply:
+async def _delay_reply(reply: HttpReply) -> HttpReply:
     await asyncio.sleep(reply.delay_s)
     return reply

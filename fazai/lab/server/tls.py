@@ -15,25 +15,20 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fazai.lab.server.x509 import begin_certificate, pem_bytes
 from fazai.lab.settings import Tls
 
-__all__ = ["Authority", "server_context"]
+__all__ = ["LabAuthority", "lab_server_context"]
 
 DAY = datetime.timedelta(days=1)
 
 
-def _name(text: str) -> x509.Name:
+def _common_name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)])
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
 @dataclass(frozen=True, slots=True)
-class Authority:
+class LabAuthority:
     """The lab's certificate authority."""
 
     key: ec.EllipticCurvePrivateKey
@@ -42,20 +37,15 @@ class Authority:
     @property
     def pem(self) -> str:
         """The certificate that clients trust."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode("ascii")
+        return pem_bytes(self.certificate).decode("ascii")
 
     @classmethod
-    def create(cls) -> Authority:
+    def create(cls) -> LabAuthority:
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
+        name = _common_name("lab authority")
         certificate = (
-            x509.CertificateBuilder()
-            .subject_name(_name("lab authority"))
-            .issuer_name(_name("lab authority"))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - DAY)
-            .not_valid_after(now + 365 * DAY)
+            begin_certificate(name, name, key, now - DAY, now + 365 * DAY)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
                 x509.KeyUsage(
@@ -77,8 +67,8 @@ class Authority:
         return cls(key, certificate)
 
     @classmethod
-    def kept_in(cls, folder: Path) -> Authority:
-        """The authority of a folder, made when there is none or it has run out."""
+    def kept_in(cls, folder: Path) -> LabAuthority:
+        """Return the authority of a folder, made when there is none or it has run out."""
         file = folder / "ca.pem"
         if file.exists():
             data = file.read_bytes()
@@ -92,11 +82,11 @@ class Authority:
                 return cls(key, certificate)
         made = cls.create()
         with open(file, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as out:
-            out.write(_pem(made.key) + made.pem.encode("ascii"))
+            out.write(pem_bytes(made.key) + made.pem.encode("ascii"))
         return made
 
     def server(self, variant: str) -> tuple[bytes, bytes]:
-        """Key and certificate of a server: valid, expired, wrong_host or self_signed."""
+        """Make key and certificate of a server: valid, expired, wrong_host or self_signed."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC)
         self_signed = variant == "self_signed"
@@ -105,14 +95,10 @@ class Authority:
             names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
         start, end = (now - 30 * DAY, now - DAY) if variant == "expired" else (now - DAY, now + 300 * DAY)
         signer = key if self_signed else self.key
+        subject = _common_name("OPNsense.internal")
+        issuer = subject if self_signed else self.certificate.subject
         certificate = (
-            x509.CertificateBuilder()
-            .subject_name(_name("OPNsense.internal"))
-            .issuer_name(_name("OPNsense.internal") if self_signed else self.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(end)
+            begin_certificate(subject, issuer, key, start, end)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -121,10 +107,10 @@ class Authority:
             )
             .sign(signer, hashes.SHA256())
         )
-        return _pem(key), certificate.public_bytes(serialization.Encoding.PEM)
+        return pem_bytes(key), pem_bytes(certificate)
 
 
-def server_context(authority: Authority, tls: Tls) -> ssl.SSLContext:
+def lab_server_context(authority: LabAuthority, tls: Tls) -> ssl.SSLContext:
     """The TLS side of a listening port."""
     key, certificate = authority.server(tls.variant)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-__all__ = ["Reply", "Request", "json_reply", "nested_form"]
+__all__ = ["HttpReply", "HttpRequest", "make_json_reply", "parse_form"]
 
 _ENCODE = msgspec.json.Encoder().encode
 
@@ -18,7 +18,7 @@ NO_CACHE = "no-store, no-cache, must-revalidate"
 
 
 @dataclass(slots=True)
-class Request:
+class HttpRequest:
     """One request as it came in; header names are lower-case."""
 
     method: str
@@ -32,13 +32,13 @@ class Request:
         return self.target.partition("?")[0]
 
     def query(self) -> dict[str, Any]:
-        """The query string; `a[b]=c` becomes `{"a": {"b": "c"}}`, as PHP reads it."""
+        """Parse the query string; `a[b]=c` becomes `{"a": {"b": "c"}}`, as PHP reads it."""
         text = self.target.partition("?")[2]
-        return nested_form(text) if text else {}
+        return parse_form(text) if text else {}
 
 
 @dataclass(slots=True)
-class Reply:
+class HttpReply:
     """One answer. `session` says whether the PHP session cookie goes with it."""
 
     status: int
@@ -49,13 +49,13 @@ class Reply:
     delay_s: float = 0.0
 
 
-def json_reply(value: Any, status: int = 200, **more: Any) -> Reply:
-    """An answer with a JSON body."""
-    return Reply(status, _ENCODE(value), **more)
+def make_json_reply(value: Any, status: int = 200, **more: Any) -> HttpReply:
+    """Return an answer with a JSON body."""
+    return HttpReply(status, _ENCODE(value), **more)
 
 
-def nested_form(text: str) -> dict[str, Any]:
-    """Form encoding with PHP's brackets: `alias[name]=x` becomes `{"alias": {"name": "x"}}`."""
+def parse_form(text: str) -> dict[str, Any]:
+    """Parse form encoding with PHP's brackets: `alias[name]=x` becomes `{"alias": {"name": "x"}}`."""
     found: dict[str, Any] = {}
     for key, value in parse_qsl(text, keep_blank_values=True):
         *parents, last = key.replace("]", "").split("[")

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
 
     PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
-__all__ = ["facts_of", "key_of", "keys_match", "load_certificate", "make_key", "pem_of", "sign"]
+__all__ = [
+    "begin_certificate",
+    "certificate_facts",
+    "key_of",
+    "keys_match",
+    "load_certificate",
+    "make_key",
+    "pem_bytes",
+    "pem_of",
+    "sign_certificate",
+]
 
 # field -> (short name in a subject, dotted oid)
 SUBJECT: Final = {
@@ -39,7 +49,7 @@ PURPOSES: Final = {
 
 
 def make_key(kind: str) -> PrivateKey:
-    """A key of one of the product's types: bits of an RSA key (at least 1024), or a curve's name."""
+    """Make a key of one of the product's types: bits of an RSA key (at least 1024), or a curve."""
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
     curves: Mapping[str, ec.EllipticCurve] = {
@@ -53,14 +63,14 @@ def make_key(kind: str) -> PrivateKey:
 
 
 def load_certificate(encoded: str) -> x509.Certificate:
-    """The certificate in base64 of PEM text. Raises ValueError when it is none."""
+    """Return the certificate in base64 of PEM text. Raises ValueError when it is none."""
     from cryptography import x509
 
     return x509.load_pem_x509_certificate(base64.b64decode(encoded))
 
 
 def key_of(encoded: str) -> PrivateKey:
-    """The private key in base64 of PEM text. Raises ValueError when it is none."""
+    """Return the private key in base64 of PEM text. Raises ValueError when it is none."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -75,25 +85,37 @@ def key_of(encoded: str) -> PrivateKey:
 
 
 def keys_match(certificate: x509.Certificate, key: PrivateKey) -> bool:
-    """Does the key belong to the certificate?"""
+    """Return whether the key belongs to the certificate."""
     return certificate.public_key() == key.public_key()
 
 
-def pem_of(thing: x509.Certificate | PrivateKey) -> str:
-    """Base64 of the PEM text, as the configuration keeps it."""
+def pem_bytes(thing: x509.Certificate | PrivateKey) -> bytes:
+    """Return the PEM text of a certificate or a key."""
     from cryptography import x509
-    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives import serialization as forms
 
     if isinstance(thing, x509.Certificate):
-        pem = thing.public_bytes(serialization.Encoding.PEM)
-    else:
-        pem = thing.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-    return base64.b64encode(pem).decode()
+        return thing.public_bytes(forms.Encoding.PEM)
+    return thing.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
 
 
-def _subject(wanted: Mapping[str, str]) -> x509.Name:
+def pem_of(thing: x509.Certificate | PrivateKey) -> str:
+    """Return base64 of the PEM text, as the configuration keeps it."""
+    return base64.b64encode(pem_bytes(thing)).decode()
+
+
+def begin_certificate(
+    subject: x509.Name, issuer: x509.Name, key: PrivateKey, start: datetime.datetime, end: datetime.datetime
+) -> x509.CertificateBuilder:
+    """Return a certificate to be completed and signed."""
+    from cryptography import x509
+
+    builder = x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key.public_key())
+    builder = builder.serial_number(x509.random_serial_number())
+    return builder.not_valid_before(start).not_valid_after(end)
+
+
+def _subject_name(wanted: Mapping[str, str]) -> x509.Name:
     from cryptography import x509
 
     return x509.Name(
@@ -105,28 +127,30 @@ def _subject(wanted: Mapping[str, str]) -> x509.Name:
     )
 
 
-def _lines(text: str) -> list[str]:
+def _split_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _alternative_names(wanted: Mapping[str, str]) -> list[x509.GeneralName]:
-    """Raises ValueError for an address that is none."""
+    """Return the alternative names. Raises ValueError for an address that is none."""
     import ipaddress
 
     from cryptography import x509
 
-    names: list[x509.GeneralName] = [x509.DNSName(line) for line in _lines(wanted.get("altnames_dns", ""))]
-    addresses = map(ipaddress.ip_address, _lines(wanted.get("altnames_ip", "")))
+    names: list[x509.GeneralName] = [
+        x509.DNSName(line) for line in _split_lines(wanted.get("altnames_dns", ""))
+    ]
+    addresses = map(ipaddress.ip_address, _split_lines(wanted.get("altnames_ip", "")))
     names += [x509.IPAddress(address) for address in addresses]
-    names += [x509.UniformResourceIdentifier(line) for line in _lines(wanted.get("altnames_uri", ""))]
-    names += [x509.RFC822Name(line) for line in _lines(wanted.get("altnames_email", ""))]
+    names += [x509.UniformResourceIdentifier(line) for line in _split_lines(wanted.get("altnames_uri", ""))]
+    names += [x509.RFC822Name(line) for line in _split_lines(wanted.get("altnames_email", ""))]
     return names
 
 
-def sign(
+def sign_certificate(
     wanted: Mapping[str, str], key: PrivateKey, issuer: tuple[x509.Certificate, PrivateKey] | None
 ) -> x509.Certificate:
-    """A certificate for the key as the fields of an item describe it; without an issuer it signs itself.
+    """Make a certificate for a key from the fields of an item; without an issuer it signs itself.
 
     Raises ValueError when a field does not fit into a certificate.
     """
@@ -134,18 +158,12 @@ def sign(
     from cryptography.hazmat.primitives import hashes
 
     now = datetime.datetime.now(datetime.UTC)
-    subject = _subject(wanted)
+    subject = _subject_name(wanted)
     kind = wanted.get("cert_type", "v3_ca")
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject if issuer is None else issuer[0].subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=int(wanted["lifetime"])))
-        .add_extension(x509.BasicConstraints(ca=kind == "v3_ca", path_length=None), critical=True)
-    )
+    end = now + datetime.timedelta(days=int(wanted["lifetime"]))
+    builder = begin_certificate(subject, subject if issuer is None else issuer[0].subject, key, now, end)
+    constraints = x509.BasicConstraints(ca=kind == "v3_ca", path_length=None)
+    builder = builder.add_extension(constraints, critical=True)
     oids = [x509.ObjectIdentifier(oid) for oid, _ in PURPOSES.get(kind, ())]
     if oids:
         builder = builder.add_extension(x509.ExtendedKeyUsage(oids), critical=False)
@@ -174,8 +192,8 @@ def _key_type(certificate: x509.Certificate) -> str:
     return ""
 
 
-def _usage(certificate: x509.Certificate) -> dict[str, str]:
-    """The type of the certificate and its other names."""
+def _read_extensions(certificate: x509.Certificate) -> dict[str, str]:
+    """Return the type of the certificate and its other names."""
     from cryptography import x509
 
     found: dict[str, str] = {}
@@ -199,8 +217,8 @@ def _usage(certificate: x509.Certificate) -> dict[str, str]:
     return found
 
 
-def facts_of(certificate: x509.Certificate) -> dict[str, str]:
-    """What the certificate says of itself, in the names of the fields."""
+def certificate_facts(certificate: x509.Certificate) -> dict[str, str]:
+    """Return the facts of a certificate, in the names of the fields."""
     from cryptography.hazmat.primitives import serialization
 
     subject = {attribute.oid.dotted_string: str(attribute.value) for attribute in certificate.subject}
@@ -214,4 +232,4 @@ def facts_of(certificate: x509.Certificate) -> dict[str, str]:
         "valid_to": f"{certificate.not_valid_after_utc.timestamp():.0f}",
         "crt_payload": certificate.public_bytes(serialization.Encoding.PEM).decode(),
     }
-    return facts | _usage(certificate)
+    return facts | _read_extensions(certificate)

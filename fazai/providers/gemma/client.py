@@ -10,11 +10,10 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
-from types import TracebackType
 from typing import Self, TypeVar
 
 from fazai.errors import FazaiError, Unreachable
-from fazai.providers.gemma.endpoint import MAX_ANSWER_BYTES, Conversation, Endpoint
+from fazai.providers.gemma.endpoint import MAX_ANSWER_BYTES, FallbackConversation, FallbackEndpoint
 from fazai.wire.base import (
     MAX_LINE_BYTES,
     ErrorAnswer,
@@ -42,7 +41,7 @@ from fazai.wire.worker import (
     decode_worker_event,
 )
 
-__all__ = ["GemmaClient", "GemmaSession", "Stream"]
+__all__ = ["GemmaClient", "GemmaSession", "GenerationStream"]
 
 _ANSWER_S = 5.0
 _GRACE_S = 10.0  # past the worker's own deadline
@@ -55,11 +54,14 @@ M = TypeVar("M", bound=Message)
 
 
 class GemmaClient:
-    """Talks to the worker at `socket`. Raises Unreachable when nobody answers within `connect_timeout_s` and
-    there is no `fallback`, WireError for what the worker refuses."""
+    """Talks to the worker at `socket`.
+
+    Raises Unreachable when nobody answers within `connect_timeout_s` and there is no `fallback`, WireError
+    for what the worker refuses.
+    """
 
     def __init__(
-        self, socket: Path, *, connect_timeout_s: float = 2.0, fallback: Endpoint | None = None
+        self, socket: Path, *, connect_timeout_s: float = 2.0, fallback: FallbackEndpoint | None = None
     ) -> None:
         self.socket = socket
         self.fallback = fallback
@@ -69,12 +71,14 @@ class GemmaClient:
         return await self.ask(Status(), StatusAnswer, patient=patient)
 
     async def metrics(self) -> str:
-        """The worker's metrics as Prometheus text. Raises Unreachable, WireError."""
+        """Return the worker's metrics as Prometheus text. Raises Unreachable, WireError."""
         return (await self.ask(Status(metrics=True), StatusAnswer)).metrics or ""
 
     async def wait_running(self, timeout_s: float) -> StatusAnswer:
-        """Until a worker that starts has loaded its model. Raises Unreachable: nobody answers, it is
-        stopping, or the time was over."""
+        """Wait until a worker that starts has loaded its model.
+
+        Raises Unreachable: nobody answers, it is stopping, or the time was over.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
         while True:
@@ -96,7 +100,7 @@ class GemmaClient:
         return GemmaSession(self, params or SessionParams())
 
     async def ask(self, request: Request, of: type[M], *, patient: bool = True) -> M:
-        """One request with one answer. Raises Unreachable, WireError."""
+        """Send one request and return its answer. Raises Unreachable, WireError."""
         reader, writer = await self.connect(patient=patient)  # deadline: its own
         try:
             line = await self._exchange(reader, writer, request)
@@ -122,7 +126,7 @@ class GemmaClient:
         return line
 
     async def connect(self, *, patient: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A worker that is being started again is waited for, up to the limit. Raises Unreachable."""
+        """Connect; wait for a worker that is being started again, up to the limit. Raises Unreachable."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._connect_timeout_s
         while True:
@@ -154,7 +158,7 @@ class GemmaSession:
         self._client = client
         self._params = params
         self._session_id: str | None = None
-        self._elsewhere: Conversation | None = None
+        self._elsewhere: FallbackConversation | None = None
 
     async def __aenter__(self) -> Self:
         try:
@@ -163,35 +167,33 @@ class GemmaSession:
         except Unreachable:
             if self._client.fallback is None:
                 raise
-            self._elsewhere = Conversation(self._client.fallback, self._params)
+            self._elsewhere = FallbackConversation(self._client.fallback, self._params)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         with contextlib.suppress(FazaiError):  # a worker that is gone has no session to close
             await self.close()
 
     async def close(self) -> None:
-        """Ends what runs and forgets the conversation. Raises Unreachable, WireError."""
+        """End what runs and forget the conversation. Raises Unreachable, WireError."""
         if self._session_id is not None:
             await self._client.ask(CloseSession(session_id=self._session_id), OkAnswer, patient=False)
 
     @property
     def session_id(self) -> str | None:
-        """For an abort from elsewhere; None with the fallback."""
+        """The worker's id of the session, for an abort from elsewhere; None with the fallback."""
         return self._session_id
 
-    def stream(self, prompt: str, params: GenerateParams | None = None) -> Stream:
-        """Pieces of text as they come: `async with session.stream("…") as s: async for piece in s`."""
-        return Stream(self, prompt, params)
+    def stream(self, prompt: str, params: GenerateParams | None = None) -> GenerationStream:
+        """Return pieces of text as they come: `async with session.stream("…") as s: async for piece in s`."""
+        return GenerationStream(self, prompt, params)
 
     async def generate(self, prompt: str, params: GenerateParams | None = None) -> str:
         async with self.stream(prompt, params) as pieces:  # deadline: the generation's, `pieces`
             return "".join([piece async for piece in pieces])
 
-    async def pieces(self, stream: Stream) -> AsyncGenerator[str, None]:
-        """What a Stream iterates over; its reason and usage are filled in at the end."""
+    async def pieces(self, stream: GenerationStream) -> AsyncGenerator[str, None]:
+        """Yield the pieces of a stream; fill in its reason and usage at the end."""
         if self._elsewhere is None:
             found = self._from_worker(stream)
         else:
@@ -204,7 +206,9 @@ class GemmaSession:
         own = params.timeout_ms if params is not None else None
         return (own or self._params.timeout_ms or _TIMEOUT_MS) / 1000 + _GRACE_S
 
-    async def _from_endpoint(self, elsewhere: Conversation, stream: Stream) -> AsyncGenerator[str, None]:
+    async def _from_endpoint(
+        self, elsewhere: FallbackConversation, stream: GenerationStream
+    ) -> AsyncGenerator[str, None]:
         timeout_s = self._timeout_s(stream.params)
         async with contextlib.aclosing(
             elsewhere.say(stream.prompt, stream.params, timeout_s=timeout_s)
@@ -215,7 +219,7 @@ class GemmaSession:
                 if said.text:
                     yield said.text
 
-    async def _from_worker(self, stream: Stream) -> AsyncGenerator[str, None]:
+    async def _from_worker(self, stream: GenerationStream) -> AsyncGenerator[str, None]:
         assert self._session_id is not None, "a session is entered before it is used"
         client = self._client
         request = Generate(session_id=self._session_id, prompt=stream.prompt, params=stream.params)
@@ -229,7 +233,7 @@ class GemmaSession:
                 left -= len(line)
                 if left < 0:
                     raise WireError("too_large", "the Gemma worker's answer does not end")
-                event = _event(line)
+                event = _decode_worker_line(line)
                 if isinstance(event, TokenText):
                     # Reading what is there already suspends nobody: others have their turn, and a cancel.
                     await asyncio.sleep(0)
@@ -245,7 +249,7 @@ class GemmaSession:
             writer.close()
 
     async def _line(self, reader: asyncio.StreamReader, until: float) -> bytes:
-        """The time of the one who reads is not counted: each line is waited for on its own."""
+        """Read a line; each is waited for on its own, so that the reader's own time is not counted."""
         client = self._client
         try:
             async with asyncio.timeout_at(until):
@@ -259,8 +263,8 @@ class GemmaSession:
         return line
 
 
-def _event(line: bytes) -> WorkerEvent | None:
-    """None: an event of a later version, to be skipped. Raises WireError, also for a refusal."""
+def _decode_worker_line(line: bytes) -> WorkerEvent | None:
+    """Return an event, None for one of a later version. Raises WireError, also for a refusal."""
     try:
         return decode_worker_event(line)
     except WireError as error:
@@ -272,8 +276,8 @@ def _event(line: bytes) -> WorkerEvent | None:
         raise
 
 
-class Stream:
-    """One answer. `reason` and `usage` are there when it ended."""
+class GenerationStream:
+    """One answer as it comes. `reason` and `usage` are there when it ended."""
 
     def __init__(self, session: GemmaSession, prompt: str, params: GenerateParams | None) -> None:
         self.prompt = prompt
@@ -288,7 +292,5 @@ class Stream:
     def __aiter__(self) -> AsyncIterator[str]:
         return self._pieces
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         await self._pieces.aclose()  # deadline: none is needed, no goodbye is waited for

@@ -17,7 +17,7 @@ from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.wire.base import MAX_LINE_BYTES, WireError
 from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
 
-__all__ = ["MAX_ANSWER_BYTES", "Conversation", "Endpoint", "Said"]
+__all__ = ["MAX_ANSWER_BYTES", "AnswerPiece", "FallbackConversation", "FallbackEndpoint"]
 
 _KNOWN = ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar")
 _SHOWN_CHARS = 200
@@ -26,7 +26,7 @@ MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of a whole answer, of the worker and of a
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
+class FallbackEndpoint:
     """An OpenAI-compatible server: `url` ends before `/chat/completions`."""
 
     url: str
@@ -34,23 +34,30 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str], read_key: Callable[[Path], str]) -> Endpoint | None:
-        """FAZAI_GEMMA_FALLBACK_URL, FAZAI_GEMMA_FALLBACK_MODEL and, for a key, FAZAI_GEMMA_FALLBACK_KEY_FILE;
-        None when no URL is set. Raises InputError, SecretError."""
+    def from_environ(
+        cls, environ: Mapping[str, str], read_key: Callable[[Path], str]
+    ) -> FallbackEndpoint | None:
+        """Read FAZAI_GEMMA_FALLBACK_URL, …_MODEL and, for a key, …_KEY_FILE; None when no URL is set.
+
+        Raises InputError, SecretError.
+        """
         url, model = environ.get("FAZAI_GEMMA_FALLBACK_URL"), environ.get("FAZAI_GEMMA_FALLBACK_MODEL")
         if not url:
             return None
         file = environ.get("FAZAI_GEMMA_FALLBACK_KEY_FILE")
-        _check_url(url, "FAZAI_GEMMA_FALLBACK_URL", has_key=bool(file))
+        _check_endpoint_url(url, "FAZAI_GEMMA_FALLBACK_URL", has_key=bool(file))
         if not model:
             hint = "set FAZAI_GEMMA_FALLBACK_MODEL"
             raise InputError("the fallback's model is not named", where="FAZAI_GEMMA_FALLBACK_URL", hint=hint)
         return cls(url, model, read_key(Path(file)) if file else None)
 
     @classmethod
-    def checked(cls, url: str, model: str, key: str | None, where: str) -> Endpoint:
-        """Raises InputError for what is no address, and for one to which the key would go in the clear."""
-        _check_url(url, where, has_key=key is not None)
+    def checked(cls, url: str, model: str, key: str | None, where: str) -> FallbackEndpoint:
+        """Return an endpoint after a check of its URL.
+
+        Raises InputError for what is no address, and for one to which the key would go in the clear.
+        """
+        _check_endpoint_url(url, where, has_key=key is not None)
         return cls(url, model, key)
 
     @property
@@ -59,8 +66,8 @@ class Endpoint:
         return _is_loopback(urlsplit(self.url).hostname or "")
 
 
-def _check_url(url: str, where: str, *, has_key: bool) -> None:
-    """Raises InputError, without the URL: a password may stand in it."""
+def _check_endpoint_url(url: str, where: str, *, has_key: bool) -> None:
+    """Check a URL; the error does not show it, as a password may stand in it. Raises InputError."""
     try:
         parts = urlsplit(url)
         sound = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -89,7 +96,7 @@ def _is_loopback(host: str) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class AnswerPiece:
     """A part of an answer: text, and at its end why it ended and what it cost."""
 
     text: str = ""
@@ -97,10 +104,10 @@ class Said:
     usage: Usage | None = None
 
 
-class Conversation:
-    """Turns at an endpoint, which itself keeps none."""
+class FallbackConversation:
+    """The turns of a conversation with an endpoint, which itself keeps none."""
 
-    def __init__(self, endpoint: Endpoint, session: SessionParams) -> None:
+    def __init__(self, endpoint: FallbackEndpoint, session: SessionParams) -> None:
         self._endpoint = endpoint
         self._session = session
         self._turns: list[dict[str, str]] = []
@@ -109,9 +116,11 @@ class Conversation:
 
     async def say(
         self, prompt: str, params: GenerateParams | None, *, timeout_s: float
-    ) -> AsyncGenerator[Said, None]:
-        """The answer as it comes. Raises WireError (a grammar, an answer that breaks the format), FazaiError
-        (refused), Unreachable. A turn that did not end is not kept."""
+    ) -> AsyncGenerator[AnswerPiece, None]:
+        """Yield the answer as it comes; a turn that did not end is not kept.
+
+        Raises WireError (a grammar, an answer that breaks the format), FazaiError (refused), Unreachable.
+        """
         import httpx
 
         endpoint = self._endpoint
@@ -121,7 +130,7 @@ class Conversation:
             "messages": turns,
             "stream": True,
             "stream_options": {"include_usage": True},
-            **_asked(self._session, params),
+            **_request_params(self._session, params),
         }
         headers = {"Accept-Encoding": "identity"}  # what is packed has no bound until it is unpacked
         if endpoint.api_key:
@@ -137,11 +146,13 @@ class Conversation:
                     answer = http.stream("POST", url, json=body, headers=headers)
                     got = await stack.enter_async_context(answer)
                 if got.status_code != 200:
-                    raise _refused(endpoint, got.status_code, await _beginning(got.aiter_raw(), until))
+                    raise _refusal_error(
+                        endpoint, got.status_code, await _read_beginning(got.aiter_raw(), until)
+                    )
                 if got.headers.get("content-encoding", "identity") != "identity":
                     raise WireError("internal", "the fallback endpoint packs its answer")
-                async for line in _until(until, _lines(got.aiter_raw())):
-                    for said in _said(line):
+                async for line in _with_deadline(until, _read_lines(got.aiter_raw())):
+                    for said in _parse_stream_line(line):
                         ended = ended or said.reason is not None
                         text.append(said.text)
                         yield said
@@ -158,7 +169,7 @@ class Conversation:
         self._turns = [*turns, {"role": "assistant", "content": "".join(text)}]
 
 
-async def _beginning(chunks: AsyncIterator[bytes], until: float) -> bytes:
+async def _read_beginning(chunks: AsyncIterator[bytes], until: float) -> bytes:
     """Return what is shown of a refusal, however long it is. Raises TimeoutError."""
     found = b""
     async with asyncio.timeout_at(until):
@@ -169,10 +180,10 @@ async def _beginning(chunks: AsyncIterator[bytes], until: float) -> bytes:
     return found[:_REFUSAL_BYTES]
 
 
-async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
+async def _read_lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
     """Yield the lines of an answer. Raises WireError for a line, and for a whole, that has no end."""
     rest, total = bytearray(), 0
-    async for chunk in chunks:  # deadline: the caller's, `_until`
+    async for chunk in chunks:  # deadline: the caller's, `_with_deadline`
         total += len(chunk)
         if b"\n" in chunk:
             *lines, tail = (bytes(rest) + chunk).split(b"\n")
@@ -187,8 +198,8 @@ async def _lines(chunks: AsyncIterator[bytes]) -> AsyncGenerator[str, None]:
         yield rest.decode("utf-8", "replace")
 
 
-async def _until(until: float, lines: AsyncIterator[str]) -> AsyncGenerator[str, None]:
-    """Each line is waited for on its own: the reader's own time is not counted. Raises TimeoutError."""
+async def _with_deadline(until: float, lines: AsyncIterator[str]) -> AsyncGenerator[str, None]:
+    """Yield each line, waited for on its own: the reader's own time is not counted. Raises TimeoutError."""
     while True:
         try:
             async with asyncio.timeout_at(until):
@@ -198,8 +209,8 @@ async def _until(until: float, lines: AsyncIterator[str]) -> AsyncGenerator[str,
         yield line
 
 
-def _asked(session: SessionParams, params: GenerateParams | None) -> dict[str, Any]:
-    """The parameters that such endpoints know. Raises WireError for a grammar: they would ignore it."""
+def _request_params(session: SessionParams, params: GenerateParams | None) -> dict[str, Any]:
+    """Return the parameters that such endpoints know. Raises WireError for a grammar."""
     asked: dict[str, Any] = {}
     own_shape = params is not None and (params.json_schema is not None or params.grammar is not None)
     for source in (session, params):
@@ -219,8 +230,8 @@ def _asked(session: SessionParams, params: GenerateParams | None) -> dict[str, A
     return asked
 
 
-def _refused(endpoint: Endpoint, status: int, body: bytes) -> FazaiError:
-    """What the endpoint says of itself is shown; what was sent (the key) is not in it."""
+def _refusal_error(endpoint: FallbackEndpoint, status: int, body: bytes) -> FazaiError:
+    """Return the error with what the endpoint says; what was sent (the key) is not in it."""
     try:
         said = json.loads(body)["error"]
         text = str(said["message"] if isinstance(said, dict) else said)
@@ -237,32 +248,32 @@ def _refused(endpoint: Endpoint, status: int, body: bytes) -> FazaiError:
 _REASONS: dict[str, Literal["eos", "length"]] = {"stop": "eos", "length": "length"}
 
 
-def _said(line: str) -> list[Said]:
-    """A line of the stream. Raises WireError for an error event, and for what is no such stream."""
+def _parse_stream_line(line: str) -> list[AnswerPiece]:
+    """Parse a line of the stream. Raises WireError for an error event, and for what is no such stream."""
     if not line.startswith("data:") or line[5:].strip() == "[DONE]":
         return []
     try:
         event = json.loads(line[5:])
         if "error" in event:
             raise WireError("internal", "the fallback endpoint failed within its answer")
-        found = [_choice(event["choices"][0])] if event.get("choices") else []
+        found = [_parse_choice(event["choices"][0])] if event.get("choices") else []
         used = event.get("usage")
         if used and found == []:
-            found.append(Said(usage=_usage(used)))
+            found.append(AnswerPiece(usage=_parse_usage(used)))
         elif used:
-            found[0] = Said(found[0].text, found[0].reason, _usage(used))
+            found[0] = AnswerPiece(found[0].text, found[0].reason, _parse_usage(used))
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError):
         raise WireError("internal", "the fallback endpoint's answer is no stream of completions") from None
     return found
 
 
-def _choice(choice: dict[str, Any]) -> Said:
+def _parse_choice(choice: dict[str, Any]) -> AnswerPiece:
     ended = choice.get("finish_reason")
     text = (choice.get("delta") or {}).get("content") or ""
-    return Said(str(text), _REASONS.get(ended, "stop") if ended else None)
+    return AnswerPiece(str(text), _REASONS.get(ended, "stop") if ended else None)
 
 
-def _usage(used: dict[str, Any]) -> Usage:
+def _parse_usage(used: dict[str, Any]) -> Usage:
     cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return Usage(
         prompt_tokens=int(used["prompt_tokens"]),

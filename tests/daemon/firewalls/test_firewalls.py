@@ -15,7 +15,7 @@ from fazai.daemon.firewalls.metrics import OPN_METRICS
 from fazai.daemon.firewalls.poller import backoff_s
 from fazai.daemon.runs.config import DaemonConfig, Polling
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
-from fazai.providers.opnsense.api.vitals import _cpu, _time
+from fazai.providers.opnsense.api.vitals import _parse_cpu, _parse_system_time
 from fazai.wire.opn import OpnListAnswer, OpnMetricsAnswer, decode_opn_answer
 from tests.daemon.live import live, stream, token, until
 from tests.daemon.runs_world import world, write_inventory
@@ -250,12 +250,12 @@ def test_an_unreachable_one_answers_502(tmp_path: Path, firewall: LabFirewall) -
     [("01:00:00", 3600), ("1 day, 00:00:01", 86401), ("12 days, 03:04:05", 1047845), ("soon", None)],
 )
 def test_uptime_is_read_as_the_firewall_writes_it(text: str, seconds: int | None) -> None:
-    assert _time({"uptime": text})["uptime_s"] == seconds
+    assert _parse_system_time({"uptime": text})["uptime_s"] == seconds
 
 
 def test_the_first_figure_of_the_cpu_is_an_average_since_the_start() -> None:
-    assert _cpu([{"total": 90}, {"total": 7}]) == {"cpu_ratio": 0.07}
-    assert _cpu([{"total": 90}]) == {"cpu_ratio": None}
+    assert _parse_cpu([{"total": 90}, {"total": 7}]) == {"cpu_ratio": 0.07}
+    assert _parse_cpu([{"total": 90}]) == {"cpu_ratio": None}
 
 
 def test_every_gauge_is_on_the_page() -> None:

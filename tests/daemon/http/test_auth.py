@@ -17,7 +17,7 @@ from fazai.daemon.events.announcer import utc_now
 from fazai.daemon.http.tokens import hash_of, new_token
 from fazai.daemon.settings import DaemonSettings, ServerLimits, is_loopback
 from fazai.errors import InputError, UsageError
-from fazai.lab.server.tls import Authority
+from fazai.lab.server.tls import LabAuthority
 from fazai.store.tokens import TokenFile
 from fazai.wire.events import ErrorEvent, LogEvent
 from tests.daemon import certificates
@@ -266,10 +266,10 @@ def test_wrong_tls_files_are_said_before_anything_listens(tmp_path: Path) -> Non
 
 
 def test_client_certificates(tmp_path: Path) -> None:
-    authority = Authority.create()
+    authority = LabAuthority.create()
     files = certificates.server(tmp_path, authority=authority)
     mine = certificates.client(tmp_path, "edge-7", authority)
-    others = certificates.client(tmp_path, "stranger", Authority.create())
+    others = certificates.client(tmp_path, "stranger", LabAuthority.create())
     more: dict[str, Any] = {"tls_cert": files.cert, "tls_key": files.key, "client_ca": files.ca}
     with live(tmp_path, client_role="operator", **more) as daemon:
         for pair, good in ((mine, True), (others, False), (None, False)):

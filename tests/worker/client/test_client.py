@@ -14,7 +14,7 @@ import pytest
 from fazai.cli.clients import read_token_file
 from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.providers.gemma.client import GemmaClient
-from fazai.providers.gemma.endpoint import Conversation, Endpoint
+from fazai.providers.gemma.endpoint import FallbackConversation, FallbackEndpoint
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams
 from tests.worker.live import live
@@ -178,7 +178,9 @@ def test_it_waits_for_a_worker_that_starts(tmp_path: Path) -> None:
 
 def _client(tmp_path: Path, server: Completions) -> GemmaClient:
     away = tmp_path / "none.sock"
-    return GemmaClient(away, connect_timeout_s=0.05, fallback=Endpoint(server.url, "gemma", "the-key"))
+    return GemmaClient(
+        away, connect_timeout_s=0.05, fallback=FallbackEndpoint(server.url, "gemma", "the-key")
+    )
 
 
 def test_it_falls_back_to_an_endpoint(tmp_path: Path) -> None:
@@ -313,7 +315,7 @@ def test_an_endpoint_that_dribbles_its_head_is_not_waited_for_for_ever() -> None
     async def run() -> None:
         async with await asyncio.start_server(dribble, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-            talk = Conversation(Endpoint(url, "m"), SessionParams())
+            talk = FallbackConversation(FallbackEndpoint(url, "m"), SessionParams())
             with pytest.raises(Unreachable, match=r"neither .* answers: TimeoutError"):
                 async with asyncio.timeout(60):
                     await anext(talk.say("x", None, timeout_s=1.0))
@@ -337,22 +339,22 @@ def test_an_endpoint_that_dribbles_its_head_is_not_waited_for_for_ever() -> None
 )
 def test_a_url_that_cannot_be_a_fallback(url: str, wanted: str) -> None:
     with pytest.raises(InputError, match=wanted) as refused:
-        Endpoint.from_environ(
+        FallbackEndpoint.from_environ(
             {"FAZAI_GEMMA_FALLBACK_URL": url, "FAZAI_GEMMA_FALLBACK_MODEL": "m"}, read_token_file
         )
     assert "sesame" not in str(refused.value)
 
 
 def test_settings_of_the_fallback(tmp_path: Path) -> None:
-    assert Endpoint.from_environ({}, read_token_file) is None
-    found = Endpoint.from_environ(
+    assert FallbackEndpoint.from_environ({}, read_token_file) is None
+    found = FallbackEndpoint.from_environ(
         {"FAZAI_GEMMA_FALLBACK_URL": "http://x/v1", "FAZAI_GEMMA_FALLBACK_MODEL": "m"}, read_token_file
     )
-    assert found == Endpoint("http://x/v1", "m", None)
+    assert found == FallbackEndpoint("http://x/v1", "m", None)
     (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text("one\ntwo\n")
     with pytest.raises(FazaiError, match="it holds no token") as refused:
-        Endpoint.from_environ(
+        FallbackEndpoint.from_environ(
             {
                 "FAZAI_GEMMA_FALLBACK_URL": "https://x/v1",
                 "FAZAI_GEMMA_FALLBACK_MODEL": "m",
@@ -370,7 +372,7 @@ def test_a_proxy_hears_nothing_of_an_endpoint_on_this_machine(
         async with completions(["here"]) as endpoint, completions(["there"]) as proxy:
             monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
             monkeypatch.delenv("no_proxy", raising=False)
-            client = GemmaClient(tmp_path / "none", fallback=Endpoint(endpoint.url, "m", "key"))
+            client = GemmaClient(tmp_path / "none", fallback=FallbackEndpoint(endpoint.url, "m", "key"))
             async with client.session() as session:
                 assert await session.generate("x") == "here"
             assert (proxy.asked, endpoint.keys) == ([], ["Bearer key"])
@@ -396,7 +398,7 @@ def test_an_endpoint_that_packs_what_it_says_is_left(tmp_path: Path) -> None:
     async def run() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        async with GemmaClient(tmp_path / "none", fallback=Endpoint(url, "m")).session() as session:
+        async with GemmaClient(tmp_path / "none", fallback=FallbackEndpoint(url, "m")).session() as session:
             with pytest.raises(WireError, match="packs its answer"):
                 await session.generate("x")
         await gone.wait()
@@ -411,7 +413,7 @@ def test_an_endpoint_that_floods_is_left(tmp_path: Path, monkeypatch: pytest.Mon
 
     async def run() -> None:
         async with completions([]) as endpoint:
-            client = GemmaClient(tmp_path / "none", fallback=Endpoint(endpoint.url, "m"))
+            client = GemmaClient(tmp_path / "none", fallback=FallbackEndpoint(endpoint.url, "m"))
             endpoint.lines = ["data: " + "x" * (9 << 20)]
             async with client.session() as session:
                 with pytest.raises(WireError, match="does not end"):

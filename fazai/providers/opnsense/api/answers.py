@@ -1,6 +1,4 @@
-"""What the firewall answered, as values or as sentences (see the recorded protocol: envelopes, 401, 403,
-404, 500).
-"""
+"""Decodes the firewall's answers, and turns failures (status, TLS, DNS) into errors people can act on."""
 
 from __future__ import annotations
 
@@ -15,18 +13,18 @@ import msgspec
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Unreachable
 from fazai.providers.opnsense.api.losses import Forbidden
-from fazai.providers.opnsense.api.masking import told
+from fazai.providers.opnsense.api.masking import as_one_line
 from fazai.providers.opnsense.api.tls import PinMismatch
 
 __all__ = [
     "RETRY_STATUS",
     "connect_error",
-    "decode",
-    "decode_aside",
-    "nonsense",
-    "raised_on_purpose",
-    "refusal",
+    "decode_json",
+    "decode_large_json",
+    "find_raised_error",
+    "nonsense_error",
     "status_error",
+    "validations_of",
 ]
 
 DECODED_AT_ONCE_BYTES = 256 * 1024
@@ -37,9 +35,10 @@ RETRY_STATUS = frozenset({429, 500, 502, 503, 504})
 _UNEXPECTED = "Unexpected error, check log for details"
 
 
-def decode(body: bytes, content_type: str, target: str, path: str) -> Any:
-    """The JSON of an answer. Raises Unreachable naming what came instead: it is no usable answer, and says
-    nothing about whether the call was carried out.
+def decode_json(body: bytes, content_type: str, target: str, path: str) -> Any:
+    """Decode the JSON of an answer.
+
+    Raises Unreachable, naming what came instead: that says nothing about whether the call was carried out.
     """
     head = body[:64].lstrip().lower()
     if head.startswith(b"<") or "html" in content_type:
@@ -52,20 +51,18 @@ def decode(body: bytes, content_type: str, target: str, path: str) -> Any:
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        raise _unread(body, target, path) from None
+        raise _undecodable_error(body, target, path) from None
 
 
-async def decode_aside(body: bytes, content_type: str, target: str, path: str) -> Any:
-    """As `decode`; the rows of a large answer are decoded some at a time, and others have their turn between
-    them.
-    """
+async def decode_large_json(body: bytes, content_type: str, target: str, path: str) -> Any:
+    """Decode as `decode_json` does, rows of a large answer in parts, so that others have their turn."""
     if len(body) <= DECODED_AT_ONCE_BYTES or not body[:64].lstrip().startswith(b"{"):
-        return decode(body, content_type, target, path)
+        return decode_json(body, content_type, target, path)
     try:
         parts = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
         return {name: await _decode_part(part) for name, part in parts.items()}
     except (msgspec.DecodeError, RecursionError):
-        raise _unread(body, target, path) from None
+        raise _undecodable_error(body, target, path) from None
 
 
 async def _decode_part(part: msgspec.Raw) -> Any:
@@ -82,8 +79,8 @@ async def _decode_part(part: msgspec.Raw) -> Any:
     return found
 
 
-def nonsense(target: str, path: str, what: str) -> Unreachable:
-    """The sentence for an answer that is JSON and not what the call answers."""
+def nonsense_error(target: str, path: str, what: str) -> Unreachable:
+    """Return the error for an answer that is JSON and not what the call answers."""
     return Unreachable(
         f"the firewall answered {path} with {what}",
         where=target,
@@ -92,7 +89,7 @@ def nonsense(target: str, path: str, what: str) -> Unreachable:
     )
 
 
-def _unread(body: bytes, target: str, path: str) -> Unreachable:
+def _undecodable_error(body: bytes, target: str, path: str) -> Unreachable:
     what = "nothing" if not body else f"{len(body)} bytes that are not whole JSON"
     return Unreachable(
         f"the firewall answered {path} with {what}",
@@ -102,8 +99,8 @@ def _unread(body: bytes, target: str, path: str) -> Unreachable:
     )
 
 
-def _parsed(body: bytes) -> Mapping[str, Any]:
-    """The map that an answer with an error is; empty when it is none, or so large that it says nothing."""
+def _parse_error_body(body: bytes) -> Mapping[str, Any]:
+    """Return the map in the body of an error; empty when it is none, or so large that it says nothing."""
     try:
         found = msgspec.json.decode(body) if len(body) <= DECODED_AT_ONCE_BYTES else None
     except (msgspec.DecodeError, RecursionError):
@@ -111,72 +108,57 @@ def _parsed(body: bytes) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def raised_on_purpose(body: bytes) -> Mapping[str, Any] | None:
-    """The body of a 500 that a controller raised itself ("in use", "denied"): it is an answer, not a
-    fault.
-    """
-    found = _parsed(body)
+def find_raised_error(body: bytes) -> Mapping[str, Any] | None:
+    """Return the body of a 500 that a controller raised on purpose ("in use", "denied"), else None."""
+    found = _parse_error_body(body)
     if "errorTitle" in found or "errorLevel" in found:
         return found
     return found if found.get("errorMessage") not in (None, "", _UNEXPECTED) else None
 
 
 def status_error(status: int, body: bytes, *, target: str, path: str, privilege: str) -> FazaiError:
-    """The sentence for an answer that is not 200."""
+    """Return the error for an answer whose status is not 200."""
     if status == 401:
-        return AccessDenied(
-            "the firewall does not know this API key or its secret",
-            where=target,
-            hint=(
-                "compare secret: with the API keys of the user (System > Access > Users); the "
-                "user may be disabled"
-            ),
-        )
+        hint = "compare secret: with the API keys of the user (System > Access > Users)"
+        hint += "; the user may be disabled"
+        return AccessDenied("the firewall does not know this API key or its secret", where=target, hint=hint)
     if status in (301, 302, 303, 307, 308):
-        return AccessDenied(
-            "the firewall sent us to its login page: not authenticated",
-            where=target,
-            hint="is base_url the firewall itself? An API key is accepted under /api only",
-        )
+        text = "the firewall sent us to its login page: not authenticated"
+        hint = "is base_url the firewall itself? An API key is accepted under /api only"
+        return AccessDenied(text, where=target, hint=hint)
     if status in (403, 404) and body[:64].lstrip().startswith(b"<"):  # the API's own are JSON
-        return AccessDenied(
-            f"a web page with status {status} came instead of an answer to {path}",
-            where=target,
-            hint="is base_url the firewall itself, or a proxy or another web server in front of it?",
-        )
+        text = f"a web page with status {status} came instead of an answer to {path}"
+        hint = "is base_url the firewall itself, or a proxy or another web server in front of it?"
+        return AccessDenied(text, where=target, hint=hint)
     if status == 403:
-        need = f"the privilege {privilege}" if privilege else f"the privilege for the page api/{_page(path)}"
-        return Forbidden(
-            f"the API key's user lacks {need}",
-            where=target,
-            hint=f"add it to the user or one of its groups ({path} was refused)",
-        )
+        need = f"privilege {privilege}" if privilege else f"privilege for the page api/{_page_pattern(path)}"
+        hint = f"add it to the user or one of its groups ({path} was refused)"
+        return Forbidden(f"the API key's user lacks the {need}", where=target, hint=hint)
     if status == 404:
-        return NotAvailable(
-            f"{path} is not on this firewall",
-            where=target,
-            hint="its plugin is not installed, or its release does not have it",
-        )
-    return _fault(status, body, target=target, path=path)
+        hint = "its plugin is not installed, or its release does not have it"
+        return NotAvailable(f"{path} is not on this firewall", where=target, hint=hint)
+    return _fault_error(status, body, target=target, path=path)
 
 
-def _fault(status: int, body: bytes, *, target: str, path: str) -> FazaiError:
-    raised = raised_on_purpose(body) if status == 500 else None
+def _fault_error(status: int, body: bytes, *, target: str, path: str) -> FazaiError:
+    raised = find_raised_error(body) if status == 500 else None
     if raised is not None:
-        return _raised(raised, target)
+        return _raised_error(raised, target)
     if status in RETRY_STATUS:
-        text = _text(body)
+        text = _error_detail(body)
         return Unreachable(
             f"the firewall answered {path} with status {status}{text}",
             where=target,
             stage="answer",
             hint="the firewall's own log (System > Log Files > Backend) says more" if status == 500 else None,
         )
-    return DeviceError(f"the firewall answered {path} with status {status}{_text(body)}", where=target)
+    return DeviceError(
+        f"the firewall answered {path} with status {status}{_error_detail(body)}", where=target
+    )
 
 
-def _raised(found: Mapping[str, Any], target: str) -> FazaiError:
-    message, title = told(found.get("errorMessage", "")), told(found.get("errorTitle", ""))
+def _raised_error(found: Mapping[str, Any], target: str) -> FazaiError:
+    message, title = as_one_line(found.get("errorMessage", "")), as_one_line(found.get("errorTitle", ""))
     text = f"{title}: {message}" if title and message else title or message
     if "denied for write access" in message:
         return AccessDenied(
@@ -187,90 +169,76 @@ def _raised(found: Mapping[str, Any], target: str) -> FazaiError:
     return DeviceError(f"the firewall refused: {text}", where=target)
 
 
-def refusal(answer: Any) -> Mapping[str, Any] | None:
-    """The validations of a write that was not accepted; empty when it was refused without a reason."""
+def validations_of(answer: Any) -> Mapping[str, Any] | None:
+    """Return the validations of a refused write; empty without a reason, None when the answer is no map."""
     if isinstance(answer, dict):
         found = answer.get("validations")
         return found if isinstance(found, dict) else {}
     return {}
 
 
-def _text(body: bytes) -> str:
-    found = _parsed(body)
+def _error_detail(body: bytes) -> str:
+    found = _parse_error_body(body)
     text = found.get("errorMessage") or found.get("message")
-    return f": {told(text)}" if isinstance(text, str) and text else ""
+    return f": {as_one_line(text)}" if isinstance(text, str) and text else ""
 
 
-def _page(path: str) -> str:
+def _page_pattern(path: str) -> str:
     return "/".join(path.removeprefix("/api/").split("/")[:2]) + "/*"
 
 
 def connect_error(error: BaseException, *, target: str, host: str, address: str) -> FazaiError:
-    """The sentence for a connection that did not come about: DNS, refused, TLS; from the chain of causes."""
-    causes = list(_chain(error))
+    """Return the error for a connection that failed (DNS, refused, TLS), from its chain of causes."""
+    causes = _causes_of(error)
     for cause in causes:
-        if isinstance(cause, PinMismatch):
-            return Unreachable(
-                "the firewall showed a certificate that is not the pinned one",
-                where=target,
-                stage="tls",
-                hint="if the certificate was renewed on purpose, pin the new one",
-            )
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return _certificate(cause, target, host)
-        if isinstance(cause, ssl.SSLError):
-            return Unreachable(
-                f"TLS with {address} failed: {cause.reason or cause}",
-                where=target,
-                stage="tls",
-                hint="is the port the one of the web interface, and does it speak https?",
-            )
-        if isinstance(cause, socket.gaierror):
-            return Unreachable(
-                f"the name {host} cannot be resolved",
-                where=target,
-                stage="resolve",
-                hint="check base_url, and the resolver of this machine",
-            )
+        found = _explain_cause(cause, host, address)
+        if found is not None:
+            stage, message, hint = found
+            return Unreachable(message, where=target, stage=stage, hint=hint)
     reason = next((cause for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
-    if any(isinstance(cause, ConnectionRefusedError) for cause in causes) or _says(causes, "refused"):
-        return Unreachable(
-            f"{address} refused the connection",
-            where=target,
-            stage="connect",
-            hint="is the web interface running, and does it listen there?",
-        )
+    if any(isinstance(cause, ConnectionRefusedError) or "refused" in str(cause).lower() for cause in causes):
+        hint = "is the web interface running, and does it listen there?"
+        return Unreachable(f"{address} refused the connection", where=target, stage="connect", hint=hint)
     text = reason.strerror if reason is not None else "the connection failed"
     return Unreachable(f"{address}: {text}", where=target, stage="connect")
 
 
-def _certificate(error: ssl.SSLCertVerificationError, target: str, host: str) -> FazaiError:
-    text = error.verify_message or str(error)
-    message, hint = (
-        f"cannot be trusted: {text}",
-        "give the authority with ca:, or pin the certificate with fingerprint:",
-    )
+def _explain_cause(cause: BaseException, host: str, address: str) -> tuple[str, str, str] | None:
+    """Return stage, message and hint for a cause that is known by itself."""
+    if isinstance(cause, PinMismatch):
+        message = "the firewall showed a certificate that is not the pinned one"
+        return "tls", message, "if the certificate was renewed on purpose, pin the new one"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        message, hint = _explain_certificate(cause.verify_message or str(cause), host)
+        return "tls", f"the certificate of {host} {message}", hint
+    if isinstance(cause, ssl.SSLError):
+        hint = "is the port the one of the web interface, and does it speak https?"
+        return "tls", f"TLS with {address} failed: {cause.reason or cause}", hint
+    if isinstance(cause, socket.gaierror):
+        message = f"the name {host} cannot be resolved"
+        return "resolve", message, "check base_url, and the resolver of this machine"
+    return None
+
+
+def _explain_certificate(text: str, host: str) -> tuple[str, str]:
+    """Return what is wrong with a certificate, and the next step, from the words of OpenSSL."""
     if "expired" in text:
-        message, hint = "has expired", "renew it on the firewall (System > Trust > Certificates)"
-    elif "not yet valid" in text:
-        message, hint = "is not valid yet", "compare the clocks of this machine and the firewall"
-    elif "mismatch" in text or "doesn't match" in text or "not valid for" in text:
-        message = f"is for another name than {host}"
+        return "has expired", "renew it on the firewall (System > Trust > Certificates)"
+    if "not yet valid" in text:
+        return "is not valid yet", "compare the clocks of this machine and the firewall"
+    if "mismatch" in text or "doesn't match" in text or "not valid for" in text:
         hint = "use the name in the certificate in base_url, or issue one for this name"
-    elif re.search(r"self.signed", text):
-        message = "is self-signed, or its authority is not known here"
+        return f"is for another name than {host}", hint
+    if re.search(r"self.signed", text):
         hint = "give the authority with ca:, or pin the certificate with fingerprint: sha256:…"
-    elif "local issuer" in text:
-        message = "was signed by an authority that is not known here"
-        hint = "give the authority with ca:"
-    return Unreachable(f"the certificate of {host} {message}", where=target, stage="tls", hint=hint)
+        return "is self-signed, or its authority is not known here", hint
+    if "local issuer" in text:
+        return "was signed by an authority that is not known here", "give the authority with ca:"
+    hint = "give the authority with ca:, or pin the certificate with fingerprint:"
+    return f"cannot be trusted: {text}", hint
 
 
-def _says(causes: list[BaseException], word: str) -> bool:
-    return any(word in str(cause).lower() for cause in causes)
-
-
-def _chain(error: BaseException) -> list[BaseException]:
+def _causes_of(error: BaseException) -> list[BaseException]:
     found: list[BaseException] = []
     queue: list[BaseException] = [error]
     while queue and len(found) < 32:

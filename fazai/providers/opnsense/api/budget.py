@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from types import TracebackType
 from typing import Self
 
-__all__ = ["MIB", "Budget", "Lease"]
+__all__ = ["MIB", "AnswerLease", "Budget"]
 
 MIB = 1024 * 1024
 SMALL_BYTES = MIB  # an answer up to this is read without asking: there are few connections
@@ -54,8 +53,8 @@ class Budget:
                 ready.set_result(None)
 
 
-class Lease:
-    """One answer's part of a budget: all that it may grow to, once it is no longer small."""
+class AnswerLease:
+    """One answer's share of the budget: all that it may grow to, once it is no longer small."""
 
     def __init__(self, budget: Budget, limit_bytes: int) -> None:
         self._budget = budget
@@ -70,9 +69,7 @@ class Lease:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *raised: object) -> None:
         if self._taken_bytes:
             self._budget.give(self._taken_bytes)
             self._taken_bytes = 0

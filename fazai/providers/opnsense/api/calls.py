@@ -1,4 +1,4 @@
-"""What is asked of a firewall, and how it is reached."""
+"""One call of the API, and the settings with which a firewall is reached."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from fazai.providers.opnsense.api.budget import MIB
 from fazai.providers.opnsense.api.credentials import Credentials
 
-__all__ = ["Call", "Settings", "controller", "in_snake_case"]
+__all__ = ["ApiCall", "ApiSettings", "controller_of", "spell_in_snake_case"]
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How to reach one firewall."""
+class ApiSettings:
+    """Address, key, TLS and time limits of one firewall."""
 
     target: str
     base_url: str
@@ -32,10 +32,8 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """One call. `repeatable`: doing it twice is the same as once. `privilege`: for the sentence after a
-    403.
-    """
+class ApiCall:
+    """One call. `repeatable`: twice is the same as once. `privilege` is named in the error after a 403."""
 
     method: str
     path: str
@@ -46,13 +44,13 @@ class Call:
     attempts: int | None = None
 
 
-def controller(call: Call) -> str:
-    """The module and controller of a call."""
+def controller_of(call: ApiCall) -> str:
+    """Return the module and controller of a call, such as `firewall/alias`."""
     return "/".join(call.path.split("/")[:2])
 
 
-def in_snake_case(call: Call) -> Call:
-    """The call with its action in snake_case, which the firewall takes for the same one."""
+def spell_in_snake_case(call: ApiCall) -> ApiCall:
+    """Return the call with its action in snake_case, which the firewall takes for the same one."""
     parts = call.path.split("/")
     if len(parts) > 2:
         parts[2] = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in parts[2])

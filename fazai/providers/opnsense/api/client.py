@@ -1,9 +1,8 @@
-"""The client: the only I/O of this provider. One kept-open connection per firewall, and reserves while it
-matters.
+"""The client of the API: the only I/O of this provider.
 
-It follows the recorded protocol: Basic credentials, POST with JSON (an empty body is `{}`), GET without a
-content type, no cookies, no redirects; the server closes a connection after 16 requests, so a stale one
-is replaced silently.
+One kept-open connection per firewall, and reserves around activations. It follows the recorded protocol:
+Basic credentials, POST with JSON (an empty body is `{}`), GET without a content type, no cookies, no
+redirects; the server closes a connection after 16 requests, so a stale one is replaced silently.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ import base64
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -23,20 +23,20 @@ from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure
 from fazai.providers.opnsense.api.answers import (
     RETRY_STATUS,
     connect_error,
-    decode,
-    decode_aside,
-    nonsense,
-    raised_on_purpose,
+    decode_json,
+    decode_large_json,
+    find_raised_error,
+    nonsense_error,
     status_error,
 )
-from fazai.providers.opnsense.api.budget import MIB, Budget, Lease
-from fazai.providers.opnsense.api.calls import Call, Settings, controller, in_snake_case
-from fazai.providers.opnsense.api.clock import Clock, SystemClock
+from fazai.providers.opnsense.api.budget import MIB, AnswerLease, Budget
+from fazai.providers.opnsense.api.calls import ApiCall, ApiSettings, controller_of, spell_in_snake_case
+from fazai.providers.opnsense.api.clock import RetryClock
 from fazai.providers.opnsense.api.losses import Busy, Forbidden, Lost, Stranger
 from fazai.providers.opnsense.api.masking import Mask
-from fazai.providers.opnsense.api.tls import presented, tls_context
+from fazai.providers.opnsense.api.tls import describe_certificate, tls_context
 
-__all__ = ["Api", "Call", "Clock", "Settings", "SystemClock"]
+__all__ = ["Api"]
 
 MAX_RESERVES = 8
 WRITES_PER_CONNECTION = 14  # the server closes after 16; one is spent on opening, one on being late
@@ -50,7 +50,7 @@ _ANSWERED = frozenset({200, 403, 404})
 
 
 @dataclass(slots=True)
-class _Channel:
+class _ApiConnection:
     """One connection (opened again when the server closed it) and how much it was used."""
 
     transport: httpx.AsyncHTTPTransport
@@ -62,18 +62,18 @@ class _Channel:
 
 
 @dataclass(slots=True)
-class _Counts:
+class _RequestCounts:
     requests: int = 0
 
 
 class Api:
     """Calls to one firewall; close it with `close`."""
 
-    def __init__(self, settings: Settings, clock: Clock, budget: Budget | None = None) -> None:
+    def __init__(self, settings: ApiSettings, clock: RetryClock, budget: Budget | None = None) -> None:
         self.settings = settings
         self._budget = budget or Budget()
         self._mask = Mask(settings.credentials)
-        self.counts = _Counts()
+        self.counts = _RequestCounts()
         self._clock = clock
         url = urlsplit(settings.base_url)
         self._host = url.hostname or ""
@@ -88,50 +88,54 @@ class Api:
             ("User-Agent", "fazai"),
         ]
         self._secure = url.scheme == "https"
-        self._main = self._channel()
-        self._reserves: list[_Channel] = []
-        self._emergency = False
-        self._main_down = False
-        self._spelt: set[str] = set()  # controllers whose addresses are sent in snake_case
+        self._reserves: list[_ApiConnection] = []
+        self._may_use_reserves = False
+        self._is_main_down = False
+        self._snake_case_controllers: set[str] = set()  # controllers whose addresses are sent in snake_case
+
+    @cached_property
+    def _main(self) -> _ApiConnection:
+        """The connection for most calls; it is made when first used, as that reads the authorities."""
+        return self._new_connection()
 
     async def close(self) -> None:
-        for channel in (self._main, *self._reserves):
-            await channel.close()
+        for connection in (self._main, *self._reserves):
+            await connection.close()
         self._reserves = []
 
-    def _channel(self) -> _Channel:
+    def _new_connection(self) -> _ApiConnection:
         settings = self.settings
         context: Any = False
         if self._secure:
             context = tls_context(verify=settings.verify_tls, ca_pem=settings.ca_pem, pin=settings.pin)
         limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=_KEEP_S)
-        return _Channel(httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits))
+        return _ApiConnection(httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits))
 
     async def get(self, path: str, *, privilege: str = "") -> Any:
         """Read by GET. Raises Unreachable, AccessDenied, NotAvailable, DeviceError."""
-        return await self.call(Call("GET", path, privilege=privilege))
+        return await self.call(ApiCall("GET", path, privilege=privilege))
 
     async def stream(self, path: str, count: int) -> list[Any]:
-        """The first so many events of a stream, which is cut off then. Raises as `get`."""
-        request = self._request(Call("GET", path), self.settings.timeout_s)
-        channel = self._channel()
+        """Return the first `count` events of a stream, and cut it off. Raises as `get`."""
+        request = self._build_request(ApiCall("GET", path), self.settings.timeout_s)
+        connection = self._new_connection()
         self.counts.requests += 1
         try:
             async with asyncio.timeout(self.settings.timeout_s):
-                response = await channel.transport.handle_async_request(request)
+                response = await connection.transport.handle_async_request(request)
                 if response.status_code != 200:
-                    async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
-                        body = await self._read(response, Call("GET", path), lease)
+                    async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
+                        body = await self._read_body(response, ApiCall("GET", path), lease)
                     target = self.settings.target
                     raise status_error(response.status_code, body, target=target, path=path, privilege="")
-                return await self._events(response, path, count)
+                return await self._read_events(response, path, count)
         except (TimeoutError, httpx.TransportError, OSError):
             text = f"the stream {path} did not give {count} events"
             raise DeviceError(text, where=self.settings.target) from None
         finally:
-            await channel.close()
+            await connection.close()
 
-    async def _events(self, response: httpx.Response, path: str, count: int) -> list[Any]:
+    async def _read_events(self, response: httpx.Response, path: str, count: int) -> list[Any]:
         found: list[Any] = []
         rest = b""
         assert isinstance(response.stream, httpx.AsyncByteStream)
@@ -140,49 +144,49 @@ class Api:
             for line in lines:
                 if line.startswith(b"data:"):
                     event = self._mask.body(line[5:])
-                    found.append(decode(event, "application/json", self.settings.target, path))
+                    found.append(decode_json(event, "application/json", self.settings.target, path))
             if len(found) >= count or len(rest) > _KEPT_LINE_BYTES:
                 break
         return found[:count]
 
     async def search(self, path: str, *, rows: int = -1, privilege: str = "") -> list[dict[str, Any]]:
-        """All rows of a collection in one call. Raises as `get`, and Unreachable when there are no rows."""
+        """Return all rows of a collection in one call. Raises as `get`; Unreachable without rows."""
         body = {"current": 1, "rowCount": rows, "sort": {}, "searchPhrase": ""}
-        found = await self.call(Call("POST", path, body, privilege=privilege))
+        found = await self.call(ApiCall("POST", path, body, privilege=privilege))
         listed = found.get("rows") if isinstance(found, dict) else None
         if not isinstance(listed, list) or not all(row.__class__ is dict for row in listed):
-            raise nonsense(self.settings.target, path, "an answer without rows")
+            raise nonsense_error(self.settings.target, path, "an answer without rows")
         total = found.get("total")
         if isinstance(total, str) and total.isascii() and total.isdigit() and len(total) < 20:
             total = int(total)
         if rows == -1 and isinstance(total, int) and total > len(listed):  # what was not sent is not absent
-            raise nonsense(self.settings.target, path, f"{len(listed)} of {total} rows")
+            raise nonsense_error(self.settings.target, path, f"{len(listed)} of {total} rows")
         return listed
 
-    async def call(self, call: Call) -> Any:
-        """The decoded answer. Repeats what may be repeated, with growing and spread pauses. Privileges are
-        matched with addresses as they are written, a few with snake_case ones: a 403 is asked again as such.
+    async def call(self, call: ApiCall) -> Any:
+        """Return the decoded answer; repeat what may be repeated, with growing and spread pauses.
 
-        Raises Unreachable, AccessDenied, NotAvailable, DeviceError; Unsure when the answer to a call that
-        must not be repeated was lost.
+        The firewall matches privileges with addresses as they are written, a few with snake_case ones: a 403
+        is asked again as such. Raises Unreachable, AccessDenied, NotAvailable, DeviceError; Unsure when the
+        answer to a call that must not be repeated was lost.
         """
         tries = self.settings.retries if call.attempts is None else call.attempts
         attempt = 0
         fresh = False
-        if controller(call) in self._spelt:
-            call = in_snake_case(call)
+        if controller_of(call) in self._snake_case_controllers:
+            call = spell_in_snake_case(call)
         while True:
             try:
-                return await self._anywhere(call)
+                return await self._send_anywhere(call)
             except Forbidden:
-                call, refused = in_snake_case(call), call
+                call, refused = spell_in_snake_case(call), call
                 if call == refused:
                     raise
-                self._spelt.add(controller(call))
+                self._snake_case_controllers.add(controller_of(call))
                 continue
             except Lost as lost:
                 if not call.repeatable and lost.sent:
-                    raise self._unsure(call) from None
+                    raise self._unsure_error(call) from None
                 if lost.stale and not fresh:
                     fresh = True  # a kept connection had been closed: no fault, no pause
                     continue
@@ -191,91 +195,91 @@ class Api:
                 pause_s = None
             except Busy as busy:
                 if not call.repeatable and busy.uncertain:
-                    raise self._unsure(call) from None
+                    raise self._unsure_error(call) from None
                 if attempt >= tries:
                     raise busy.error from None
                 pause_s = busy.after_s
-            await self._pause(attempt, pause_s)
+            await self._wait_before_retry(attempt, pause_s)
             attempt += 1
 
-    async def _pause(self, attempt: int, asked_s: float | None) -> None:
+    async def _wait_before_retry(self, attempt: int, asked_s: float | None) -> None:
         if asked_s is not None:
             await self._clock.sleep(min(asked_s, _RETRY_AFTER_MAX_S))
             return
         grown_s = min(_BACKOFF_S * 2**attempt, _BACKOFF_MAX_S)
         await self._clock.sleep(grown_s * (0.5 + self._clock.jitter() / 2))
 
-    def _unsure(self, call: Call) -> Unsure:
+    def _unsure_error(self, call: ApiCall) -> Unsure:
         return Unsure(
             f"the answer to {call.path} was lost; it may or may not have been done",
             where=self.settings.target,
         )
 
-    async def _anywhere(self, call: Call) -> Any:
-        """On the main connection; when no new one can be had after an activation, on a reserve."""
+    async def _send_anywhere(self, call: ApiCall) -> Any:
+        """Send on the main connection; on a reserve when no new one can be had after an activation."""
         problem: Lost | None = None
-        if not (self._main_down and self._reserves):
+        if not (self._is_main_down and self._reserves):
             try:
-                return await self._once(self._main, call)
+                return await self._send_once(self._main, call)
             except Lost as lost:
-                if not self._reserves or not self._emergency or (lost.sent and not call.repeatable):
+                if not self._reserves or not self._may_use_reserves or (lost.sent and not call.repeatable):
                     raise
                 problem = lost
-                self._main_down = not lost.stale
+                self._is_main_down = not lost.stale
         while self._reserves:
-            channel = self._reserves[0]
-            if channel.used <= WRITES_PER_CONNECTION:
+            connection = self._reserves[0]
+            if connection.used <= WRITES_PER_CONNECTION:
                 try:
-                    return await self._once(channel, call)
+                    return await self._send_once(connection, call)
                 except Lost as lost:
                     if lost.sent and not lost.stale and not call.repeatable:
                         raise
                     problem = lost
             self._reserves.pop(0)
-            await channel.close()
+            await connection.close()
         if problem is None:
-            return await self._once(self._main, call)
+            return await self._send_once(self._main, call)
         raise problem
 
-    async def _once(self, channel: _Channel, call: Call) -> Any:
-        async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
-            status, headers, body = await self._exchange(channel, call, lease)
+    async def _send_once(self, connection: _ApiConnection, call: ApiCall) -> Any:
+        async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
+            status, headers, body = await self._exchange(connection, call, lease)
             if status != 200:
-                self._judge(call, status, headers, body)
+                self._raise_for_status(call, status, headers, body)
             try:
                 type_ = headers.get("content-type", "")
-                return await decode_aside(body, type_, self.settings.target, call.path)
+                return await decode_large_json(body, type_, self.settings.target, call.path)
             except Unreachable as unread:
                 raise Busy(unread, None, uncertain=True) from None
 
-    def _judge(self, call: Call, status: int, headers: httpx.Headers, body: bytes) -> NoReturn:
+    def _raise_for_status(self, call: ApiCall, status: int, headers: httpx.Headers, body: bytes) -> NoReturn:
         """Raise what an answer other than 200 means: Busy when it asks us to come again."""
         target, path = self.settings.target, call.path
         error = status_error(status, body, target=target, path=path, privilege=call.privilege)
-        if status in RETRY_STATUS and not (status == 500 and raised_on_purpose(body)):
+        if status in RETRY_STATUS and not (status == 500 and find_raised_error(body)):
             polite = status in (429, 503)
             raise Busy(error, _retry_after_s(headers) if polite else None, uncertain=not polite)
         raise error
 
     async def _exchange(
-        self, channel: _Channel, call: Call, lease: Lease
+        self, connection: _ApiConnection, call: ApiCall, lease: AnswerLease
     ) -> tuple[int, httpx.Headers, bytes]:
         limit_s = call.timeout_s or self.settings.timeout_s
-        used, channel.used = channel.used, channel.used + 1
+        used, connection.used = connection.used, connection.used + 1
         self.counts.requests += 1
-        request = self._request(call, limit_s)
+        request = self._build_request(call, limit_s)
         stage = _Stage()
         try:
             async with asyncio.timeout(limit_s + self.settings.connect_timeout_s) as until:
-                request.extensions["trace"] = _from_connected(until, limit_s)
-                response = await channel.transport.handle_async_request(request)
+                request.extensions["trace"] = _limit_from_connected(until, limit_s)
+                response = await connection.transport.handle_async_request(request)
                 stage.name = "read"
-                body = await self._read(response, call, lease)
+                body = await self._read_body(response, call, lease)
         except TimeoutError:
-            raise self._slow(stage.name, call, limit_s) from None
+            raise self._timeout_loss(stage.name, call, limit_s) from None
         except httpx.TimeoutException as error:
             where = _stage_of(error)
-            raise self._slow(stage.name if where == "answer" else where, call, limit_s) from None
+            raise self._timeout_loss(stage.name if where == "answer" else where, call, limit_s) from None
         except (httpx.ConnectError, httpx.ProxyError, OSError) as error:
             failed = connect_error(error, target=self.settings.target, host=self._host, address=self._address)
             assert isinstance(failed, Unreachable)
@@ -283,18 +287,18 @@ class Api:
                 raise await self._with_certificate(failed) from None
             raise Lost(failed, sent=False, stale=False) from None
         except httpx.TransportError as error:
-            raise self._cut(error, stage.name, stale=used > 0) from None
-        channel.last_s = self._clock.now_s()
+            raise self._broken_loss(error, stage.name, stale=used > 0) from None
+        connection.last_s = self._clock.now_s()
         return response.status_code, response.headers, body
 
     async def _with_certificate(self, failed: Unreachable) -> Unreachable:
-        """The refusal of a certificate, with what the certificate says."""
-        shown = await presented(self._host, self._port, self.settings.connect_timeout_s)
+        """Add a description of the certificate to an error about it."""
+        shown = await describe_certificate(self._host, self._port, self.settings.connect_timeout_s)
         if shown:
             failed.hint = f"{failed.hint}; {shown}" if failed.hint else shown
         return failed
 
-    def _request(self, call: Call, limit_s: float) -> httpx.Request:
+    def _build_request(self, call: ApiCall, limit_s: float) -> httpx.Request:
         headers = self._headers
         content = None
         if call.method == "POST":
@@ -310,8 +314,8 @@ class Api:
             extensions={"timeout": stages},
         )
 
-    async def _read(self, response: httpx.Response, call: Call, lease: Lease) -> bytes:
-        """The body, masked; no more of it than `max_answer` and the budget of all answers allow."""
+    async def _read_body(self, response: httpx.Response, call: ApiCall, lease: AnswerLease) -> bytes:
+        """Read and mask the body, no more of it than `max_answer` and the budget of all answers allow."""
         parts: list[bytes] = []
         size, limit = 0, self.settings.max_answer_bytes
         stream = response.stream
@@ -331,7 +335,7 @@ class Api:
             await stream.aclose()  # deadline: the caller's, `_exchange` or `stream`
         return self._mask.body(parts[0] if len(parts) == 1 else b"".join(parts))
 
-    def _slow(self, stage: str, call: Call, limit_s: float) -> Lost:
+    def _timeout_loss(self, stage: str, call: ApiCall, limit_s: float) -> Lost:
         target = self.settings.target
         text = {
             "connect": f"{self._address} did not answer within {self.settings.connect_timeout_s:g} s",
@@ -344,12 +348,10 @@ class Api:
             else ("raise timeout: for a slow firewall or line")
         )
         return Lost(
-            Unreachable(text, where=target, stage=stage, hint=hint),
-            sent=stage != "connect",
-            stale=False,
+            Unreachable(text, where=target, stage=stage, hint=hint), sent=stage != "connect", stale=False
         )
 
-    def _cut(self, error: httpx.TransportError, stage: str, *, stale: bool) -> Lost:
+    def _broken_loss(self, error: httpx.TransportError, stage: str, *, stale: bool) -> Lost:
         target = self.settings.target
         where = "in the middle of the answer" if stage == "read" else "before it answered"
         return Lost(
@@ -364,72 +366,71 @@ class Api:
         What cannot be opened is left out: the main connection has just worked.
         """
         wanted = min(MAX_RESERVES, max(1, -(-writes // WRITES_PER_CONNECTION)))
-        opened = await asyncio.gather(*(self._open() for _ in range(wanted - len(self._reserves))))
-        self._reserves.extend(channel for channel in opened if channel is not None)
+        opened = await asyncio.gather(*(self._open_reserve() for _ in range(wanted - len(self._reserves))))
+        self._reserves.extend(connection for connection in opened if connection is not None)
 
-    async def _open(self) -> _Channel | None:
+    async def _open_reserve(self) -> _ApiConnection | None:
         """A connection that has carried a call; None when it cannot be had."""
-        channel = self._channel()
+        connection = self._new_connection()
         try:
-            await self._ping(channel)
+            await self._ping(connection)
         except FazaiError:
-            await channel.close()
+            await connection.close()
             return None
-        return channel
+        return connection
 
     async def refresh(self) -> None:
-        """Before an activation: reserves that were idle for long are used once, or replaced when a new
-        connection can be had; then they may help.
-        """
+        """Prepare the reserves for an activation: use idle ones once, replace used ones if possible."""
         if not self._reserves:
             return
         now_s = self._clock.now_s()
-        for place, channel in enumerate(self._reserves):
-            if now_s - channel.last_s <= _FRESH_S and channel.used <= 2:
+        for place, connection in enumerate(self._reserves):
+            if now_s - connection.last_s <= _FRESH_S and connection.used <= 2:
                 continue
-            if channel.used <= 2:
+            if connection.used <= 2:
                 with suppress(FazaiError):  # it is tried, and dropped, when it is needed
-                    await self._ping(channel)
+                    await self._ping(connection)
                 continue
-            fresh = await self._open()
+            fresh = await self._open_reserve()
             if fresh is not None:
-                await channel.close()
+                await connection.close()
                 self._reserves[place] = fresh
-        self._emergency = True
+        self._may_use_reserves = True
 
-    async def _ping(self, channel: _Channel) -> None:
-        """The cheapest call there is. Raises Lost, Busy, AccessDenied when the key is not known."""
-        call = Call("GET", self.settings.ping)
-        async with Lease(self._budget, self.settings.max_answer_bytes) as lease:
-            status, headers, body = await self._exchange(channel, call, lease)
+    async def _ping(self, connection: _ApiConnection) -> None:
+        """Make the cheapest call there is. Raises Lost, Busy, and AccessDenied when the key is not known."""
+        call = ApiCall("GET", self.settings.ping)
+        async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
+            status, headers, body = await self._exchange(connection, call, lease)
         if status not in _ANSWERED:
-            self._judge(call, status, headers, body)
+            self._raise_for_status(call, status, headers, body)
         try:
-            answer = decode(body, headers.get("content-type", ""), self.settings.target, call.path)
+            answer = decode_json(body, headers.get("content-type", ""), self.settings.target, call.path)
         except Unreachable as unread:
             raise Stranger(unread) from None
         if not isinstance(answer, dict) and answer != []:
-            raise Stranger(nonsense(self.settings.target, call.path, "what is none of its answers"))
+            raise Stranger(nonsense_error(self.settings.target, call.path, "what is none of its answers"))
 
     async def probe(self) -> None:
-        """A cheap call over a connection of its own: a firewall that takes new connections and answers
-        within `timeout` is not shut. Raises Unreachable, AccessDenied, DeviceError.
+        """Call over a new connection until an answer comes, for `probe_timeout` at the most.
+
+        Raises Unreachable, AccessDenied, DeviceError.
         """
         deadline_s = self._clock.now_s() + self.settings.probe_timeout_s
         while True:
-            channel = self._channel()
+            connection = self._new_connection()
             try:
-                await self._ping(channel)
+                await self._ping(connection)
                 return
             except (Lost, Busy) as failed:
                 if self._clock.now_s() >= deadline_s:
-                    self._main_down = bool(self._reserves)  # it would be opened to what is there now
-                    raise self._gone(failed) from None
+                    self._is_main_down = bool(self._reserves)  # it would be opened to what is there now
+                    raise self._unreachable_error(failed) from None
             finally:
-                await channel.close()
+                await connection.close()
             await self._clock.sleep(0.5)
 
-    def _gone(self, failed: Lost | Busy) -> Unreachable:
+    def _unreachable_error(self, failed: Lost | Busy) -> Unreachable:
         error = failed.error
         stage = error.stage if isinstance(error, Unreachable) else "answer"
         what = "does not answer new connections any more"
@@ -438,15 +439,12 @@ class Api:
         elif stage in ("answer", "read"):
             what = "takes new connections and does not answer on them any more"
         return Unreachable(
-            f"the firewall {what}: {error.message}",
-            where=self.settings.target,
-            stage=stage,
-            hint=error.hint,
+            f"the firewall {what}: {error.message}", where=self.settings.target, stage=stage, hint=error.hint
         )
 
 
-def _from_connected(until: asyncio.Timeout, limit_s: float) -> Callable[[str, object], Awaitable[None]]:
-    """Make what httpcore tells its steps to: once it is connected, the request has `limit_s` and no more."""
+def _limit_from_connected(until: asyncio.Timeout, limit_s: float) -> Callable[[str, object], Awaitable[None]]:
+    """Return a trace function for httpcore: once connected, the request has `limit_s` and no more."""
 
     async def trace(step: str, _: object) -> None:
         if step == "http11.send_request_headers.started" and not until.expired():

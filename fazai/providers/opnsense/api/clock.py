@@ -7,10 +7,10 @@ import random
 import time
 from typing import Protocol
 
-__all__ = ["Clock", "SystemClock"]
+__all__ = ["RetryClock", "SystemClock"]
 
 
-class Clock(Protocol):
+class RetryClock(Protocol):
     """Time and chance, handed in so that tests need no waiting."""
 
     def now_s(self) -> float: ...

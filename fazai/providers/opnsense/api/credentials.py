@@ -20,13 +20,13 @@ class Credentials:
 
 
 def read_credentials(value: Any) -> Credentials:
-    """From a map, from JSON text, or from the `key=…` / `secret=…` file that the firewall's page downloads.
+    """Read a key from a map, from JSON text, or from the `key=…` file that the firewall's page downloads.
 
     Raises ValueError with a message that holds nothing of the value.
     """
-    found = _parts(value)
-    key = _first(found, "api_key", "key")
-    secret = _first(found, "api_secret", "secret")
+    found = _parse_parts(value)
+    key = _first_text(found, "api_key", "key")
+    secret = _first_text(found, "api_secret", "secret")
     if not key or not secret:
         missing = " and ".join(name for name, text in (("api_key", key), ("api_secret", secret)) if not text)
         raise ValueError(f"has no {missing}")
@@ -35,7 +35,7 @@ def read_credentials(value: Any) -> Credentials:
     return Credentials(Secret(key), Secret(secret))
 
 
-def _parts(value: Any) -> Mapping[str, Any]:
+def _parse_parts(value: Any) -> Mapping[str, Any]:
     if isinstance(value, Mapping):
         return value
     if not isinstance(value, (Secret, str)):
@@ -52,7 +52,7 @@ def _parts(value: Any) -> Mapping[str, Any]:
     return {name.strip(): part.strip() for name, _, part in pairs}
 
 
-def _first(found: Mapping[str, Any], *names: str) -> str:
+def _first_text(found: Mapping[str, Any], *names: str) -> str:
     for name in names:
         value = found.get(name)
         if isinstance(value, Secret):

@@ -1,4 +1,4 @@
-"""How a request can fail and still be worth another try; only the client raises and catches these."""
+"""Failures of a request that are worth another try; only the client raises and catches these."""
 
 from __future__ import annotations
 

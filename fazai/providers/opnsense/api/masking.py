@@ -1,4 +1,4 @@
-"""What a firewall says, before anybody sees it: without our key, and no longer than a message may be."""
+"""Cleans what a firewall says: our key is masked, and texts are cut to what a message may hold."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 from fazai.echoes import forms_of
 from fazai.providers.opnsense.api.credentials import Credentials
 
-__all__ = ["Mask", "told"]
+__all__ = ["Mask", "as_one_line"]
 
 TOLD_CHARACTERS = 500
 _SHORTEST = 8  # what is shorter stands in too many texts by chance
@@ -20,8 +20,8 @@ _SLASHES = ("\\/", "\\\\/", "\\\\\\/")  # in JSON, and in JSON in JSON
 _ESCAPED = re.compile(rb"\\u00([2-7][0-9a-fA-F])")
 
 
-def told(value: Any) -> str:
-    """A text of a device as one line that a message may hold: without control characters, and cut."""
+def as_one_line(value: Any) -> str:
+    """Return a text of a device as one line for a message: without control characters, and cut."""
     text = str(value)[: 4 * TOLD_CHARACTERS]
     text = "".join(letter if letter.isprintable() else " " for letter in text)
     text = " ".join(text.split())
@@ -44,7 +44,7 @@ class Mask:
         self._anchors = [a for a in anchors if not any(b != a and b in a for b in anchors)]
 
     def body(self, body: bytes) -> bytes:
-        """The body of an answer, masked; also where only its JSON, once decoded, would show the key."""
+        """Mask the body of an answer, also where only its decoded JSON would show the key."""
         if any(anchor in body for anchor in self._anchors):
             for form in self._bytes:
                 body = body.replace(form, _MASK.encode())
@@ -59,14 +59,14 @@ class Mask:
             return b""  # no JSON, and nothing that could be shown
 
     def text(self, text: str) -> str:
-        """A text with what is masked replaced."""
+        """Mask a text."""
         for form in self._forms:
             if form in text:
                 text = text.replace(form, _MASK)
         return text
 
     def value(self, value: Any) -> Any:
-        """A decoded answer with what is masked replaced in all its texts, keys included."""
+        """Mask all texts of a decoded answer, keys included."""
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, list):

@@ -10,9 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 
 from fazai.errors import InventoryError, Mark, nearest_file
-from fazai.providers.opnsense.api.masking import told
+from fazai.providers.opnsense.api.masking import as_one_line
 
-__all__ = ["PinMismatch", "presented", "read_ca", "tls_context"]
+__all__ = ["PinMismatch", "describe_certificate", "read_ca", "tls_context"]
 
 _PEM = "give a file with the certificate in PEM form"
 
@@ -40,7 +40,7 @@ def _pinned_object(pin: str) -> type[ssl.SSLObject]:
 
 
 def read_ca(text: str, where: Mark | str) -> str:
-    """PEM text as given, or the PEM file that it names. Raises InventoryError when it cannot be used."""
+    """Return PEM text as given, or of the file that it names. Raises InventoryError if unusable."""
     pem = text
     if "-----BEGIN" not in text:
         try:
@@ -63,7 +63,7 @@ def read_ca(text: str, where: Mark | str) -> str:
 
 @lru_cache(maxsize=256)
 def tls_context(*, verify: bool, ca_pem: str = "", pin: str = "") -> ssl.SSLContext:
-    """One context for all firewalls with the same settings: loading the system's authorities is slow.
+    """Return one context for all firewalls with the same settings: loading the authorities is slow.
 
     Raises ssl.SSLError when the PEM text is no certificate.
     """
@@ -80,11 +80,11 @@ def tls_context(*, verify: bool, ca_pem: str = "", pin: str = "") -> ssl.SSLCont
     return context
 
 
-async def presented(host: str, port: int, timeout_s: float) -> str:
-    """What the certificate is that a server shows: whom it is for, until when, and its fingerprint.
+async def describe_certificate(host: str, port: int, timeout_s: float) -> str:
+    """Return whom a server's certificate is for, until when, and its fingerprint; "" when it cannot be had.
 
-    For the sentence after a refusal: a handshake of its own, without verification, and nothing is sent
-    over it. Empty when it cannot be had.
+    It goes into the error after a refusal. The handshake is one of its own, without verification, and nothing
+    is sent over it.
     """
     context = tls_context(verify=False)
     try:
@@ -96,10 +96,10 @@ async def presented(host: str, port: int, timeout_s: float) -> str:
                 await writer.wait_closed()
     except (OSError, ValueError, TimeoutError):
         return ""
-    return _described(certificate) if certificate else ""
+    return _describe_der(certificate) if certificate else ""
 
 
-def _described(der: bytes) -> str:
+def _describe_der(der: bytes) -> str:
     from cryptography import x509  # only needed once something is already wrong
 
     pin = f"sha256:{hashlib.sha256(der).hexdigest()}"
@@ -110,4 +110,4 @@ def _described(der: bytes) -> str:
         names = [str(name.value) for name in found]
     except (ValueError, x509.ExtensionNotFound):
         return f"the certificate shown is {pin}"
-    return f"the certificate shown is for {told(', '.join(names[:5]))}, valid until {until}, {pin}"
+    return f"the certificate shown is for {as_one_line(', '.join(names[:5]))}, valid until {until}, {pin}"

@@ -1,8 +1,8 @@
-"""How a firewall is: version, uptime, memory, states, interfaces, CPU. Reads only, with the calls that the
-recordings hold (`diagnostics`, `core`, `interfaces/overview`), and one that they do not:
-`diagnostics/cpu_usage/stream`, as its controller and `scripts/system/cpu.py` of opnsense/core answer it.
+"""Reads the state of a firewall: version, uptime, memory, states, interfaces, CPU.
 
-A figure that the firewall does not give, or does not let this key read, is None.
+The calls are those of the recordings (`diagnostics`, `core`, `interfaces/overview`), and one that they do not
+hold: `diagnostics/cpu_usage/stream`, as its controller and `scripts/system/cpu.py` of opnsense/core answer
+it. A figure that the firewall does not give, or does not let this key read, is None.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from fazai.errors import DeviceError
 from fazai.providers.opnsense.api.client import Api
-from fazai.providers.opnsense.api.masking import told
+from fazai.providers.opnsense.api.masking import as_one_line
 
 __all__ = ["Interface", "Vitals", "read_health", "read_interfaces", "read_vitals"]
 
@@ -45,7 +45,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vitals:
-    """All of it. `missing` names the calls that were refused, with the reason."""
+    """The figures of one round. `missing` names the calls that were refused, with the reason."""
 
     hostname: str | None = None
     version: str | None = None
@@ -67,34 +67,37 @@ class Vitals:
 
 
 async def read_vitals(api: Api, *, cpu: bool = True) -> Vitals:
-    """A round of reads. Raises Unreachable, AccessDenied (a wrong key), DeviceError when the first call is
-    refused: a firewall that does not even say what it is, is not watched."""
-    found = _information(await api.get("diagnostics/system/systemInformation"))
+    """Read all figures once.
+
+    Raises Unreachable, AccessDenied (a wrong key), and DeviceError when the first call is refused: a firewall
+    that does not even say what it is, is not watched.
+    """
+    found = _parse_information(await api.get("diagnostics/system/systemInformation"))
     missing: dict[str, str] = {}
 
     async def part(path: str, read: Callable[[Any], Mapping[str, Any]]) -> Mapping[str, Any]:
-        return await _optional(lambda: api.get(path), path, read, missing)
+        return await _ask_optional(lambda: api.get(path), path, read, missing)
 
-    found = {**found, **await part("diagnostics/system/systemTime", _time)}
-    found = {**found, **await part("diagnostics/system/systemResources", _memory)}
-    found = {**found, **await part("diagnostics/firewall/pfStatistics/info", _states)}
+    found = {**found, **await part("diagnostics/system/systemTime", _parse_system_time)}
+    found = {**found, **await part("diagnostics/system/systemResources", _parse_memory)}
+    found = {**found, **await part("diagnostics/firewall/pfStatistics/info", _parse_states)}
     try:
         found["interfaces"] = await read_interfaces(api)
     except DeviceError as error:
         missing["interfaces/overview/interfacesInfo"] = error.message
     if cpu:
         path = "diagnostics/cpu_usage/stream"
-        found = {**found, **await _optional(lambda: api.stream(path, 2), path, _cpu, missing)}
+        found = {**found, **await _ask_optional(lambda: api.stream(path, 2), path, _parse_cpu, missing)}
     return Vitals(**found, missing=missing)
 
 
-async def _optional(
+async def _ask_optional(
     ask: Callable[[], Awaitable[Any]],
     path: str,
     read: Callable[[Any], Mapping[str, Any]],
     missing: dict[str, str],
 ) -> Mapping[str, Any]:
-    """What an answer says; nothing, and why, when the firewall refuses this one call."""
+    """Return what an answer says; nothing, with the reason in `missing`, when this call is refused."""
     try:
         return read(await ask())
     except DeviceError as error:
@@ -105,39 +108,38 @@ async def _optional(
 
 
 async def read_interfaces(api: Api) -> tuple[Interface, ...]:
-    """The assigned interfaces with their counters. Raises as `Api.get`."""
+    """Read the assigned interfaces with their counters. Raises as `Api.get`."""
     listed = await api.get("interfaces/overview/interfacesInfo")
     rows = listed.get("rows") if isinstance(listed, dict) else None
     if not isinstance(rows, list):
         raise DeviceError("the firewall listed no interfaces", where=api.settings.target)
-    found = [_interface(row) for row in rows if isinstance(row, dict) and row.get("identifier")]
+    found = [_parse_interface(row) for row in rows if isinstance(row, dict) and row.get("identifier")]
     try:
         answer = await api.get("diagnostics/interface/getInterfaceStatistics")
     except DeviceError:  # the key may not read them
         return tuple(found)
-    counters = _counters(answer)
-    return tuple(_counted(one, counters.get(one.device, {})) for one in found)
+    counters = _parse_counters(answer)
+    return tuple(_with_counters(one, counters.get(one.device, {})) for one in found)
 
 
 async def read_health(api: Api) -> dict[str, Any]:
-    """What the firewall says of itself: version, name, status, and the notices behind it. Raises as
-    `Api.get`."""
-    info = _information(await api.get("diagnostics/system/systemInformation"))
+    """Read version, name, status, and the notices behind the status. Raises as `Api.get`."""
+    info = _parse_information(await api.get("diagnostics/system/systemInformation"))
     status = await api.get("core/system/status")
     body = status if isinstance(status, dict) else {}
-    system = _at(body, "metadata", "system")
+    system = _value_at(body, "metadata", "system")
     named = system.get("status") if isinstance(system, dict) else None
     listed = body.get("subsystems")
     notices = listed if isinstance(listed, dict) else {}
     return {
         "version": info.get("version"),
         "hostname": info.get("hostname"),
-        "status": told(named) if isinstance(named, str) else "OK",  # a bare number: nothing is pending
+        "status": as_one_line(named) if isinstance(named, str) else "OK",  # a bare number: nothing is pending
         "notices": [
             {
-                "title": told(one.get("title", name)),
-                "message": told(one.get("message", "")),
-                "status": told(status) if isinstance(status := one.get("status"), str) else status,
+                "title": as_one_line(one.get("title", name)),
+                "message": as_one_line(one.get("message", "")),
+                "status": as_one_line(status) if isinstance(status := one.get("status"), str) else status,
             }
             for name, one in list(notices.items())[:MAX_NOTICES]
             if isinstance(one, dict)
@@ -148,23 +150,26 @@ async def read_health(api: Api) -> dict[str, Any]:
 # -- one answer each
 
 
-def _at(answer: Any, *path: str) -> Any:
-    """What stands under these keys; None where there is none."""
+def _value_at(answer: Any, *path: str) -> Any:
+    """Return the value under a path of keys; None where there is none."""
     for name in path:
         answer = answer.get(name) if isinstance(answer, dict) else None
     return answer
 
 
-def _information(answer: Any) -> dict[str, Any]:
+def _parse_information(answer: Any) -> dict[str, Any]:
     versions = answer.get("versions") if isinstance(answer, dict) else None
     listed = versions if isinstance(versions, list) else ()
     text = next((one for one in listed if isinstance(one, str) and "OPNsense" in one), "")
     found = _RELEASE.fullmatch(text)
     name = answer.get("name") if isinstance(answer, dict) else None
-    return {"hostname": told(name) if name else None, "version": told(found[1]) if found else None}
+    return {
+        "hostname": as_one_line(name) if name else None,
+        "version": as_one_line(found[1]) if found else None,
+    }
 
 
-def _time(answer: Any) -> dict[str, Any]:
+def _parse_system_time(answer: Any) -> dict[str, Any]:
     found = _UPTIME.fullmatch(str(answer.get("uptime", "")))
     uptime_s = None
     if found is not None:
@@ -173,13 +178,13 @@ def _time(answer: Any) -> dict[str, Any]:
     load = str(answer.get("loadavg", "")).partition(",")[0]
     return {
         "uptime_s": uptime_s,
-        "config_changed": _moment(str(answer.get("config", ""))),
+        "config_changed": _parse_utc_time(str(answer.get("config", ""))),
         "load1": float(load) if re.fullmatch(r"[0-9]{1,6}(?:\.[0-9]{1,6})?", load) else None,
     }
 
 
-def _moment(text: str) -> float | None:
-    """`Mon Jan 1 00:00:00 UTC 2024`; another zone's name says nothing that could be relied on."""
+def _parse_utc_time(text: str) -> float | None:
+    """Parse `Mon Jan 1 00:00:00 UTC 2024`; None for another zone, whose name cannot be relied on."""
     if " UTC " not in text:
         return None
     try:
@@ -188,36 +193,36 @@ def _moment(text: str) -> float | None:
         return None
 
 
-def _memory(answer: Any) -> dict[str, Any]:
+def _parse_memory(answer: Any) -> dict[str, Any]:
     memory = answer["memory"]
     return {
-        "memory_total_bytes": _count(memory.get("total")),
-        "memory_used_bytes": _count(memory.get("used")),
+        "memory_total_bytes": _parse_count(memory.get("total")),
+        "memory_used_bytes": _parse_count(memory.get("used")),
     }
 
 
-def _states(answer: Any) -> dict[str, Any]:
-    return {"states": _count(answer["info"]["state-table"]["current-entries"]["total"])}
+def _parse_states(answer: Any) -> dict[str, Any]:
+    return {"states": _parse_count(answer["info"]["state-table"]["current-entries"]["total"])}
 
 
-def _cpu(answer: Any) -> dict[str, Any]:
-    """Of the last one: the first is the average since the firewall started."""
+def _parse_cpu(answer: Any) -> dict[str, Any]:
+    """Parse the last event: the first is the average since the firewall started."""
     busy = float(answer[-1]["total"]) if len(answer) > 1 else math.nan
     return {"cpu_ratio": min(max(busy / 100, 0.0), 1.0) if math.isfinite(busy) else None}
 
 
-def _interface(row: Mapping[str, Any]) -> Interface:
+def _parse_interface(row: Mapping[str, Any]) -> Interface:
     addresses = [
-        told(one["ipaddr"])
+        as_one_line(one["ipaddr"])
         for listed in (row.get("ipv4"), row.get("ipv6"))
         for one in (listed if isinstance(listed, list) else ())
         if isinstance(one, dict) and one.get("ipaddr")
     ]
     return Interface(
-        name=told(row["identifier"]),
-        device=told(row.get("device", "")),
-        status=told(row.get("status") or "unknown"),
-        description=told(row.get("description") or ""),
+        name=as_one_line(row["identifier"]),
+        device=as_one_line(row.get("device", "")),
+        status=as_one_line(row.get("status") or "unknown"),
+        description=as_one_line(row.get("description") or ""),
         addresses=tuple(addresses),
     )
 
@@ -232,25 +237,25 @@ _COUNTERS = {
 }
 
 
-def _counted(one: Interface, counters: Mapping[str, int | None]) -> Interface:
+def _with_counters(one: Interface, counters: Mapping[str, int | None]) -> Interface:
     figures: Mapping[str, Any] = counters
     return replace(one, **figures)
 
 
-def _counters(answer: Any) -> dict[str, dict[str, int | None]]:
-    """Device -> counters. A device has a row for itself (`<Link#n>`), and further ones for its addresses."""
+def _parse_counters(answer: Any) -> dict[str, dict[str, int | None]]:
+    """Return the counters by device, from its own row (`<Link#n>`) among those of its addresses."""
     rows = answer.get("statistics") if isinstance(answer, dict) else None
     found: dict[str, dict[str, int | None]] = {}
     for row in rows.values() if isinstance(rows, dict) else ():
         if isinstance(row, dict) and str(row.get("network", "")).startswith("<Link"):
             found[str(row.get("name"))] = {
-                ours: _count(row.get(theirs)) for theirs, ours in _COUNTERS.items()
+                ours: _parse_count(row.get(theirs)) for theirs, ours in _COUNTERS.items()
             }
     return found
 
 
-def _count(value: Any) -> int | None:
-    """A number that is counted up from 0, however it is written; None for what is none."""
+def _parse_count(value: Any) -> int | None:
+    """Parse a count, however it is written; None for what is none."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**63:

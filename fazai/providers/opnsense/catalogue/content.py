@@ -1,4 +1,4 @@
-"""What an alias may hold, by its type, as far as it is certain; the firewall has the last word. Pure."""
+"""Checks an alias's content by its type, as far as it is certain; the firewall has the last word. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SERVICE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*[A-Za-z_-][A-Za-z0-9_-]*|[A-Za
 
 
 def alias_problems(fields: Mapping[str, Value]) -> list[Problem]:
-    """What is wrong with an alias's name and entries."""
+    """Return the problems of an alias's name and entries."""
     problems = []
     name = fields.get("name")
     if isinstance(name, str) and name and not _ALIAS_NAME.fullmatch(name):
@@ -46,7 +46,7 @@ def alias_problems(fields: Mapping[str, Value]) -> list[Problem]:
 _Wrong = tuple[str, str | None] | None
 
 
-def _host(entry: str) -> _Wrong:
+def _check_host(entry: str) -> _Wrong:
     text = entry.removeprefix("!")
     if "/" in text:
         return "is a network, not a host", "use type: network"
@@ -57,7 +57,7 @@ def _host(entry: str) -> _Wrong:
     return None
 
 
-def _network(entry: str) -> _Wrong:
+def _check_network(entry: str) -> _Wrong:
     text = entry.removeprefix("!")
     if _is_address(text) or _is_range(text) or _NAME.fullmatch(text):
         return None
@@ -70,7 +70,7 @@ def _network(entry: str) -> _Wrong:
     return "is not a network", "write address/bits"
 
 
-def _port(entry: str) -> _Wrong:
+def _check_port(entry: str) -> _Wrong:
     if "-" in entry and re.fullmatch(r"[0-9]+-[0-9]+", entry):
         return "is not a port range in an alias", f'write "{entry.replace("-", ":")}"'
     parts = entry.split(":")
@@ -87,13 +87,13 @@ def _is_one_port(text: str) -> bool:
     return bool(_PORT.fullmatch(text)) and 1 <= int(text) <= 65535
 
 
-def _mac(entry: str) -> _Wrong:
+def _check_mac(entry: str) -> _Wrong:
     if re.fullmatch(r"(?:[0-9A-Fa-f]{2}:){1,5}[0-9A-Fa-f]{2}", entry) or _NAME.fullmatch(entry):
         return None
     return "is not a MAC address or the beginning of one", None
 
 
-def _geoip(entry: str) -> _Wrong:
+def _check_country(entry: str) -> _Wrong:
     return (
         None
         if re.fullmatch(r"[A-Z]{2}", entry)
@@ -101,24 +101,24 @@ def _geoip(entry: str) -> _Wrong:
     )
 
 
-def _asn(entry: str) -> _Wrong:
+def _check_asn(entry: str) -> _Wrong:
     return None if re.fullmatch(r"[0-9]{1,10}", entry) else ("is not an AS number", "digits only")
 
 
-def _group_id(entry: str) -> _Wrong:
+def _check_group_id(entry: str) -> _Wrong:
     if entry.isascii() and entry.isdigit():
         return None
     return "is not the id of a group", "write its number (GID), such as 1999"
 
 
 _CHECKS: Mapping[str, Callable[[str], _Wrong]] = {
-    "host": _host,
-    "network": _network,
-    "port": _port,
-    "mac": _mac,
-    "geoip": _geoip,
-    "asn": _asn,
-    "authgroup": _group_id,
+    "host": _check_host,
+    "network": _check_network,
+    "port": _check_port,
+    "mac": _check_mac,
+    "geoip": _check_country,
+    "asn": _check_asn,
+    "authgroup": _check_group_id,
 }
 
 

@@ -1,4 +1,4 @@
-"""What contradicts itself in the list of one firewall: items that name what the same list deletes. Pure."""
+"""Finds items that name what the same list of one firewall deletes. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fazai.errors import InputError, PlaybookError
 from fazai.model import Resource, Value
-from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, called
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, second_name_of
 from fazai.providers.opnsense.catalogue.table import FieldRow
 
 __all__ = ["find_contradictions", "kind_named", "names_in"]
@@ -25,13 +25,13 @@ _NAMED_BY_TYPE: Mapping[str, str] = {
 def find_contradictions(
     kinds: Mapping[str, CatalogueKind], resources: Sequence[Resource]
 ) -> Iterable[InputError]:
-    """One error for each field of a present item that names an item declared absent, at the field's place."""
+    """Yield an error for each field of a present item that names one declared absent."""
     going: dict[tuple[str, str], Resource] = {}
     staying: set[tuple[str, str]] = set()
     for resource in resources:
         names = [(resource.kind, resource.identity)]
         if kinds[resource.kind].row.called:
-            names.append((resource.kind, called(kinds[resource.kind], resource.fields)))
+            names.append((resource.kind, second_name_of(kinds[resource.kind], resource.fields)))
         if resource.state == "absent":
             going.update((name, resource) for name in names)
         else:
@@ -42,10 +42,10 @@ def find_contradictions(
         return
     for resource in resources:
         if resource.state != "absent":
-            yield from _of_resource(kinds[resource.kind], resource, going)
+            yield from _find_in_resource(kinds[resource.kind], resource, going)
 
 
-def _of_resource(
+def _find_in_resource(
     kind: CatalogueKind, resource: Resource, going: Mapping[tuple[str, str], Resource]
 ) -> Iterable[InputError]:
     for field, value in resource.fields.items():
@@ -65,12 +65,12 @@ def _of_resource(
 
 
 def kind_named(field: FieldRow) -> str:
-    """The kind whose items a field may name; empty when it names none."""
+    """Return the kind whose items a field may name; "" when it names none."""
     return field.reference or _NAMED_BY_TYPE.get(field.api, "")
 
 
 def names_in(value: Value) -> Iterable[str]:
-    """The single names in a canonical value, without the mark of negation."""
+    """Yield the single names in a canonical value, without the mark of negation."""
     for part in value if isinstance(value, tuple) else (value,):
         if isinstance(part, str):  # a secret is none
             yield from (name.strip().removeprefix("!") for name in part.split(","))

@@ -1,8 +1,8 @@
-"""What a field counts as when a list does not say it: the device's default, so that a change by hand is seen.
+"""Defaults of fields that a list does not declare, so that a change by hand is seen. Pure data.
 
 An item that fazai made has the default of every field that is not declared; whoever changes one of them on
 the firewall makes it drift. Of items that others made only this is taken for granted: that they are not
-switched off. Fields that the firewall or others fill in are left as they are. Pure data.
+switched off. Fields that the firewall or others fill in are left as they are.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fazai.model import Value
 from fazai.providers.opnsense.catalogue.rows import KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
 
-__all__ = ["Default", "defaults_of", "is_left"]
+__all__ = ["FieldDefault", "defaults_of", "is_left_alone"]
 
 #: Fields that are left as they are when they are not declared, though others are not: filled in by the
 #: firewall itself, by other programs, or by the user whose account it is.
@@ -29,8 +29,9 @@ _LEFT_BELOW: Mapping[str, str] = {"kea_subnet": "option_data."}  # collected by 
 
 
 @dataclass(frozen=True, slots=True)
-class Default:
-    """The default of one field: as the API has it, and as a value; `source` is the row's key for it.
+class FieldDefault:
+    """The default of one field, as the API has it and as a value; `source` is the row's key for it.
+
     `switch`: an item without it is switched off.
     """
 
@@ -41,8 +42,8 @@ class Default:
     switch: bool
 
 
-def is_left(kind: KindRow, row: FieldRow) -> bool:
-    """Does this field stay as it is when it is not declared?"""
+def is_left_alone(kind: KindRow, row: FieldRow) -> bool:
+    """Return whether a field stays as it is when it is not declared."""
     below = _LEFT_BELOW.get(kind.short)
     return (
         row.name in kind.identity
@@ -56,15 +57,15 @@ def is_left(kind: KindRow, row: FieldRow) -> bool:
     )
 
 
-def defaults_of(kind: KindRow, rows: Mapping[str, FieldRow]) -> tuple[Default, ...]:
-    """The defaults that count as declared; none of settings, which nobody makes."""
+def defaults_of(kind: KindRow, rows: Mapping[str, FieldRow]) -> tuple[FieldDefault, ...]:
+    """Return the defaults that count as declared; none of settings, which nobody makes."""
     if kind.settings:
         return ()
-    return tuple(_default(row) for row in rows.values() if not is_left(kind, row))
+    return tuple(_default_of(row) for row in rows.values() if not is_left_alone(kind, row))
 
 
-def _default(row: FieldRow) -> Default:
+def _default_of(row: FieldRow) -> FieldDefault:
     text = row.default if row.default is not None else "0" if row.type == "boolean" else ""
     value: Value = tuple(part for part in text.split(row.separator) if part) if row.multiple else text
     switch = (row.name, text) in (("enabled", "1"), ("disabled", "0"))
-    return Default(row, row.source or row.name, text, value, switch)
+    return FieldDefault(row, row.source or row.name, text, value, switch)

@@ -1,4 +1,4 @@
-"""Kinds: a row of the catalogue as `model.Kind`. Pure; no I/O."""
+"""Kinds of resources, each made of a row of the catalogue (`model.Kind`). Pure."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from functools import cached_property
 from fazai.errors import did_you_mean
 from fazai.model import FieldSpec, Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue.content import alias_problems
-from fazai.providers.opnsense.catalogue.defaults import Default, defaults_of, is_left
+from fazai.providers.opnsense.catalogue.defaults import FieldDefault, defaults_of, is_left_alone
 from fazai.providers.opnsense.catalogue.ownership import is_uuid
 from fazai.providers.opnsense.catalogue.rows import KindRow
-from fazai.providers.opnsense.catalogue.table import Entry, FieldRow, catalogue
-from fazai.providers.opnsense.catalogue.values import canonical, composed, text_of, token_key
+from fazai.providers.opnsense.catalogue.table import CatalogueEntry, FieldRow, load_catalogue
+from fazai.providers.opnsense.catalogue.values import comparison_key, compose_name, text_of, to_canonical
 
-__all__ = ["MATCH", "UNMANAGED", "UUID", "CatalogueKind", "all_kinds", "called", "label"]
+__all__ = ["MATCH", "UNMANAGED", "UUID", "CatalogueKind", "all_kinds", "build_label", "second_name_of"]
 
 #: Words beside the fields: which item is meant where the identity does not say it, and the fields that may
 #: have any value where they are not declared.
@@ -26,7 +26,7 @@ UUID, MATCH, UNMANAGED = "uuid", "match", "unmanaged"
 class CatalogueKind:
     """One kind of the OPNsense API, driven by its row."""
 
-    def __init__(self, entry: Entry) -> None:
+    def __init__(self, entry: CatalogueEntry) -> None:
         self.row: KindRow = entry.row
         self.rows: Mapping[str, FieldRow] = entry.fields
         #: the fields that name other items and for which the API wants something else than the name
@@ -43,11 +43,11 @@ class CatalogueKind:
 
     @cached_property
     def fields(self) -> Mapping[str, FieldSpec]:
-        return {name: _spec(self.row, row) for name, row in self.rows.items()}
+        return {name: _field_spec(self.row, row) for name, row in self.rows.items()}
 
     @cached_property
-    def defaults(self) -> tuple[Default, ...]:
-        """What fields count as that are not declared."""
+    def defaults(self) -> tuple[FieldDefault, ...]:
+        """The defaults of fields that are not declared."""
         return defaults_of(self.row, self.rows)
 
     @property
@@ -64,37 +64,37 @@ class CatalogueKind:
 
     @property
     def apart(self) -> tuple[str, ...]:
-        """The fields that tell items of one identity apart in a list."""
+        """Fields that tell items of one identity apart in a list."""
         return self.row.tiebreak
 
     def apart_text(self, fields: Mapping[str, Value], name: str) -> str:
-        """What a field, as it stands in a playbook, says in an identity."""
+        """Return the text of a field, as it stands in a playbook, for an identity."""
         row = self.rows[name]
-        value, _ = canonical(row, fields[name]) if name in fields else (row.default or "", None)
-        return token_key(row, text_of(value))
+        value, _ = to_canonical(row, fields[name]) if name in fields else (row.default or "", None)
+        return comparison_key(row, text_of(value))
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
-        """The identity's text of these fields as they stand in a playbook (nested maps allowed)."""
+        """Return the identity of fields as they stand in a playbook (nested maps allowed)."""
         flat = self._flatten(fields)
-        found = self.label_of(flat, named=not self._beside(flat))
+        found = self.label_of(flat, named=not self._is_named_otherwise(flat))
         if isinstance(found, Problem):
             return found
         more = ""
         if UUID in flat:
             more = f"({UUID} {text_of(flat[UUID]).lower()})"
         elif MATCH in flat and MATCH not in self.rows:
-            match, problem = self._match(flat)
+            match, problem = self._read_match(flat)
             if problem is not None:
                 return problem
             more = "(" + ", ".join(f"{name} {text_of(value)}" for name, value in match.items()) + ")"
         return f"{found} {more}".strip()
 
-    def _beside(self, flat: Mapping[str, Value]) -> bool:
-        """Is it said otherwise than by the identity which item is meant?"""
+    def _is_named_otherwise(self, flat: Mapping[str, Value]) -> bool:
+        """Return whether `uuid` or `match` says which item is meant."""
         return UUID in flat or (MATCH in flat and MATCH not in self.rows)
 
-    def _match(self, flat: Mapping[str, Value]) -> tuple[dict[str, Value], Problem | None]:
-        """The fields that an item is found by, with their values: those given, or those declared."""
+    def _read_match(self, flat: Mapping[str, Value]) -> tuple[dict[str, Value], Problem | None]:
+        """Return the fields that an item is found by, with their values: those given, or those declared."""
         given = flat[MATCH]
         if self.row.create == "add":
             hint = "give it another description"
@@ -109,40 +109,44 @@ class CatalogueKind:
             value = given[name] if isinstance(given, Mapping) else flat.get(name, row.default)
             if value is None:
                 return {}, Problem(MATCH, f"names {name}, which is not declared", f"{{{name}: …}}")
-            found[name], problem = canonical(row, value)
+            found[name], problem = to_canonical(row, value)
             if problem is not None:
                 return {}, Problem(MATCH, f"{problem.field}: {problem.message}", problem.hint)
-            if isinstance(given, Mapping) and name in flat and canonical(row, flat[name])[0] != found[name]:
+            if (
+                isinstance(given, Mapping)
+                and name in flat
+                and to_canonical(row, flat[name])[0] != found[name]
+            ):
                 text = f"finds the item by another {name} than it is to have: it would not be found again"
                 return {}, Problem(MATCH, text, "name the item by its uuid:")
         return found, None
 
     def label_in(self, fields: Mapping[str, Value]) -> str:
-        """What an item with a `uuid` or a `match` is called on the firewall; empty for all others."""
-        if not self._beside(fields):
+        """Return the name on the firewall of an item with a `uuid` or a `match`; "" for all others."""
+        if not self._is_named_otherwise(fields):
             return ""
         found = self.label_of(fields, named=False)
         return "" if isinstance(found, Problem) else found
 
     def label_of(self, flat: Mapping[str, Value], *, named: bool = True) -> str | Problem:
-        """What the item is called on the firewall. Not `named`: it may have no name."""
+        """Return the name of an item on the firewall; it may have none when `named` is false."""
         texts: dict[str, str] = {}
         for name in self.row.identity:
             row = self.rows[name]
-            value, problem = canonical(row, flat[name]) if name in flat else (row.default or "", None)
+            value, problem = to_canonical(row, flat[name]) if name in flat else (row.default or "", None)
             if problem is not None:
                 return problem
             texts[name] = text_of(value).strip()
             if named and row.required and not texts[name]:
-                return Problem(name, "is missing: it names the item", self._misspelt(name, flat))
-        return label(self.row, self.rows, texts)
+                return Problem(name, "is missing: it names the item", self._misspelt_hint(name, flat))
+        return build_label(self.row, self.rows, texts)
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
-        """Canonical values under the API's own field names, and everything that is wrong with them."""
+        """Return canonical values under the API's own field names, and everything that is wrong with them."""
         found: dict[str, Value] = {}
         problems: list[Problem] = []
         flat = self._flatten(fields)
-        beside = self._beside(flat)
+        beside = self._is_named_otherwise(flat)
         for name, value in flat.items():
             row = self.rows.get(name)
             if row is None and name == UUID:
@@ -151,12 +155,12 @@ class CatalogueKind:
                     problems.append(Problem(name, f'is no uuid: "{text_of(value)}"'))
                 continue
             if row is None and name == UNMANAGED:
-                found[name], problem = self._unmanaged(value)
+                found[name], problem = self._read_unmanaged(value)
                 if problem is not None:
                     problems.append(problem)
                 continue
             if row is None and name == MATCH:
-                found[name], problem = self._match(flat)
+                found[name], problem = self._read_match(flat)
                 if problem is not None:
                     problems.append(problem)
                 continue
@@ -167,17 +171,17 @@ class CatalogueKind:
                 continue
             if beside and name in self.row.identity:
                 row = replace(row, required=False)  # it may have no name
-            found[name], problem = canonical(row, value)
+            found[name], problem = to_canonical(row, value)
             if problem is not None:
                 problems.append(problem)
         if state == "present":
-            problems.extend(self._missing(found, self.row.identity if beside else ()))
+            problems.extend(self._find_missing(found, self.row.identity if beside else ()))
             problems.extend(_CHECKS.get(self.row.short, _no_check)(found))
         elif self.row.settings:
             problems.append(Problem(None, f"{self.name} is a setting and cannot be absent"))
         return found, problems
 
-    def _unmanaged(self, value: Value) -> tuple[tuple[str, ...], Problem | None]:
+    def _read_unmanaged(self, value: Value) -> tuple[tuple[str, ...], Problem | None]:
         if not isinstance(value, (list, tuple)):
             return (), Problem(UNMANAGED, "takes a list of fields", "[log]")
         for name in value:
@@ -186,22 +190,20 @@ class CatalogueKind:
                 return (), Problem(UNMANAGED, f'names no field: "{name}"', hint)
         return tuple(value), None
 
-    def _missing(self, found: Mapping[str, Value], spared: Sequence[str]) -> Iterable[Problem]:
+    def _find_missing(self, found: Mapping[str, Value], spared: Sequence[str]) -> Iterable[Problem]:
         for name, row in self.rows.items():
             if name in spared:
                 continue
             if row.required and row.default is None and row.type != "boolean" and name not in found:
-                yield Problem(name, "is missing", self._misspelt(name, found))
+                yield Problem(name, "is missing", self._misspelt_hint(name, found))
 
-    def _misspelt(self, name: str, given: Mapping[str, Value]) -> str | None:
+    def _misspelt_hint(self, name: str, given: Mapping[str, Value]) -> str | None:
         unknown = [word for word in given if word not in self.rows]
         near = did_you_mean(name, unknown)
         return f'"{near.split(chr(34))[1]}" was given' if near else None
 
     def _flatten(self, fields: Mapping[str, Value]) -> dict[str, Value]:
-        """`destination: {network: …}` as `destination.network: …`; fields that are maps only by their
-        parts.
-        """
+        """Return `destination: {network: …}` as `destination.network: …`, where such a field is known."""
         if not any(isinstance(value, Mapping) for value in fields.values()):
             return dict(fields)
         found: dict[str, Value] = {}
@@ -214,13 +216,13 @@ class CatalogueKind:
         return found
 
 
-def _spec(row: KindRow, field: FieldRow) -> FieldSpec:
+def _field_spec(row: KindRow, field: FieldRow) -> FieldSpec:
     kind = "secret" if field.secret else field.type
     doc = field.doc or (
         "the owner's mark is added to it on the firewall" if field.name == row.mark_field else ""
     )
     if not field.required and not field.secret and not row.settings and field.name not in row.identity:
-        left = "stays as it is when it is not declared" if is_left(row, field) else ""
+        left = "stays as it is when it is not declared" if is_left_alone(row, field) else ""
         doc = "; ".join(filter(None, (doc, left)))
     return FieldSpec(
         name=field.name,
@@ -236,39 +238,39 @@ def _spec(row: KindRow, field: FieldRow) -> FieldSpec:
     )
 
 
-def called(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:
-    """The second name of an item, by which references may call it."""
+def second_name_of(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:
+    """Return the second name of an item, by which references may call it."""
     parts = {name: text_of(fields.get(name, "")) for name in kind.rows}
     return kind.row.called.format_map(parts).lower().lstrip(".")
 
 
-def label(row: KindRow, rows: Mapping[str, FieldRow], texts: Mapping[str, str]) -> str:
-    """The identity as text, the same for a resource and for what the firewall answers."""
+def build_label(row: KindRow, rows: Mapping[str, FieldRow], texts: Mapping[str, str]) -> str:
+    """Return the identity as text, the same for a resource and for what the firewall answers."""
     if not row.identity:
         return row.label
-    parts = {name: _part(row, rows[name], texts.get(name, "")) for name in row.identity}
-    return _fill(row.label, parts)
+    parts = {name: _label_part(row, rows[name], texts.get(name, "")) for name in row.identity}
+    return _fill_label(row.label_format, parts)
 
 
-def _part(row: KindRow, field: FieldRow, text: str) -> str:
+def _label_part(row: KindRow, field: FieldRow, text: str) -> str:
     text = text.strip()
     if row.short == "vip" and field.name == "network":
         text = text.partition("/")[0]
-    return token_key(field, text) if field.fold else text
+    return comparison_key(field, text) if field.fold else text
 
 
-def _fill(template: str, parts: Mapping[str, str]) -> str:
+def _fill_label(template: str, parts: Mapping[str, str]) -> str:
     filled = "".join(
         before + (parts[name] if name else "") for before, name, _, _ in string.Formatter().parse(template)
     )
-    return composed(" ".join(filled.split()).lstrip("."))
+    return compose_name(" ".join(filled.split()).lstrip("."))
 
 
 def _no_check(fields: Mapping[str, Value]) -> list[Problem]:
     return []
 
 
-def _unbound_host(fields: Mapping[str, Value]) -> list[Problem]:
+def _check_unbound_host(fields: Mapping[str, Value]) -> list[Problem]:
     record = text_of(fields.get("rr", "A")) or "A"
     needs = {"A": ("server",), "AAAA": ("server",), "MX": ("mx", "mxprio"), "TXT": ("txtdata",)}.get(
         record, ()
@@ -280,13 +282,13 @@ def _unbound_host(fields: Mapping[str, Value]) -> list[Problem]:
     ]
 
 
-def _unbound_alias(fields: Mapping[str, Value]) -> list[Problem]:
+def _check_unbound_alias(fields: Mapping[str, Value]) -> list[Problem]:
     if text_of(fields.get("hostname", "")) or text_of(fields.get("domain", "")):
         return []
     return [Problem("hostname", "is missing: hostname or domain must be given")]
 
 
-def _vip(fields: Mapping[str, Value]) -> list[Problem]:
+def _check_vip(fields: Mapping[str, Value]) -> list[Problem]:
     network = fields.get("network")
     if isinstance(network, (Secret, SecretRef)) or not network:
         return []
@@ -297,12 +299,12 @@ def _vip(fields: Mapping[str, Value]) -> list[Problem]:
 
 _CHECKS: Mapping[str, Callable[[Mapping[str, Value]], list[Problem]]] = {
     "alias": alias_problems,
-    "unbound_host": _unbound_host,
-    "unbound_alias": _unbound_alias,
-    "vip": _vip,
+    "unbound_host": _check_unbound_host,
+    "unbound_alias": _check_unbound_alias,
+    "vip": _check_vip,
 }
 
 
 def all_kinds() -> Mapping[str, CatalogueKind]:
-    """Every kind of the catalogue, in the order in which kinds are written."""
-    return {name: CatalogueKind(entry) for name, entry in catalogue().items()}
+    """Return every kind of the catalogue, in the order in which kinds are written."""
+    return {name: CatalogueKind(entry) for name, entry in load_catalogue().items()}

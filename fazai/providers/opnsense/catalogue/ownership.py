@@ -1,4 +1,4 @@
-"""Whose an item is: uuids of our own, and marks where the firewall chooses the uuid. Pure."""
+"""Tells whose an item is: uuids of our own, and marks where the firewall chooses the uuid. Pure."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-__all__ = ["is_uuid", "mark_of", "marked", "other_owner", "own_ref", "unmarked"]
+__all__ = ["add_mark", "is_uuid", "mark_of", "other_owner", "own_ref", "split_mark"]
 
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 DEFAULT_OWNER, DEFAULT_MARK = "fazai", "fa2a1000"
 
 
 def mark_of(owner: str) -> str:
-    """The first group of the uuids of an owner's items."""
+    """Return the first group of the uuids of an owner's items."""
     if owner == DEFAULT_OWNER:
         return DEFAULT_MARK
     return hashlib.sha256(f"owner:{owner}".encode()).hexdigest()[:8]
 
 
 def own_ref(mark: str, kind: str, identity: str) -> str:
-    """The uuid under which an item of ours is created: the mark, and a hash shaped as version 4.
+    """Return the uuid under which an item of ours is made: the mark, and a hash shaped as version 4.
 
     The firewall refuses version 5 ones with a bare `failed`.
     """
@@ -30,8 +30,9 @@ def own_ref(mark: str, kind: str, identity: str) -> str:
 
 
 def other_owner(ref: str, kind: str, identities: Iterable[str]) -> str:
-    """For whom fazai made an item that is not ours, in words: the rest of its uuid says that it was made, the
-    first group for which owner. Empty when somebody else made it.
+    """Return in words for which owner fazai made an item that is not ours; "" when others made it.
+
+    The rest of its uuid says that fazai made it, the first group for which owner.
     """
     if not any(identity and own_ref(ref[:8], kind, identity) == ref for identity in identities):
         return ""
@@ -41,16 +42,16 @@ def other_owner(ref: str, kind: str, identities: Iterable[str]) -> str:
 
 
 def is_uuid(text: str) -> bool:
-    """Is this the uuid of a stored item? Built-in items have names or hashes instead."""
+    """Return whether this is the uuid of a stored item; built-in items have names or hashes instead."""
     return _UUID.fullmatch(text) is not None
 
 
-def marked(text: str, owner: str) -> str:
-    """A text field with the owner's mark at its end."""
+def add_mark(text: str, owner: str) -> str:
+    """Return a text with the owner's mark at its end."""
     return f"{text} [{owner}]"
 
 
-def unmarked(text: str, owner: str) -> tuple[str, bool]:
-    """The text without the owner's mark, and whether it was there."""
+def split_mark(text: str, owner: str) -> tuple[str, bool]:
+    """Return the text without the owner's mark, and whether it was there."""
     end = f" [{owner}]"
     return (text[: -len(end)], True) if text.endswith(end) else (text, False)

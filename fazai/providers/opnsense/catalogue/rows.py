@@ -1,15 +1,16 @@
-"""What a row of the catalogue says of a kind, and the services that are activated."""
+"""The columns of the catalogue, and the services that are activated after writes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
-__all__ = ["ITEM", "PLAIN", "RULE", "SERVICES", "KindRow", "Service", "verbs_of"]
+__all__ = ["PLAIN", "RULE", "SERVICES", "SETTINGS", "KindRow", "Service", "Verbs", "verbs_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What makes saved configuration take effect: one POST, and the answer that means done."""
+    """A service whose activation (one POST) makes saved configuration take effect."""
 
     name: str
     path: str
@@ -45,43 +46,64 @@ SERVICES: tuple[Service, ...] = (
 )
 
 
+_PRIVILEGES = {service.name: service.privilege for service in SERVICES}
+
+
+class Verbs(NamedTuple):
+    """The names of a controller's actions; settings have only `get` and `set`."""
+
+    search: str
+    get: str
+    add: str
+    set: str
+    delete: str
+
+
+ITEM = Verbs("searchItem", "getItem", "addItem", "setItem", "delItem")
+RULE = Verbs("searchRule", "getRule", "addRule", "setRule", "delRule")
+PLAIN = Verbs("search", "get", "add", "set", "del")
+SETTINGS = Verbs("get", "get", "set", "set", "set")
+
+
+def verbs_of(name: str, plural: str = "") -> Verbs:
+    """Return the actions of a collection by the name (and its plural) that stands in them."""
+    return Verbs(f"search{plural or name}", f"get{name}", f"add{name}", f"set{name}", f"del{name}")
+
+
 @dataclass(frozen=True, slots=True)
 class KindRow:
-    """One kind.
+    """One kind of resource, as a row of the catalogue.
 
-    `verbs` are the actions search, get, add, set and del of the controller `path`; `root` is the key of the
-    item in a body. `identity` are the fields that name an item and `label` the text made of them;
-    `tiebreak` the fields that tell several items of one identity apart, in a list and on the firewall.
-    `phase` orders kinds: lower ones are written first and deleted last. `before_use`: the service must be
-    activated before another kind may name a new item.
+    `verbs` are the actions of the controller `path`; `root` is the key of the item in a body. `identity` are
+    the fields that name an item, and `label` is the format of the text made of them (by default the field
+    itself); `tiebreak` are the fields that tell several items of one identity apart, in a list and on the
+    firewall. `phase` orders kinds: lower ones are written first and deleted last.
     """
 
     short: str
     path: str
     root: str
-    verbs: tuple[str, str, str, str, str]
     identity: tuple[str, ...]
-    label: str
-    service: str
     phase: int
     summary: str
     example: str
-    privilege: str = ""
+    verbs: Verbs = ITEM
+    label: str = ""
+    service: str = ""  # the service that is activated after a write
+    own_privilege: str = ""  # where it is not that of the service
     tiebreak: tuple[str, ...] = ()
     ordered: bool = False
     create: str = "set"  # "set" under a uuid of our own, or "add" where the controller refuses that
     mark_field: str = ""  # the text field that carries the owner's mark where uuids cannot
     protected: tuple[str, ...] = ()
-    before_use: bool = False
-    nested: bool = False  # dotted fields are sent as nested objects
-    immutable: tuple[str, ...] = ()
+    before_use: bool = False  # the service must be activated before another kind may name a new item
     needed_on_create: tuple[str, ...] = ()
     undo: tuple[tuple[str, str], ...] = ()  # sent along when a deleted item is made again
     hidden_by: str = ""  # the setting that hides items from search
     settings: bool = False  # one item of settings: get and set of the whole, nothing is created or deleted
     floating: str = ""  # the field that tells floating from interface rules: sequences count in each apart
     self_reference: str = ""  # the field through which items of this kind name each other
-    omit: tuple[str, ...] = ()
+    omit: tuple[str, ...] = ()  # fields of the API that the kind does not have
     unique: tuple[str, ...] = ()  # fields of which no two items may have the same value, beside the identity
     children: str = ""  # the kind of items that the firewall deletes with one of these; its rows list them
     called: str = ""  # a second name that references may use, where `label` says more than people do
@@ -90,11 +112,11 @@ class KindRow:
     def name(self) -> str:
         return f"opnsense.{self.short}"
 
+    @property
+    def privilege(self) -> str:
+        """The privilege that the calls of this kind need."""
+        return self.own_privilege or _PRIVILEGES.get(self.service, "")
 
-ITEM = ("searchItem", "getItem", "addItem", "setItem", "delItem")
-RULE = ("searchRule", "getRule", "addRule", "setRule", "delRule")
-PLAIN = ("search", "get", "add", "set", "del")
-
-
-def verbs_of(name: str, plural: str = "") -> tuple[str, str, str, str, str]:
-    return (f"search{plural or name}", f"get{name}", f"add{name}", f"set{name}", f"del{name}")
+    @property
+    def label_format(self) -> str:
+        return self.label or f"{{{self.identity[0]}}}"

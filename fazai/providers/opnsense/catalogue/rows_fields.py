@@ -1,4 +1,4 @@
-"""What we know of a field beyond the device's own facts: references, secrets, separators, requirements."""
+"""Facts of fields beyond the device's own: references, secrets, separators, requirements."""
 
 from __future__ import annotations
 
@@ -8,7 +8,17 @@ __all__ = ["EXTRA"]
 
 _CATEGORIES: dict[str, Any] = {"reference": "opnsense.category", "doc": "category names"}
 
-#: What we know of a field beyond the device's own facts.
+_NAT_RULE: dict[str, dict[str, Any]] = {
+    "categories": _CATEGORIES,
+    "description": {"required": True},
+    "interface": {"required": True, "default": None},
+}
+_OPTION_LISTS: dict[str, dict[str, Any]] = {
+    f"option_data.{name}": {"in_order": True}
+    for name in ("domain_name_servers", "domain_search", "routers", "ntp_servers", "time_servers")
+}
+
+#: Facts by kind and field.
 EXTRA: dict[str, dict[str, dict[str, Any]]] = {
     "alias": {
         "content": {"separator": "\n", "doc": "entries; what is valid depends on the type"},
@@ -24,21 +34,9 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
         "shaper2": {"reference": "opnsense.shaper_pipe"},
         "description": {"required": True},
     },
-    "source_nat": {
-        "categories": _CATEGORIES,
-        "description": {"required": True},
-        "interface": {"required": True, "default": None},
-    },
-    "one_to_one": {
-        "categories": _CATEGORIES,
-        "description": {"required": True},
-        "interface": {"required": True, "default": None},
-    },
-    "npt": {
-        "categories": _CATEGORIES,
-        "description": {"required": True},
-        "interface": {"required": True, "default": None},
-    },
+    "source_nat": _NAT_RULE,
+    "one_to_one": _NAT_RULE,
+    "npt": _NAT_RULE,
     "dnat": {
         "category": {**_CATEGORIES, "key": "name"},
         "descr": {"required": True},
@@ -52,7 +50,7 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
             "required": True,
             "source": "snat_mode",
             "choices": ("automatic", "hybrid", "advanced", "disabled"),
-        },
+        }
     },
     "unbound_host": {"domain": {"fold": "host"}},
     "unbound_alias": {
@@ -83,7 +81,7 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
             "always": True,
             "cut": " [",  # "vlan01 [GUEST]" once it is assigned
             "doc": "chosen by the firewall when left out",
-        },
+        }
     },
     "vip": {
         "network": {
@@ -100,20 +98,12 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
     "kea_subnet": {
         "ddns_domain_key_secret": {"secret": True},
         "pools": {"type": "list", "separator": "\n"},
-        "option_data.domain_name_servers": {"in_order": True},
-        "option_data.domain_search": {"in_order": True},
-        "option_data.routers": {"in_order": True},
-        "option_data.ntp_servers": {"in_order": True},
-        "option_data.time_servers": {"in_order": True},
+        **_OPTION_LISTS,
     },
     "kea_reservation": {
         "subnet": {"reference": "opnsense.kea_subnet", "type": "reference"},
         "hw_address": {"required": True},
-        "option_data.domain_name_servers": {"in_order": True},
-        "option_data.domain_search": {"in_order": True},
-        "option_data.routers": {"in_order": True},
-        "option_data.ntp_servers": {"in_order": True},
-        "option_data.time_servers": {"in_order": True},
+        **_OPTION_LISTS,
     },
     "dnsmasq_host": {"host": {"required": True}, "domain": {"fold": "host"}},
     "monit_service": {

@@ -1,8 +1,8 @@
-"""The catalogue: one row per kind, and its traps as attributes of the row.
+"""The catalogue: one row per kind, and its traps as attributes of the row. Pure data.
 
 The facts of the fields (`fields.json`) are the device's own, as its API describes them in release 26.7.2;
-what a field means to us (references, rewriting, secrets) stands here. Pure data: nothing here does I/O on
-a device.
+`tools/opnsense_data.py` makes them of the recordings. What a field means to us (references, rewriting,
+secrets) stands in `rows_fields`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from fazai.providers.opnsense.catalogue.rows_fields import EXTRA
 from fazai.providers.opnsense.catalogue.rows_firewall import FIREWALL
 from fazai.providers.opnsense.catalogue.rows_system import ACCESS, NETWORK, SERVICE_KINDS
 
-__all__ = ["FieldRow", "KindRow", "Service", "catalogue", "service_order"]
+__all__ = ["FieldRow", "KindRow", "Service", "load_catalogue", "service_order"]
 
-#: How the API's own field types are compared when the texts differ (see `values.token_key`).
+#: Rules by which the API's own field types are compared when the texts differ (see `values.comparison_key`).
 _FOLDS = {
     "Hostname": "host",
     "Port": "port",
@@ -74,7 +74,7 @@ class FieldRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CatalogueEntry:
     """A kind of the catalogue: its row and its fields."""
 
     row: KindRow
@@ -82,21 +82,21 @@ class Entry:
 
 
 @lru_cache(maxsize=1)
-def catalogue() -> Mapping[str, Entry]:
-    """Every kind by its full name ("opnsense.alias"), in the order in which kinds are written."""
+def load_catalogue() -> Mapping[str, CatalogueEntry]:
+    """Return every kind by its full name ("opnsense.alias"), in the order in which kinds are written."""
     facts: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_name("fields.json").read_bytes())
     return {
-        row.name: Entry(row, _fields(row, facts.get(row.short, [])))
-        for row in sorted((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), key=_phase)
+        row.name: CatalogueEntry(row, _field_rows(row, facts.get(row.short, [])))
+        for row in sorted((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), key=_phase_of)
     }
 
 
-def _phase(row: KindRow) -> int:
+def _phase_of(row: KindRow) -> int:
     return row.phase
 
 
-def _fields(row: KindRow, facts: list[dict[str, Any]]) -> dict[str, FieldRow]:
-    """The device's facts with what the row adds to, changes in, or leaves out of them."""
+def _field_rows(row: KindRow, facts: list[dict[str, Any]]) -> dict[str, FieldRow]:
+    """Merge the device's facts with what the row adds to, changes in, or leaves out of them."""
     found: dict[str, FieldRow] = {}
     for fact in facts:
         name = fact["name"]
@@ -111,5 +111,5 @@ def _fields(row: KindRow, facts: list[dict[str, Any]]) -> dict[str, FieldRow]:
 
 
 def service_order(name: str) -> int:
-    """Where a service stands in the order of activation."""
+    """Return the place of a service in the order of activation."""
     return next((place for place, service in enumerate(SERVICES) if service.name == name), len(SERVICES))

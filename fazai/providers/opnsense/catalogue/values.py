@@ -1,8 +1,7 @@
-"""Values of fields: from YAML to canonical form, to and from the API's texts, and when two of them are the
-same.
+"""Values of fields: YAML to canonical form, canonical form to and from the API, and their comparison. Pure.
 
-Canonical form: text for scalars ("1"/"0" for booleans), a tuple for lists, `Secret` where the field is
-secret or the value came as one. Pure.
+Canonical form: text for scalars ("1"/"0" for booleans), a tuple for lists, `Secret` where the field is secret
+or the value came as one.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from fazai.errors import did_you_mean
 from fazai.model import Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue.table import FieldRow
 
-__all__ = ["canonical", "composed", "from_item", "same", "text_of", "to_api", "token_key"]
+__all__ = ["comparison_key", "compose_name", "flatten_item", "is_same", "text_of", "to_api", "to_canonical"]
 
 _MAC = r"(?i)(?:[0-9a-f]{1,2}[:-]){1,5}[0-9a-f]{1,2}"  # compiled when a MAC turns up
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -25,14 +24,12 @@ _MATCHED = 1024  # a longer text is the firewall's to judge
 _FALSE = frozenset({"0", "false", "no", "off"})
 
 
-def canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
-    """The canonical form of a YAML value, or what is wrong with it. Secret values never stand in a
-    message.
-    """
+def to_canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
+    """Return the canonical form of a YAML value, or its problem; no secret stands in a message."""
     if isinstance(value, SecretRef):
         return value, None
     if row.type == "list":
-        return _list(row, value)
+        return _read_list(row, value)
     hidden = isinstance(value, Secret)
     plain = value.reveal() if isinstance(value, Secret) else value
     if plain is None:
@@ -44,22 +41,22 @@ def canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
             row.name, f"takes one value, not a {'map' if isinstance(plain, Mapping) else 'list'}"
         )
     else:
-        text, problem = _scalar(row, plain, hidden)
+        text, problem = _read_scalar(row, plain, hidden)
     if hidden or row.secret:
         return Secret(text), problem
     return text, problem
 
 
-def _scalar(row: FieldRow, value: Any, hidden: bool) -> tuple[str, Problem | None]:
-    reader = _READERS.get(row.type, _text)
+def _read_scalar(row: FieldRow, value: Any, hidden: bool) -> tuple[str, Problem | None]:
+    reader = _READERS.get(row.type, _read_text)
     text, wrong, hint = reader(row, value)
     if wrong is None:
         return text, None
-    shown = "" if hidden or row.secret else f", not {_shown(value)}"
+    shown = "" if hidden or row.secret else f", not {_quote_value(value)}"
     return text, Problem(row.name, f"{wrong}{shown}", hint)
 
 
-def _shown(value: Any) -> str:
+def _quote_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     text = str(value)
@@ -69,7 +66,7 @@ def _shown(value: Any) -> str:
 _Read = tuple[str, str | None, str | None]
 
 
-def _boolean(row: FieldRow, value: Any) -> _Read:
+def _read_boolean(row: FieldRow, value: Any) -> _Read:
     word = str(value).strip().lower()
     if word in _TRUE:
         return "1", None, None
@@ -78,7 +75,7 @@ def _boolean(row: FieldRow, value: Any) -> _Read:
     return "", "must be true or false", None
 
 
-def _integer(row: FieldRow, value: Any) -> _Read:
+def _read_integer(row: FieldRow, value: Any) -> _Read:
     text = str(value).strip()
     if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
         return "", "must be a whole number", None
@@ -96,16 +93,16 @@ def _integer(row: FieldRow, value: Any) -> _Read:
     return str(number), None, None
 
 
-def _number(row: FieldRow, value: Any) -> _Read:
+def _read_number(row: FieldRow, value: Any) -> _Read:
     text = str(value).strip()
     if isinstance(value, bool) or not re.fullmatch(r"[0-9]+(?:\.[0-9]+)?|", text):
         return "", "must be a number", None
     return text, None, None
 
 
-def _choice(row: FieldRow, value: Any) -> _Read:
+def _read_choice(row: FieldRow, value: Any) -> _Read:
     text = "" if value is None else str(value).strip()
-    found = _pick(row.choices, text)
+    found = _pick_choice(row.choices, text)
     if found is not None:
         return found, None, None
     known = ", ".join(choice or '""' for choice in row.choices)
@@ -115,17 +112,15 @@ def _choice(row: FieldRow, value: Any) -> _Read:
     return "", "is not one of the choices", hint
 
 
-def _pick(choices: Iterable[str], text: str) -> str | None:
-    """The device's own spelling of a choice: `tcp` is `TCP` in rules and `TCP` is `tcp` in destination
-    NAT.
-    """
+def _pick_choice(choices: Iterable[str], text: str) -> str | None:
+    """Return the device's own spelling of a choice: `tcp` is `TCP` in rules, `TCP` is `tcp` in dnat."""
     if text in choices:
         return text
     folded = text.lower()
     return next((choice for choice in choices if choice.lower() == folded), None)
 
 
-def _text(row: FieldRow, value: Any) -> _Read:
+def _read_text(row: FieldRow, value: Any) -> _Read:
     if isinstance(value, bool):
         return "", "must be text", 'put it in quotes if the word "true" or "false" is meant'
     text = str(value)
@@ -143,30 +138,32 @@ def _text(row: FieldRow, value: Any) -> _Read:
 
 
 _READERS: Mapping[str, Callable[[FieldRow, Any], _Read]] = {
-    "boolean": _boolean,
-    "integer": _integer,
-    "number": _number,
-    "choice": _choice,
+    "boolean": _read_boolean,
+    "integer": _read_integer,
+    "number": _read_number,
+    "choice": _read_choice,
 }
 
 
-def _list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
+def _read_list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
     if isinstance(value, Mapping):
         return (), Problem(row.name, "takes a list, not a map")
     found: dict[Any, None] = {}
-    for item in _items(row, value):
+    for item in _split_items(row, value):
         if isinstance(item, (SecretRef, Secret)):
             found[item] = None
         elif item is None or isinstance(item, (bool, list, tuple, Mapping)):
             return (), Problem(
-                row.name, f"holds {_noun(item)} where text is expected", "put the entry in quotes"
+                row.name, f"holds {_noun_of(item)} where text is expected", "put the entry in quotes"
             )
         else:
             text = str(item).strip()
             if row.choices:
-                picked = _pick(row.choices, text)
+                picked = _pick_choice(row.choices, text)
                 if picked is None:
-                    return (), Problem(row.name, f'"{text}" is not one of the choices', _hint(row, text))
+                    return (), Problem(
+                        row.name, f'"{text}" is not one of the choices', _choices_hint(row, text)
+                    )
                 text = picked
             if row.separator in text:
                 return (), Problem(row.name, "an entry must not contain a " + _SEPARATORS[row.separator])
@@ -180,12 +177,12 @@ def _list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
 _SEPARATORS = {",": "comma", "\n": "line break"}
 
 
-def _hint(row: FieldRow, text: str) -> str | None:
+def _choices_hint(row: FieldRow, text: str) -> str | None:
     known = ", ".join(row.choices)
     return did_you_mean(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
 
 
-def _noun(item: Any) -> str:
+def _noun_of(item: Any) -> str:
     if item is None:
         return "nothing"
     return (
@@ -197,7 +194,7 @@ def _noun(item: Any) -> str:
     )
 
 
-def _items(row: FieldRow, value: Value) -> Iterable[Any]:
+def _split_items(row: FieldRow, value: Value) -> Iterable[Any]:
     if value is None:
         return ()
     if isinstance(value, (list, tuple, set, frozenset)):
@@ -208,7 +205,7 @@ def _items(row: FieldRow, value: Value) -> Iterable[Any]:
 
 
 def text_of(value: Value) -> str:
-    """The plain text of a canonical scalar; for the wire and for comparing only."""
+    """Return the plain text of a canonical value, for the wire and for comparing only."""
     if isinstance(value, Secret):
         return value.reveal()
     if isinstance(value, tuple):
@@ -216,13 +213,13 @@ def text_of(value: Value) -> str:
     return "" if value is None else str(value)
 
 
-def composed(text: str) -> str:
-    """A name in one Unicode form: an "é" of one character and one of two are the same to people."""
+def compose_name(text: str) -> str:
+    """Return a name in one Unicode form: an "é" of one character and one of two are the same to people."""
     return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def to_api(row: FieldRow, value: Value) -> str:
-    """What the API is sent for a canonical value (references already resolved)."""
+    """Return the API's text of a canonical value whose references are resolved."""
     if isinstance(value, tuple):
         try:
             return row.separator.join(value)
@@ -231,23 +228,21 @@ def to_api(row: FieldRow, value: Value) -> str:
     return text_of(value)
 
 
-def same(row: FieldRow, wanted: str, seen: str) -> bool:
-    """Do these two API texts mean the same? Lists compare as sets unless their order means something."""
+def is_same(row: FieldRow, wanted: str, seen: str) -> bool:
+    """Return whether two API texts mean the same; lists are sets unless their order means something."""
     if wanted == seen:
         return True
     if row.type == "list":
-        first = [token_key(row, part) for part in wanted.split(row.separator) if part]
-        second = [token_key(row, part) for part in seen.split(row.separator) if part]
+        first = [comparison_key(row, part) for part in wanted.split(row.separator) if part]
+        second = [comparison_key(row, part) for part in seen.split(row.separator) if part]
         return first == second if row.in_order else set(first) == set(second)
     if row.type == "boolean":
         return (wanted or "0") == (seen or "0")
-    return token_key(row, wanted) == token_key(row, seen)
+    return comparison_key(row, wanted) == comparison_key(row, seen)
 
 
-def token_key(row: FieldRow, text: str) -> str:
-    """What a text is compared by: the device keeps the case of names and the notation of addresses as
-    given.
-    """
+def comparison_key(row: FieldRow, text: str) -> str:
+    """Return what a text is compared by: the device keeps case and notation as they were given."""
     match row.fold:
         case "":
             return text
@@ -256,10 +251,10 @@ def token_key(row: FieldRow, text: str) -> str:
         case "mac":
             return text.lower().replace("-", ":")
         case _:
-            return _address_key(text, names=row.fold == "content")
+            return _address_comparison_key(text, names=row.fold == "content")
 
 
-def _address_key(text: str, *, names: bool) -> str:
+def _address_comparison_key(text: str, *, names: bool) -> str:
     bang, rest = ("!", text[1:]) if text.startswith("!") else ("", text)
     if ":" in rest:
         if (
@@ -269,14 +264,14 @@ def _address_key(text: str, *, names: bool) -> str:
             and rest.count(":") + 1 <= 6
         ):
             return bang + rest.lower()
-        parts = [_ipv6(part) for part in rest.split("-")]
+        parts = [_shorten_ipv6(part) for part in rest.split("-")]
         return bang + "-".join(parts)
     if names and "." in rest and "/" not in rest:
         return bang + rest.lower()
     return text
 
 
-def _ipv6(text: str) -> str:
+def _shorten_ipv6(text: str) -> str:
     address, slash, bits = text.partition("/")
     try:
         return f"{ipaddress.IPv6Address(address)}{slash}{bits}"
@@ -284,10 +279,8 @@ def _ipv6(text: str) -> str:
         return text
 
 
-def from_item(item: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """An item as `get` answers it, flattened to what a search row would say: option maps become their
-    keys.
-    """
+def flatten_item(item: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """Flatten an item as `get` answers it into a search row: option maps become their keys."""
     found: dict[str, str] = {}
     for name, value in item.items():
         if name.startswith("%"):
@@ -299,5 +292,5 @@ def from_item(item: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
                 key for key, option in value.items() if str(option["selected"]) in ("1", "True") and key
             )
         else:
-            found.update(from_item(value, f"{prefix}{name}."))
+            found.update(flatten_item(value, f"{prefix}{name}."))
     return found

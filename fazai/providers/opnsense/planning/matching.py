@@ -1,4 +1,4 @@
-"""Which item of the firewall a resource means: by uuid, by identity, by what tells several apart. Pure."""
+"""Finds the item that a resource means: by uuid, by identity, by what tells several apart. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from fazai.model import Resource, SecretRef, Value
 from fazai.providers.opnsense.catalogue.kinds import MATCH, UUID, CatalogueKind
 from fazai.providers.opnsense.catalogue.ownership import own_ref
 from fazai.providers.opnsense.catalogue.table import FieldRow
-from fazai.providers.opnsense.catalogue.values import same, text_of
-from fazai.providers.opnsense.planning.snapshot import SETTINGS_REF, Collection, Row
+from fazai.providers.opnsense.catalogue.values import is_same, text_of
+from fazai.providers.opnsense.planning.snapshot import SETTINGS_REF, Collection, ItemRow
 
 __all__ = ["Matcher"]
 
@@ -23,16 +23,21 @@ ToApi = Callable[[FieldRow, Value], str]
 class Matcher:
     """Finds the items of one kind."""
 
-    kind: CatalogueKind
     collection: Collection
     target: str
     mark: str
     adopted: frozenset[str]
     to_api: ToApi
 
+    @property
+    def kind(self) -> CatalogueKind:
+        return self.collection.kind
+
     def match_all(self, resources: Iterable[Resource]) -> dict[str, str]:
-        """Identity -> ref, for resources of which the list has several with one label. Each gets an item of
-        its own: first the one that is like it, then the one made for it, then what is left, in order.
+        """Return refs by identity for resources that share their label with others of the list.
+
+        Each gets an item of its own: first the one that is like it, then the one made for it, then what is
+        left, in order.
         """
         groups: dict[str, list[Resource]] = {}
         for resource in resources:
@@ -53,24 +58,24 @@ class Matcher:
             else:
                 found[resource.identity] = ref
                 del free[ref]
-        for resource in [each for each in rest if self.own(each) in free]:
-            found[resource.identity] = self.own(resource)
+        for resource in [each for each in rest if self.own_ref(each) in free]:
+            found[resource.identity] = self.own_ref(resource)
             rest.remove(resource)
-            del free[self.own(resource)]
+            del free[self.own_ref(resource)]
         for resource in rest:
             ref = next((ref for ref in free if resource.state != "absent" and self.is_ours(ref)), None)
-            found[resource.identity] = ref or self.own(resource)
+            found[resource.identity] = ref or self.own_ref(resource)
             free.pop(found[resource.identity], None)
 
     def match(self, resource: Resource) -> tuple[str, bool]:
-        """The item's ref, and whether it is ours. Raises DeviceError when it is not there or not alone."""
+        """Return the item's ref, and whether it is ours. Raises DeviceError: not there, or not alone."""
         if self.kind.row.settings:
             return SETTINGS_REF, True
         if UUID in resource.fields:
-            return self._named(resource)
+            return self._match_uuid(resource)
         if MATCH in resource.fields:
-            return self._matched(resource)
-        mine = self.own(resource)
+            return self._match_fields(resource)
+        mine = self.own_ref(resource)
         found = self._owned_first(self.collection.labels.get(resource.identity, ()))
         if len(found) > 1:
             alike = [ref for ref in found if self._is_tied(ref, resource)]
@@ -79,21 +84,21 @@ class Matcher:
         if mine in self.collection.rows:
             return mine, True
         owned = [ref for ref in found if self.collection.carries_mark(ref, self.mark)]
-        ref = self._only(resource, owned or found, self._is_tied)
+        ref = self._pick_one(resource, owned or found, self._is_tied)
         return (mine, True) if ref is None else (ref, self.is_ours(ref))
 
-    def _named(self, resource: Resource) -> tuple[str, bool]:
+    def _match_uuid(self, resource: Resource) -> tuple[str, bool]:
         ref = text_of(resource.fields[UUID])
         if ref not in self.collection.rows and resource.state != "absent":
             raise DeviceError(
                 f"there is no {self.kind.name} with the uuid {ref} on {self.target}",
-                where=resource.origins.get(UUID) or resource.mark or self._where(resource),
+                where=resource.origins.get(UUID) or resource.mark or self._place_of(resource),
                 hint="uuid: names an item that is there; leave it out to have one made",
             )
         return ref, self.is_ours(ref)
 
-    def _matched(self, resource: Resource) -> tuple[str, bool]:
-        mine = self.own(resource)
+    def _match_fields(self, resource: Resource) -> tuple[str, bool]:
+        mine = self.own_ref(resource)
         if mine in self.collection.rows:
             return mine, True
         wanted: Mapping[str, Value] = resource.fields[MATCH]
@@ -103,10 +108,10 @@ class Matcher:
             if (not resource.label or self.collection.label(row) == resource.label)
             and all(self._is_same(row, name, value) for name, value in wanted.items())
         ]
-        ref = self._only(resource, refs, lambda ref, resource: False)
+        ref = self._pick_one(resource, refs, lambda ref, resource: False)
         return (mine, True) if ref is None else (ref, self.is_ours(ref))
 
-    def _only(
+    def _pick_one(
         self, resource: Resource, found: Sequence[str], tied: Callable[[str, Resource], bool]
     ) -> str | None:
         if len(found) <= 1:
@@ -116,13 +121,13 @@ class Matcher:
             raise DeviceError(
                 f'{len(found)} items on {self.target} are called "{resource.identity}": '
                 "which one is meant is not clear",
-                where=resource.mark or self._where(resource),
+                where=resource.mark or self._place_of(resource),
                 hint="say which with uuid: or match:, or rename the others: " + ", ".join(sorted(found)),
             )
         return alike[0]
 
     def _is_tied(self, ref: str, resource: Resource) -> bool:
-        """Has the item what the resource says, or has by default, of the fields that tell items apart?"""
+        """Return whether an item has the resource's values in the fields that tell items apart."""
         row = self.collection.rows[ref]
         known = [
             (name, resource.fields.get(name, self.kind.rows[name].default)) for name in self.kind.row.tiebreak
@@ -130,14 +135,14 @@ class Matcher:
         declared = [(name, value) for name, value in known if value is not None]
         return bool(declared) and all(self._is_same(row, name, value) for name, value in declared)
 
-    def _is_same(self, row: Row, name: str, value: Value) -> bool:
+    def _is_same(self, row: ItemRow, name: str, value: Value) -> bool:
         field_row = self.kind.rows[name]
         if isinstance(value, SecretRef):
             return False
-        return same(field_row, self.to_api(field_row, value), self.collection.text(row, field_row))
+        return is_same(field_row, self.to_api(field_row, value), self.collection.text(row, field_row))
 
-    def own(self, resource: Resource) -> str:
-        """The uuid under which fazai would make it."""
+    def own_ref(self, resource: Resource) -> str:
+        """Return the uuid under which fazai would make it."""
         return own_ref(self.mark, self.kind.name, resource.identity)
 
     def is_ours(self, ref: str) -> bool:
@@ -148,5 +153,5 @@ class Matcher:
     def _owned_first(self, refs: Iterable[str]) -> list[str]:
         return sorted(refs, key=lambda ref: not self.is_ours(ref))
 
-    def _where(self, resource: Resource) -> str:
+    def _place_of(self, resource: Resource) -> str:
         return f"{self.target}/{resource.kind}/{resource.identity}"

@@ -1,76 +1,40 @@
-"""Where the items of an ordered list stand among those of others, and what the plan says of it. Pure."""
+"""Places the items of an ordered list among those of others, and notes it in the plan. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 from fazai.errors import DeviceError, did_you_mean
 from fazai.model import Change, Value, Verb
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
-from fazai.providers.opnsense.catalogue.values import composed, text_of
-from fazai.providers.opnsense.planning.diffing import Item, Judge, Result
-from fazai.providers.opnsense.planning.ordering import LAST, arrange, make_room
-from fazai.providers.opnsense.planning.snapshot import Collection, Row, cell
+from fazai.providers.opnsense.catalogue.values import compose_name, text_of
+from fazai.providers.opnsense.planning.diffing import ItemComparer, KindDiff, PlannedItem
+from fazai.providers.opnsense.planning.ordering import LAST, assign_sequences, make_room
+from fazai.providers.opnsense.planning.policy import ListPlacement
+from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, cell_text
 
-__all__ = [
-    "SEQUENCE",
-    "Place",
-    "interfaces_of",
-    "is_floating",
-    "number_of",
-    "place_of",
-    "places_of",
-    "put_in_order",
-]
+__all__ = ["SEQUENCE", "interfaces_of", "is_floating", "number_of", "put_in_order"]
 
 SEQUENCE = "sequence"
 SINGLE, FLOATING = "single", "floating"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a list stands among the items of others: `first`, or `before` or `after` the named one."""
-
-    where: str
-    name: str = ""
-
-
-def place_of(value: Any) -> Place | None:
-    """The place that the option says; None for `last`, which is where a new list stands anyway.
-
-    Raises ValueError with what is wrong.
-    """
-    if value in ("first", "last"):
-        return Place("first") if value == "first" else None
-    if isinstance(value, Mapping) and len(value) == 1:
-        ((where, name),) = value.items()
-        if where in ("before", "after") and isinstance(name, str) and name.strip():
-            return Place(where, composed(" ".join(name.split())))
-    raise ValueError("first, last, {before: NAME} or {after: NAME} is expected")
-
-
-def places_of(option: Mapping[str, Any]) -> dict[str, Place]:
-    """The places by kind; those of the kinds whose list stands last are left out."""
-    found = {kind: place_of(value) for kind, value in option.items()}
-    return {kind: place for kind, place in found.items() if place is not None}
-
-
 def put_in_order(
-    judge: Judge, kind: CatalogueKind, collection: Collection, result: Result, place: Place | None
+    comparer: ItemComparer, collection: Collection, result: KindDiff, place: ListPlacement | None
 ) -> None:
-    """Sequences for new items, and moves for those that stand out of order or out of their place."""
-    groups: dict[str, list[Item]] = {}
+    """Give new items a sequence, and move those that stand out of order or out of their place."""
+    target, kind = comparer.policy.target, collection.kind
+    groups: dict[str, list[PlannedItem]] = {}
     for item in result.items:
         if item.ours and SEQUENCE not in item.resource.fields:
-            groups.setdefault(_group(kind, item), []).append(item)
+            groups.setdefault(_item_group(kind, item), []).append(item)
     ours = [item for items in groups.values() for item in items]
     before = {item.ref: number for item in ours if (number := number_of(item.row)) is not None}
-    taken = _taken(collection, result, {item.ref for item in ours})
-    foreign = _Foreign(judge, kind, collection, result, {item.ref for item in ours})
-    placed: list[Item] = []
+    taken = _taken_sequences(collection, result, {item.ref for item in ours})
+    foreign = _ForeignItems(comparer, collection, result, {item.ref for item in ours})
+    placed: list[PlannedItem] = []
     for group, items in groups.items():
         rest = [item for other, more in groups.items() if other != group for item in more]
         others = taken | {before[item.ref] for item in rest if item.ref in before}
@@ -82,32 +46,33 @@ def put_in_order(
             continue
         low = max((foreign.number(ref) for ref in ahead), default=0)
         high = min((foreign.number(ref) for ref in behind), default=None)
-        numbers = arrange(current, others, low, high)
+        numbers = assign_sequences(current, others, low, high)
         moved: list[int] = []
         if numbers is None and behind:
             had = [foreign.number(ref) for ref in behind]
             numbers, moved = make_room(len(items), low, had, others - set(had))
         if numbers is None or max((*numbers, *moved), default=0) > LAST:
-            text = f"{judge.target} has no sequence numbers left for {kind.name}"
-            result.errors.append(DeviceError(text, where=f"{judge.target}/{kind.name}"))
+            text = f"{target} has no sequence numbers left for {kind.name}"
+            result.errors.append(DeviceError(text, where=f"{target}/{kind.name}"))
             continue
         foreign.move(zip(behind, moved, strict=False))
         for item, number in zip(items, numbers, strict=True):
             if before.get(item.ref) != number:
-                _sequence(judge, kind, result, item, before.get(item.ref), number)
+                _set_sequence(comparer, kind, result, item, before.get(item.ref), number)
                 placed.append(item)
         taken.update((*numbers, *moved))
     if placed:
-        _say_places(kind, collection, result, placed)
+        _note_neighbours(collection, result, placed)
 
 
-class _Foreign:
-    """The items of an ordered collection that are not the list's: they stay, unless they must make room."""
+class _ForeignItems:
+    """Items of an ordered collection that are not the list's: they stay, unless they must make room."""
 
     def __init__(
-        self, judge: Judge, kind: CatalogueKind, collection: Collection, result: Result, ours: set[str]
+        self, comparer: ItemComparer, collection: Collection, result: KindDiff, ours: set[str]
     ) -> None:
-        self._judge, self._kind, self._collection, self._result = judge, kind, collection, result
+        self._comparer, self._collection, self._result = comparer, collection, result
+        self._kind = collection.kind
         leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
         rows = ((ref, row) for ref, row in collection.rows.items() if ref not in ours and ref not in leaving)
         self._rows = dict(sorted(rows, key=lambda entry: number_of(entry[1]) or 0))
@@ -115,8 +80,10 @@ class _Foreign:
     def number(self, ref: str) -> int:
         return number_of(self._rows[ref]) or 0
 
-    def split(self, group: str, items: Sequence[Item], place: Place | None) -> tuple[list[str], list[str]]:
-        """What must stand ahead of the items and what behind them; both are empty without a place.
+    def split(
+        self, group: str, items: Sequence[PlannedItem], place: ListPlacement | None
+    ) -> tuple[list[str], list[str]]:
+        """Return what must stand ahead of the items, and what behind them; both are empty without a place.
 
         Raises DeviceError when the place names no item, or one that stands elsewhere by its nature.
         """
@@ -139,10 +106,10 @@ class _Foreign:
         cut = peers.index(at) + (place.where == "after")
         return peers[:cut], peers[cut:]
 
-    def _not_found(self, place: Place) -> tuple[list[str], list[str]]:
-        """A rule from before the API, or one that fazai does not see as an item, stands behind all others."""
+    def _not_found(self, place: ListPlacement) -> tuple[list[str], list[str]]:
+        """Look among rules that are no items of the API: they all stand behind those that are."""
         for row in self._collection.automatic:
-            if composed(cell(row, self._kind.row.identity[0])) == place.name:
+            if compose_name(cell_text(row, self._kind.row.identity[0])) == place.name:
                 if place.where == "before":
                     return [], []
                 raise self._wrong(f'no rule of the API can stand after "{place.name}"', None)
@@ -150,22 +117,22 @@ class _Foreign:
         raise self._wrong(f'there is no "{place.name}" of others to stand {place.where}', hint)
 
     def _wrong(self, text: str, hint: str | None) -> DeviceError:
-        where = f"{self._judge.target}/{self._kind.name}"
+        where = f"{self._comparer.policy.target}/{self._kind.name}"
         return DeviceError(
-            f"place of {self._kind.name} on {self._judge.target}: {text}", where=where, hint=hint
+            f"place of {self._kind.name} on {self._comparer.policy.target}: {text}", where=where, hint=hint
         )
 
-    def _is_peer(self, group: str, items: Sequence[Item], row: Row) -> bool:
-        """Does this row compete with one of the items: floating with floating, else on one interface?"""
+    def _is_peer(self, group: str, items: Sequence[PlannedItem], row: ItemRow) -> bool:
+        """Return whether a row competes with the items: floating with floating, else on one interface."""
         if not self._kind.row.floating:
             return True
         if (group == FLOATING) != is_floating(row):
             return False
-        mine = {name for item in items for name in _interfaces(self._kind, item)}
+        mine = {name for item in items for name in _item_interfaces(self._kind, item)}
         return group == FLOATING or bool(mine.intersection(interfaces_of(row)))
 
     def move(self, numbers: Iterable[tuple[str, int]]) -> None:
-        """Others' items that make room get another sequence, and nothing else."""
+        """Give others' items that make room another sequence, and nothing else."""
         for ref, number in numbers:
             row = self._rows[ref]
             had = self.number(ref)
@@ -173,7 +140,7 @@ class _Foreign:
                 continue
             self._result.changes.append(
                 Change(
-                    target=self._judge.target,
+                    target=self._comparer.policy.target,
                     kind=self._kind.name,
                     identity=self._collection.label(row),
                     verb=Verb.MOVE,
@@ -187,14 +154,14 @@ class _Foreign:
             self._rows[ref] = {**row, SEQUENCE: str(number)}
 
 
-def number_of(row: Row | None) -> int | None:
-    """The sequence of a row; None where it has none that is a number."""
-    text = cell(row, SEQUENCE) if row is not None else ""
+def number_of(row: ItemRow | None) -> int | None:
+    """Return the sequence of a row; None where it has none that is a number."""
+    text = cell_text(row, SEQUENCE) if row is not None else ""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else None
 
 
-def _taken(collection: Collection, result: Result, ordered: set[str]) -> set[int]:
-    """The sequences of what is not ours to order: others' items that stay, and items that declare theirs."""
+def _taken_sequences(collection: Collection, result: KindDiff, ordered: set[str]) -> set[int]:
+    """Return the sequences of others' items that stay, and of items that declare theirs."""
     leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
     rows = (row for ref, row in collection.rows.items() if ref not in ordered and ref not in leaving)
     declared = (item.resource.fields for item in result.items)
@@ -203,37 +170,40 @@ def _taken(collection: Collection, result: Result, ordered: set[str]) -> set[int
     }
 
 
-def interfaces_of(row: Row) -> tuple[str, ...]:
-    """The interfaces that a rule of the firewall names."""
-    return tuple(part for part in cell(row, "interface").split(",") if part)
+def interfaces_of(row: ItemRow) -> tuple[str, ...]:
+    """Return the interfaces that a rule of the firewall names."""
+    return tuple(part for part in cell_text(row, "interface").split(",") if part)
 
 
-def is_floating(row: Row) -> bool:
-    """Does the firewall put this rule before those of one interface, whatever its sequence?"""
-    return len(interfaces_of(row)) != 1 or cell(row, "interfacenot") == "1"
+def is_floating(row: ItemRow) -> bool:
+    """Return whether the firewall evaluates a rule before those of one interface, whatever its sequence."""
+    return len(interfaces_of(row)) != 1 or cell_text(row, "interfacenot") == "1"
 
 
-def _interfaces(kind: CatalogueKind, item: Item) -> tuple[str, ...]:
+def _item_interfaces(kind: CatalogueKind, item: PlannedItem) -> tuple[str, ...]:
     value = item.declared(kind.row.floating)
     if value is None:
         return interfaces_of(item.row or {})
     return value if isinstance(value, tuple) else ()
 
 
-def _group(kind: CatalogueKind, item: Item) -> str:
-    """Floating rules (not exactly one interface) come before all others on the firewall, whatever their
-    sequence.
-    """
+def _item_group(kind: CatalogueKind, item: PlannedItem) -> str:
+    """Return the group of a rule: floating ones come before those of one interface."""
     if not kind.row.floating:
         return ""
     inverted = item.declared("interfacenot")
     if inverted is None:
-        inverted = cell(item.row or {}, "interfacenot")
-    return SINGLE if len(_interfaces(kind, item)) == 1 and text_of(inverted) != "1" else FLOATING
+        inverted = cell_text(item.row or {}, "interfacenot")
+    return SINGLE if len(_item_interfaces(kind, item)) == 1 and text_of(inverted) != "1" else FLOATING
 
 
-def _sequence(
-    judge: Judge, kind: CatalogueKind, result: Result, item: Item, before: int | None, number: int
+def _set_sequence(
+    comparer: ItemComparer,
+    kind: CatalogueKind,
+    result: KindDiff,
+    item: PlannedItem,
+    before: int | None,
+    number: int,
 ) -> None:
     """Give an item its sequence: with the change that there is, or as a move."""
     seen: dict[str, Value] = {} if before is None else {SEQUENCE: str(before)}
@@ -243,27 +213,15 @@ def _sequence(
         after = {**change.after, SEQUENCE: str(number)}
         result.changes[item.change] = replace(change, before=was, after=after)
         return
-    resource = item.resource
     item.change = len(result.changes)
     result.unchanged -= 1
-    result.changes.append(
-        Change(
-            target=judge.target,
-            kind=kind.name,
-            identity=resource.identity,
-            verb=Verb.MOVE,
-            before=seen,
-            after={SEQUENCE: str(number)},
-            ref=item.ref,
-            activates=kind.services,
-            mark=resource.mark,
-            origins=resource.origins,
-        )
-    )
+    move = comparer.change_of(kind, item.resource, Verb.MOVE, item.ref, seen, {SEQUENCE: str(number)})
+    result.changes.append(move)
 
 
-def _say_places(kind: CatalogueKind, collection: Collection, result: Result, placed: Sequence[Item]) -> None:
-    """Each placed item's change says behind which one it will stand on the firewall, whoever made that."""
+def _note_neighbours(collection: Collection, result: KindDiff, placed: Sequence[PlannedItem]) -> None:
+    """Note in each placed item's change behind which one it will stand, whoever made that."""
+    kind = collection.kind
     listed = {item.ref: item for item in result.items}
     moved = {change.ref: change.after for change in result.changes if SEQUENCE in change.after}
     leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
@@ -273,7 +231,7 @@ def _say_places(kind: CatalogueKind, collection: Collection, result: Result, pla
             continue
         row = collection.rows.get(ref, {})
         number = int(text_of(moved[ref][SEQUENCE])) if ref in moved else number_of(row) or 0
-        for line in _lines(kind, listed.get(ref), row):
+        for line in _evaluation_lines(kind, listed.get(ref), row):
             lines.setdefault(line, []).append((number, ref))
     ahead_of: dict[tuple[str, str], tuple[int, str]] = {}
     for name, entries in lines.items():
@@ -281,7 +239,9 @@ def _say_places(kind: CatalogueKind, collection: Collection, result: Result, pla
         ahead_of.update(((name, ref), ahead) for ahead, (_, ref) in pairwise(entries))
     for item in placed:
         assert item.change is not None
-        ahead = [ahead_of.get((line, item.ref), (0, "")) for line in _lines(kind, item, item.row or {})]
+        ahead = [
+            ahead_of.get((line, item.ref), (0, "")) for line in _evaluation_lines(kind, item, item.row or {})
+        ]
         _, ref = max(ahead, default=(0, ""))
         note = "first"
         if ref in listed:
@@ -292,10 +252,10 @@ def _say_places(kind: CatalogueKind, collection: Collection, result: Result, pla
         result.changes[item.change] = replace(change, note="; ".join(filter(None, (note, change.note))))
 
 
-def _lines(kind: CatalogueKind, item: Item | None, row: Row) -> tuple[str, ...]:
-    """The orders in which an item stands: that of its interface, or that of all floating rules."""
+def _evaluation_lines(kind: CatalogueKind, item: PlannedItem | None, row: ItemRow) -> tuple[str, ...]:
+    """Return the orders in which an item stands: that of its interface, or that of all floating rules."""
     if not kind.row.floating:
         return ("",)
     if item is None:
         return (FLOATING,) if is_floating(row) else interfaces_of(row)
-    return _interfaces(kind, item) if _group(kind, item) == SINGLE else (FLOATING,)
+    return _item_interfaces(kind, item) if _item_group(kind, item) == SINGLE else (FLOATING,)

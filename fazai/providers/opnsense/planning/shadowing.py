@@ -1,4 +1,4 @@
-"""Rules that can never match: another one in front of them decides about all that they are for. Pure.
+"""Finds rules that can never match: one in front of them decides about all that they are for. Pure.
 
 The firewall takes the first quick rule that matches. A rule of the list that stands behind a rule of others
 which matches all of its traffic, and decides otherwise, has no effect, though it is stored and running.
@@ -13,18 +13,16 @@ from dataclasses import dataclass, replace
 from fazai.model import Secret, Value, Verb
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 from fazai.providers.opnsense.catalogue.values import to_api
-from fazai.providers.opnsense.planning.diffing import Item, Result
+from fazai.providers.opnsense.planning.diffing import KindDiff, PlannedItem
 from fazai.providers.opnsense.planning.placing import SEQUENCE, number_of
-from fazai.providers.opnsense.planning.snapshot import Row, Snapshot, cell
+from fazai.providers.opnsense.planning.snapshot import ItemRow, Snapshot, cell_text
 
-__all__ = ["shadowed"]
+__all__ = ["find_shadowed"]
 
-#: What narrows a rule beside its addresses: one that has any of it matches less than it seems to.
-_CONDITIONS = (
-    *("sched", "tagged", "icmptype", "icmp6type", "tcpflags1", "tcpflags2", "tos", "prio"),
-    "max-pkt-rate-number",
-)
-#: Of more rules than this for any port only those to anywhere are looked at: the others take little.
+_TCP_AND_ICMP = ("icmptype", "icmp6type", "tcpflags1", "tcpflags2")
+#: Fields that narrow a rule beside its addresses: one that has any of them matches less than it seems to.
+_CONDITIONS = (*_TCP_AND_ICMP, "sched", "tagged", "tos", "prio", "max-pkt-rate-number")
+#: With more rules than this for a port, only those to any destination count: the others take little.
 _MOST = 300
 _SAID = 20  # sentences of one run
 _INTERFACES = 8  # of a rule for more of them the parts are not looked at
@@ -35,12 +33,11 @@ _PARTS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
     "protocol": {"tcp/udp": {"TCP": "TCP", "UDP": "UDP"}},
     "interface": {},
 }
-_FIELDS = (
-    *("enabled", "action", "quick", "interfacenot", "interface", "direction", "ipprotocol", "protocol"),
-    *("source_net", "source_not", "source_port", "destination_net", "destination_not", "destination_port"),
-    *_CONDITIONS,
-    SEQUENCE,
-)
+_SOURCE = ("source_net", "source_not", "source_port")
+_DESTINATION = ("destination_net", "destination_not", "destination_port")
+_EVALUATION = ("enabled", "action", "quick", SEQUENCE)
+_TRAFFIC = ("interfacenot", "interface", "direction", "ipprotocol", "protocol")
+_FIELDS = (*_EVALUATION, *_TRAFFIC, *_SOURCE, *_DESTINATION, *_CONDITIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,27 +66,29 @@ class _Rule:
 _Groups = Mapping[str, tuple[int, frozenset[str]]]  # interface groups: sequence and members
 
 
-def shadowed(kind: CatalogueKind, snapshot: Snapshot, result: Result, target: str) -> list[str]:
-    """A sentence for each rule of the list that another one keeps from ever matching, or a half of it."""
+def find_shadowed(kind: CatalogueKind, snapshot: Snapshot, result: KindDiff, target: str) -> list[str]:
+    """Return a sentence for each rule of the list that another one keeps from matching, at least in part."""
     collection = snapshot.collections[kind.name]
-    groups = _groups(snapshot)
+    groups = _interface_groups(snapshot)
     moved = {c.ref: str(c.after[SEQUENCE]) for c in result.changes if SEQUENCE in c.after}
     listed = {item.ref for item in result.items}
     leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
-    labels = _labels(collection.rows.values())
+    labels = _interface_labels(collection.rows.values())
     fronts = [
         *(
-            replace(_of_row(row, collection.label(row), groups, moved.get(ref)), maker=collection.maker(ref))
+            replace(
+                _rule_of_row(row, collection.label(row), groups, moved.get(ref)), maker=collection.maker(ref)
+            )
             for ref, row in collection.rows.items()
             if ref not in listed and ref not in leaving
         ),
-        *(_built_in(row, labels) for row in collection.automatic),
+        *(_rule_of_built_in(row, labels) for row in collection.automatic),
     ]
     rules = [
-        replace(_of_item(kind, item, groups, moved.get(item.ref)), place=place)
+        replace(_rule_of_item(kind, item, groups, moved.get(item.ref)), place=place)
         for place, item in enumerate(result.items)
     ]
-    fronts += _overtaking(rules)
+    fronts += _find_overtaking(rules)
     by_port: dict[tuple[bool, str], list[_Rule]] = {}
     for front in fronts:
         if front.has("enabled"):
@@ -101,16 +100,16 @@ def shadowed(kind: CatalogueKind, snapshot: Snapshot, result: Result, target: st
             port = rule.texts["destination_port"].lower()
             others = [*by_port.get((not rule.passes, ""), ())]
             others += by_port.get((not rule.passes, port), ()) if port else ()
-            ahead, what = _in_front(others, rule, groups)
+            ahead, what = _find_in_front(others, rule, groups)
             if ahead is not None:
-                found.append(_sentence(kind, target, rule, ahead, what))
+                found.append(_shadow_sentence(kind, target, rule, ahead, what))
     if len(found) > _SAID:
         found[_SAID:] = [f"{len(found) - _SAID} more of {kind.name} never match on {target}"]
     return found
 
 
-def _overtaking(rules: Sequence[_Rule]) -> list[_Rule]:
-    """The rules of the list that the firewall puts before one that is listed ahead of them."""
+def _find_overtaking(rules: Sequence[_Rule]) -> list[_Rule]:
+    """Return the rules of the list that the firewall puts before one that is listed ahead of them."""
     found = []
     last = ""
     for rule in rules:
@@ -120,11 +119,13 @@ def _overtaking(rules: Sequence[_Rule]) -> list[_Rule]:
     return found
 
 
-def _in_front(fronts: Sequence[_Rule], rule: _Rule, groups: _Groups) -> tuple[_Rule | None, str]:
-    """The first of these that takes what the rule is for, and what of it where that is not all. Of a rule
-    that blocks, each half is looked at: that of two families is as open as either of them."""
+def _find_in_front(fronts: Sequence[_Rule], rule: _Rule, groups: _Groups) -> tuple[_Rule | None, str]:
+    """Return the first rule that takes what this one is for, and what part of it where that is not all.
+
+    Of a rule that blocks, each half is looked at: that of two families is as open as either of them.
+    """
     ahead = _first_in_front(fronts, rule, groups)
-    halves = _halves(rule) if ahead is None and not rule.passes and fronts else []
+    halves = _split_rule(rule) if ahead is None and not rule.passes and fronts else []
     taken = [(name, front) for name, half in halves if (front := _first_in_front(fronts, half, groups))]
     if not taken:
         return ahead, ""
@@ -132,8 +133,8 @@ def _in_front(fronts: Sequence[_Rule], rule: _Rule, groups: _Groups) -> tuple[_R
     return min((front for _, front in taken), key=lambda front: front.order), said
 
 
-def _halves(rule: _Rule) -> list[tuple[str, _Rule]]:
-    """The parts of a rule that is for several directions, families, protocols or interfaces."""
+def _split_rule(rule: _Rule) -> list[tuple[str, _Rule]]:
+    """Return the parts of a rule that is for several directions, families, protocols or interfaces."""
     parts = [("", rule)]
     for field, split in _PARTS.items():
         values = split.get(rule.texts[field].lower(), {})
@@ -149,15 +150,17 @@ def _halves(rule: _Rule) -> list[tuple[str, _Rule]]:
 
 
 def _first_in_front(fronts: Sequence[_Rule], rule: _Rule, groups: _Groups) -> _Rule | None:
-    """The first of these that takes all that the rule is for."""
+    """Return the first rule that takes all that this one is for."""
     if len(fronts) > _MOST:
         fronts = [front for front in fronts if front.texts["destination_net"] in ("any", "")]
-    return next((f for f in fronts if _decides(f, rule) and _covers(f, rule, groups)), None)
+    return next((f for f in fronts if _decides_before(f, rule) and _covers_rule(f, rule, groups)), None)
 
 
-def _decides(front: _Rule, rule: _Rule) -> bool:
-    """Does the firewall go by `front` where both match? The first quick rule decides, else the last one. Of
-    two with one sequence it is not known which stands first; the worse is taken.
+def _decides_before(front: _Rule, rule: _Rule) -> bool:
+    """Return whether the firewall goes by `front` where both match.
+
+    The first quick rule decides, else the last one. Of two with one sequence it is not known which stands
+    first; the worse is taken.
     """
     if front.place >= 0:  # of the list: as it is written where the firewall keeps that order
         return (
@@ -168,7 +171,7 @@ def _decides(front: _Rule, rule: _Rule) -> bool:
     return front.has("quick") or front.order >= rule.order
 
 
-def _sentence(kind: CatalogueKind, target: str, rule: _Rule, front: _Rule, what: str) -> str:
+def _shadow_sentence(kind: CatalogueKind, target: str, rule: _Rule, front: _Rule, what: str) -> str:
     does = "passes" if front.passes else "blocks"
     does += " that" if what else " all that it is for"
     said = f'{kind.name} "{rule.name}" never matches{what and f" {what}"} on {target}'
@@ -188,21 +191,21 @@ def _sentence(kind: CatalogueKind, target: str, rule: _Rule, front: _Rule, what:
     return f'{said}; say where the list belongs: place: {{{kind.name}: {{before: "{front.name}"}}}}'
 
 
-def _groups(snapshot: Snapshot) -> _Groups:
-    """Interface groups: name -> sequence and members."""
+def _interface_groups(snapshot: Snapshot) -> _Groups:
+    """Return sequence and members of each interface group."""
     collection = snapshot.collections.get("opnsense.interface_group")
-    rows: Iterable[Row] = collection.rows.values() if collection is not None else ()
+    rows: Iterable[ItemRow] = collection.rows.values() if collection is not None else ()
     return {
-        cell(row, "ifname"): (
+        cell_text(row, "ifname"): (
             number_of(row) or 0,
-            frozenset(part for part in cell(row, "members").split(",") if part),
+            frozenset(part for part in cell_text(row, "members").split(",") if part),
         )
         for row in rows
     }
 
 
-def _order(texts: Mapping[str, str], groups: _Groups) -> str:
-    """Floating rules first, then those of groups, then those of one interface; each by sequence."""
+def _sort_order(texts: Mapping[str, str], groups: _Groups) -> str:
+    """Return the sort key: floating rules first, then those of groups, then those of one interface."""
     names = [part for part in texts.get("interface", "").split(",") if part]
     number = number_of(texts) or 0
     if len(names) != 1 or texts.get("interfacenot") == "1":
@@ -212,44 +215,44 @@ def _order(texts: Mapping[str, str], groups: _Groups) -> str:
     return f"{group:06d}.{number:07d}"
 
 
-def _of_row(row: Row, name: str, groups: _Groups, sequence: str | None) -> _Rule:
-    texts = {field: cell(row, field) for field in _FIELDS}
+def _rule_of_row(row: ItemRow, name: str, groups: _Groups, sequence: str | None) -> _Rule:
+    texts = {field: cell_text(row, field) for field in _FIELDS}
     if sequence is None:
-        return _Rule(name, cell(row, "sort_order") or _order(texts, groups), texts)
+        return _Rule(name, cell_text(row, "sort_order") or _sort_order(texts, groups), texts)
     texts[SEQUENCE] = sequence
-    head = cell(row, "prio_group")
-    return _Rule(name, f"{head}.{int(sequence):07d}" if head else _order(texts, groups), texts)
+    head = cell_text(row, "prio_group")
+    return _Rule(name, f"{head}.{int(sequence):07d}" if head else _sort_order(texts, groups), texts)
 
 
-def _of_item(kind: CatalogueKind, item: Item, groups: _Groups, sequence: str | None) -> _Rule:
-    """The rule that a wanted item will be: what is declared, what it has, what it gets when it is made."""
+def _rule_of_item(kind: CatalogueKind, item: PlannedItem, groups: _Groups, sequence: str | None) -> _Rule:
+    """Return the rule that a wanted item will be: what is declared, what it has, its defaults."""
     row = item.row or {}
     texts = {}
     for name in _FIELDS:
         field = kind.rows[name]
         value: Value = item.declared(name)
         if value is None or isinstance(value, Secret):
-            texts[name] = cell(row, name) if item.row is not None else field.default or ""
+            texts[name] = cell_text(row, name) if item.row is not None else field.default or ""
         else:
             texts[name] = to_api(field, value)
     if sequence is not None:
         texts[SEQUENCE] = sequence
-    return _Rule(item.resource.identity, _order(texts, groups), texts)
+    return _Rule(item.resource.identity, _sort_order(texts, groups), texts)
 
 
-def _labels(rows: Iterable[Row]) -> dict[str, str]:
-    """What the firewall calls an interface in rules that are not of the API -> its name."""
+def _interface_labels(rows: Iterable[ItemRow]) -> dict[str, str]:
+    """Return the names of interfaces by their label in rules that are not of the API."""
     found: dict[str, str] = {}
     for row in rows:
-        name, shown = cell(row, "interface"), cell(row, "%interface")
+        name, shown = cell_text(row, "interface"), cell_text(row, "%interface")
         if name and shown and "," not in name:
             found[shown] = name
     return found
 
 
-def _built_in(row: Row, labels: Mapping[str, str]) -> _Rule:
-    """A rule that is no item; they are quick unless they say otherwise."""
-    texts = {field: cell(row, field) for field in _FIELDS}
+def _rule_of_built_in(row: ItemRow, labels: Mapping[str, str]) -> _Rule:
+    """Return a rule that is no item of the API; such rules are quick unless they say otherwise."""
+    texts = {field: cell_text(row, field) for field in _FIELDS}
     texts["quick"] = "0" if row.get("quick") is False else "1"
     names = [part for part in texts["interface"].split(",") if part]
     texts["interface"] = ",".join(labels.get(name, name.lower()) for name in names)
@@ -257,26 +260,26 @@ def _built_in(row: Row, labels: Mapping[str, str]) -> _Rule:
         texts[side] = texts[side] or "any"
     texts["protocol"] = texts["protocol"] or "any"
     texts["ipprotocol"] = texts["ipprotocol"] or "inet46"
-    return _Rule(cell(row, "description"), cell(row, "sort_order"), texts, built_in=True)
+    return _Rule(cell_text(row, "description"), cell_text(row, "sort_order"), texts, built_in=True)
 
 
-def _covers(front: _Rule, rule: _Rule, groups: _Groups) -> bool:
-    """Does everything that `rule` is for match `front`? False when in doubt. The cheapest questions first."""
+def _covers_rule(front: _Rule, rule: _Rule, groups: _Groups) -> bool:
+    """Return whether everything that `rule` is for matches `front`; False when in doubt. Cheapest first."""
     one, two = front.texts, rule.texts
     return (
-        _port(one["destination_port"], two["destination_port"])
-        and _port(one["source_port"], two["source_port"])
+        _covers_port(one["destination_port"], two["destination_port"])
+        and _covers_port(one["source_port"], two["source_port"])
         and one["direction"] in ("any", two["direction"])
         and one["ipprotocol"] in ("inet46", two["ipprotocol"])
-        and _protocol(one["protocol"].lower(), two["protocol"].lower())
-        and _on_all(front, rule, groups)
+        and _covers_protocol(one["protocol"].lower(), two["protocol"].lower())
+        and _covers_interfaces(front, rule, groups)
         and all(not one[name] or one[name] == two[name] for name in _CONDITIONS)
-        and _side(front, rule, "destination", frozenset())
-        and _side(front, rule, "source", _arriving(rule))
+        and _covers_side(front, rule, "destination", frozenset())
+        and _covers_side(front, rule, "source", _arriving_networks(rule))
     )
 
 
-def _on_all(front: _Rule, rule: _Rule, groups: _Groups) -> bool:
+def _covers_interfaces(front: _Rule, rule: _Rule, groups: _Groups) -> bool:
     if front.has("interfacenot") or rule.has("interfacenot"):
         return front.interfaces == rule.interfaces and front.has("interfacenot") == rule.has("interfacenot")
     if not front.interfaces:
@@ -292,34 +295,34 @@ def _on_all(front: _Rule, rule: _Rule, groups: _Groups) -> bool:
     return bool(rule.interfaces)
 
 
-def _protocol(front: str, rule: str) -> bool:
+def _covers_protocol(front: str, rule: str) -> bool:
     return front in ("any", rule) or (front == "tcp/udp" and rule in ("tcp", "udp"))
 
 
-def _port(front: str, rule: str) -> bool:
+def _covers_port(front: str, rule: str) -> bool:
     if not front or front.lower() == rule.lower():
         return True
     if not rule or "-" not in front:
         return False
-    (low, high), (first, last) = _range(front), _range(rule)
+    (low, high), (first, last) = _port_range(front), _port_range(rule)
     return 0 < low <= first <= last <= high
 
 
-def _range(port: str) -> tuple[int, int]:
-    """A port or a range of ports; (0, 0) for a name."""
+def _port_range(port: str) -> tuple[int, int]:
+    """Return a port or a range of ports as two numbers; (0, 0) for a name."""
     low, _, high = port.partition("-")
     high = high or low
     digits = low.isascii() and low.isdigit() and high.isascii() and high.isdigit()
     return (int(low), int(high)) if digits and len(port) < 20 else (0, 0)
 
 
-def _arriving(rule: _Rule) -> frozenset[str]:
-    """The source that stands for all that comes in on a rule's one interface: its own network."""
+def _arriving_networks(rule: _Rule) -> frozenset[str]:
+    """Return the source that stands for all that comes in on a rule's one interface: its own network."""
     names = rule.interfaces
     return names if len(names) == 1 and rule.texts["direction"] == "in" else frozenset()
 
 
-def _side(front: _Rule, rule: _Rule, side: str, everything: frozenset[str]) -> bool:
+def _covers_side(front: _Rule, rule: _Rule, side: str, everything: frozenset[str]) -> bool:
     one, two = front.texts[f"{side}_net"], rule.texts[f"{side}_net"]
     if front.has(f"{side}_not"):
         return rule.has(f"{side}_not") and one == two
@@ -327,10 +330,10 @@ def _side(front: _Rule, rule: _Rule, side: str, everything: frozenset[str]) -> b
         return True
     if rule.has(f"{side}_not"):
         return False
-    return all(any(_within(part, whole) for whole in one.split(",")) for part in two.split(","))
+    return all(any(_is_within(part, whole) for whole in one.split(",")) for part in two.split(","))
 
 
-def _within(part: str, whole: str) -> bool:
+def _is_within(part: str, whole: str) -> bool:
     if part == whole:
         return True
     try:

@@ -1,4 +1,4 @@
-"""What a session saw of a firewall: collections of rows, read lazily, and a digest of the managed state."""
+"""The observation of a firewall: collections of rows, read lazily, and a digest of the managed state."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ import msgspec
 
 from fazai.errors import Unreachable
 from fazai.model import Secret, Value
-from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, label
-from fazai.providers.opnsense.catalogue.ownership import is_uuid, mark_of, unmarked
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, build_label
+from fazai.providers.opnsense.catalogue.ownership import is_uuid, mark_of, split_mark
 from fazai.providers.opnsense.catalogue.rows import KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
-from fazai.providers.opnsense.catalogue.values import composed, from_item
+from fazai.providers.opnsense.catalogue.values import compose_name, flatten_item
 
-__all__ = ["SETTINGS_REF", "Collection", "Keys", "Row", "Snapshot", "cell"]
+__all__ = ["SETTINGS_REF", "Collection", "ItemRow", "Keys", "Snapshot", "cell_text"]
 
 SETTINGS_REF = "settings"
-Row = Mapping[str, Any]
+ItemRow = Mapping[str, Any]
 
 
-def cell(row: Row, name: str) -> str:
-    """A value of a row as text: searches answer some booleans and numbers bare, and empty maps as lists.
-    Raises Unreachable when it is none.
+def cell_text(row: ItemRow, name: str) -> str:
+    """Return a value of a row as text. Raises Unreachable when it is none.
+
+    Searches answer some booleans and numbers bare, and empty maps as lists.
     """
     value = row.get(name, "")
     if value.__class__ is str:
@@ -43,24 +44,26 @@ def cell(row: Row, name: str) -> str:
 
 @dataclass(slots=True)
 class Collection:
-    """All items of one kind. `complete` is False where the firewall hides items from its search;
+    """All items of one kind. `complete` is False where the firewall hides items from its search.
+
     `automatic` are the rules among them that are no items: the product's own, and those of older releases.
     """
 
     kind: CatalogueKind
-    rows: dict[str, Row]
+    rows: dict[str, ItemRow]
     owner: str
     complete: bool = True
-    automatic: tuple[Row, ...] = ()
+    automatic: tuple[ItemRow, ...] = ()
     _labels: dict[str, list[str]] | None = None
 
     @classmethod
-    def of(cls, kind: CatalogueKind, listed: Iterable[Row], owner: str) -> Collection:
-        """From search rows; what they mix in is no item: rules that are automatic or from before the API,
-        and aliases among Unbound's hosts.
+    def of(cls, kind: CatalogueKind, listed: Iterable[ItemRow], owner: str) -> Collection:
+        """Make a collection of search rows, without what they mix in.
+
+        That is: rules that are automatic or from before the API, and aliases among Unbound's hosts.
         """
-        rows: dict[str, Row] = {}
-        automatic: list[Row] = []
+        rows: dict[str, ItemRow] = {}
+        automatic: list[ItemRow] = []
         for row in listed:
             if row.get("is_automatic") or row.get("legacy"):
                 automatic.append(row)
@@ -70,7 +73,7 @@ class Collection:
 
     @property
     def labels(self) -> dict[str, list[str]]:
-        """Identity -> refs of the items that have it."""
+        """Refs of the items by identity."""
         if self._labels is None:
             found: dict[str, list[str]] = {}
             for ref, row in self.rows.items():
@@ -78,42 +81,44 @@ class Collection:
             self._labels = found
         return self._labels
 
-    def label(self, row: Row) -> str:
-        """The identity of a row."""
+    def label(self, row: ItemRow) -> str:
+        """Return the identity of a row."""
         kind = self.kind
         if len(kind.row.identity) == 1 and not kind.row.mark_field:
             name = kind.row.identity[0]
-            if not kind.rows[name].fold and kind.row.label == f"{{{name}}}":
-                return composed(" ".join(cell(row, name).split()))
-        return label(
+            if not kind.rows[name].fold and kind.row.label_format == f"{{{name}}}":
+                return compose_name(" ".join(cell_text(row, name).split()))
+        return build_label(
             kind.row, kind.rows, {name: self.text(row, kind.rows[name]) for name in kind.row.identity}
         )
 
-    def text(self, row: Row, field_row: FieldRow) -> str:
-        """A field of a row as the API has it, without the owner's mark."""
-        text = cell(row, field_row.source if field_row.source in row else field_row.name)
+    def text(self, row: ItemRow, field_row: FieldRow) -> str:
+        """Return a field of a row as the API has it, without the owner's mark."""
+        text = cell_text(row, field_row.source if field_row.source in row else field_row.name)
         if field_row.cut:
             text = text.partition(field_row.cut)[0]
         if field_row.name == self.kind.row.mark_field:
-            return unmarked(text, self.owner)[0]
+            return split_mark(text, self.owner)[0]
         return text
 
     def maker(self, ref: str) -> str:
-        """Whose an item is that no list of ours has any more, for sentences about it."""
+        """Return in words who made an item that our list does not have."""
         return "no longer listed" if self.carries_mark(ref, mark_of(self.owner)) else "made by others"
 
     def carries_mark(self, ref: str, mark: str) -> bool:
-        """Is this item one that this owner made?"""
+        """Return whether this owner made the item."""
         name = self.kind.row.mark_field
         if name:
-            return unmarked(cell(self.rows[ref], name), self.owner)[1]
+            return split_mark(cell_text(self.rows[ref], name), self.owner)[1]
         return ref.startswith(f"{mark}-") and is_uuid(ref)
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """What the API wants for the names that references to one kind may use. `several` are names that more
-    than one item has, each with the longer names (or uuids) that tell these items apart.
+    """The API's keys for the names by which references call the items of one kind.
+
+    `several` are names that more than one item has, each with the longer names (or uuids) that tell these
+    items apart.
     """
 
     known: Mapping[str, str] = field(default_factory=dict)
@@ -121,7 +126,7 @@ class Keys:
 
     @classmethod
     def of(cls, items: Iterable[tuple[str, str, str]]) -> Keys:
-        """From label, second name ("" for none) and key of each item."""
+        """Make keys from label, second name ("" for none) and key of each item."""
         labelled: dict[str, dict[str, str]] = {}  # name -> key -> label
         called: dict[str, dict[str, str]] = {}
         for label_, second, key in items:
@@ -142,7 +147,7 @@ class Keys:
 
 @dataclass(slots=True)
 class Snapshot:
-    """The observation of one firewall."""
+    """The collections that one observation of a firewall has read."""
 
     collections: Mapping[str, Collection]
     _digest: str = ""
@@ -151,9 +156,7 @@ class Snapshot:
 
     @property
     def digest(self) -> str:
-        """sha256 over the managed fields of every row that was read; counters and statistics are not among
-        them.
-        """
+        """sha256 over the managed fields of every row that was read, without counters and statistics."""
         if not self._digest:
             state = hashlib.sha256()
             for name in sorted(self.collections):
@@ -162,19 +165,19 @@ class Snapshot:
                 pick = itemgetter("uuid", *columns) if len(columns) > 1 else None
                 state.update(name.encode())
                 for ref in sorted(collection.rows):
-                    state.update(_ENCODE(_picked(collection.rows[ref], ref, pick, columns)))
+                    state.update(_ENCODE(_managed_cells(collection.rows[ref], ref, pick, columns)))
             self._digest = f"sha256:{state.hexdigest()}"
         return self._digest
 
     def keys(self, kind: str, key: str) -> Keys:
-        """What the API wants for each name by which an item of a kind may be called."""
+        """Return the API's key for each name by which an item of a kind may be called."""
         place = (kind, key)
         if place not in self._keys:
             self._keys[place] = Keys.of(self.items(kind, key))
         return self._keys[place]
 
     def names(self, kind: str, key: str) -> Mapping[str, str]:
-        """What the API has -> the name that people use, as far as it belongs to one item only."""
+        """Return the name that people use for each key of the API, as far as it belongs to one item only."""
         if (kind, key) not in self._names:
             known = self.keys(kind, key).known
             found: dict[str, str] = {}
@@ -184,19 +187,17 @@ class Snapshot:
         return self._names[kind, key]
 
     def items(self, kind: str, key: str) -> Iterable[tuple[str, str, str]]:
-        """Label, second name ("" for none) and key of every item of a kind."""
+        """Yield label, second name ("" for none) and key of every item of a kind."""
         collection = self.collections.get(kind)
         if collection is None:
             return
         row = collection.kind.row
         for ref, item in collection.rows.items():
-            second = _called(collection, row, item) if row.called else ""
-            yield collection.label(item), second, ref if key == "uuid" else cell(item, key)
+            second = _second_name(collection, row, item) if row.called else ""
+            yield collection.label(item), second, ref if key == "uuid" else cell_text(item, key)
 
-    def value(self, collection: Collection, item: Row, field_row: FieldRow) -> Value:
-        """A field of a row in canonical form: names for references, `Secret` for secrets, tuples for
-        lists.
-        """
+    def value(self, collection: Collection, item: ItemRow, field_row: FieldRow) -> Value:
+        """Return a field in canonical form: names for references, `Secret` for secrets, tuples for lists."""
         text = collection.text(item, field_row)
         if field_row.reference and field_row.key != "name":
             names = self.names(field_row.reference, field_row.key)
@@ -207,10 +208,10 @@ class Snapshot:
         return Secret(text) if field_row.secret else text
 
 
-def _picked(
-    item: Row, ref: str, pick: Callable[[Row], Sequence[Any]] | None, columns: Sequence[str]
+def _managed_cells(
+    item: ItemRow, ref: str, pick: Callable[[ItemRow], Sequence[Any]] | None, columns: Sequence[str]
 ) -> Sequence[Any]:
-    """The managed cells of a row; quickly where it has all of them."""
+    """Return the managed cells of a row; quickly where it has all of them."""
     try:
         if pick is not None:
             return pick(item)
@@ -222,15 +223,15 @@ def _picked(
 _ENCODE = msgspec.json.Encoder().encode
 
 
-def _called(collection: Collection, row: KindRow, item: Row) -> str:
+def _second_name(collection: Collection, row: KindRow, item: ItemRow) -> str:
     parts = {name: collection.text(item, field_row) for name, field_row in collection.kind.rows.items()}
     return row.called.format_map(parts).lower().lstrip(".")
 
 
-def item_row(answer: Any, root: str, ref: str) -> Row | None:
-    """The row that `get` of one item stands for; None when there is no such item (`[]`)."""
+def row_of_answer(answer: Any, root: str, ref: str) -> ItemRow | None:
+    """Return the row that `get` of one item stands for; None when there is no such item (`[]`)."""
     for part in root.split("."):
         answer = answer.get(part) if isinstance(answer, Mapping) else None
     if not isinstance(answer, Mapping) or not answer:
         return None
-    return {**from_item(answer), "uuid": ref}
+    return {**flatten_item(answer), "uuid": ref}

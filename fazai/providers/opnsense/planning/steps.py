@@ -1,53 +1,30 @@
-"""From differences to steps: order of ordered collections, pruning, order of kinds, activations. Pure."""
+"""Turns differences into steps: order within lists, pruning, order of kinds, activations. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
 
 from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Resource, Secret, Step, Value, Verb
-from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, called
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, second_name_of
 from fazai.providers.opnsense.catalogue.ownership import own_ref
 from fazai.providers.opnsense.catalogue.table import service_order
 from fazai.providers.opnsense.catalogue.values import text_of
-from fazai.providers.opnsense.planning.diffing import Judge, Result
-from fazai.providers.opnsense.planning.placing import Place, put_in_order
-from fazai.providers.opnsense.planning.shadowing import shadowed
-from fazai.providers.opnsense.planning.snapshot import Collection, Keys, Snapshot, cell
+from fazai.providers.opnsense.planning.diffing import ItemComparer, KindDiff
+from fazai.providers.opnsense.planning.placing import put_in_order
+from fazai.providers.opnsense.planning.policy import TargetPolicy
+from fazai.providers.opnsense.planning.shadowing import find_shadowed
+from fazai.providers.opnsense.planning.snapshot import Collection, Keys, Snapshot, cell_text
 
-__all__ = ["Policy", "pruned_kinds", "reference_keys", "work_out"]
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """What the target's options allow."""
-
-    target: str
-    mark: str
-    adopt: bool
-    protected: tuple[str, ...]
-    prune: bool | tuple[str, ...]
-    max_prune: int | str
-    place: Mapping[str, Place] = field(default_factory=dict)  # kind -> where its list stands
-    unmanaged: Mapping[str, frozenset[str]] = field(default_factory=dict)  # kind -> fields left alone
+__all__ = ["build_reference_keys", "plan_steps"]
 
 
-def pruned_kinds(prune: Any) -> bool | tuple[str, ...]:
-    """The option `prune` as True, False, or the kinds it names."""
-    if isinstance(prune, Mapping):
-        return tuple(kind for kind, on in prune.items() if on)
-    if isinstance(prune, (list, tuple)):
-        return tuple(prune)
-    return bool(prune)
-
-
-def reference_keys(
+def build_reference_keys(
     wanted: Sequence[Resource], kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, mark: str
 ) -> dict[tuple[str, str], Keys]:
-    """For every reference that a wanted resource makes: name -> what the API wants, with the items that
-    are to come and without those that are to go.
+    """Return the API's keys by name, for every reference that a wanted resource makes.
+
+    The items that are to come are among them, and those that are to go are not.
     """
     needed = {
         (row.reference, row.key)
@@ -57,16 +34,16 @@ def reference_keys(
     }
     return {
         (reference, key): Keys.of(
-            _nameable([r for r in wanted if r.kind == reference], kinds[reference], snapshot, mark, key)
+            _nameable_items([r for r in wanted if r.kind == reference], kinds[reference], snapshot, mark, key)
         )
         for reference, key in needed
     }
 
 
-def _nameable(
+def _nameable_items(
     wanted: Sequence[Resource], kind: CatalogueKind, snapshot: Snapshot, mark: str, key: str
 ) -> Iterable[tuple[str, str, str]]:
-    """Label, second name and key of each item of a kind that is there, or will be after this run."""
+    """Yield label, second name and key of each item of a kind that is there, or will be after this run."""
     going = {resource.identity for resource in wanted if resource.state == "absent"}
     seen = [item for item in snapshot.items(kind.name, key) if item[0] not in going]
     yield from seen
@@ -74,12 +51,12 @@ def _nameable(
     for resource in wanted:
         name = resource.label or resource.identity
         if resource.state != "absent" and name not in there:
-            second = called(kind, resource.fields) if kind.row.called else ""
+            second = second_name_of(kind, resource.fields) if kind.row.called else ""
             yield name, second, own_ref(mark, kind.name, resource.identity)
 
 
-def work_out(
-    policy: Policy,
+def plan_steps(
+    policy: TargetPolicy,
     kinds: Mapping[str, CatalogueKind],
     wanted: Sequence[Resource],
     snapshot: Snapshot,
@@ -88,49 +65,46 @@ def work_out(
     pending: frozenset[str],
     prune: bool,
 ) -> Diff:
-    """Everything that one target needs."""
-    judge = Judge(
-        target=policy.target,
-        mark=policy.mark,
-        snapshot=snapshot,
-        adopt=policy.adopt,
-        adopted=adopted,
-        protected=policy.protected,
-        unmanaged=policy.unmanaged,
-        keys=reference_keys(wanted, kinds, snapshot, policy.mark),
-    )
+    """Return everything that one target needs."""
+    keys = build_reference_keys(wanted, kinds, snapshot, policy.mark)
+    comparer = ItemComparer(policy, snapshot, adopted, keys)
     grouped: dict[str, list[Resource]] = {}
     for resource in wanted:
         grouped.setdefault(resource.kind, []).append(resource)
-    results: dict[str, Result] = {}
+    results: dict[str, KindDiff] = {}
     for name, kind in kinds.items():
         collection = snapshot.collections.get(name)
-        if collection is None or (name not in grouped and not _prunes(policy, name, listed=False)):
+        if collection is None or (name not in grouped and not _prunes_kind(policy, name, listed=False)):
             continue
-        result = judge.compare(kind, grouped.get(name, ()))
+        result = comparer.compare(kind, grouped.get(name, ()))
         if kind.row.ordered:
-            put_in_order(judge, kind, collection, result, policy.place.get(name))
+            put_in_order(comparer, collection, result, policy.place.get(name))
         known = collection.complete and not result.errors  # else what is wanted may be among what would go
-        if prune and known and _prunes(policy, name, listed=name in grouped):
-            _prune(policy, judge, kind, collection, result)
+        if prune and known and _prunes_kind(policy, name, listed=name in grouped):
+            _prune_unlisted(comparer, collection, result)
         results[name] = result
     for name, result in results.items():
         if kinds[name].row.children:
-            _spare_children(policy, kinds[name], snapshot.collections[name], result, results)
-    return _assemble(policy.target, kinds, results, pending, _notes(policy, kinds, snapshot, results))
+            _spare_children(policy, snapshot.collections[name], result, results)
+    return _assemble_steps(
+        policy.target, kinds, results, pending, _collect_notes(policy, kinds, snapshot, results)
+    )
 
 
-def _prunes(policy: Policy, kind: str, *, listed: bool) -> bool:
+def _prunes_kind(policy: TargetPolicy, kind: str, *, listed: bool) -> bool:
     return listed if policy.prune is True else policy.prune is not False and kind in policy.prune
 
 
-def _notes(
-    policy: Policy, kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, results: Mapping[str, Result]
+def _collect_notes(
+    policy: TargetPolicy,
+    kinds: Mapping[str, CatalogueKind],
+    snapshot: Snapshot,
+    results: Mapping[str, KindDiff],
 ) -> tuple[str, ...]:
     found = []
     for name in results:
         hidden_by = kinds[name].row.hidden_by
-        mode = _mode(kinds, snapshot, results, hidden_by) if hidden_by else ""
+        mode = _coming_nat_mode(kinds, snapshot, results, hidden_by) if hidden_by else ""
         if mode in ("automatic", "disabled"):
             found.append(
                 f"source NAT on {policy.target} is in {mode} mode: rules are stored and take no effect until "
@@ -138,8 +112,8 @@ def _notes(
             )
     rules = results.get("opnsense.rule")
     if rules is not None:
-        found.extend(_unlimited(rules))
-        found.extend(shadowed(kinds["opnsense.rule"], snapshot, rules, policy.target))
+        found.extend(_note_unlimited_rules(rules))
+        found.extend(find_shadowed(kinds["opnsense.rule"], snapshot, rules, policy.target))
     return tuple(found)
 
 
@@ -151,9 +125,10 @@ _EMPTY_IS_ALL = {
 }
 
 
-def _unlimited(rules: Result) -> list[str]:
-    """A sentence for each new or changed rule that passes more for a field that is declared and empty: a
-    template that came out empty opens what it was to limit.
+def _note_unlimited_rules(rules: KindDiff) -> list[str]:
+    """Return a sentence for each new or changed rule that passes more because a declared field is empty.
+
+    A template that came out empty opens what it was to limit.
     """
     found = []
     for item in rules.items:
@@ -168,18 +143,19 @@ def _unlimited(rules: Result) -> list[str]:
     return found
 
 
-def _mode(
-    kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, results: Mapping[str, Result], setting: str
+def _coming_nat_mode(
+    kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, results: Mapping[str, KindDiff], setting: str
 ) -> str:
-    """The mode that will hold after this run."""
-    coming = next((text_of(change.after["mode"]) for change in results.get(setting, Result()).changes), "")
+    """Return the mode of source NAT that will hold after this run."""
+    coming = next((text_of(change.after["mode"]) for change in results.get(setting, KindDiff()).changes), "")
     collection = snapshot.collections.get(setting)
-    seen = next((cell(row, "snat_mode") for row in collection.rows.values()), "") if collection else ""
+    seen = next((cell_text(row, "snat_mode") for row in collection.rows.values()), "") if collection else ""
     return coming or seen
 
 
-def _prune(policy: Policy, judge: Judge, kind: CatalogueKind, collection: Collection, result: Result) -> None:
+def _prune_unlisted(comparer: ItemComparer, collection: Collection, result: KindDiff) -> None:
     """Delete items of ours that nobody wants any more, if they are not too many."""
+    policy, kind = comparer.policy, collection.kind
     if kind.row.settings:
         return
     owned = [ref for ref in collection.rows if collection.carries_mark(ref, policy.mark)]
@@ -187,10 +163,10 @@ def _prune(policy: Policy, judge: Judge, kind: CatalogueKind, collection: Collec
         ref
         for ref in owned
         if ref not in result.wanted_refs
-        and not judge.is_protected(kind, collection.label(collection.rows[ref]))
+        and not comparer.is_protected(kind, collection.label(collection.rows[ref]))
     ]
-    changes = [judge.delete(kind, collection, ref, note="no longer listed") for ref in going]
-    cap = _cap(policy.max_prune, len(owned))
+    changes = [comparer.deletion(collection, ref, note="no longer listed") for ref in going]
+    cap = _prune_limit(policy.max_prune, len(owned))
     if len(changes) <= cap:
         result.changes.extend(changes)
         return
@@ -205,18 +181,16 @@ def _prune(policy: Policy, judge: Judge, kind: CatalogueKind, collection: Collec
 
 
 def _spare_children(
-    policy: Policy,
-    kind: CatalogueKind,
-    collection: Collection,
-    result: Result,
-    results: Mapping[str, Result],
+    policy: TargetPolicy, collection: Collection, result: KindDiff, results: Mapping[str, KindDiff]
 ) -> None:
-    """Refuse deletions with which the firewall would delete other items, unless this run itself deletes these
-    or moves them away: what goes along belongs to somebody, and no undoing brings it back.
+    """Refuse deletions with which the firewall would delete items that this run does not touch itself.
+
+    What goes along belongs to somebody, and no undoing brings it back.
     """
+    kind = collection.kind
     seen_to = {
         change.ref
-        for change in results.get(kind.row.children, Result()).changes
+        for change in results.get(kind.row.children, KindDiff()).changes
         if change.verb is Verb.DELETE or "host" in change.after
     }
     for change in [each for each in result.changes if each.verb is Verb.DELETE]:
@@ -225,7 +199,7 @@ def _spare_children(
         left = [row for row in rows if isinstance(row, Mapping) and row.get("uuid") not in seen_to]
         if left:
             names = ", ".join(
-                f"{cell(row, 'hostname')}.{cell(row, 'domain')}".lstrip(".") for row in left[:5]
+                f"{cell_text(row, 'hostname')}.{cell_text(row, 'domain')}".lstrip(".") for row in left[:5]
             )
             more = f" and {len(left) - 5} more" if len(left) > 5 else ""
             reason = Refused(
@@ -238,20 +212,20 @@ def _spare_children(
             result.refused.append((change, reason))
 
 
-def _cap(limit: int | str, owned: int) -> int:
+def _prune_limit(limit: int | str, owned: int) -> int:
     if isinstance(limit, str) and limit.endswith("%"):
         return max(1, owned * int(limit[:-1]) // 100) if limit != "0%" else 0
     return int(limit)
 
 
-def _assemble(
+def _assemble_steps(
     target: str,
     kinds: Mapping[str, CatalogueKind],
-    results: Mapping[str, Result],
+    results: Mapping[str, KindDiff],
     pending: frozenset[str],
     notes: tuple[str, ...],
 ) -> Diff:
-    """Writes in the order of kinds, deletions last and backwards, each touched service once at the end."""
+    """Order the steps: writes by kind, deletions last and backwards, each service once at the end."""
     steps: list[Step] = []
     touched = set(pending)
     early: dict[str, list[Change]] = {}
@@ -259,7 +233,7 @@ def _assemble(
         kind = kinds[name]
         writes = [change for change in result.changes if change.verb is not Verb.DELETE]
         writes = _dependents_last(kind, writes)
-        early[name] = _in_the_way(kind, result.changes)
+        early[name] = _deletions_first(kind, result.changes)
         steps.extend((*early[name], *writes))
         if kind.row.before_use and any(change.verb is Verb.CREATE for change in writes):
             steps.append(Activate(target, kind.row.service))  # later kinds may name it only then
@@ -286,10 +260,8 @@ def _assemble(
     )
 
 
-def _in_the_way(kind: CatalogueKind, changes: Sequence[Change]) -> list[Change]:
-    """Deletions that must come first: they free a value that only one item may have, and another now
-    wants.
-    """
+def _deletions_first(kind: CatalogueKind, changes: Sequence[Change]) -> list[Change]:
+    """Return deletions that free a value which only one item may have, and another now wants."""
     if not kind.row.unique:
         return []
     wanted = {
@@ -308,7 +280,7 @@ def _in_the_way(kind: CatalogueKind, changes: Sequence[Change]) -> list[Change]:
 
 
 def _dependents_last(kind: CatalogueKind, changes: list[Change]) -> list[Change]:
-    """Items before those of the same kind that name them (nested aliases); the given order otherwise."""
+    """Order items before those of the same kind that name them (nested aliases); else as given."""
     name = kind.row.self_reference
     if not name or len(changes) < 2:
         return changes
@@ -327,11 +299,11 @@ def _dependents_last(kind: CatalogueKind, changes: list[Change]) -> list[Change]
             open_names.add(current.identity)
             stack.append((current, True))
             needs = {**current.before, **current.after}.get(name, ())
-            stack.extend((by_name[need], False) for need in _plain(needs) if need in by_name)
+            stack.extend((by_name[need], False) for need in _plain_names(needs) if need in by_name)
     return list(placed.values())
 
 
-def _plain(value: Value) -> Iterable[str]:
+def _plain_names(value: Value) -> Iterable[str]:
     for part in value if isinstance(value, tuple) else (value,):
         if not isinstance(part, Secret):
             yield str(part).removeprefix("!")

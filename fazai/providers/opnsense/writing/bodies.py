@@ -1,4 +1,4 @@
-"""Bodies of writes as the API wants them, and what it says of those that it does not take. Pure."""
+"""Builds the bodies of writes, and the errors for those that the firewall does not take. Pure."""
 
 from __future__ import annotations
 
@@ -7,25 +7,27 @@ from typing import Any
 
 from fazai.errors import Rejected
 from fazai.model import Change, Secret
-from fazai.providers.opnsense.api.masking import told
+from fazai.providers.opnsense.api.masking import as_one_line
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 
-__all__ = ["nest", "rejected"]
+__all__ = ["nest_body", "rejection_error"]
 
 TOLD_FIELDS, TOLD_TEXTS = 20, 10  # of one refusal
 
 
-def rejected(target: str, kind: CatalogueKind, change: Change, found: Mapping[str, Any]) -> Rejected:
-    """The refusal of a change, each message with our field's name, at the place of the first."""
+def rejection_error(target: str, kind: CatalogueKind, change: Change, found: Mapping[str, Any]) -> Rejected:
+    """Return the refusal of a change, each message with our field's name, at the place of the first."""
     prefix = f"{kind.row.root}."
     sources = {row.source: name for name, row in kind.rows.items() if row.source}
     fields: dict[str, tuple[str, ...]] = {}
     for key, value in list(found.items())[:TOLD_FIELDS]:
-        name = told(str(key).removeprefix(prefix))
+        name = as_one_line(str(key).removeprefix(prefix))
         texts = value[:TOLD_TEXTS] if isinstance(value, list) else [value]
-        fields[sources.get(name, name)] = tuple(dict.fromkeys(unsecret(str(text), change) for text in texts))
+        fields[sources.get(name, name)] = tuple(
+            dict.fromkeys(hide_secrets(str(text), change) for text in texts)
+        )
     places = (change.origins.get(name) or change.origins.get(name.partition(".")[0]) for name in fields)
-    text = "; ".join(f"{name}: {told(' '.join(texts))}" for name, texts in fields.items())
+    text = "; ".join(f"{name}: {as_one_line(' '.join(texts))}" for name, texts in fields.items())
     return Rejected(
         f'{target} refused "{change.identity}": {text}',
         fields=fields,
@@ -33,8 +35,8 @@ def rejected(target: str, kind: CatalogueKind, change: Change, found: Mapping[st
     )
 
 
-def nest(root: str, body: Mapping[str, str]) -> dict[str, Any]:
-    """The body under its root key; dotted names become nested objects, as destination NAT wants them."""
+def nest_body(root: str, body: Mapping[str, str]) -> dict[str, Any]:
+    """Put a body under its root key; dotted names become nested objects, as destination NAT wants them."""
     inner: dict[str, Any] = {}
     for name, text in body.items():
         node = inner
@@ -47,9 +49,9 @@ def nest(root: str, body: Mapping[str, str]) -> dict[str, Any]:
     return inner
 
 
-def unsecret(text: str, change: Change) -> str:
-    """The firewall's text without a secret that it may quote."""
+def hide_secrets(text: str, change: Change) -> str:
+    """Return the firewall's text without a secret that it may quote."""
     for value in change.after.values():
         if isinstance(value, Secret) and value.reveal() and value.reveal() in text:
             text = text.replace(value.reveal(), "***")
-    return told(text)
+    return as_one_line(text)

@@ -15,17 +15,18 @@ from typing import Any
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
 from fazai.model import Change, Value, Verb
-from fazai.providers.opnsense.api.answers import refusal
-from fazai.providers.opnsense.api.client import Api, Call
+from fazai.providers.opnsense.api.answers import validations_of
+from fazai.providers.opnsense.api.calls import ApiCall
+from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.catalogue.contradictions import kind_named, names_in
-from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, called
-from fazai.providers.opnsense.catalogue.ownership import marked
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, second_name_of
+from fazai.providers.opnsense.catalogue.ownership import add_mark
 from fazai.providers.opnsense.catalogue.table import FieldRow
-from fazai.providers.opnsense.planning.diffing import Unresolved, resolve
+from fazai.providers.opnsense.planning.diffing import Unresolved, resolve_references
 from fazai.providers.opnsense.planning.snapshot import Keys
-from fazai.providers.opnsense.writing.bodies import nest, rejected
+from fazai.providers.opnsense.writing.bodies import nest_body, rejection_error
 
-__all__ = ["TRIALS", "TRIAL_ITEMS", "Trial", "rehearse"]
+__all__ = ["TRIALS", "TRIAL_ITEMS", "Trial", "rehearse_changes"]
 
 TRIAL_ITEMS = 100  # in one call
 _NEVER = "00000000-0000-4000-8000-000000000000"
@@ -33,7 +34,8 @@ _NEVER = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """`path` takes the items of a kind below `tree`; `field` gets the text `wrong`, which is never right.
+    """A call that judges items of a kind below `tree`; `field` gets the text `wrong`, which is never right.
+
     `each`: one item in one call, under its uuid, and wrong in a second field, `also`. `new`: only new items.
     """
 
@@ -95,7 +97,7 @@ _BY_ITSELF = frozenset(
 )
 
 
-async def rehearse(
+async def rehearse_changes(
     api: Api,
     kinds: Mapping[str, CatalogueKind],
     changes: Sequence[Change],
@@ -104,16 +106,16 @@ async def rehearse(
     along: Callable[[CatalogueKind, Change], Mapping[str, str]],
     owner: str,
 ) -> list[FazaiError]:
-    """Everything that the firewall has against these changes, asked in one call for each kind (or item). A
-    single change is not tried: its refusal leaves nothing to take back. `along`: what a write sends besides.
+    """Ask the firewall for its objections to these changes, in one call for each kind (or item).
 
-    A firewall that does not take part in the trial (a privilege, a release) judges the writes themselves.
-    Raises Unreachable.
+    A single change is not tried: its refusal leaves nothing to take back. `along` returns what a write sends
+    besides. A firewall that does not take part in the trial (a privilege, a release) judges the writes
+    themselves. Raises Unreachable.
     """
     found: list[FazaiError] = []
     if len(changes) < 2:
         return found
-    coming = names_to_come(kinds, changes)
+    coming = coming_names(kinds, changes)
     for name, kind in kinds.items():
         trial = TRIALS.get(kind.row.short)
         if trial is None:
@@ -123,19 +125,19 @@ async def rehearse(
         at_once = 1 if trial.each else TRIAL_ITEMS
         for start in range(0, len(tried), at_once):
             part = tried[start : start + at_once]
-            items = {c.ref: _item(kind, trial, c, coming, keys, owner) for c in part}
+            items = {c.ref: _trial_item(kind, trial, c, coming, keys, owner) for c in part}
             if trial.each:
-                items = {c.ref: {**nest("item", along(kind, c))["item"], **items[c.ref]} for c in part}
+                items = {c.ref: {**nest_body("item", along(kind, c))["item"], **items[c.ref]} for c in part}
             else:
-                items[_NEVER] = _never(kind)
-            against = await _ask(api, kind, trial, items)
-            for change, wrong in objections(kind, trial, part, against, coming):
+                items[_NEVER] = _never_right_item(kind)
+            against = await _ask_firewall(api, kind, trial, items)
+            for change, wrong in find_objections(kind, trial, part, against, coming):
                 prefixed = {f"{kind.row.root}.{field}": texts for field, texts in wrong.items()}
-                found.append(rejected(api.settings.target, kind, change, prefixed))
+                found.append(rejection_error(api.settings.target, kind, change, prefixed))
     return found
 
 
-async def _ask(
+async def _ask_firewall(
     api: Api, kind: CatalogueKind, trial: Trial, items: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
     path, body = trial.path, items
@@ -144,7 +146,7 @@ async def _ask(
         path += f"/{ref}"
     for part in reversed(trial.tree.split(".")):
         body = {part: body}
-    call = Call("POST", path, body, privilege=kind.row.privilege)
+    call = ApiCall("POST", path, body, privilege=kind.row.privilege)
     try:
         answer = await api.call(call)
     except Unreachable as error:
@@ -160,10 +162,10 @@ async def _ask(
             where=api.settings.target,
             hint="look at its history (System > Configuration > History), and go back to the one before",
         )
-    return refusal(answer) or {}
+    return validations_of(answer) or {}
 
 
-def _item(
+def _trial_item(
     kind: CatalogueKind,
     trial: Trial,
     change: Change,
@@ -171,39 +173,38 @@ def _item(
     keys: Callable[[FieldRow], Keys],
     owner: str,
 ) -> Mapping[str, Any]:
-    """The fields of a change as its write will send them, without what cannot be said yet, and one wrong."""
+    """Return the fields of a change as its write will send them, without unknown names, and one wrong."""
     texts: dict[str, str] = {}
     for name, value in change.after.items():
         row = kind.rows[name]
         if row.reference and _names_coming(row, value, coming):
             continue
         with suppress(Unresolved):
-            texts[name] = resolve(row, value, keys(row))
+            texts[name] = resolve_references(row, value, keys(row))
     if kind.row.mark_field in texts and change.verb is Verb.CREATE:
-        texts[kind.row.mark_field] = marked(texts[kind.row.mark_field], owner)
-    item: Mapping[str, Any] = nest("item", {**texts, **trial.wrongs})["item"]
+        texts[kind.row.mark_field] = add_mark(texts[kind.row.mark_field], owner)
+    item: Mapping[str, Any] = nest_body("item", {**texts, **trial.wrongs})["item"]
     return item
 
 
-def _never(kind: CatalogueKind) -> Mapping[str, Any]:
-    """An item with nothing right in it. With it a trial fails even where a release does not know the field
-    in which the others are wrong.
+def _never_right_item(kind: CatalogueKind) -> Mapping[str, Any]:
+    """Return an item with nothing right in it, so that a trial fails even without its wrong field.
+
+    A release may not know the field in which the others are wrong.
     """
     wrong = {name: "zz bad !" for name, row in kind.rows.items() if not row.secret}
-    item: Mapping[str, Any] = nest("item", wrong)["item"]
+    item: Mapping[str, Any] = nest_body("item", wrong)["item"]
     return item
 
 
-def names_to_come(
-    kinds: Mapping[str, CatalogueKind], changes: Sequence[Change]
-) -> frozenset[tuple[str, str]]:
-    """Kind and name of what these changes create, as other items may call it: unknown to the firewall yet."""
+def coming_names(kinds: Mapping[str, CatalogueKind], changes: Sequence[Change]) -> frozenset[tuple[str, str]]:
+    """Return kind and name of what these changes create, as other items may call it."""
     found = set()
     for change in changes:
         if change.verb is Verb.CREATE:
             found.add((change.kind, change.identity))
             if kinds[change.kind].row.called:
-                found.add((change.kind, called(kinds[change.kind], change.after)))
+                found.add((change.kind, second_name_of(kinds[change.kind], change.after)))
     return frozenset(found)
 
 
@@ -214,16 +215,14 @@ def _names_coming(row: FieldRow, value: Value, coming: frozenset[tuple[str, str]
     )
 
 
-def objections(
+def find_objections(
     kind: CatalogueKind,
     trial: Trial,
     changes: Sequence[Change],
     answer: Mapping[str, Any],
     coming: frozenset[tuple[str, str]],
 ) -> Iterator[tuple[Change, dict[str, Any]]]:
-    """What the firewall has against each change, by field. What a change could not say yet, because it names
-    an item to come, is left out.
-    """
+    """Yield the firewall's objections to each change, by field, without those about names to come."""
     found: dict[str, dict[str, Any]] = {}
     for key, texts in answer.items():
         if key.startswith(f"{trial.tree}."):
@@ -231,22 +230,22 @@ def objections(
             if not trial.each:
                 ref, _, field = field.partition(".")
             found.setdefault(ref, {})[field] = texts
-    told = [(changes[0], found.get(changes[0].ref, {}))] if trial.each else _attributed(changes, found)
+    told = [(changes[0], found.get(changes[0].ref, {}))] if trial.each else _attribute_answers(changes, found)
     for change, against in told:
         tied = {name for name, value in change.after.items() if _names_coming(kind.rows[name], value, coming)}
         wrong = {
             name: texts
             for name, texts in against.items()
-            if name not in trial.wrongs and _counts(kind, change, name, tied)
+            if name not in trial.wrongs and _is_relevant(kind, change, name, tied)
         }
         if wrong:
             yield change, wrong
 
 
-def _attributed(
+def _attribute_answers(
     changes: Sequence[Change], found: Mapping[str, dict[str, Any]]
 ) -> Iterable[tuple[Change, dict[str, Any]]]:
-    """The firewall gives new items uuids of its own: they stand in the order in which they were sent."""
+    """Pair changes with answers: new items get other uuids, and stand in the order of sending."""
     known = {change.ref for change in changes if change.verb is not Verb.CREATE}
     strange = [ref for ref in found if ref not in known]
     made = [change for change in changes if change.verb is Verb.CREATE]
@@ -256,8 +255,8 @@ def _attributed(
     return pairs
 
 
-def _counts(kind: CatalogueKind, change: Change, name: str, tied: set[str]) -> bool:
-    """Would the write be refused for this, too? `tied` are the fields that name items to come."""
+def _is_relevant(kind: CatalogueKind, change: Change, name: str, tied: set[str]) -> bool:
+    """Return whether a write would be refused for this, too; `tied` name items to come."""
     row: FieldRow | None = kind.rows.get(name)
     if row is None:
         return False  # what only the call for one item fills in (a pipe's number)

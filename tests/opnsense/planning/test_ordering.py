@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fazai.providers.opnsense.planning.ordering import LAST, arrange, longest_rising
+from fazai.providers.opnsense.planning.ordering import LAST, assign_sequences, longest_rising
 
 CASES: list[tuple[str, list[int | None], list[int], list[int]]] = [
     ("the first ones", [None, None, None], [], [100, 200, 300]),
@@ -32,18 +32,18 @@ CASES: list[tuple[str, list[int | None], list[int], list[int]]] = [
     ("current", "taken", "wanted"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
 )
 def test_cases(current: list[int | None], taken: list[int], wanted: list[int]) -> None:
-    assert arrange(current, taken) == wanted
+    assert assign_sequences(current, taken) == wanted
 
 
 def test_more_items_than_numbers() -> None:
-    assert arrange([None] * 3, range(1, LAST - 1)) is None
-    assert arrange([None] * 2, range(1, LAST - 1)) == [LAST - 1, LAST]
+    assert assign_sequences([None] * 3, range(1, LAST - 1)) is None
+    assert assign_sequences([None] * 2, range(1, LAST - 1)) == [LAST - 1, LAST]
 
 
 def test_between_two_bounds() -> None:
-    assert arrange([None] * 4, [5], 3, 9) == [4, 6, 7, 8]
-    assert arrange([None] * 5, [5], 3, 9) is None
-    assert arrange([2, 6, 100], [], 3, 9) == [4, 6, 7]  # who stands outside comes in
+    assert assign_sequences([None] * 4, [5], 3, 9) == [4, 6, 7, 8]
+    assert assign_sequences([None] * 5, [5], 3, 9) is None
+    assert assign_sequences([2, 6, 100], [], 3, 9) == [4, 6, 7]  # who stands outside comes in
 
 
 PLACES = st.lists(st.integers(1, 60), unique=True, max_size=12)
@@ -62,13 +62,13 @@ def test_what_holds(places: list[int], ours: int, new: int, chance: Random, wide
     taken = {place * wide for place in places[ours:]}
     current: list[int | None] = [*mine, *[None] * new]
     chance.shuffle(current)
-    found = arrange(current, taken)
+    found = assign_sequences(current, taken)
     assert found is not None
     assert len(found) == len(current)
     assert all(first < second for first, second in pairwise(found))
     assert not set(found) & taken
     assert all(1 <= number <= LAST for number in found)
-    assert arrange(list(found), taken) == found
+    assert assign_sequences(list(found), taken) == found
 
 
 @settings(max_examples=100, deadline=None, derandomize=True, database=None)
@@ -84,6 +84,6 @@ def test_only_what_must_moves() -> None:
     """One item taken to another place is one move, however long the list."""
     values: list[int | None] = [100 * (place + 1) for place in range(1000)]
     moved = [*values[:10], values[900], *values[10:900], *values[901:]]
-    found = arrange(moved, [])
+    found = assign_sequences(moved, [])
     assert found is not None
     assert sum(one != other for one, other in zip(moved, found, strict=True)) == 1

@@ -21,7 +21,7 @@ import pytest
 from fazai.errors import DeviceError, ExitCode, FazaiError, Unreachable
 from fazai.lab import Fault, LabFirewall
 from fazai.model import Activate, Change, Resource
-from fazai.providers.opnsense.api.client import Api, _Channel
+from fazai.providers.opnsense.api.client import Api, _ApiConnection
 from fazai.providers.opnsense.api.vitals import read_health, read_vitals
 from fazai.providers.opnsense.session import OpnsenseSession
 from tests.campaign import campaign_size
@@ -172,8 +172,8 @@ def _name(request: httpx.Request) -> str:
 async def play(api: Api, transport: httpx.AsyncBaseTransport) -> None:
     """Put a transport below a client, for all the connections that it will open."""
     await api._main.transport.aclose()
-    api._channel = lambda: _Channel(transport)  # type: ignore[method-assign, arg-type]
-    api._main = api._channel()
+    api._new_connection = lambda: _ApiConnection(transport)  # type: ignore[method-assign, arg-type]
+    api._main = api._new_connection()
 
 
 async def converse(work: OpnsenseSession, wanted: list[Resource]) -> None:
@@ -236,7 +236,7 @@ def conversation(firewall: LabFirewall) -> dict[str, tuple[int, bytes]]:
     async def record() -> None:
         for _ in range(2):  # a first run that makes everything, a second that finds it
             async with session(target(firewall), FakeClock()) as work:
-                await play(work.api, Kept(work.api._channel().transport, kept))
+                await play(work.api, Kept(work.api._new_connection().transport, kept))
                 await converse(work, WANTED)
 
     run(record())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fazai.providers.opnsense.catalogue.table import FieldRow
-from fazai.providers.opnsense.catalogue.values import from_item, same, to_api
+from fazai.providers.opnsense.catalogue.values import flatten_item, is_same, to_api
 from fazai.providers.opnsense.provider import PROVIDER
 
 
@@ -38,8 +38,8 @@ SAME = [
 
 @pytest.mark.parametrize(("path", "first", "second", "wanted"), SAME)
 def test_same(path: str, first: str, second: str, wanted: bool) -> None:
-    assert same(row(path), first, second) is wanted
-    assert same(row(path), second, first) is wanted
+    assert is_same(row(path), first, second) is wanted
+    assert is_same(row(path), second, first) is wanted
 
 
 def test_to_api() -> None:
@@ -58,7 +58,7 @@ def test_an_item_of_get_reads_like_a_row() -> None:
         "%source_net": "LAN net",
         "destination": {"network": "any", "port": "", "not": "0"},
     }
-    assert from_item(item) == {
+    assert flatten_item(item) == {
         "enabled": "1",
         "interface": "lan",
         "gateway": "",

@@ -10,7 +10,7 @@ from fazai.errors import Refused
 from fazai.lab import LabFirewall
 from fazai.model import Verb
 from fazai.providers.opnsense.provider import PROVIDER
-from fazai.providers.opnsense.writing.bodies import nest
+from fazai.providers.opnsense.writing.bodies import nest_body
 from tests.opnsense.helpers import Start, apply, plan, resource, run, target
 
 LAN_RULE = "Default allow LAN to any rule"
@@ -76,7 +76,7 @@ IDS = [f"{kind}.{field}" for kind, _, field, _, _ in BY_HAND]
 
 def change_by_hand(firewall: LabFirewall, short: str, ref: str, fields: dict[str, str]) -> None:
     row = PROVIDER.catalogue_kinds[f"opnsense.{short}"].row
-    answer = firewall.call("POST", f"/api/{row.path}/{row.verbs[3]}/{ref}", nest(row.root, fields))
+    answer = firewall.call("POST", f"/api/{row.path}/{row.verbs.set}/{ref}", nest_body(row.root, fields))
     assert answer == {"result": "saved"}
 
 

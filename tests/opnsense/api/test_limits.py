@@ -10,11 +10,11 @@ import msgspec
 import pytest
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
-from fazai.providers.opnsense.api.answers import DECODED_AT_ONCE_BYTES, decode, decode_aside
-from fazai.providers.opnsense.api.budget import MIB, Budget, Lease
+from fazai.providers.opnsense.api.answers import DECODED_AT_ONCE_BYTES, decode_json, decode_large_json
+from fazai.providers.opnsense.api.budget import MIB, AnswerLease, Budget
 from fazai.providers.opnsense.api.client import Api
+from tests.opnsense.api.peer import Speak, error_of, said, speaking, with_peer
 from tests.opnsense.helpers import run
-from tests.opnsense.peer import Speak, error_of, said, speaking, with_peer
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 
@@ -158,12 +158,12 @@ def test_a_large_answer_is_decoded_with_pauses_for_others() -> None:
                 await asyncio.sleep(0)
 
         task = asyncio.create_task(others())
-        found = await decode_aside(body, "application/json", "fw-01", "x")
+        found = await decode_large_json(body, "application/json", "fw-01", "x")
         task.cancel()
         return found, turns
 
     found, turns = run(decoding())
-    assert found == decode(body, "application/json", "fw-01", "x")
+    assert found == decode_json(body, "application/json", "fw-01", "x")
     assert turns >= 5
 
 
@@ -173,7 +173,7 @@ def test_large_answers_share_a_budget_in_the_order_in_which_they_come() -> None:
         order: list[str] = []
 
         async def reading(name: str, limit: int, done: asyncio.Event) -> None:
-            async with Lease(budget, limit) as lease:
+            async with AnswerLease(budget, limit) as lease:
                 await lease.cover(2 * MIB)
                 order.append(name)
                 assert budget.taken_bytes <= budget.total_bytes

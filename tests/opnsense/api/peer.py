@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 from fazai.errors import FazaiError
 from fazai.model import Secret
 from fazai.providers.opnsense.api.budget import MIB, Budget
-from fazai.providers.opnsense.api.client import Api, Settings
+from fazai.providers.opnsense.api.calls import ApiSettings
+from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.api.credentials import Credentials
 from tests.opnsense.helpers import FakeClock
 
@@ -58,7 +59,7 @@ async def with_peer(
     made = {"timeout_s": 10.0, "retries": 0, "max_answer_bytes": MIB, **settings}
     scheme = made.pop("scheme", "http")
     api = Api(
-        Settings(
+        ApiSettings(
             target="fw-01",
             base_url=f"{scheme}://127.0.0.1:{port}",
             credentials=Credentials(Secret(KEY), Secret(SECRET)),

@@ -13,10 +13,10 @@ import pytest
 
 from fazai.errors import FazaiError
 from fazai.providers.opnsense.api.client import Api
-from fazai.providers.opnsense.api.masking import told
+from fazai.providers.opnsense.api.masking import as_one_line
 from fazai.providers.opnsense.api.vitals import read_health, read_vitals
+from tests.opnsense.api.peer import KEY, SECRET, error_of, said, speaking, with_peer
 from tests.opnsense.helpers import run
-from tests.opnsense.peer import KEY, SECRET, error_of, said, speaking, with_peer
 
 PAIR = f"{KEY}:{SECRET}"
 TOKEN = base64.b64encode(PAIR.encode()).decode()
@@ -143,4 +143,4 @@ def test_short_keys_do_not_mask_what_they_happen_to_stand_in() -> None:
     ],
 )
 def test_a_text_of_a_device_is_one_plain_line(text: Any, shown: str) -> None:
-    assert told(text) == shown
+    assert as_one_line(text) == shown

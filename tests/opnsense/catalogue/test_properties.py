@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from fazai.lab import LabThread
 from fazai.model import Resource, Verb
 from fazai.providers.opnsense.provider import PROVIDER
+from tests.opnsense.catalogue.strategies import ALL_KINDS, GROUND, Fields, several
 from tests.opnsense.helpers import FakeClock, apply_in, resource, run, session, target, undo
-from tests.opnsense.strategies import ALL_KINDS, GROUND, Fields, several
 
 QUICK = settings(
     max_examples=4,

@@ -15,10 +15,12 @@ import pytest
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Unreachable, Unsure
 from fazai.lab import Fault, LabFirewall
-from fazai.lab.server.wire import Reply, Request
+from fazai.lab.server.wire import HttpReply, HttpRequest
 from fazai.lab.settings import Tls
 from fazai.model import Target
-from fazai.providers.opnsense.api.client import Api, Call, SystemClock
+from fazai.providers.opnsense.api.calls import ApiCall
+from fazai.providers.opnsense.api.client import Api
+from fazai.providers.opnsense.api.clock import SystemClock
 from tests.opnsense.helpers import FakeClock, Start, apply, apply_in, plan, resource, run, session, target
 
 ALIAS = resource("opnsense.alias", {"name": "a", "type": "host", "content": ["192.0.2.1"]})
@@ -325,7 +327,7 @@ def test_posts_carry_json_and_gets_nothing(firewall: LabFirewall) -> None:
             api = Api(work._settings, SystemClock())
             try:
                 assert await api.get("core/system/status")
-                assert await api.call(Call("POST", "firewall/alias/reconfigure")) == {"status": "ok"}
+                assert await api.call(ApiCall("POST", "firewall/alias/reconfigure")) == {"status": "ok"}
             finally:
                 await api.close()
 
@@ -340,7 +342,7 @@ def test_rows_that_were_not_sent_are_not_absent(
     firewall = start()
     handle = firewall._site.handle
 
-    def page(request: Request) -> Reply:
+    def page(request: HttpRequest) -> HttpReply:
         reply = handle(request)
         body = msgspec.json.decode(reply.body)
         return replace(reply, body=msgspec.json.encode({**body, "total": total}))

@@ -6,9 +6,9 @@ import pytest
 
 from fazai.errors import AccessDenied
 from fazai.lab import LabFirewall
-from fazai.lab.access import Access, privileges
+from fazai.lab.access import Access, read_privileges
 from fazai.model import Target
-from fazai.providers.opnsense.api.calls import Call, in_snake_case
+from fazai.providers.opnsense.api.calls import ApiCall, spell_in_snake_case
 from fazai.providers.opnsense.catalogue.rows import SERVICES
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import apply, plan, resource, run, target
@@ -63,11 +63,11 @@ def test_a_key_without_the_privilege_is_told_which_one(firewall: LabFirewall) ->
 @pytest.mark.parametrize("kind", PROVIDER.catalogue_kinds.values(), ids=lambda kind: kind.name)
 def test_the_privilege_of_a_kind_opens_its_calls(firewall: LabFirewall, kind: object) -> None:
     row = PROVIDER.catalogue_kinds[kind.name].row  # type: ignore[attr-defined]
-    table = privileges(firewall.box)
+    table = read_privileges(firewall.box)
     access = Access("ops", tuple(table[row.privilege]["match"].split("\n")), readonly=False)
     for verb in row.verbs:
-        call = Call("POST", f"{row.path}/{verb}")
-        assert access.allows(f"api/{call.path}") or access.allows(f"api/{in_snake_case(call).path}"), (
+        call = ApiCall("POST", f"{row.path}/{verb}")
+        assert access.allows(f"api/{call.path}") or access.allows(f"api/{spell_in_snake_case(call).path}"), (
             call.path
         )
 
@@ -75,5 +75,7 @@ def test_the_privilege_of_a_kind_opens_its_calls(firewall: LabFirewall, kind: ob
 @pytest.mark.parametrize("service", SERVICES, ids=lambda service: service.name)
 def test_the_privilege_of_a_service_opens_its_activation(firewall: LabFirewall, service: object) -> None:
     path, privilege = service.path, service.privilege  # type: ignore[attr-defined]
-    access = Access("ops", tuple(privileges(firewall.box)[privilege]["match"].split("\n")), readonly=False)
+    access = Access(
+        "ops", tuple(read_privileges(firewall.box)[privilege]["match"].split("\n")), readonly=False
+    )
     assert access.allows(f"api/{path}")
