@@ -184,9 +184,9 @@ def _inside(folder: Path) -> Iterator[str]:
     from fazai.daemon.ingest.records import read_records
     from fazai.daemon.metrics import HostLines
     from fazai.store.daemon import NewEvent, NewSample, StoreLimits
-    from fazai.store.daemon_sqlite import SqliteDaemonStore
+    from fazai.store.factory import open_daemon_store
 
-    store = SqliteDaemonStore(folder, StoreLimits(upkeep_s=1.0))
+    store = open_daemon_store(folder, StoreLimits(upkeep_s=1.0))
     bodies = [one.as_json() for one in records(10_000, 100)]
     begun = time.process_time()
     samples = [read_records(body).samples[0] for body in bodies]

@@ -331,10 +331,10 @@ class Soak:
 
     def _check_hosts(self) -> None:
         """What the file itself has, read by another process than the one that wrote it."""
-        from fazai.store.daemon_sqlite import SqliteDaemonStore
+        from fazai.store.factory import open_daemon_store
 
         self.end(signal.SIGKILL)
-        store = SqliteDaemonStore(self.folder / "state")
+        store = open_daemon_store(self.folder / "state")
         try:
             for host, count in self.seen.hosts.items():
                 times = [time_us for time_us, _ in store.history(host, limit=1 << 30)]

@@ -26,6 +26,7 @@ __all__ = [
     "SavedPlan",
     "changes_digest",
     "check_later",
+    "parse_plan",
     "read_plan",
     "wanted_digest",
     "write_plan",
@@ -186,14 +187,22 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
 
 
 def read_plan(path: Path) -> SavedPlan:
-    """Raises InputError when the file is not a plan or was edited."""
+    """Read the plan in a file. Raises InputError when it is none or was edited."""
     try:
-        body = json.loads(_read_bounded(path))
+        data = _read_bounded(path)
     except FileNotFoundError:
         raise missing_file(InputError, "plan", path, "make one with: fazai plan -o FILE") from None
     except OSError as error:
         text = f"the plan cannot be read: {error.strerror}"
         raise InputError(text, where=str(path), hint="make one with: fazai plan -o FILE") from error
+    return parse_plan(data, path)
+
+
+def parse_plan(data: bytes, path: Path) -> SavedPlan:
+    """Return the plan that was saved as `data`; messages call it `path`. Raises InputError when it is none or
+    was edited."""
+    try:
+        body = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise _no_plan(path) from error
     try:

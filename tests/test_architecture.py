@@ -174,6 +174,22 @@ def test_the_engine_names_no_provider() -> None:
         assert not [name for name in names if name in text], path
 
 
+def test_nothing_outside_the_store_knows_what_kind_of_store_it_is() -> None:
+    """What lasts is asked of the protocols, and `store/factory.py` opens what a place names."""
+    rooms = {"base", "daemon", "factory", "null", "preview", "maintenance"}
+    wrong = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        inside = path.relative_to(PACKAGE).parts[0] == "store"
+        for name in _imports(path):
+            if name == "sqlite3" and not inside:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+            if name.startswith("fazai.store.") and not inside and name.split(".")[2] not in rooms:
+                wrong.append(f"{path.relative_to(ROOT)} imports {name}")
+            if inside and path.parent.name == "store" and path.stem in ("base", "daemon", "null", "preview"):
+                assert "sqlite" not in name, path
+    assert wrong == []
+
+
 def test_four_borders_catch_everything() -> None:
     """`except Exception` stands where one failure must not become another's: a target in apply, a job in
     the worker, a request in the daemon; and where a thread of the store ends for whom others wait."""
@@ -188,8 +204,8 @@ def test_four_borders_catch_everything() -> None:
     assert [place.split(":")[0] for place in found] == [
         "fazai/apply/engine.py",
         "fazai/daemon/http/app.py",
-        "fazai/store/sqlite.py",
-        "fazai/store/writer.py",
+        "fazai/store/sqlite/ledger.py",
+        "fazai/store/sqlite/writer.py",
         "fazai/worker/sessions.py",
     ]
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Provider, Resource, Target, Verb, Work
-from fazai.store.base import Action, Run, Store, TargetMemory
+from fazai.store.base import Action, Lease, Run, Store, TargetMemory
 
 __all__ = ["BoxStore", "names_by_box"]
 
@@ -51,9 +51,9 @@ class BoxStore:
     names: tuple[str, ...]
     claimed: dict[str, tuple[str, str]]  # what a target of this run is to be alone: its name, and its box
 
-    def memory(self, target: str) -> TargetMemory:
+    async def memory(self, target: str) -> TargetMemory:
         """What earlier runs left; what one that is under way has open is its own affair."""
-        found = self.store.memory(self.box, target)
+        found = await self.store.memory(self.box, target)
         if found.running == self.run.run_id:
             return replace(found, running="")
         if not found.running:
@@ -64,8 +64,8 @@ class BoxStore:
             unfinished=tuple(action for action in found.unfinished if action.run_id != found.running),
         )
 
-    def lock(self, target: str, run: Run) -> AbstractContextManager[None]:
-        return self.store.lock(self.box, run, target)
+    def lease(self, target: str, run: Run) -> AbstractAsyncContextManager[Lease]:
+        return self.store.lease(self.box, run, target)
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
         await self.store.action_begin(replace(action, box=self.box), services)
@@ -81,7 +81,7 @@ class BoxStore:
 
     async def settle(self, target: str) -> None:
         """Not while another run is under way: what is open is its."""
-        if not self.memory(target).running:
+        if not (await self.memory(target)).running:
             await self.store.settle(self.box, target)
 
     async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None:
@@ -89,20 +89,20 @@ class BoxStore:
 
     # -- several names ----------------------------------------------------------------------------------
 
-    def other_names(self) -> dict[str, float]:
+    async def other_names(self) -> dict[str, float]:
         """What the box is called besides, with the time when it last was; former names of it left out."""
         former = self.target.options.get("formerly") or ()
-        remembered = self.store.names(known_of(self.box, self.target))
+        remembered = await self.store.names(known_of(self.box, self.target))
         known = {**remembered, **dict.fromkeys(self.names, time.time())}
         return {name: when for name, when in known.items() if name != self.target.name and name not in former}
 
-    def other_owners(self) -> list[str]:
+    async def other_owners(self) -> list[str]:
         """For whom else runs with this state folder have worked on the box, and what they call it."""
         mine = str(self.target.options.get("owner") or "")
         return [
             f"{self.target.name} is also managed for the {f'owner {owner}' if owner else 'default owner'}"
             f" (as {', '.join(names)})"
-            for owner, names in self.store.owners(self.box).items()
+            for owner, names in (await self.store.owners(self.box)).items()
             if owner != mine
         ]
 

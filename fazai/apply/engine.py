@@ -94,7 +94,7 @@ class Engine:
             failed = sum(1 for outcome in outcomes if outcome.status in _BAD)
             if work.max_fail is not None and failed > work.max_fail:
                 reason = f"{failed} of the play's targets failed, max_fail is {work.max_fail}"
-                outcomes += [self._skipped(item, work, Status.SKIPPED, reason) for item in wave]
+                outcomes += [await self._skipped(item, work, Status.SKIPPED, reason) for item in wave]
             else:
                 outcomes += await self._wave(work, wave)
         return outcomes
@@ -120,7 +120,7 @@ class Engine:
 
     async def _of_box(self, work: Work, item: TargetWork, provider: Provider, box: str) -> TargetOutcome:
         if self._interrupts:
-            return self._skipped(item, work, Status.INTERRUPTED, "interrupted before it began")
+            return await self._skipped(item, work, Status.INTERRUPTED, "interrupted before it began")
         begun = time.monotonic()
         names = self._names.get(known_of(box, item.target), ())
         store = BoxStore(self.store, box, item.target, provider, self.run, names, self._claimed)
@@ -146,7 +146,7 @@ class Engine:
         finally:
             del self._active[task]
         outcome = target.outcome(time.monotonic() - begun)
-        self._finished(outcome, "" if self.check else known_of(box, item.target))
+        await self._finished(outcome, "" if self.check else known_of(box, item.target))
         return outcome
 
     async def _guarded(self, target: TargetRun) -> None:
@@ -163,7 +163,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - the border: a defect on one target must not stop the others
             target.fail(Status.FAILED, _defect(error, target.item.target.name))
 
-    def _skipped(self, item: TargetWork, work: Work, status: Status, reason: str) -> TargetOutcome:
+    async def _skipped(self, item: TargetWork, work: Work, status: Status, reason: str) -> TargetOutcome:
         outcome = TargetOutcome(
             target=item.target.name,
             provider=item.target.provider,
@@ -172,10 +172,10 @@ class Engine:
             resources=len(item.resources),
             notes=(reason,),
         )
-        self._finished(outcome)
+        await self._finished(outcome)
         return outcome
 
-    def _finished(self, outcome: TargetOutcome, known: str = "") -> None:
+    async def _finished(self, outcome: TargetOutcome, known: str = "") -> None:
         data: dict[str, object] = {
             "status": str(outcome.status),
             "play": outcome.play,
@@ -188,7 +188,7 @@ class Engine:
             data["errors"] = [str(error) for error in outcome.errors]
         if outcome.notes:
             data["notes"] = list(outcome.notes)
-        was = self.store.left(outcome.target)
+        was = await self.store.left(outcome.target)
         if outcome.status is Status.CONVERGED and was not in _SETTLED:
             data["was"] = was or "unknown"
         self._event("outcome", outcome.target, data)

@@ -62,6 +62,7 @@ class TargetRun:
     _promised: Diff = field(default_factory=Diff)  # at the first look
     _planned: tuple[Change, ...] = ()  # at the last look
     _earlier: frozenset[str] = frozenset()  # services that an earlier run saved and never activated
+    _token: int = 0  # of the lease while the target is held
     _stop: bool = False
     _busy: bool = False
 
@@ -101,13 +102,13 @@ class TargetRun:
     async def reconcile(self) -> None:
         """Bring the target to its wanted state. Raises FazaiError; what was done stands in the actions."""
         name = self.item.target.name
-        if self._idle():
+        if await self._idle():
             return
         # deadline: the target's connect_timeout and timeout
         async with self.provider.connect(self.item.target) as session:
             if isinstance(session, Talking):
                 session.listen(self.hear)
-            memory = self.store.memory(name)
+            memory = await self.store.memory(name)
             diff = await self._look(session, memory)
             if not self._writable(diff):
                 return
@@ -115,8 +116,9 @@ class TargetRun:
                 if memory.unfinished:
                     await self.store.settle(name)
                 return
-            with self.store.lock(name, self.run):
-                fresh = self.store.memory(name)
+            async with self.store.lease(name, self.run) as lease:
+                self._token = lease.token
+                fresh = await self.store.memory(name)
                 if fresh.generation != memory.generation:  # somebody wrote between our look and our lock
                     self.actions.clear()
                     diff = await self._look(session, fresh)
@@ -125,13 +127,13 @@ class TargetRun:
                 if not isinstance(session, Rehearsing) or await self._rehearsed(session, diff):
                     await self._carry_out(session, diff)
 
-    def _idle(self) -> bool:
+    async def _idle(self) -> bool:
         """Whether nothing is wanted of it and nothing is left over: then it is not contacted."""
         wanted = self.item.resources or self.item.target.options.get("prune")
         planned = self.expected is not None and self.expected.observed  # it was looked at, and is to be again
         if wanted or planned:
             return False
-        memory = self.store.memory(self.item.target.name)
+        memory = await self.store.memory(self.item.target.name)
         return not (memory.pending or memory.unfinished)
 
     async def _look(self, session: Session, memory: TargetMemory) -> Diff:
@@ -143,12 +145,12 @@ class TargetRun:
             pending=frozenset(memory.pending),
             prune=self.item.whole,
         )
-        others = self.store.other_names()
+        others = await self.store.other_names()
         diff = self.store.judged(diff, self.item.wanted, others)
         self.observed, self._promised = seen.digest, diff
         self._earlier = frozenset(memory.pending)
         self.notes = [*self.store.notes(memory, others), *found(memory, self.check), *diff.notes]
-        self.notes += self.store.other_owners() if diff.refused else ()
+        self.notes += await self.store.other_owners() if diff.refused else ()
         if self.check:
             self.notes += open_ends(diff)
         self._planning(diff, diff.unchanged)
@@ -324,7 +326,7 @@ class TargetRun:
         }:  # something was pruned whose kind is not declared any more
             wanted = list(self.item.wanted)
         seen = await session.observe(wanted)
-        adopted = self.store.memory(self.item.target.name).adopted
+        adopted = (await self.store.memory(self.item.target.name)).adopted
         adopted |= {ref for change, ref in done.changes if change.adopts}
         again = session.diff(wanted, seen, adopted=adopted, prune=self.item.whole)
         left: list[FazaiError] = [not_stuck(change) for change in again.changes]
@@ -395,6 +397,7 @@ class TargetRun:
             before=record(change.before),
             after=record(change.after),
             ref=change.ref,
+            token=self._token,
         )
 
     def _is_done(self, change: Change, action: Action, duration_s: float) -> None:

@@ -63,7 +63,9 @@ def refuse_used(store: Store, run_id: str) -> None:
     StateError."""
     if not os.environ.get("FAZAI_RUN_ID"):
         return
-    found = store.find_run(run_id)
+    import asyncio
+
+    found = asyncio.run(store.find_run(run_id))
     if found is not None and found.run_id == run_id and (found.pid or found.exit_code is not None):
         raise UsageError(
             f"FAZAI_RUN_ID is {run_id}, and that run was made before",
@@ -117,9 +119,9 @@ def local_socket(root: bool) -> Path | None:
 @contextlib.contextmanager
 def read_store() -> Iterator[Store]:
     """The store for commands that only look."""
-    from fazai.store.sqlite import SqliteStore
+    from fazai.store.factory import open_store
 
-    store = SqliteStore(config().state)
+    store = open_store(config().state)
     try:
         yield store
     finally:

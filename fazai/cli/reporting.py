@@ -1,5 +1,9 @@
 """A run's events to the daemon, where one is configured; kept in the state folder until it has them.
 
+What waits for a daemon that is away stands in files, one a run, and not in the store: it must be kept where
+the store cannot be opened, it is deleted by whichever run delivers it, and the ledger has the same events
+anyway.
+
 Everything here happens in a thread beside the run. It can neither fail the run nor hold it up for more than
 a second (FAZAI_REPORT_S) at its end: what is not delivered by then is delivered by the next run.
 """

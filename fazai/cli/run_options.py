@@ -233,14 +233,13 @@ class Command:
 
     @contextlib.contextmanager
     def _store(self, writes: bool) -> Iterator[Store]:
+        from fazai.store.factory import describe_openness, open_store
         from fazai.store.null import NullStore
-        from fazai.store.schema import openness
-        from fazai.store.sqlite import SqliteStore
 
         store: Store
         try:
-            store = SqliteStore(self.config.state, keep_runs=self.config.keep_runs)
-            if (warning := openness(self.config.state)) is not None:
+            store = open_store(self.config.state, keep_runs=self.config.keep_runs)
+            if (warning := describe_openness(self.config.state)) is not None:
                 click.echo(f"warning: {warning}", err=True)
         except StateError as error:
             if writes:

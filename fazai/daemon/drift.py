@@ -39,7 +39,7 @@ class Drift:
 
     async def refresh(self) -> None:
         """Read the targets' states anew. Raises StateError."""
-        self.targets = await asyncio.to_thread(self._store.ledger.targets)
+        self.targets = await self._store.ledger.targets()
 
     def families(self) -> Iterable[Family]:
         """Return the metrics of all targets; none while no target is known."""

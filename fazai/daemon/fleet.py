@@ -235,12 +235,12 @@ async def list_changes(call: RouteCall) -> RunChangesAnswer:
     """Return the changes that a run found, and what became of them. Raises Refusal(not_found)."""
     ledger, wanted = call.services.store.ledger, call.path["id"]
     query: RunChangesQuery = call.query
-    found = ledger.find_run(wanted) if len(wanted) == 26 else None
+    found = (await ledger.find_run(wanted)) if len(wanted) == 26 else None
     if found is None or found.run_id != wanted:
         if call.services.run_queue.records.get(wanted) is not None:  # it waits, or has told of nothing yet
             return RunChangesAnswer(total=0, changes=())
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
-    events = await asyncio.to_thread(ledger.events, wanted)
+    events = await ledger.events(wanted)
     rows = [
         event
         for event in events

@@ -41,7 +41,7 @@ from fazai.providers.gemma.client import GemmaClient
 from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, StoredEvent
-from fazai.store.schema import openness
+from fazai.store.factory import describe_openness
 
 __all__ = ["Daemon", "serve"]
 
@@ -90,7 +90,7 @@ class Daemon:
         settings = self._settings
         _raise_file_limit()
         with contextlib.closing(store(settings.state)) as opened:
-            if (warning := openness(settings.state)) is not None:
+            if (warning := describe_openness(settings.state)) is not None:
                 self._log.say("warning", warning)
             services = self._build_services(opened)
             app = App(services, TABLE)
@@ -132,7 +132,7 @@ class Daemon:
         gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
         run_queue = RunQueue(settings, store, self._log)
         firewalls = Firewalls(settings, store, self._log)
-        scheduler = Scheduler(run_queue, settings.state / "schedule.json", self._log)
+        scheduler = Scheduler(run_queue, store, self._log)
         for source in (broadcaster, guard, drift, agents, run_queue, firewalls):
             ingest.exposition.add(source.families)
         self.services = Services(

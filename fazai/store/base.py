@@ -1,13 +1,16 @@
-"""What the engine needs to remember, as a protocol; `sqlite` is the embedded store."""
+"""Protocol of the ledger: what the engine remembers of runs, actions and targets.
+
+`factory.open_store` opens the store that a place names; the embedded one is in `sqlite/`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Action", "Run", "Store", "TargetMemory", "TargetState"]
+__all__ = ["Action", "Lease", "Run", "Store", "TargetMemory", "TargetState"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,28 @@ class Action:
     status: str = "begun"  # begun, done, failed
     error: str = ""
     box: str = ""  # what the target is (`Provider.box_of`); its name when not given
+    token: int = 0  # of the lease under which it begins; 0: of none. It is not read back.
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right of one run, the `owner`, to write to a box.
+
+    `token` is greater than those of all earlier leases of the box, so that a write with an older one can be
+    refused. `expires`, in seconds since the epoch, UTC: when another run may take the box although the owner
+    has not let go of it; None where the store learns by itself that the owner died, as from the kernel of one
+    machine."""
+
+    box: str
+    owner: str
+    token: int
+    expires: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TargetMemory:
-    """What earlier runs left about one target. `pending`: service -> run that saved but never activated.
-    `unfinished`: actions whose end was never written. `generation` grows with each run that wrote.
+    """Memory of one target, as earlier runs left it. `pending`: service -> run that saved but never
+    activated. `unfinished`: actions whose end was never written. `generation` grows with each run that wrote.
     `running`: the run that holds the lock just now, when something is pending or unfinished."""
 
     adopted: frozenset[str] = frozenset()
@@ -60,8 +79,8 @@ class TargetMemory:
 
 
 class TargetState(NamedTuple):
-    """How a run left a target: a status of `outcome.Status`, and the changes that it found and did not make.
-    Time in seconds since the epoch, UTC."""
+    """State in which a run left a target: a status of `outcome.Status`, and the number of changes that it
+    found and did not make. Time in seconds since the epoch, UTC."""
 
     status: str
     pending: int
@@ -70,64 +89,68 @@ class TargetState(NamedTuple):
 
 
 class Store(Protocol):
-    """Every call may raise StateError. A call that is awaited is durable when it returns. `box` is what a
-    target is, `name` what the inventory calls it: under which earlier releases kept its state."""
+    """The ledger. Every call may raise StateError. A write that is awaited is durable when it returns; a read
+    sees all writes that were awaited before, also those of other processes. `box` is what a target is, `name`
+    what the inventory calls it: under which earlier releases kept its state."""
 
     def close(self) -> None: ...
 
     async def run_begin(self, run: Run) -> None: ...
     async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None: ...
 
-    def memory(self, box: str, name: str = "") -> TargetMemory:
-        """Read now, from disk."""
+    async def memory(self, box: str, name: str = "") -> TargetMemory:
+        """Return what earlier runs left, read now."""
         ...
 
-    def lock(self, box: str, run: Run, name: str = "") -> AbstractContextManager[None]:
-        """Hold the box for this run, or raise LockHeld with who holds it since when."""
+    def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
+        """Hold the box for this run until the block ends or its process dies. Raises LockHeld, which says who
+        holds it since when."""
         ...
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
-        """Before the write: the action, and that these services will be saved but not active."""
+        """Record, before the write, the action and that these services will be saved but not active. Raises
+        LockHeld where a later lease than that of the action has written to the box."""
         ...
 
     async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
-        """The same of several that are written at once: all of them or none."""
+        """Record several that are written at once, as `action_begin` does: all of them or none."""
         ...
 
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None: ...
     async def activated(self, box: str, service: str, name: str = "") -> None: ...
     async def settle(self, box: str, name: str = "") -> None:
-        """The box was brought to its wanted state: what earlier runs left unfinished is history now."""
+        """Settle what earlier runs left unfinished: the box was brought to its wanted state."""
         ...
 
     async def adopt(self, box: str, ref: str, kind: str, identity: str, run_id: str) -> None: ...
     def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
-        """Recorded with the next commit; not waited for."""
+        """Record an event with the next commit; not waited for."""
         ...
 
-    def history(self, limit: int) -> list[Run]: ...
-    def find_run(self, prefix: str) -> Run | None: ...
-    def actions(self, run_id: str) -> list[Action]: ...
-    def events(self, run_id: str) -> list[dict[str, Any]]: ...
+    async def history(self, limit: int) -> list[Run]: ...
+    async def find_run(self, prefix: str) -> Run | None: ...
+    async def actions(self, run_id: str) -> list[Action]: ...
+    async def events(self, run_id: str) -> list[dict[str, Any]]: ...
 
     def ended(self, target: str, state: TargetState, known: str = "") -> None:
-        """How a run left the target; with the next commit, not waited for. Of several plays of one run the
-        worst counts, and what is older than what is known changes nothing. `known`: what the target is, to
-        one owner of items on it, and that it has this name."""
+        """Record how a run left the target, with the next commit; not waited for. Of several plays of one run
+        the worst counts, and what is older than what is known changes nothing. `known`: what the target is,
+        to one owner of items on it, and that it has this name."""
         ...
 
-    def names(self, known: str) -> dict[str, float]:
-        """The names that this has, and when a run that may write last used each."""
+    async def names(self, known: str) -> dict[str, float]:
+        """Return the names that this has, and when a run that may write last used each."""
         ...
 
-    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
-        """The owners for whom runs worked on a box ("" where none was said), and what they called it."""
+    async def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+        """Return the owners for whom runs worked on a box ("" where none was said), and what they called
+        it."""
         ...
 
-    def left(self, target: str) -> str:
-        """The status in which the newest run left the target; empty when none is known."""
+    async def left(self, target: str) -> str:
+        """Return the status in which the newest run left the target; empty when none is known."""
         ...
 
-    def targets(self) -> dict[str, TargetState]:
-        """Of every target how the newest run left it. 5,000 of them: about 10 ms."""
+    async def targets(self) -> dict[str, TargetState]:
+        """Return how the newest run left each target. 5,000 of them: about 10 ms."""
         ...

@@ -1,4 +1,6 @@
-"""What the daemon needs to remember, as a protocol; `daemon_sqlite` is the embedded one.
+"""Protocol of the daemon's store: telemetry, events, agents, firewalls, tokens.
+
+`factory.open_daemon_store` opens the store that a place names; the embedded one is in `sqlite/`.
 
 Writes are awaited and durable when they return. Reads are plain calls, safe from any thread; each says
 what it costs, so that the caller knows which of them to put into a thread. Times that end in `_us` are
@@ -11,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+import msgspec
+
 from fazai.errors import StateError
 from fazai.store.base import Store
 
@@ -20,15 +24,21 @@ __all__ = [
     "DaemonStore",
     "FirewallRecord",
     "HostRecord",
+    "Mode",
     "NewEvent",
     "NewSample",
     "Role",
+    "RunRecord",
     "StoreLimits",
     "StoredEvent",
     "Token",
+    "TokenStore",
+    "Trigger",
 ]
 
 Role = Literal["viewer", "operator", "admin"]
+Mode = Literal["apply", "check"]
+Trigger = Literal["api", "webhook", "schedule", "approval"]
 
 #: The figures that are derived from each record, in the order in which a sample holds them; NaN: not
 #: reported. The name is that of the metric without `fazai_host_`.
@@ -74,7 +84,8 @@ class NewEvent(NamedTuple):
 
 
 class StoredEvent(NamedTuple):
-    """An event of the log. Ids grow, with no reuse after a restart, a trim or a clock that went back."""
+    """An event of the log. Ids grow, with no reuse after a restart, a trim or a clock that went back, and are
+    safe to resume by: once a reader can see an event, none with a smaller id appears any more."""
 
     id: int
     time_us: int
@@ -102,7 +113,8 @@ class HostRecord(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
-    """How much is kept. Whatever is over is dropped in the background, the oldest first."""
+    """Limits of what is kept. Whatever is over is dropped in the background, the oldest first. The daemon's
+    configuration sets them (`retention`)."""
 
     events_bytes: int = 256 << 20
     events_age_s: float = 30 * 86400.0
@@ -110,6 +122,7 @@ class StoreLimits:
     telemetry_age_s: float = 30 * 86400.0
     upkeep_s: float = 30.0
     ledger_runs: int = 5_000
+    targets_age_s: float = 90 * 86400.0  # states and names of targets that no run has met since
     index_records: int = 100_000  # records not yet in the index of history; more memory, fewer writes
 
 
@@ -161,15 +174,60 @@ class FirewallRecord:
     info: Mapping[str, Any] = field(default_factory=dict)
 
 
+class RunRecord(msgspec.Struct, kw_only=True):
+    """One run that the daemon was asked for: it waits (`started` is None), goes on, or has ended. Times are
+    seconds since the epoch, UTC. `plan_hash` is of the plan that it made; `applies` names the run whose plan
+    it applies; `approved…` says who let the plan of this run be applied, and by which run."""
+
+    run_id: str
+    job: str
+    mode: Mode
+    trigger: Trigger
+    by: str
+    asked: float
+    limit: tuple[str, ...] = ()
+    reason: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    exit_code: int | None = None
+    error: str | None = None
+    plan_hash: str | None = None
+    applies: str | None = None
+    approved: float | None = None
+    approved_by: str | None = None
+    approved_run: str | None = None
+
+    def is_same_request(self, other: RunRecord) -> bool:
+        """Return whether one run would do for both."""
+        return (self.job, self.mode, self.limit, self.applies) == (
+            other.job,
+            other.mode,
+            other.limit,
+            other.applies,
+        )
+
+
+class TokenStore(Protocol):
+    """The bearer tokens alone, for a process that is not the daemon. Every call may raise StateError."""
+
+    def tokens(self) -> list[Token]:
+        """Return all of them, the oldest first."""
+        ...
+
+    def put(self, token: Token) -> None:
+        """Create it, or replace the one with the same hash; durable when it returns."""
+        ...
+
+
 class DaemonStore(Protocol):
-    """Every call may raise StateError; StoreFull (one of them) where the disk is full: what was asked for is
-    not stored, and the same call works again once there is room."""
+    """What the daemon keeps. Every call may raise StateError; StoreFull (one of them) where the disk is full:
+    what was asked for is not stored, and the same call works again once there is room."""
 
     limits: StoreLimits
 
     @property
     def ledger(self) -> Store:
-        """Runs and actions of the reconciler; `fazai apply` writes to the same file at the same time."""
+        """Runs and actions of the reconciler; `fazai apply` writes to the same place at the same time."""
         ...
 
     def close(self) -> None:
@@ -177,38 +235,40 @@ class DaemonStore(Protocol):
         ...
 
     def check_alive(self) -> None:
-        """Raises StateError when a thread has ended that should write: nothing is stored any more."""
+        """Raise StateError when a thread has ended that should write: nothing is stored any more."""
         ...
 
     # -- telemetry
 
     async def ingest(self, samples: Sequence[NewSample]) -> list[bool]:
-        """Store them; for each, whether it is new (True) or a duplicate. Durable when it returns."""
+        """Store them, and return for each whether it is new (True) or a duplicate. Durable when it
+        returns."""
         ...
 
     def ingest_then(
         self, samples: Sequence[NewSample], told: Callable[[list[bool] | StateError], object]
     ) -> None:
-        """As `ingest`, without a future and a task: `told` is called on the event loop of the caller."""
+        """Store them as `ingest` does, without a future and a task: `told` is called on the event loop of the
+        caller."""
         ...
 
     def hosts(self) -> list[HostRecord]:
-        """The newest record of every host, from memory. 5,000 hosts: about 1 ms."""
+        """Return the newest record of every host, from memory. 5,000 hosts: about 1 ms."""
         ...
 
     def host(self, host: str) -> HostRecord | None:
-        """From memory."""
+        """Return the newest record of a host, from memory."""
         ...
 
     def history(
         self, host: str, since_us: int = 0, until_us: int | None = None, limit: int = 10_000
     ) -> list[tuple[int, tuple[float, ...]]]:
-        """(time_us, gauges as GAUGES) of one host, oldest first; the newest `limit` of them. About
+        """Return (time_us, gauges as GAUGES) of one host, oldest first; the newest `limit` of them. About
         1 ms a day."""
         ...
 
     def records(self, host: str, since_us: int = 0, limit: int = 100) -> list[tuple[int, bytes]]:
-        """(time_us, record as it came), newest first. Reads and decompresses: about 0.1 ms each."""
+        """Return (time_us, record as it came), newest first. Reads and decompresses: about 0.1 ms each."""
         ...
 
     async def mark_silent(self, silent: Mapping[str, bool]) -> None:
@@ -216,35 +276,36 @@ class DaemonStore(Protocol):
         ...
 
     async def forget_host(self, host: str) -> bool:
-        """Drop the host from `hosts()`; its history goes with retention. Whether it was known."""
+        """Drop the host from `hosts()`, and return whether it was known; its history goes with retention."""
         ...
 
     # -- events
 
     async def publish(self, events: Sequence[NewEvent]) -> list[int]:
-        """Append to the log; their ids, in order. Durable when it returns."""
+        """Append to the log, and return their ids, in order. Durable when it returns."""
         ...
 
     def publish_soon(self, events: Sequence[NewEvent]) -> None:
-        """As `publish`, not waited for: durable with the next commit. What cannot be written is counted."""
+        """Append to the log with the next commit; not waited for. What cannot be written is counted."""
         ...
 
     def on_published(self, listener: Callable[[list[StoredEvent]], None]) -> None:
-        """`listener` is called after each commit with its events, in the order of their ids, by the writer's
-        thread: it hands them to an event loop (`call_soon_threadsafe`) and does nothing else."""
+        """Call `listener` after each commit with its events, in the order of their ids. The writer's thread
+        calls it: it hands them to an event loop (`call_soon_threadsafe`) and does nothing else."""
         ...
 
     def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
-        """Events with a greater id, in order. 1,000 events: about 2 ms."""
+        """Return events with a greater id, in order. 1,000 events: about 2 ms."""
         ...
 
     def event_range(self) -> tuple[int, int]:
-        """The first id that is still there and the last one given, from memory; (last + 1, last): empty."""
+        """Return the first id that is still there and the last one given, from memory; (last + 1, last):
+        empty."""
         ...
 
     def event_id_at(self, time_us: int) -> int:
-        """The greatest id whose event, and all before it, were published before the time: `events_after(it)`
-        begins there. By binary search."""
+        """Return the greatest id whose event, and all before it, were published before the time:
+        `events_after(it)` begins there. By binary search."""
         ...
 
     # -- what is known of the others
@@ -256,6 +317,36 @@ class DaemonStore(Protocol):
     async def delete_firewall(self, id_: str) -> bool: ...
     def firewalls(self) -> list[FirewallRecord]: ...
 
+    # -- the daemon's runs: queue, approvals, plans, schedule
+
+    async def put_run_records(self, records: Sequence[RunRecord]) -> None:
+        """Create them, or replace those with the same ids: all or none."""
+        ...
+
+    async def delete_run_record(self, run_id: str) -> bool:
+        """Drop it and its plan; return whether it was there."""
+        ...
+
+    def run_records(self) -> list[RunRecord]:
+        """Return all, in the order of their ids. 500 of them: about 1 ms."""
+        ...
+
+    async def put_plan(self, run_id: str, plan: bytes) -> None:
+        """Keep the plan that a recorded run made, for as long as its record."""
+        ...
+
+    def plan(self, run_id: str) -> bytes | None:
+        """Return the plan that the run made. 1 MiB: about 1 ms."""
+        ...
+
+    async def put_began(self, job: str, time: float) -> None:
+        """Remember when the job of the schedule last began, in seconds since the epoch, UTC."""
+        ...
+
+    def began(self) -> dict[str, float]:
+        """Return when each job of the schedule last began."""
+        ...
+
     # -- tokens and nonces
 
     async def put_token(self, token: Token) -> None:
@@ -263,20 +354,21 @@ class DaemonStore(Protocol):
         ...
 
     def tokens(self) -> list[Token]:
-        """All of them, from disk: `fazai token` of another process may have written."""
+        """Return all of them, from disk: `fazai token` of another process may have written."""
         ...
 
     def data_version(self) -> int:
-        """Changes when another connection wrote to the file: a cheap reason to look again."""
+        """Return a number that changes when another process wrote to the store: a cheap reason to look
+        again."""
         ...
 
-    def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
-        """Remember it; False when it was used before and has not expired. At once, from memory; durable with
-        the next commit, that is before the answer to the `ingest` that follows it."""
+    async def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
+        """Use up the nonce; False where it was used before and has not expired. Of several that ask at the
+        same time one gets True, once it is durable. One that cannot be stored is not used up."""
         ...
 
     # -- figures for /metrics
 
     def counts(self) -> Mapping[str, float]:
-        """Of the store itself: commits, rows, bytes, queue; name -> value."""
+        """Return the figures of the store itself (commits, rows, bytes, queue) by name."""
         ...

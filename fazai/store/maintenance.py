@@ -1,4 +1,4 @@
-"""Looking after the file of the state folder: check it, shrink it, copy it while it is used, restore it."""
+"""Maintenance of the state file: check it, shrink it, copy it while it is used, restore it."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fazai.errors import LockHeld, StateError, missing_file
-from fazai.store import packing
-from fazai.store.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, failure, open_reader
+from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, open_reader, state_error
+from fazai.store.sqlite.telemetry import packing
 
-__all__ = ["Found", "backup", "check", "restore", "vacuum"]
+__all__ = ["CheckResult", "backup", "check", "restore", "vacuum"]
 
 _FINDINGS = 100
 _PAGES_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """`problems` is empty for a file that is well."""
+class CheckResult:
+    """Findings of a check; `problems` is empty for a file that is well."""
 
     size_bytes: int
     version: int
@@ -32,14 +32,14 @@ class Found:
     hint: str = "bring a backup back with: fazai store restore FILE"
 
 
-def check(folder: Path) -> Found:
+def check(folder: Path) -> CheckResult:
     """Read through the whole file and every chunk of telemetry. Works while it is used. Raises StateError
     when there is none."""
-    path = _present(folder / FILE_NAME)
+    path = _existing_file(folder / FILE_NAME)
     return _check(path)
 
 
-def _check(path: Path) -> Found:
+def _check(path: Path) -> CheckResult:
     problems: list[str] = []
     rows: dict[str, int] = {}
     version = 0
@@ -62,12 +62,12 @@ def _check(path: Path) -> Found:
         problems.append(str(error))
     if version > len(MIGRATIONS):
         problems.append("it was written by a newer fazai")
-    found = Found(_size(path), int(version), rows, tuple(problems))
+    found = CheckResult(_size_with_log(path), int(version), rows, tuple(problems))
     return found if version <= len(MIGRATIONS) else replace(found, hint=NEWER_HINT)
 
 
-def _size(path: Path) -> int:
-    """With what is in its log."""
+def _size_with_log(path: Path) -> int:
+    """Return the bytes of a file with those in its write-ahead log."""
     log = path.with_name(f"{path.name}-wal")
     return path.stat().st_size + (log.stat().st_size if log.exists() else 0)
 
@@ -86,21 +86,21 @@ def _bad_chunks(connection: sqlite3.Connection) -> Iterator[str]:
 def vacuum(folder: Path) -> tuple[int, int]:
     """Give the room of what was dropped back to the disk; bytes before and after. Needs as much free space as
     the file has; others wait meanwhile. Raises StateError."""
-    path = _present(folder / FILE_NAME)
+    path = _existing_file(folder / FILE_NAME)
     try:
-        before = _size(path)
+        before = _size_with_log(path)
         with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
             connection.execute("VACUUM")
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return before, _size(path)
+        return before, _size_with_log(path)
     except sqlite3.Error as error:
-        raise failure(folder, error) from error
+        raise state_error(folder, error) from error
 
 
 def backup(folder: Path, to: Path, progress: Callable[[int, int], None] = lambda done, of: None) -> int:
     """Copy the file while it is used, as it is at one moment; its bytes. The copy appears whole or not at
     all, and is only readable by us. Raises StateError; an existing file is never replaced."""
-    path = _present(folder / FILE_NAME)
+    path = _existing_file(folder / FILE_NAME)
     if to.exists():
         raise StateError(f"{to} is there already", hint="name a file that is not")
     draft = to.with_name(f".{to.name}.{os.getpid()}")
@@ -116,12 +116,12 @@ def backup(folder: Path, to: Path, progress: Callable[[int, int], None] = lambda
             source.backup(target, pages=-1, progress=lambda _, left, of: progress(of - left, of))
             source.execute("COMMIT")
             target.execute("PRAGMA journal_mode=DELETE")  # one file, without a log beside it
-        _sync(draft)
+        _sync_to_disk(draft)
         os.link(draft, to)
-        _sync(to.parent)
+        _sync_to_disk(to.parent)
         return to.stat().st_size
     except sqlite3.Error as error:
-        raise failure(folder, error) from error
+        raise state_error(folder, error) from error
     except OSError as error:
         raise StateError(
             f"{to} cannot be written: {error.strerror}", hint="see its folder and disk"
@@ -136,7 +136,7 @@ def restore(folder: Path, source: Path) -> Path | None:
 
     Raises StateError for a backup that is not well, LockHeld while a daemon uses the folder.
     """
-    found = _check(_present(source))
+    found = _check(_existing_file(source))
     if found.problems:
         raise StateError(f"{source} is not a good backup: {found.problems[0]}", hint="take an older one")
     if "runs" not in found.rows:
@@ -146,13 +146,13 @@ def restore(folder: Path, source: Path) -> Path | None:
     kept = None
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _unused(folder):
-            _copy(source, draft)
+        with _hold_daemon_lock(folder):
+            _copy_file(source, draft)
             if path.exists():
                 kept = folder / f"{FILE_NAME}.replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
                 _set_aside(path, kept)
             os.rename(draft, path)
-            _sync(folder)
+            _sync_to_disk(folder)
     except OSError as error:
         raise StateError(
             f"{path} cannot be written: {error.strerror}", hint="see its owner and disk"
@@ -162,7 +162,7 @@ def restore(folder: Path, source: Path) -> Path | None:
     return kept
 
 
-def _copy(source: Path, draft: Path) -> None:
+def _copy_file(source: Path, draft: Path) -> None:
     with (
         open(source, "rb") as read,
         open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as write,
@@ -174,7 +174,8 @@ def _copy(source: Path, draft: Path) -> None:
 
 
 def _set_aside(path: Path, kept: Path) -> None:
-    """With its log: what is in that belongs to the old file, and must never be played into the new one."""
+    """Rename the file with its log: what is in that belongs to the old file, and must never be played into
+    the new one."""
     os.rename(path, kept)
     for end in ("-wal", "-shm"):
         side = path.with_name(path.name + end)
@@ -183,8 +184,8 @@ def _set_aside(path: Path, kept: Path) -> None:
 
 
 @contextlib.contextmanager
-def _unused(folder: Path) -> Iterator[None]:
-    """Hold what a daemon holds. Raises LockHeld."""
+def _hold_daemon_lock(folder: Path) -> Iterator[None]:
+    """Hold the lock that a daemon holds. Raises LockHeld."""
     handle = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
@@ -196,7 +197,7 @@ def _unused(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _present(path: Path) -> Path:
+def _existing_file(path: Path) -> Path:
     try:
         there = path.is_file()
     except OSError as error:
@@ -206,7 +207,7 @@ def _present(path: Path) -> Path:
     return path
 
 
-def _sync(path: Path) -> None:
+def _sync_to_disk(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fazai.errors import StateError
-from fazai.store.base import Action, Run, TargetMemory, TargetState
+from fazai.store.base import Action, Lease, Run, TargetMemory, TargetState
 
 __all__ = ["NullStore"]
 
 
 class NullStore:
-    """Reads are empty, records of a run go nowhere, and everything that precedes a write is refused."""
+    """Store without a place: reads are empty, records of a run go nowhere, and everything that precedes a
+    write is refused."""
 
     def close(self) -> None:
         pass
@@ -24,10 +25,10 @@ class NullStore:
     async def run_end(self, run_id: str, exit_code: int, summary: Mapping[str, Any]) -> None:
         pass
 
-    def memory(self, box: str, name: str = "") -> TargetMemory:
+    async def memory(self, box: str, name: str = "") -> TargetMemory:
         return TargetMemory()
 
-    def lock(self, box: str, run: Run, name: str = "") -> AbstractContextManager[None]:
+    def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
         raise _no_state()
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
@@ -51,31 +52,31 @@ class NullStore:
     def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
         pass
 
-    def history(self, limit: int) -> list[Run]:
+    async def history(self, limit: int) -> list[Run]:
         return []
 
-    def find_run(self, prefix: str) -> Run | None:
+    async def find_run(self, prefix: str) -> Run | None:
         return None
 
-    def actions(self, run_id: str) -> list[Action]:
+    async def actions(self, run_id: str) -> list[Action]:
         return []
 
-    def events(self, run_id: str) -> list[dict[str, Any]]:
+    async def events(self, run_id: str) -> list[dict[str, Any]]:
         return []
 
     def ended(self, target: str, state: TargetState, known: str = "") -> None:
         pass
 
-    def names(self, known: str) -> dict[str, float]:
+    async def names(self, known: str) -> dict[str, float]:
         return {}
 
-    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+    async def owners(self, box: str) -> dict[str, tuple[str, ...]]:
         return {}
 
-    def left(self, target: str) -> str:
+    async def left(self, target: str) -> str:
         return ""
 
-    def targets(self) -> dict[str, TargetState]:
+    async def targets(self) -> dict[str, TargetState]:
         return {}
 
 

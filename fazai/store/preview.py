@@ -1,4 +1,4 @@
-"""A store for the look ahead of a run: it reads what is there and keeps aside what the look would record.
+"""Store for the look ahead of a run: it reads what is there and keeps aside what the look would record.
 
 A run that looks before it writes is one run. When the look is all that there is (the plan is stale, a target
 does not answer), the run takes over what was kept; else it records the same itself.
@@ -16,27 +16,27 @@ __all__ = ["PreviewStore"]
 
 
 class PreviewStore(NullStore):
-    """Refuses everything that precedes a write, as the store does that it extends."""
+    """Ledger that reads another one, and refuses everything that precedes a write."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.events_kept: list[tuple[float, str, str, Mapping[str, Any]]] = []
         self._states: dict[str, tuple[TargetState, str]] = {}
 
-    def memory(self, box: str, name: str = "") -> TargetMemory:
-        return self._store.memory(box, name)
+    async def memory(self, box: str, name: str = "") -> TargetMemory:
+        return await self._store.memory(box, name)
 
-    def names(self, known: str) -> dict[str, float]:
-        return self._store.names(known)
+    async def names(self, known: str) -> dict[str, float]:
+        return await self._store.names(known)
 
-    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
-        return self._store.owners(box)
+    async def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+        return await self._store.owners(box)
 
-    def left(self, target: str) -> str:
-        return self._store.left(target)
+    async def left(self, target: str) -> str:
+        return await self._store.left(target)
 
-    def targets(self) -> dict[str, TargetState]:
-        return self._store.targets()
+    async def targets(self) -> dict[str, TargetState]:
+        return await self._store.targets()
 
     def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
         self.events_kept.append((time, type_, target, data))

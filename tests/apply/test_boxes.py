@@ -17,8 +17,8 @@ from fazai.errors import ExitCode, FazaiError, Rejected, Unreachable
 from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import RunOutcome, Status
 from fazai.store.base import Action, Run
-from fazai.store.schema import FILE_NAME, MIGRATIONS
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS
 
 from .device import DeviceProvider
 from .test_engine import RESOURCES, Bench, item, only
@@ -79,7 +79,10 @@ def test_adoption_and_journal_are_the_boxes(bench: Bench) -> None:
 
     with bench.store() as store:
         asyncio.run(use(store))
-        one, two = store.memory("https://one:443", "fw"), store.memory("https://two:443", "fw")
+        one, two = (
+            asyncio.run(store.memory("https://one:443", "fw")),
+            asyncio.run(store.memory("https://two:443", "fw")),
+        )
         assert (one.adopted, set(one.pending), one.generation) == (frozenset({"uuid"}), {"s"}, 1)
         assert [(action.target, action.box) for action in one.unfinished] == [("fw", "https://one:443")]
         assert (two.adopted, two.pending, two.unfinished, two.generation) == (frozenset(), {}, (), 0)
@@ -122,33 +125,43 @@ def test_names_of_one_box_take_turns_and_say_so(bench: Bench) -> None:
 def test_another_run_under_another_name_holds_the_lock(bench: Bench) -> None:
     bench.device("box")
     holder = Run("H" * 26, "apply", (), "ana", "ops", 42, 0.0)
-    with bench.store() as store, store.lock("box", holder, "edge"):
+    with bench.store() as store:
         engine = bench.engine(store)
         engine.provider = lambda name: OneDevice(bench.devices)
-        outcome = asyncio.run(engine.carry_out([work(at("fw", "box"))]))
+
+        async def main() -> RunOutcome:
+            async with store.lease("box", holder, "edge"):
+                return await engine.carry_out([work(at("fw", "box"))])
+
+        outcome = asyncio.run(main())
     assert outcome.exit_code == ExitCode.LOCKED
     text = str(only(outcome).errors[0])
     assert "(pid 42 of ana on ops) holds fw, which it calls edge, since" in text
 
 
-def open_action(store: SqliteStore, run: Run) -> None:
+async def open_action(store: SqliteStore, run: Run) -> None:
     action = Action("x", run.run_id, "t", "memory.item", "a", "create", {}, {}, box="t")
-    asyncio.run(store.action_begin(action, ["service"]))
+    await store.action_begin(action, ["service"])
 
 
 def test_a_run_that_is_under_way_was_not_cut_off(bench: Bench) -> None:
     device = bench.device("t", saved={"a": {"size": "1"}, "b": {"size": "2"}})
     holder = Run("H" * 26, "apply", (), "ana", "ops", 42, 0.0)
     with bench.store() as store:
-        with store.lock("t", holder):
-            open_action(store, holder)
-            planned = asyncio.run(bench.engine(store, check=True).carry_out([work(at("t", "t"))]))
-            applied = asyncio.run(bench.engine(store).carry_out([work(at("t", "t"))]))
-            under_way = f"run {holder.run_id} is under way on t: this is how it is meanwhile"
-            assert only(planned).notes == only(applied).notes == (under_way,)
-            assert (only(planned).status, only(planned).activations) == (Status.CONVERGED, ())
-            assert len(store.memory("t").unfinished) == 1  # and what is open stays open
-        assert store.memory("t").running == ""
+
+        async def main() -> tuple[RunOutcome, RunOutcome]:
+            async with store.lease("t", holder):
+                await open_action(store, holder)
+                planned = await bench.engine(store, check=True).carry_out([work(at("t", "t"))])
+                applied = await bench.engine(store).carry_out([work(at("t", "t"))])
+                assert len((await store.memory("t")).unfinished) == 1  # and what is open stays open
+                return planned, applied
+
+        planned, applied = asyncio.run(main())
+        under_way = f"run {holder.run_id} is under way on t: this is how it is meanwhile"
+        assert only(planned).notes == only(applied).notes == (under_way,)
+        assert (only(planned).status, only(planned).activations) == (Status.CONVERGED, ())
+        assert asyncio.run(store.memory("t")).running == ""
         dead = asyncio.run(bench.engine(store, check=True).carry_out([work(at("t", "t"))]))
     assert [note.partition(holder.run_id)[2] for note in only(dead).notes] == [
         " saved changes of service and never activated them; apply activates them",
@@ -168,12 +181,12 @@ def test_a_refused_write_leaves_nothing_to_activate(bench: Bench, first: str, ea
     device.before = fail(first, Rejected("in use", fields={}))
     with bench.store() as store:
         if earlier:
-            open_action(store, Run("E" * 26, "apply", (), "u", "h", 1, 0.0))
+            asyncio.run(open_action(store, Run("E" * 26, "apply", (), "u", "h", 1, 0.0)))
         engine = bench.engine(store)
         engine.provider = lambda name: Atomic(bench.devices)
         outcome = asyncio.run(engine.carry_out([work(at("t", "t"))]))
         assert (only(outcome).status, device.saved) == (Status.FAILED, {})
-        assert set(store.memory("t").pending) == ({"service"} if earlier else set())
+        assert set(asyncio.run(store.memory("t")).pending) == ({"service"} if earlier else set())
 
 
 def test_a_write_whose_answer_was_lost_may_have_to_be_activated(bench: Bench) -> None:
@@ -189,7 +202,7 @@ def test_a_write_whose_answer_was_lost_may_have_to_be_activated(bench: Bench) ->
         engine = bench.engine(store)
         engine.provider = lambda name: Atomic(bench.devices)
         asyncio.run(engine.carry_out([work(at("t", "t"))]))
-        assert set(store.memory("t").pending) == {"service"}
+        assert set(asyncio.run(store.memory("t")).pending) == {"service"}
 
 
 def test_state_of_the_release_before_is_read_and_ends(tmp_path: Path) -> None:
@@ -208,14 +221,14 @@ def test_state_of_the_release_before_is_read_and_ends(tmp_path: Path) -> None:
         )
     store = SqliteStore(folder)
     try:
-        memory = store.memory("https://fw:443", "fw")
+        memory = asyncio.run(store.memory("https://fw:443", "fw"))
         assert (memory.adopted, memory.generation) == (frozenset({"uuid"}), 7)
         assert memory.pending == {"filter": "RUN"}
         assert [(action.action_id, action.box) for action in memory.unfinished] == [("a", "fw")]
-        assert store.memory("https://other:443", "other").pending == {}
+        assert asyncio.run(store.memory("https://other:443", "other")).pending == {}
         asyncio.run(store.activated("https://fw:443", "filter", "fw"))
         asyncio.run(store.settle("https://fw:443", "fw"))
-        memory = store.memory("https://fw:443", "fw")
+        memory = asyncio.run(store.memory("https://fw:443", "fw"))
         assert (memory.unfinished, memory.adopted) == ((), frozenset({"uuid"}))
         assert memory.pending == {}
     finally:

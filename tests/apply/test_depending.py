@@ -15,7 +15,7 @@ from fazai.errors import FazaiError, Moved, Rejected, Unreachable
 from fazai.model import Change, Diff, Following, LookAgain, Resource, Session, Step
 from fazai.outcome import Status
 from fazai.plan import Expected, changes_digest
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 
 from .device import DeviceProvider, DeviceSession
 from .test_engine import Bench, item, only, work
@@ -129,7 +129,7 @@ def test_what_an_earlier_action_moved_is_looked_at_again(bench: FollowingBench) 
     assert outcome.exit_code == 0
     assert not [event for event in bench.events if event.data.get("status") == "failed"]
     with bench.store() as store:
-        actions = store.actions(store.history(1)[0].run_id)
+        actions = asyncio.run(store.actions(asyncio.run(store.history(1))[0].run_id))
     assert {action.identity: action.status for action in actions} == {"a": "done", "b": "done"}
 
 
@@ -207,7 +207,9 @@ def test_an_undo_goes_on_after_a_failure(bench: FollowingBench) -> None:
         "2 changes taken back",
     )
     with bench.store() as store:
-        assert set(store.memory("t").pending) == {"service"}  # of what stays, it was never activated
+        assert set(asyncio.run(store.memory("t")).pending) == {
+            "service"
+        }  # of what stays, it was never activated
 
 
 def test_an_undo_ends_when_the_target_is_gone(bench: FollowingBench) -> None:

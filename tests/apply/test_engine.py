@@ -18,7 +18,7 @@ from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import Event, RunOutcome, Status, TargetOutcome
 from fazai.plan import Expected, changes_digest
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 
 from .device import Device, DeviceProvider, rejected
 
@@ -139,7 +139,7 @@ def test_a_failed_write_is_taken_back(bench: Bench) -> None:
     assert [a.status for a in only(outcome).actions] == ["undone", "undone", "failed", "left"]
     assert not [call for call in device.calls if call.startswith("activate")]
     with bench.store() as store:
-        assert store.memory("t").pending == {}
+        assert asyncio.run(store.memory("t")).pending == {}
 
 
 def test_a_field_that_does_not_stick_is_named_and_taken_back(bench: Bench) -> None:
@@ -158,7 +158,7 @@ def test_lockout_after_activation_is_taken_back(bench: Bench) -> None:
     assert not device.locked_out
     assert [a.status for a in only(outcome).actions] == ["undone", "undone"]
     with bench.store() as store:
-        assert store.memory("t").pending == {}
+        assert asyncio.run(store.memory("t")).pending == {}
 
 
 def test_a_lost_connection_leaves_a_journal_from_which_the_next_run_converges(bench: Bench) -> None:
@@ -226,8 +226,13 @@ def test_other_targets_are_unaffected_by_a_failure_or_a_defect(bench: Bench) -> 
 def test_a_locked_target_is_exit_5_and_says_who(bench: Bench) -> None:
     device = bench.device("t")
     holder = Run(ulid(77, bytes(10)), "apply", (), "ana", "ops", 4711, 0.0)
-    with bench.store() as store, store.lock("t", holder):
-        outcome = asyncio.run(bench.engine(store).carry_out([work("t", resources=RESOURCES)]))
+    with bench.store() as store:
+
+        async def main() -> RunOutcome:
+            async with store.lease("t", holder):
+                return await bench.engine(store).carry_out([work("t", resources=RESOURCES)])
+
+        outcome = asyncio.run(main())
     assert outcome.exit_code == ExitCode.LOCKED
     assert "pid 4711 of ana on ops" in str(only(outcome).errors[0])
     assert device.writes == []
@@ -239,15 +244,15 @@ def test_a_write_by_another_run_before_the_lock_is_seen(bench: Bench) -> None:
 
         async def run() -> RunOutcome:
             engine = bench.engine(store)
-            original = store.lock
+            original = store.lease
 
-            def lock(box: str, run: Run, name: str = "") -> Any:
+            def lease(box: str, run: Run, name: str = "") -> Any:
                 device.saved.update({"a": {"size": "1"}, "b": {"size": "2"}})
                 store._reader.execute("INSERT INTO generations VALUES ('t', 1)")
-                store.lock = original  # type: ignore[method-assign]
+                store.lease = original  # type: ignore[method-assign]
                 return original(box, run, name)
 
-            store.lock = lock  # type: ignore[method-assign]
+            store.lease = lease  # type: ignore[method-assign]
             return await engine.carry_out([work("t", resources=RESOURCES)])
 
         outcome = asyncio.run(run())
@@ -371,11 +376,11 @@ def test_what_happened_is_recorded(bench: Bench) -> None:
     bench.device("t", saved={"a": {"size": "0"}})
     outcome = bench.run(work("t", resources=RESOURCES))
     with bench.store() as store:
-        run = store.find_run(outcome.run_id[:20])
+        run = asyncio.run(store.find_run(outcome.run_id[:20]))
         assert run is not None
         assert (run.exit_code, run.summary["changed"]) == (0, 2)
-        actions = store.actions(run.run_id)
-        types = [event["type"] for event in store.events(run.run_id)]
+        actions = asyncio.run(store.actions(run.run_id))
+        types = [event["type"] for event in asyncio.run(store.events(run.run_id))]
     assert [(a.verb, a.identity, a.status) for a in actions] == [
         ("update", "a", "done"),
         ("create", "b", "done"),

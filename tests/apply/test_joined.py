@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from fazai.errors import FazaiError, Rejected, StateError, Unreachable, Unsure
 from fazai.model import Activate, Change, Diff, Joining, Session, Step, Target
 from fazai.outcome import Status
 from fazai.store.base import Action
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 
 from .device import DeviceProvider, DeviceSession
 from .test_engine import Bench, item, only, work
@@ -64,7 +66,8 @@ class JoiningBench(Bench):
     def journal(self) -> Mapping[str, str]:
         """The actions of the last run, each with its status."""
         with self.store() as store:
-            return {action.identity: action.status for action in store.actions(store.history(1)[0].run_id)}
+            (latest,) = asyncio.run(store.history(1))
+            return {one.identity: one.status for one in asyncio.run(store.actions(latest.run_id))}
 
 
 @pytest.fixture
@@ -86,8 +89,9 @@ def test_all_are_journaled_before_the_first(bench: JoiningBench) -> None:
 
     def before(call: str) -> None:
         if call == "write create a":
-            with bench.store() as other:
-                known.append(len(other.memory("t").unfinished))
+            with bench.store() as other, ThreadPoolExecutor(1) as apart:  # here a loop runs
+                memory = apart.submit(asyncio.run, other.memory("t")).result()
+                known.append(len(memory.unfinished))
 
     device.before = before
     outcome = bench.run(work("t", resources=RESOURCES))
@@ -107,8 +111,8 @@ def test_one_that_fails_leaves_the_others_and_takes_back(bench: JoiningBench) ->
     assert (device.saved, "1 change taken back" in only(outcome).notes) == ({}, True)
     assert {**bench.journal(), "a": ""} == {"a": "", "b": "failed", "c": "left"}
     with bench.store() as store:
-        assert store.memory("t").unfinished == ()
-        assert set(store.memory("t").pending) == {"of b"}  # how far it came, nobody knows
+        assert asyncio.run(store.memory("t")).unfinished == ()
+        assert set(asyncio.run(store.memory("t")).pending) == {"of b"}  # how far it came, nobody knows
 
 
 @pytest.mark.parametrize("error", [Unsure("cut", where="t"), Unreachable("cut", stage="read", where="t")])

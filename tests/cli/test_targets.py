@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fazai.lab import Fault
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 
 from .conftest import World
 
 
 def left(world: World, name: str = "fw-01") -> tuple[str, int]:
     store = SqliteStore(world.folder / "state")
-    state = store.targets()[name]
-    assert store.left(name) == state.status
+    state = asyncio.run(store.targets())[name]
+    assert asyncio.run(store.left(name)) == state.status
     store.close()
     return state.status, state.pending
 
@@ -21,7 +22,7 @@ def left(world: World, name: str = "fw-01") -> tuple[str, int]:
 def outcomes(world: World) -> list[dict[str, Any]]:
     """Of the newest run."""
     store = SqliteStore(world.folder / "state")
-    events = store.events(store.history(1)[0].run_id)
+    events = asyncio.run(store.events(asyncio.run(store.history(1))[0].run_id))
     store.close()
     return [event for event in events if event["type"] == "outcome"]
 

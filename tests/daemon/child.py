@@ -27,7 +27,7 @@ from pathlib import Path
 from fazai.daemon import process
 from fazai.daemon.events.broadcaster import Broadcaster
 from fazai.daemon.settings import DaemonSettings, ServerLimits
-from fazai.store.daemon_sqlite import SqliteDaemonStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 folder, limits = Path(sys.argv[1]), ServerLimits(**json.loads(sys.argv[2]))
 settings = DaemonSettings(state=folder / "state", secrets=folder / "secrets", port=0, limits=limits,
     socket=folder / "d.sock", log_file=folder / "daemon.log", gemma_socket=folder / "no-worker.sock")

@@ -21,8 +21,8 @@ from fazai.daemon.services import Services
 from fazai.daemon.settings import DaemonSettings
 from fazai.service.log import Log
 from fazai.store.daemon import NewEvent, Role, StoreLimits, Token
-from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.tokens import TokenFile
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.tokens import TokenFile
 from fazai.wire.base import encode
 from fazai.wire.events import Event, SseFrame, decode_sse, event_type
 

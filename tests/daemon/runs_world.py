@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Iterator
@@ -14,6 +15,8 @@ import httpx
 from fazai.daemon.runs.config import Polling
 from fazai.daemon.runs.config_file import read_config
 from fazai.lab import LabFirewall, LabSettings, LabThread
+from fazai.store.daemon import RunRecord
+from fazai.store.factory import open_daemon_store
 from tests.daemon.live import Live, live, until
 
 RESOURCES = [{"opnsense.alias": {"name": "blocklist", "type": "host", "content": ["192.0.2.7"]}}]
@@ -108,3 +111,15 @@ def beside(
     more = daemon or {}
     with live(folder, socket=folder / "d.sock", config=read, **more) as running, running.client() as client:
         yield World(running, firewall, folder, client)
+
+
+def keep_records(state: Path, *records: RunRecord) -> None:
+    """Put records into a state folder that no daemon uses."""
+    with contextlib.closing(open_daemon_store(state)) as store:
+        asyncio.run(store.put_run_records(records))
+
+
+def kept_record(state: Path, run_id: str) -> RunRecord | None:
+    """Return a record of a state folder that no daemon uses."""
+    with contextlib.closing(open_daemon_store(state)) as store:
+        return next((one for one in store.run_records() if one.run_id == run_id), None)

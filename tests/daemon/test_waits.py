@@ -25,9 +25,9 @@ from fazai.errors import FazaiError, StateError
 from fazai.providers.gemma import client as gemma_client
 from fazai.store.base import Run
 from fazai.store.daemon import NewEvent, NewSample
-from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME
 from tests.daemon import certificates
 from tests.daemon.live import PATIENCE_S, Live, live, until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fazai.store.daemon import GAUGES, NewSample, StoreLimits
-from fazai.store.daemon_sqlite import SqliteDaemonStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 
 MINUTE_US = 60_000_000
 START_US = 1_790_000_000_000_000

@@ -24,9 +24,9 @@ import pytest
 from fazai.errors import LockHeld, StateError, StoreFull
 from fazai.store.base import Action, Run
 from fazai.store.daemon import NewEvent, StoreLimits
-from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME, MIGRATIONS, failure
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, state_error
 from tests.daemon_store.conftest import MINUTE_US, QUIET, START_US, sample
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ LOADER = """
 import asyncio, os, sys
 from pathlib import Path
 from fazai.store.daemon import StoreLimits
-from fazai.store.daemon_sqlite import SqliteDaemonStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 from tests.daemon_store.conftest import sample
 
 folder, begin, batch = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
@@ -174,6 +174,18 @@ def test_a_full_disk_is_said_and_room_mends_it(store: SqliteDaemonStore, file_li
     assert len(store.records("a", limit=1000)) == stored + 1
 
 
+def test_a_nonce_that_cannot_be_stored_is_not_used_up(store: SqliteDaemonStore, file_limit: None) -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert asyncio.run(store.use_nonce("a", "first", 2_000, 1_000))
+    used = (store.folder / (FILE_NAME + "-wal")).stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (used + 65_536, hard))
+    with pytest.raises(StoreFull, match="takes no more data"):
+        asyncio.run(store.use_nonce("a", "n" * 100_000, 2_000, 1_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert asyncio.run(store.use_nonce("a", "n" * 100_000, 2_000, 1_000)) is True
+    assert asyncio.run(store.use_nonce("a", "n" * 100_000, 2_000, 1_000)) is False
+
+
 @pytest.mark.parametrize(
     ("code", "limit", "kind", "hint"),
     [
@@ -192,10 +204,10 @@ def test_a_disk_that_fails_is_not_a_full_one(
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     error = sqlite3.OperationalError("disk I/O error")
     error.sqlite_errorcode = code
-    found = failure(tmp_path, error)
+    found = state_error(tmp_path, error)
     assert type(found) is kind
     assert hint in str(found.hint)
-    assert type(failure(tmp_path, OSError(errno.ENOSPC, "No space left on device"))) is StoreFull
+    assert type(state_error(tmp_path, OSError(errno.ENOSPC, "No space left on device"))) is StoreFull
     assert [path.name for path in tmp_path.iterdir()] == [FILE_NAME]
 
 
@@ -298,8 +310,8 @@ def test_apply_writes_its_ledger_while_the_daemon_stores(store: SqliteDaemonStor
     ledger.close()
     assert not failures
     assert len(store.history("a")) == minutes
-    assert [action.status for action in store.ledger.actions("01RUN")] == ["done"] * 60
-    assert store.ledger.history(1)[0].exit_code == 0
+    assert [action.status for action in asyncio.run(store.ledger.actions("01RUN"))] == ["done"] * 60
+    assert asyncio.run(store.ledger.history(1))[0].exit_code == 0
 
 
 def test_a_file_of_release_0_1_0_is_brought_forward(tmp_path: Path) -> None:
@@ -310,8 +322,8 @@ def test_a_file_of_release_0_1_0_is_brought_forward(tmp_path: Path) -> None:
         connection.execute("INSERT INTO runs VALUES ('R', 'apply', '[]', 'me', 'here', 1, 1.0, 2.0, 0, '{}')")
         connection.execute("INSERT INTO adopted VALUES ('fw', 'u', 'opnsense.alias', 'x', 'R', 1.0)")
     store = SqliteDaemonStore(tmp_path, QUIET)
-    assert [run.run_id for run in store.ledger.history(5)] == ["R"]
-    assert store.ledger.memory("fw").adopted == {"u"}
+    assert [run.run_id for run in asyncio.run(store.ledger.history(5))] == ["R"]
+    assert asyncio.run(store.ledger.memory("fw")).adopted == {"u"}
     assert asyncio.run(store.ingest([sample("a", 0)])) == [True]
     store.close()
 

@@ -11,15 +11,12 @@ from typing import Any
 import pytest
 
 from fazai.store.daemon import (
-    AgentRecord,
-    FirewallRecord,
     NewEvent,
     StoredEvent,
     StoreLimits,
-    Token,
 )
-from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.schema import FILE_NAME
 from tests.daemon_store.conftest import QUIET, START_US, Clock
 from tests.daemon_store.test_telemetry import upkeep
 
@@ -109,38 +106,15 @@ def test_text_that_is_no_utf8_does_not_stop_the_others(store: SqliteDaemonStore)
     assert {one.target for one in store.events_after(0)} == {"\\udcff", "é"}
 
 
-def test_a_nonce_is_used_once(tmp_path: Path, clock: Clock) -> None:
+def test_a_nonce_that_has_expired_goes(tmp_path: Path, clock: Clock) -> None:
     store = SqliteDaemonStore(tmp_path, QUIET, clock)
     expires = clock.now_us + 1000
-    assert store.use_nonce("a", "n", expires, clock.now_us)
-    assert not store.use_nonce("a", "n", expires, clock.now_us)
-    assert store.use_nonce("b", "n", expires, clock.now_us)
-    store.close()
-    store = SqliteDaemonStore(tmp_path, QUIET, clock)
-    assert not store.use_nonce("a", "n", expires, clock.now_us)
+    assert run(store.use_nonce("a", "n", expires, clock.now_us))
     clock.now_us += 2000
     upkeep(store)
     with sqlite3.connect(tmp_path / FILE_NAME) as connection:
         assert connection.execute("SELECT count(*) FROM nonces").fetchone() == (0,)
     connection.close()
-    assert store.use_nonce("a", "n", expires, clock.now_us)
-    store.close()
-
-
-def test_what_is_known_of_others_survives(tmp_path: Path) -> None:
-    agent = AgentRecord("g-1", "gemma", "unix", "execution", 1.5, capabilities=("command.exec",))
-    firewall = FirewallRecord("f-1", "fw", "https://fw", True, 1.0, 2.0, tags=("a",), info={"x": 1})
-    token = Token("ab" * 32, "ops", "operator", 1.0, expires=9.0)
-    store = SqliteDaemonStore(tmp_path, QUIET)
-    for put in (store.put_agent(agent), store.put_firewall(firewall), store.put_token(token)):
-        run(put)
-    store.close()
-    store = SqliteDaemonStore(tmp_path, QUIET)
-    assert (store.agents(), store.firewalls(), store.tokens()) == ([agent], [firewall], [token])
-    assert run(store.delete_agent("g-1")) is True
-    assert run(store.delete_agent("g-1")) is False
-    assert run(store.delete_firewall("f-1")) is True
-    assert (store.agents(), store.firewalls()) == ([], [])
     store.close()
 
 

@@ -17,7 +17,7 @@ from fazai.daemon.ingest.pipeline import Ingest, IngestRules
 from fazai.daemon.metrics import HOST_METRICS, Exposition, HostLines
 from fazai.service.log import Log
 from fazai.store.daemon import GAUGES
-from fazai.store.daemon_sqlite import SqliteDaemonStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 from tests.daemon_store.conftest import GAUGE_ROW, START_US, Clock
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"

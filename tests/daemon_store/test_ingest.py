@@ -29,7 +29,7 @@ from fazai.daemon.metrics import Exposition
 from fazai.errors import SecretError
 from fazai.service.log import Log
 from fazai.store.daemon import GAUGES
-from fazai.store.daemon_sqlite import SqliteDaemonStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.wire.base import WireError
 from fazai.wire.signature import sign
 from fazai.wire.telemetry import MAX_INGEST_BYTES, Batch, decode_telemetry

@@ -25,7 +25,7 @@ from fazai.service.log import Log
 from fazai.daemon.ingest.pipeline import Ingest, IngestRules
 from fazai.daemon.ingest.deadman import WatchRules
 from fazai.store.daemon import StoreLimits
-from fazai.store.daemon_sqlite import SqliteDaemonStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 
 folder, seconds, rate = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 text = random.Random(1).randbytes(3000).hex()

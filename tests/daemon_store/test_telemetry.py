@@ -15,8 +15,8 @@ import pytest
 
 from fazai.errors import LockHeld
 from fazai.store.daemon import NewSample, StoreLimits
-from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.schema import FILE_NAME
 from tests.daemon_store.conftest import GAUGE_ROW, MINUTE_US, QUIET, START_US, Clock, body_of, sample
 
 

@@ -12,7 +12,7 @@ import pytest
 from fazai.daemon.ingest.deadman import HostWatch, WatchRules
 from fazai.daemon.ingest.pipeline import IngestRules
 from fazai.store.daemon import NewSample
-from fazai.store.daemon_sqlite import SqliteDaemonStore
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.wire.base import WireError
 from fazai.wire.telemetry import decode_telemetry, parse_time
 from tests.daemon_store.conftest import GAUGE_ROW, QUIET, START_US, Clock

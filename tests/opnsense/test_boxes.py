@@ -19,7 +19,7 @@ from fazai.outcome import RunOutcome, Status
 from fazai.providers.opnsense.catalogue.ownership import mark_of
 from fazai.providers.opnsense.provider import PROVIDER
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 from tests.opnsense.helpers import Start, resource, target
 
 

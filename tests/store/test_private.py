@@ -17,10 +17,11 @@ import pytest
 from fazai.config import daemon_socket, own_state
 from fazai.store.base import Run
 from fazai.store.daemon import NewEvent, Token
-from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME, openness
-from fazai.store.sqlite import SqliteStore
-from fazai.store.tokens import TokenFile
+from fazai.store.factory import describe_openness
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME
+from fazai.store.sqlite.tokens import TokenFile
 from tests.daemon.live import live, settings
 
 ROOT = Path(__file__).parents[2]
@@ -53,10 +54,14 @@ def _modes(folder: Path) -> dict[str, str]:
 
 def _ledger(folder: Path) -> None:
     store = SqliteStore(folder)
-    with store.lock("fw-01", RUN):
-        asyncio.run(store.run_begin(RUN))
-        assert (folder / f"{FILE_NAME}-wal").exists()
-        assert _modes(folder) == {}
+
+    async def main() -> None:
+        async with store.lease("fw-01", RUN):
+            await store.run_begin(RUN)
+            assert (folder / f"{FILE_NAME}-wal").exists()
+            assert _modes(folder) == {}
+
+    asyncio.run(main())
     store.close()
 
 
@@ -75,10 +80,10 @@ def _tokens(folder: Path) -> None:
 def test_files_are_private_in_a_folder_that_is_not(lax: Path, use: Callable[[Path], None]) -> None:
     use(lax)
     assert _modes(lax) == {}
-    said = openness(lax)
+    said = describe_openness(lax)
     assert said == f"the state folder {lax} is open to others (mode 0755): chmod 700 {lax}"
     lax.chmod(0o700)
-    assert openness(lax) is None
+    assert describe_openness(lax) is None
 
 
 @pytest.mark.parametrize("use", [_ledger, _daemon, _tokens])
@@ -87,14 +92,14 @@ def test_a_folder_that_was_not_there_is_private(tmp_path: Path, use: Callable[[P
     use(folder)
     assert oct(folder.stat().st_mode & 0o777) == "0o700"
     assert _modes(folder) == {}
-    assert openness(folder) is None
+    assert describe_openness(folder) is None
 
 
 def test_what_an_earlier_release_left_open_is_closed(lax: Path) -> None:
     _daemon(lax)
     (lax / FILE_NAME).chmod(0o644)
     lax.chmod(0o700)
-    assert openness(lax) == f"{lax / FILE_NAME} is open to others: chmod 600 {lax / FILE_NAME}"
+    assert describe_openness(lax) == f"{lax / FILE_NAME} is open to others: chmod 600 {lax / FILE_NAME}"
     _ledger(lax)
     assert _modes(lax) == {}
 
@@ -103,10 +108,8 @@ def test_the_daemon_says_it_and_its_files_are_private(tmp_path: Path, lax: Path)
     asked = settings(tmp_path)
     with live(tmp_path, socket=lax / "daemon.sock") as daemon:
         assert asked.state == lax
-        daemon.services.scheduler._save_last_starts()
         assert f"the state folder {lax} is open to others (mode 0755)" in daemon.log()
         assert oct((lax / "daemon.sock").stat().st_mode & 0o777) == "0o660"  # by its group: docs/daemon.md
-        assert (lax / "schedule.json").exists()
         assert _modes(lax) == {}
     assert _modes(lax) == {}
 

@@ -22,7 +22,7 @@ from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 
 SYSTEMCTL = r"""#!/bin/sh
 alive() { [ -s "$HOST/pid" ] && kill -0 "$(cat "$HOST/pid")" 2>/dev/null; }

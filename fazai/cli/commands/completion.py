@@ -57,10 +57,12 @@ def complete_kind(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 def complete_run(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
     """Ids of the latest runs, as `fazai history` has them."""
+    import asyncio
+
     from fazai.cli.environment import read_store
 
     with contextlib.suppress(FazaiError), read_store() as store:
-        return _starting((run.run_id for run in store.history(_RUNS_MAX)), incomplete.upper())
+        return _starting((run.run_id for run in asyncio.run(store.history(_RUNS_MAX))), incomplete.upper())
     return []
 
 

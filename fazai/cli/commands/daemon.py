@@ -61,7 +61,7 @@ def daemon_command(**options: Any) -> None:
     """Serve events, telemetry and runs over HTTP and on a local socket."""
     from fazai.daemon.process import serve
     from fazai.store.daemon import StoreLimits
-    from fazai.store.daemon_sqlite import SqliteDaemonStore
+    from fazai.store.factory import open_daemon_store
 
     settings = _settings(options)
     kept = settings.config.retention
@@ -72,7 +72,7 @@ def daemon_command(**options: Any) -> None:
         telemetry_age_s=kept.telemetry_s,
         ledger_runs=kept.ledger,
     )
-    serve(settings, lambda state: SqliteDaemonStore(state, limits))
+    serve(settings, lambda state: open_daemon_store(state, limits))
 
 
 def _settings(options: dict[str, Any]) -> DaemonSettings:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
 from fazai.cli.commands.completion import complete_run
 from fazai.errors import InputError
-from fazai.store.base import Run
+from fazai.store.base import Action, Run, Store
 
 
 @click.command("history", epilog="\b\nExample:\n  fazai history --limit 5")
@@ -18,10 +19,12 @@ from fazai.store.base import Run
 @click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def history_command(limit: int, output: str) -> None:
     """List earlier runs, the newest first."""
+    import asyncio
+
     from fazai.cli.environment import read_store
 
     with read_store() as store:
-        runs = store.history(limit)
+        runs = asyncio.run(store.history(limit))
     if output == "json":
         click.echo(json.dumps([_record(run) for run in runs], indent=1))
         return
@@ -37,16 +40,12 @@ def history_command(limit: int, output: str) -> None:
 def show_command(run: str | None, output: str) -> None:
     """Show one run: what was done, in order. RUN is the beginning (or the end) of its id; without it, the
     latest."""
+    import asyncio
+
     from fazai.cli.environment import read_store
 
     with read_store() as store:
-        latest = store.history(1) if run is None else ()
-        found = store.find_run(run) if run is not None else next(iter(latest), None)
-        if found is None and run is None:
-            raise InputError("there is no run yet", hint="fazai apply inventory.yml")
-        if found is None:
-            raise InputError(f'there is no run "{run}"', hint="see: fazai history")
-        actions, events = store.actions(found.run_id), store.events(found.run_id)
+        found, actions, events = asyncio.run(_read_run(store, run))
     if output == "json":
         body = _record(found) | {
             "actions": [
@@ -64,6 +63,16 @@ def show_command(run: str | None, output: str) -> None:
     click.echo(_line(found))
     for event in events:
         click.echo(_event_line(event))
+
+
+async def _read_run(store: Store, run: str | None) -> tuple[Run, list[Action], list[dict[str, Any]]]:
+    """Return a run with its actions and events. Raises InputError where there is none, StateError."""
+    found = next(iter(await store.history(1)), None) if run is None else await store.find_run(run)
+    if found is None and run is None:
+        raise InputError("there is no run yet", hint="fazai apply inventory.yml")
+    if found is None:
+        raise InputError(f'there is no run "{run}"', hint="see: fazai history")
+    return found, await store.actions(found.run_id), await store.events(found.run_id)
 
 
 def _state(run: Run) -> str:

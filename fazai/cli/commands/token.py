@@ -13,7 +13,7 @@ import click
 from fazai.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from fazai.store.tokens import TokenFile
+    from fazai.store.daemon import TokenStore
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"\A[A-Za-z0-9][\w.@-]{0,63}\Z", re.ASCII)
@@ -40,11 +40,11 @@ def create(name: str, role: str, expires: str | None) -> None:
     if not _NAME.match(name):
         raise UsageError(f"{name!r} is no name for a token", hint="letters, digits, . _ @ -; at most 64")
     now = time.time()
-    file = _file()
-    if any(one.name == name and _state(one.revoked, one.expires, now) == "valid" for one in file.tokens()):
+    store = _tokens()
+    if any(one.name == name and _state(one.revoked, one.expires, now) == "valid" for one in store.tokens()):
         raise UsageError(f'there is a token "{name}"', hint=f"fazai token revoke {name}, or another name")
     text = new_token()
-    file.put(
+    store.put(
         Token(hash_of(text), name, cast("Role", role), now, now + _seconds(expires) if expires else None)
     )
     click.echo(text)
@@ -67,7 +67,7 @@ def show(output: str) -> None:
             "created": _moment(one.created),
             "expires": _moment(one.expires),
         }
-        for one in _file().tokens()
+        for one in _tokens().tokens()
     ]
     if output == "json":
         click.echo(json.dumps(rows, indent=1))
@@ -85,24 +85,24 @@ def show(output: str) -> None:
 @click.argument("name")
 def revoke(name: str) -> None:
     """Revoke the token of this NAME (or id)."""
-    file, now = _file(), time.time()
+    store, now = _tokens(), time.time()
     found = [
-        one for one in file.tokens() if name == one.name or (len(name) >= 8 and one.hash.startswith(name))
+        one for one in store.tokens() if name == one.name or (len(name) >= 8 and one.hash.startswith(name))
     ]
     valid = [one for one in found if one.revoked is None]
     if not valid:
         hint = "it was revoked before" if found else "see: fazai token list"
         raise InputError(f'there is no token "{name}" to revoke', hint=hint)
     for one in valid:
-        file.put(replace(one, revoked=now))
+        store.put(replace(one, revoked=now))
     click.echo(f"revoked: {name}", err=True)
 
 
-def _file() -> TokenFile:
+def _tokens() -> TokenStore:
     from fazai.cli import environment as setup
-    from fazai.store.tokens import TokenFile
+    from fazai.store.factory import open_tokens
 
-    return TokenFile(setup.config().state)
+    return open_tokens(setup.config().state)
 
 
 def _seconds(text: str) -> float:

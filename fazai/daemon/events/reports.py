@@ -93,7 +93,7 @@ class Reports:
         async with run.lock:
             if run.last < 0:
                 run.last = await asyncio.to_thread(self._look_up, run, body.run_id)
-            self._check_owner(run, body.run_id, who, own)
+            await self._check_owner(run, body.run_id, who, own)
             if run.owner is None:
                 await self._begin(body)
                 run.owner = who.name
@@ -108,20 +108,20 @@ class Reports:
                 for event in filter(_is_bad, fresh):
                     self._announcer.write_log("error", event, "fazai.daemon.reports")
                 run.last = last
-                run.here = run.here or self._is_here(body.run_id)
+                run.here = run.here or await self._is_here(body.run_id)
                 if not run.here:
                     await self._to_ledger(body.run_id, fresh)
         while len(self._runs) > _KNOWN_RUNS:
             self._runs.popitem(last=False)
         return ReportAnswer(accepted=len(fresh), duplicates=len(events) - len(fresh))
 
-    def _check_owner(self, run: _ReportedRun, run_id: str, who: Principal, own: bool) -> None:
+    async def _check_owner(self, run: _ReportedRun, run_id: str, who: Principal, own: bool) -> None:
         """Refuse a report of a run that somebody else began. Raises Refusal(forbidden)."""
         if run.owner not in (None, who.name):
             raise Refusal("forbidden", f"run {run_id} is reported by another", hint="each run has its own id")
         if run.owner is not None or who.is_local or who.role == "admin":
             return
-        if own or self._is_here(run_id):
+        if own or await self._is_here(run_id):
             raise Refusal("forbidden", f"run {run_id} was made on the daemon's own machine")
 
     async def _begin(self, body: ReportBody) -> None:
@@ -130,10 +130,10 @@ class Reports:
             Run(body.run_id, body.command, body.sources, body.user, body.host, 0, began)
         )
 
-    def _is_here(self, run_id: str) -> bool:
+    async def _is_here(self, run_id: str) -> bool:
         """Return whether the run is one of this machine. It may report before it has written that it began;
         what it does comes after that."""
-        found = self._store.ledger.find_run(run_id)
+        found = await self._store.ledger.find_run(run_id)
         return found is not None and found.pid != 0
 
     def _look_up(self, run: _ReportedRun, run_id: str) -> int:

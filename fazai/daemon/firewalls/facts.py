@@ -37,22 +37,32 @@ async def follow_runs(figures: FirewallFigures, store: DaemonStore) -> None:
     ledger = store.ledger
     checks: OrderedDict[str, bool] = OrderedDict()
     loop = asyncio.get_running_loop()
+    turn, tasks = asyncio.Lock(), set[asyncio.Task[None]]()
+
+    async def note(events: list[StoredEvent]) -> None:
+        async with turn:  # in the order of their publication
+            await _note_events(figures, ledger, checks, events)
+
+    def begin_to_note(events: list[StoredEvent]) -> None:
+        task = loop.create_task(note(events))
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
 
     def published(events: list[StoredEvent]) -> None:
         """Hand runs and outcomes over to the loop. Called by the store's writer."""
         found = [event for event in events if event.type in ("run", "outcome")]
         if found:
             with contextlib.suppress(RuntimeError):  # the loop ended before the last commit
-                loop.call_soon_threadsafe(_note_events, figures, ledger, checks, found)
+                loop.call_soon_threadsafe(begin_to_note, found)
 
     store.on_published(published)
-    for name, facts in (await asyncio.to_thread(_read_latest_runs, ledger)).items():
+    for name, facts in (await _read_latest_runs(ledger)).items():
         if not figures.has_run(name):  # else a run that reports now has the last word
             for at, check, fact in facts:
                 figures.note_run(name, check=check, status=fact.status, pending=fact.pending, at=at)
 
 
-def _note_events(
+async def _note_events(
     figures: FirewallFigures, ledger: Store, checks: OrderedDict[str, bool], events: Sequence[StoredEvent]
 ) -> None:
     for event in events:
@@ -64,26 +74,26 @@ def _note_events(
                 checks.popitem(last=False)
         elif event.target is not None:
             if run_id not in checks:
-                checks[run_id] = _is_check(ledger, run_id)
+                checks[run_id] = await _is_check(ledger, run_id)
             at = event.time_us / 1e6
             figures.note_run(
                 event.target, check=checks[run_id], status=fact.status, pending=fact.pending, at=at
             )
 
 
-def _is_check(ledger: Store, run_id: str) -> bool:
+async def _is_check(ledger: Store, run_id: str) -> bool:
     try:
-        run = ledger.find_run(run_id)
+        run = await ledger.find_run(run_id)
     except StateError:
         return True
     return run is None or run.command != "apply"
 
 
-def _read_latest_runs(ledger: Store) -> dict[str, list[tuple[float, bool, _Outcome]]]:
-    """Return, by target, what the latest runs left there, the oldest first. Blocks. Raises StateError."""
+async def _read_latest_runs(ledger: Store) -> dict[str, list[tuple[float, bool, _Outcome]]]:
+    """Return, by target, what the latest runs left there, the oldest first. Raises StateError."""
     found: dict[str, list[tuple[float, bool, _Outcome]]] = {}
-    for run in reversed(ledger.history(_RUNS_BACK)):
-        for event in ledger.events(run.run_id):
+    for run in reversed(await ledger.history(_RUNS_BACK)):
+        for event in await ledger.events(run.run_id):
             if event["type"] == "outcome":
                 fact = _Outcome(status=str(event.get("status", "")), pending=int(event.get("pending") or 0))
                 at = float(event.get("time") or run.started)

@@ -150,7 +150,7 @@ class IngestRoute:
         return encoding in (b"gzip", b"x-gzip"), signed
 
     async def _accept(self, scope: Scope, body: bytes, gzipped: bool, signed: bool) -> IngestReply:
-        signer = self._signer(scope, body) if signed else None
+        signer = await self._signer(scope, body) if signed else None
         return await self._ingest.accept(body, gzipped=gzipped, signer=signer)
 
     async def _accept_parts(
@@ -180,13 +180,13 @@ class IngestRoute:
                 admission.release("", held)
         return await self._accept(scope, b"".join(parts), gzipped, signed)
 
-    def _signer(self, scope: Scope, body: bytes) -> str:
+    async def _signer(self, scope: Scope, body: bytes) -> str:
         """Return the host that signed the request. Raises WireError."""
         headers = _signed_headers(scope)
         query = scope["query_string"].decode("latin-1")
         path = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
         try:
-            return self._ingest.verify(headers, path, body)
+            return await self._ingest.verify(headers, path, body)
         except SecretError as error:  # ours to mend; the client learns only that it is not let in
             self._report(str(error))
             raise WireError("bad_signature", "the daemon cannot read the key of this host") from None

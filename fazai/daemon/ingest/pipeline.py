@@ -139,16 +139,16 @@ class Ingest:
 
     # -- a request --------------------------------------------------------------------------------------
 
-    def verify(self, headers: SignedHeaders, path: str, body: bytes) -> str:
-        """Return the host that signed a request. Raises WireError (bad_clock, bad_signature, replayed),
-        SecretError."""
+    async def verify(self, headers: SignedHeaders, path: str, body: bytes) -> str:
+        """Return the host that signed a request, once its nonce is used up for good. Raises WireError
+        (bad_clock, bad_signature, replayed), SecretError, StateError."""
         now_us = self._now_us()
         keys = self._keys_of(headers.agent)
         if not keys:
             raise WireError("bad_signature", f"there is no key for {headers.agent[:64]!r}")
         verify_signature(headers, keys, method="POST", path=path, body=body, now_s=now_us / 1e6)
         expires_us = (int(headers.timestamp) + MAX_SKEW_S + 1) * 1_000_000
-        if not self._store.use_nonce(headers.agent, headers.nonce, expires_us, now_us):
+        if not await self._store.use_nonce(headers.agent, headers.nonce, expires_us, now_us):
             raise WireError(
                 "replayed", "this request was sent before", hint="sign it anew with another nonce"
             )

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fazai.daemon.runs.config import Job
-from fazai.daemon.runs.records import RunRecord
 from fazai.daemon.settings import DaemonSettings
+from fazai.store.daemon import RunRecord
 
 __all__ = ["Child", "ChildResult", "StopTimeouts", "child_environment", "command_line", "wait_for_pid"]
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from fazai.daemon.runs.schedule import Rhythm
+from fazai.store.daemon import Mode
 
 __all__ = ["DaemonConfig", "GitHost", "Hook", "Job", "JobMode", "Mode", "Polling", "Retention", "Schedule"]
 
-Mode = Literal["apply", "check"]
 JobMode = Literal["apply", "approve", "check"]
 GitHost = Literal["github", "gitlab", "gitea"]
 

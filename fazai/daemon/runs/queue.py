@@ -2,7 +2,7 @@
 
 Runs of one inventory go one after another, so that nothing is planned or written on a target twice at a
 time (the engine's lock per target guards against everybody else). One run of each sort may wait; who asks
-for the same meanwhile joins it. What waits is on disk, and waits again after a restart of the daemon.
+for the same meanwhile joins it. What waits is in the store, and waits again after a restart of the daemon.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fazai.daemon.runs.child import (
     wait_for_pid,
 )
 from fazai.daemon.runs.config import Job, Mode
-from fazai.daemon.runs.records import RunRecord, RunRecords, Trigger
+from fazai.daemon.runs.records import RunRecords
 from fazai.daemon.settings import DaemonSettings
 from fazai.errors import ExitCode, FazaiError, StateError
 from fazai.ids import ulid
@@ -36,7 +36,7 @@ from fazai.plan import read_plan
 from fazai.service.log import Log
 from fazai.service.prometheus import Family, Metric
 from fazai.store.base import Run
-from fazai.store.daemon import DaemonStore
+from fazai.store.daemon import DaemonStore, RunRecord, Trigger
 from fazai.wire.events import Level, RunEvent
 
 __all__ = ["QueuedRun", "RunQueue"]
@@ -81,7 +81,7 @@ class RunQueue:
         timeouts: StopTimeouts | None = None,
     ) -> None:
         self.jobs: Mapping[str, Job] = settings.config.jobs
-        self.records = RunRecords(settings.state / "runs", settings.config.retention.runs)
+        self.records = RunRecords(store, settings.state / "runs", settings.config.retention.runs)
         self._settings, self._store, self._log = settings, store, log
         self._announcer = Announcer(store, log)
         self._environ, self._now, self._timeouts = environ, now, timeouts or StopTimeouts()
@@ -96,6 +96,7 @@ class RunQueue:
             else:
                 self._dropped.append((record, why))
         self._stopping = False
+        self._asking = asyncio.Lock()  # from the look at what waits until it is among it
         self._counts: Counter[tuple[str, str, str]] = Counter()
 
     async def recover(self) -> None:
@@ -104,7 +105,7 @@ class RunQueue:
         for record in [one for one in self.records if one.started is not None and one.exit_code is None]:
             if record in (one.record for one in self._active.values()):
                 continue  # begun meanwhile
-            found = self._store.ledger.find_run(record.run_id)
+            found = await self._store.ledger.find_run(record.run_id)
             lane = self._lanes.get(record.job)
             if found is None or found.exit_code is not None or not _is_alive(found.pid, record.run_id):
                 await self._finish_from_ledger(record)
@@ -112,10 +113,10 @@ class RunQueue:
                 task = asyncio.get_running_loop().create_task(self._follow_orphan(record, found.pid, lane))
                 self._active[lane] = _ActiveRun(record, task)
         for record, why in self._dropped:
-            self._drop(record, why)
+            await self._drop(record, why)
         self._dropped.clear()
         for record in self._queue:
-            self._mark_approved(record)
+            await self._mark_approved(record)
             text = f"{record.mode} of {record.job}, asked for by {record.by}, waited for the daemon to start"
             self._announce("info", record, text)
         self._start_next()
@@ -131,36 +132,36 @@ class RunQueue:
             too_old = self._now() - record.asked > job.plan_ttl_s
             return f"it waited for more than {job.plan_ttl_s:.0f} s" if too_old else None
         planned = self.records.get(record.applies)
-        if planned is None or not self.records.plan_path(record.applies).exists():
+        if planned is None or not self.records.has_plan(record.applies):
             return "its plan is gone"
         if "approve" not in job.modes:
             return f"the configuration no longer lets anybody approve plans of {record.job}"
         why = self.records.stale_reason(planned, self.jobs, self._now())
         return f"its plan is stale: {why}" if why else None
 
-    def _drop(self, record: RunRecord, why: str) -> None:
+    async def _drop(self, record: RunRecord, why: str) -> None:
         """End a run that may not begin. A plan that was approved for it can be approved again, or made
         anew."""
         record.finished, record.exit_code = self._now(), int(ExitCode.INTERRUPTED)
         record.error = f"the daemon was stopped before it began, and then: {why}"
-        self.records.save(record)
+        await self.records.save(record)
         planned = self.records.get(record.applies) if record.applies else None
         if planned is not None and planned.approved_run in (record.run_id, None):
             planned.approved = planned.approved_by = planned.approved_run = None
-            self.records.save(planned)
+            await self.records.save(planned)
         self._announce("error", record, f"{record.mode} of {record.job} does not begin: {record.error}")
 
-    def _mark_approved(self, record: RunRecord) -> None:
-        """Complete an approval: the daemon may have been killed between the two files that it writes."""
+    async def _mark_approved(self, record: RunRecord) -> None:
+        """Complete an approval: the daemon may have been killed between its two writes."""
         planned = self.records.get(record.applies) if record.applies else None
         if planned is not None and planned.approved_run is None:
             planned.approved, planned.approved_by = record.asked, record.by
             planned.approved_run = record.run_id
-            self.records.save(planned)
+            await self.records.save(planned)
 
     async def _finish_from_ledger(self, record: RunRecord, *, timed_out: bool = False) -> None:
         """End a run whose process is gone, as the ledger says, if it says anything."""
-        found = self._store.ledger.find_run(record.run_id)
+        found = await self._store.ledger.find_run(record.run_id)
         code = found.exit_code if found is not None else None
         record.error = "it ended without a word" if code is None else None
         await self._finish(record, ChildResult(128 + signal.SIGKILL if code is None else code, "", timed_out))
@@ -181,7 +182,7 @@ class RunQueue:
 
     # -- asking
 
-    def enqueue(
+    async def enqueue(
         self,
         job: Job,
         mode: Mode,
@@ -190,13 +191,24 @@ class RunQueue:
         *,
         limit: tuple[str, ...] = (),
         reason: str | None = None,
-        applies: str | None = None,
     ) -> QueuedRun:
-        """Begin a run, or let it wait. Raises Refusal (conflict, unavailable), StateError."""
-        if self._stopping:
-            raise Refusal("unavailable", "the daemon stops", headers=((b"retry-after", b"10"),))
+        """Begin a run, or let it wait: it is durable when this returns, and not given up half-way where the
+        caller is. Raises Refusal (conflict, unavailable), StateError."""
+        record = self._new_record(job, mode, trigger, by, limit, reason)
+        return await asyncio.shield(self._enqueue_alone(record))
+
+    def _new_record(
+        self,
+        job: Job,
+        mode: Mode,
+        trigger: Trigger,
+        by: str,
+        limit: tuple[str, ...],
+        reason: str | None,
+        applies: str | None = None,
+    ) -> RunRecord:
         now = self._now()
-        record = RunRecord(
+        return RunRecord(
             run_id=ulid(int(now * 1000), os.urandom(10)),
             job=job.name,
             mode=mode,
@@ -207,26 +219,56 @@ class RunQueue:
             reason=reason,
             applies=applies,
         )
+
+    async def _enqueue_alone(self, record: RunRecord) -> QueuedRun:
+        async with self._asking:
+            return await self._enqueue(record)
+
+    async def _enqueue(self, record: RunRecord) -> QueuedRun:
+        """Begin the run, or let it wait, while nobody else asks for one."""
+        if self._stopping:
+            raise Refusal("unavailable", "the daemon stops", headers=((b"retry-after", b"10"),))
         waiting = next((one for one in self._queue if one.is_same_request(record)), None)
         if waiting is not None:
             return QueuedRun(waiting.run_id, True)
-        busy = self._active.get(self._lanes[job.name])
-        if busy is not None and trigger == "api":
+        busy = self._active.get(self._lanes[record.job])
+        if busy is not None and record.trigger == "api":
             raise Refusal(
                 "conflict",
                 f"run {busy.record.run_id} ({busy.record.job}) goes on",
                 hint="ask again when it has ended: GET /runs/schedule",
             )
-        self.records.save(record)
+        await self.records.save(record)
         self._queue.append(record)
-        why = f": {reason}" if reason else ""
-        self._announce("info", record, f"{mode} of {job.name} asked for by {by}{why}", AUDIT)
+        why = f": {record.reason}" if record.reason else ""
+        text = f"{record.mode} of {record.job} asked for by {record.by}{why}"
+        self._announce("info", record, text, AUDIT)
         self._start_next()
         return QueuedRun(record.run_id, False)
 
-    def approve(self, record: RunRecord, plan_hash: str, by: str, reason: str | None = None) -> QueuedRun:
-        """Apply the plan that a check left. Raises Refusal (not_found, not_allowed, plan_mismatch,
-        conflict)."""
+    async def approve(
+        self, record: RunRecord, plan_hash: str, by: str, reason: str | None = None
+    ) -> QueuedRun:
+        """Apply the plan that a check left, as `enqueue` does. Raises Refusal (not_found, not_allowed,
+        plan_mismatch, conflict, unavailable), StateError."""
+        return await asyncio.shield(self._approve_alone(record, plan_hash, by, reason))
+
+    async def _approve_alone(
+        self, record: RunRecord, plan_hash: str, by: str, reason: str | None
+    ) -> QueuedRun:
+        async with self._asking:
+            self._check_approvable(record, plan_hash)
+            apply = self._new_record(
+                self.jobs[record.job], "apply", "approval", by, record.limit, reason, record.run_id
+            )
+            taken = await self._enqueue(apply)
+            record.approved, record.approved_by, record.approved_run = self._now(), by, taken.run_id
+            await self.records.save(record)
+        self._announce("info", record, f"plan {plan_hash[:12]} of {record.job} approved by {by}", AUDIT)
+        return taken
+
+    def _check_approvable(self, record: RunRecord, plan_hash: str) -> None:
+        """Raise Refusal where the plan of a run may not be approved, or is another one."""
         if record.plan_hash is None:
             raise Refusal("not_found", f"run {record.run_id} left no plan")
         if record.plan_hash != plan_hash:
@@ -238,13 +280,6 @@ class RunQueue:
         job = self.jobs[record.job]
         if "approve" not in job.modes:
             raise Refusal("not_allowed", f"the configuration lets nobody approve plans of {job.name}")
-        taken = self.enqueue(
-            job, "apply", "approval", by, limit=record.limit, reason=reason, applies=record.run_id
-        )
-        record.approved, record.approved_by, record.approved_run = self._now(), by, taken.run_id
-        self.records.save(record)
-        self._announce("info", record, f"plan {plan_hash[:12]} of {job.name} approved by {by}", AUDIT)
-        return taken
 
     def pending_plan(self, job: str) -> RunRecord | None:
         """Return the latest plan of a job that waits for its approval."""
@@ -283,8 +318,9 @@ class RunQueue:
 
     async def _carry_out(self, record: RunRecord, lane: int) -> None:
         try:
-            record.started = self._now()
-            self.records.save(record)
+            if record.applies is not None:
+                await asyncio.to_thread(self.records.write_plan_file, record.run_id, record.applies)
+            await self._save_begin(record)  # from here to its process nothing waits, or is cut off
             self._announce("info", record, f"{record.mode} of {record.job} begins, for {record.by}", AUDIT)
             ended = await self._run_child(record, self._active[lane])
             await self._finish(record, ended)
@@ -295,9 +331,20 @@ class RunQueue:
             del self._active[lane]
             self._start_next()
 
+    async def _save_begin(self, record: RunRecord) -> None:
+        """Record that the run begins. Where the daemon is stopped meanwhile it did not, and waits for the
+        next one."""
+        record.started = self._now()
+        try:
+            await self.records.save(record)
+        except asyncio.CancelledError:
+            record.started = None
+            await self.records.save(record)
+            raise
+
     async def _run_child(self, record: RunRecord, active: _ActiveRun) -> ChildResult:
         job = self.jobs[record.job]
-        plan = self.records.plan_path(record.applies or record.run_id)
+        plan = self.records.plan_path(record.run_id)
         planned = self.records.get(record.applies) if record.applies else None
         words = command_line(job, record, plan, planned.plan_hash if planned is not None else None)
         environ = child_environment(job, record, self._settings, self._environ)
@@ -316,32 +363,35 @@ class RunQueue:
         record.finished, record.exit_code = self._now(), ended.exit_code
         self._counts[record.job, record.mode, str(ended.exit_code)] += 1
         if record.mode == "check":
-            self._take_plan(record, ended)
+            await self._take_plan(record, ended)
         if ended.timed_out:
             record.error = "it took too long and was ended"
         elif (
             not record.error and ended.exit_code not in (ExitCode.OK, ExitCode.PENDING) and ended.stderr_tail
         ):
             record.error = ended.stderr_tail
-        self.records.save(record)
+        await self.records.save(record)
+        self.records.drop_plan_file(record.run_id)
         await self._close_ledger(record)
         if record.error:
             self._announce("error", record, f"{record.mode} of {record.job}: {record.error}")
 
-    def _take_plan(self, record: RunRecord, ended: ChildResult) -> None:
-        path = self.records.plan_path(record.run_id)
-        if ended.exit_code == ExitCode.PENDING:
-            try:
-                record.plan_hash = read_plan(path).digest
-                return
-            except FazaiError as error:
-                record.error = str(error)
-        path.unlink(missing_ok=True)
+    async def _take_plan(self, record: RunRecord, ended: ChildResult) -> None:
+        """Keep the plan that a check left in its file, where it found something."""
+        if ended.exit_code != ExitCode.PENDING:
+            return
+        try:
+            plan = await asyncio.to_thread(read_plan, self.records.plan_path(record.run_id))
+        except FazaiError as error:
+            record.error = str(error)
+            return
+        await self.records.keep_plan(record.run_id)
+        record.plan_hash = plan.digest
 
     async def _close_ledger(self, record: RunRecord) -> None:
         """Write the end of a run that could not begin, or was killed: it has none in the ledger."""
         ledger = self._store.ledger
-        found = ledger.find_run(record.run_id)
+        found = await ledger.find_run(record.run_id)
         command = "plan" if record.mode == "check" else "apply"
         if found is not None and found.exit_code is not None:
             return
@@ -378,8 +428,10 @@ class RunQueue:
             text = f"{record.mode} of {record.job} waits until the daemon starts again"
             self._announce("warning", record, text)
         active = [one for one in self._active.values() if one.child is not None]
-        for one in [one for one in self._active.values() if one.child is None]:
-            one.task.cancel()  # not begun, or never ours: the daemon that comes next looks after it
+        others = [one.task for one in self._active.values() if one.child is None]
+        for task in others:
+            task.cancel()  # not begun, or never ours: the daemon that comes next looks after it
+        await asyncio.gather(*others, return_exceptions=True)
         for one in active:
             if one.child is not None:
                 one.child.interrupt()

@@ -1,5 +1,5 @@
-"""Records of the runs that the daemon started: one small file each in `<state>/runs`, beside the plan that a
-check left. The ledger has the rest; this is who asked, what was shown, and who approved it."""
+"""Records of the runs that the daemon was asked for: who asked, what was shown, and who approved it. The
+ledger has the rest."""
 
 from __future__ import annotations
 
@@ -9,58 +9,25 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
-import msgspec
-
-from fazai.daemon.runs.config import Job, Mode
+from fazai.daemon.runs.config import Job
 from fazai.errors import StateError
+from fazai.store.daemon import DaemonStore, RunRecord
 
-__all__ = ["PlanState", "RunRecord", "RunRecords", "Trigger"]
+__all__ = ["PlanState", "RunRecords"]
 
-Trigger = Literal["api", "webhook", "schedule", "approval"]
 PlanState = Literal["pending", "approved", "stale"]
 
 
-class RunRecord(msgspec.Struct, kw_only=True):
-    """The record of one run. Times are seconds since the epoch. `plan_hash` is of the plan that it made;
-    `applies` names the run whose plan it applies."""
-
-    run_id: str
-    job: str
-    mode: Mode
-    trigger: Trigger
-    by: str
-    asked: float
-    limit: tuple[str, ...] = ()
-    reason: str | None = None
-    started: float | None = None
-    finished: float | None = None
-    exit_code: int | None = None
-    error: str | None = None
-    plan_hash: str | None = None
-    applies: str | None = None
-    approved: float | None = None
-    approved_by: str | None = None
-    approved_run: str | None = None
-
-    def is_same_request(self, other: RunRecord) -> bool:
-        """Return whether one run would do for both."""
-        return (self.job, self.mode, self.limit, self.applies) == (
-            other.job,
-            other.mode,
-            other.limit,
-            other.applies,
-        )
-
-
 class RunRecords:
-    """The records of all runs. `folder` is made when the first one is written; the latest `keep` stay."""
+    """The records of all runs, of which the latest `keep` stay; they last in the store. A run and the daemon
+    hand each other its plan as a file in `folder`, which is made for the first one: a process reads and
+    writes files, and may outlive the daemon that started it."""
 
-    def __init__(self, folder: Path, keep: int = 500) -> None:
+    def __init__(self, store: DaemonStore, folder: Path, keep: int = 500) -> None:
+        self._store = store
         self._keep = keep
         self._folder = folder
-        self._all: dict[str, RunRecord] = {}
-        for record in sorted(_read_all(folder), key=lambda one: one.run_id):
-            self._all[record.run_id] = record
+        self._all = {record.run_id: record for record in store.run_records()}
 
     def waiting_runs(self) -> list[RunRecord]:
         """Return the runs that have not begun, the first that was asked for first."""
@@ -74,38 +41,53 @@ class RunRecords:
         """Iterate over the records, the latest first."""
         return reversed(self._all.values())
 
-    def plan_path(self, run_id: str) -> Path:
-        """Return the file in which the plan of a run lies, whether or not there is one."""
-        return self._folder / f"{run_id}.plan"
-
-    def save(self, record: RunRecord) -> None:
-        """Write a record; it is durable when this returns. Raises StateError."""
-        self._all[record.run_id] = record
-        path = self._folder / f"{record.run_id}.json"
-        fresh = path.with_suffix(".new")
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            handle = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(handle, "wb") as file:
-                file.write(msgspec.json.encode(record))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.replace(path)
-            self._prune()
-        except OSError as error:
-            raise StateError(f"{path} cannot be written: {error.strerror}") from None
-
-    def _prune(self) -> None:
+    async def save(self, *records: RunRecord) -> None:
+        """Write records, all or none; they are durable when this returns. Raises StateError."""
+        self._all.update((record.run_id, record) for record in records)
+        await self._store.put_run_records(records)
         while len(self._all) > self._keep:
             oldest = next((one for one in self._all.values() if one.finished is not None), None)
             if oldest is None:
                 return
             del self._all[oldest.run_id]
-            for suffix in (".json", ".plan"):
-                with contextlib.suppress(FileNotFoundError):
-                    (self._folder / f"{oldest.run_id}{suffix}").unlink()
+            self.drop_plan_file(oldest.run_id)
+            await self._store.delete_run_record(oldest.run_id)
 
     # -- plans
+
+    def plan_path(self, run_id: str) -> Path:
+        """Return the file in which a run and the daemon hand each other a plan."""
+        return self._folder / f"{run_id}.plan"
+
+    def has_plan(self, run_id: str) -> bool:
+        """Return whether the plan that a run made is still there. Raises StateError."""
+        return self._store.plan(run_id) is not None
+
+    async def keep_plan(self, run_id: str) -> None:
+        """Read the plan that a run left in its file into the store. Raises StateError."""
+        try:
+            plan = self.plan_path(run_id).read_bytes()
+        except OSError as error:
+            raise StateError(f"{self.plan_path(run_id)} cannot be read: {error.strerror}") from None
+        await self._store.put_plan(run_id, plan)
+
+    def write_plan_file(self, run_id: str, planned: str) -> None:
+        """Write the file from which the run applies the plan that the run `planned` made, where that is still
+        there. Raises StateError."""
+        plan = self._store.plan(planned)
+        if plan is None:
+            return
+        path = self.plan_path(run_id)
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+                file.write(plan)
+        except OSError as error:
+            raise StateError(f"{path} cannot be written: {error.strerror}") from None
+
+    def drop_plan_file(self, run_id: str) -> None:
+        with contextlib.suppress(OSError):
+            self.plan_path(run_id).unlink()
 
     def plan_state(
         self, record: RunRecord, jobs: Mapping[str, Job], now: float
@@ -141,14 +123,3 @@ class RunRecords:
 def _has_same_targets(one: RunRecord, other: RunRecord) -> bool:
     """Return whether two runs are about the same targets."""
     return (one.job, one.limit) == (other.job, other.limit)
-
-
-def _read_all(folder: Path) -> Iterator[RunRecord]:
-    decoder = msgspec.json.Decoder(RunRecord)
-    for path in folder.glob("*.json"):
-        try:
-            yield decoder.decode(path.read_bytes())
-        except (OSError, msgspec.DecodeError) as error:
-            raise StateError(
-                f"{path} cannot be read: {error}", hint="move it away: the plan in it is lost"
-            ) from None

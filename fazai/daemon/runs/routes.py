@@ -9,6 +9,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
@@ -17,8 +18,8 @@ from fazai.daemon.events.announcer import AUDIT, log_event, row_of
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import HttpReply, Route, RouteCall, read_body, require_role
 from fazai.daemon.runs import webhooks
-from fazai.errors import FazaiError, did_you_mean
-from fazai.plan import read_plan
+from fazai.errors import FazaiError, InputError, did_you_mean
+from fazai.plan import SavedPlan, parse_plan
 from fazai.store.base import Action, Run
 from fazai.wire.base import convert_to, decode_body, encode
 from fazai.wire.daemon import (
@@ -41,7 +42,7 @@ from fazai.wire.daemon import (
 if TYPE_CHECKING:
     from fazai.daemon.runs.config import Hook, Job
     from fazai.daemon.runs.queue import QueuedRun, RunQueue
-    from fazai.daemon.runs.records import RunRecord
+    from fazai.store.daemon import DaemonStore, RunRecord
 
 __all__ = ["ROUTES"]
 
@@ -63,7 +64,7 @@ async def list_runs(call: RouteCall) -> RunsAnswer:
     run_queue = call.services.run_queue
     rows = {
         run.run_id: _KnownRun(run, run_queue.records.get(run.run_id))
-        for run in _ledger_runs(call, query.limit)
+        for run in await call.services.store.ledger.history(query.limit)
     }
     for number, record in enumerate(run_queue.records):
         if number == query.limit:
@@ -73,23 +74,19 @@ async def list_runs(call: RouteCall) -> RunsAnswer:
     return RunsAnswer(runs=tuple(_run_row(rows[run_id], run_queue) for run_id in newest))
 
 
-def _ledger_runs(call: RouteCall, limit: int) -> list[Run]:
-    return call.services.store.ledger.history(limit)
-
-
 async def show_run(call: RouteCall) -> RunAnswer:
     """Return one run, with what became of its targets and actions. Raises Refusal(not_found)."""
     ledger = call.services.store.ledger
     wanted = call.path["id"]
-    found = ledger.find_run(wanted) if len(wanted) == 26 else None
+    found = (await ledger.find_run(wanted)) if len(wanted) == 26 else None
     row = _KnownRun(found if found is not None and found.run_id == wanted else None, _find_record(call))
     if row.run is None and row.record is None:
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
-    events = ledger.events(wanted) if row.run is not None else []
+    events = (await ledger.events(wanted)) if row.run is not None else []
     return RunAnswer(
         run=_run_row(row, call.services.run_queue),
         targets=tuple(_target_row(event) for event in events if event["type"] == "outcome"),
-        actions=_action_rows(ledger.actions(wanted) if row.run is not None else [], events),
+        actions=_action_rows((await ledger.actions(wanted)) if row.run is not None else [], events),
     )
 
 
@@ -185,7 +182,7 @@ async def show_plan(call: RouteCall) -> PlanAnswer:
     if record is None or record.plan_hash is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
     try:
-        saved = await asyncio.to_thread(read_plan, run_queue.records.plan_path(record.run_id))
+        saved = await asyncio.to_thread(_read_kept_plan, call.services.store, record.run_id)
     except FazaiError as error:
         raise Refusal("not_found", error.message) from None
     state, why = run_queue.records.plan_state(record, run_queue.jobs, time.time())
@@ -205,6 +202,14 @@ async def show_plan(call: RouteCall) -> PlanAnswer:
     return PlanAnswer(plan=row)
 
 
+def _read_kept_plan(store: DaemonStore, run_id: str) -> SavedPlan:
+    """Return the plan of a run from the store. Raises InputError, StateError."""
+    data = store.plan(run_id)
+    if data is None:
+        raise InputError(f"the plan of run {run_id} is gone")
+    return parse_plan(data, Path(f"{run_id}.plan"))
+
+
 async def approve_plan(call: RouteCall) -> RunStartedAnswer:
     """Approve the plan that a run left, and apply it. Raises Refusal."""
     record, body = _find_record(call), call.body
@@ -212,7 +217,7 @@ async def approve_plan(call: RouteCall) -> RunStartedAnswer:
     if record is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
     return _started_answer(
-        call.services.run_queue.approve(record, body.plan_hash, call.who.name, body.reason)
+        await call.services.run_queue.approve(record, body.plan_hash, call.who.name, body.reason)
     )
 
 
@@ -231,14 +236,14 @@ async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
         hint = did_you_mean(body.playbook, run_queue.jobs) or "see: GET /runs/schedule"
         raise Refusal("not_found", f"the configuration has no {body.playbook[:64]!r}", hint=hint)
     if body.plan_hash is not None:
-        return _approve_named_plan(run_queue, job, body, body.plan_hash, call.who.name)
+        return await _approve_named_plan(run_queue, job, body, body.plan_hash, call.who.name)
     _check_asked(job, body)
     return _started_answer(
-        run_queue.enqueue(job, body.mode, "api", call.who.name, limit=body.limit, reason=body.reason)
+        await run_queue.enqueue(job, body.mode, "api", call.who.name, limit=body.limit, reason=body.reason)
     )
 
 
-def _approve_named_plan(
+async def _approve_named_plan(
     run_queue: RunQueue, job: Job, body: RunBody, plan_hash: str, by: str
 ) -> RunStartedAnswer:
     """Approve the plan that an apply names by its hash. Raises Refusal."""
@@ -246,7 +251,7 @@ def _approve_named_plan(
         raise Refusal("bad_request", "`plan_hash`: only an apply has one")
     for record in run_queue.records:
         if record.job == job.name and record.plan_hash == plan_hash and record.limit == body.limit:
-            return _started_answer(run_queue.approve(record, plan_hash, by, body.reason))
+            return _started_answer(await run_queue.approve(record, plan_hash, by, body.reason))
     raise Refusal("plan_mismatch", f"{job.name} has no such plan", hint="plan first: the mode check")
 
 
@@ -282,7 +287,7 @@ async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | HttpReply:
     now_us = int(time.time() * 1e6)
     until_us = now_us + int(services.settings.config.retention.deliveries_s * 1e6)
     for nonce in webhooks.delivery_nonces(delivery, body):
-        if not services.store.use_nonce(f"hook:{delivery.host}", nonce, until_us, now_us):
+        if not await services.store.use_nonce(f"hook:{delivery.host}", nonce, until_us, now_us):
             raise Refusal("replayed", "this delivery came before", status=409)
     hook = next((one for one in good if why[one.name] is None), None)
     if hook is None:
@@ -290,10 +295,10 @@ async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | HttpReply:
     text = f"webhook {hook.name}: delivery {delivery.id[:64]} of {delivery.host}"
     event = log_event("info", text, AUDIT)
     services.announcer.write_log("info", event, AUDIT)
-    await services.store.publish([row_of(event)])  # and the nonces with it
+    await services.store.publish([row_of(event)])
     job = services.run_queue.jobs[hook.job]
     return _started_answer(
-        services.run_queue.enqueue(job, hook.mode, "webhook", f"webhook:{hook.name}", reason=text)
+        await services.run_queue.enqueue(job, hook.mode, "webhook", f"webhook:{hook.name}", reason=text)
     )
 
 

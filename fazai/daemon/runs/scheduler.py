@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import random
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
-
-import msgspec
 
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.runs.queue import RunQueue
 from fazai.daemon.runs.schedule import Timetable
 from fazai.errors import StateError
 from fazai.service.log import Log
+from fazai.store.daemon import DaemonStore
 
 __all__ = ["Scheduler", "run_schedule"]
 
@@ -26,27 +22,26 @@ _LOGGER = "fazai.daemon.schedule"
 
 
 class Scheduler:
-    """Starts jobs by their schedule. `file` remembers when each last began, so that a restart neither repeats
-    nor forgets one."""
+    """Starts jobs by their schedule. The store remembers when each last began, so that a restart neither
+    repeats nor forgets one."""
 
     def __init__(
         self,
         run_queue: RunQueue,
-        file: Path,
+        store: DaemonStore,
         log: Log,
         *,
         monotonic: Callable[[], float] = time.monotonic,
         now: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
-        self._run_queue, self._file, self._log = run_queue, file, log
+        self._run_queue, self._store, self._log = run_queue, store, log
         self._monotonic, self._now = monotonic, now
-        self._last = _read_last_starts(file)
         self._table = Timetable(chance)
         rhythms = {
             job.name: job.schedule.rhythm for job in run_queue.jobs.values() if job.schedule is not None
         }
-        self._table.add_jobs(rhythms, monotonic(), self._wall_time(), self._last)
+        self._table.add_jobs(rhythms, monotonic(), self._wall_time(), store.began())
 
     def _wall_time(self) -> datetime:
         return datetime.fromtimestamp(self._now(), UTC)
@@ -55,16 +50,15 @@ class Scheduler:
         """Return when a job begins next; None where it is not scheduled."""
         return self._table.next_at(job, self._monotonic(), self._wall_time())
 
-    def start_due(self) -> list[str]:
+    async def start_due(self) -> list[str]:
         """Ask for the runs that are due, and return their jobs. A job that waits or goes on stays due."""
         due = self._table.take_due(self._monotonic(), self._wall_time(), self._run_queue.busy_jobs())
         for name in due:
             job = self._run_queue.jobs[name]
             assert job.schedule is not None
             try:
-                self._run_queue.enqueue(job, job.schedule.mode, "schedule", "schedule")
-                self._last[name] = self._now()
-                self._save_last_starts()
+                await self._run_queue.enqueue(job, job.schedule.mode, "schedule", "schedule")
+                await self._store.put_began(name, self._now())
             except (Refusal, StateError) as error:
                 self._log.say("error", f"{name} does not begin: {error}", logger=_LOGGER)
         return due
@@ -73,30 +67,13 @@ class Scheduler:
         """Return how long nothing can become due, in seconds."""
         return self._table.wait_s(self._monotonic(), _LOOK_AGAIN_S)
 
-    def _save_last_starts(self) -> None:
-        fresh = self._file.with_suffix(".new")
-        try:
-            with open(fresh, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                file.write(msgspec.json.encode(self._last))
-            fresh.replace(self._file)
-        except OSError as error:
-            raise StateError(f"{self._file} cannot be written: {error.strerror}") from None
-
-
-def _read_last_starts(file: Path) -> dict[str, float]:
-    """Return when each job last began. Without the file every job is due soon: that is all that a damaged one
-    costs."""
-    with contextlib.suppress(OSError, msgspec.DecodeError):
-        return msgspec.json.decode(file.read_bytes(), type=dict[str, float])
-    return {}
-
 
 async def run_schedule(scheduler: Scheduler, runs: RunQueue, stop_s: float) -> None:
     """Keep the schedule until the daemon stops; then give the runs `stop_s` seconds to stop."""
     try:
         await runs.recover()
         while True:
-            scheduler.start_due()
+            await scheduler.start_due()
             await asyncio.sleep(scheduler.wait_s())
     finally:
         await runs.close(stop_s)

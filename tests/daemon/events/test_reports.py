@@ -20,7 +20,7 @@ from fazai.cli.environment import new_run
 from fazai.cli.reporting import Reporter
 from fazai.outcome import Event, RunOutcome
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.sqlite.ledger import SqliteStore
 from fazai.wire.events import OutcomeEvent, RunEvent
 from tests.daemon.live import BUSY_S, PATIENCE_S, Live, live, stream, token
 
@@ -111,8 +111,8 @@ def test_a_run_that_reports_before_it_wrote_that_it_began(tmp_path: Path) -> Non
         asyncio.run(own.run_end(RUN, 1, {"failed": 1}))
         own.close()
         ledger = daemon.services.store.ledger
-        assert [event["type"] for event in ledger.events(RUN)] == ["change"]
-        found = ledger.find_run(RUN)
+        assert [event["type"] for event in asyncio.run(ledger.events(RUN))] == ["change"]
+        found = asyncio.run(ledger.find_run(RUN))
         assert found is not None
         assert (found.pid, found.exit_code) == (os.getpid(), 1)
 

@@ -18,7 +18,7 @@ from fazai.daemon.http.tokens import hash_of, new_token
 from fazai.daemon.settings import DaemonSettings, ServerLimits, is_loopback
 from fazai.errors import InputError, UsageError
 from fazai.lab.server.tls import LabAuthority
-from fazai.store.tokens import TokenFile
+from fazai.store.sqlite.tokens import TokenFile
 from fazai.wire.events import ErrorEvent, LogEvent
 from tests.daemon import certificates
 from tests.daemon.live import Live, live, stream, token, until

@@ -17,7 +17,7 @@ from fazai.daemon.http.audit import RefusalLog
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.token_expiry import token_alarm
 from fazai.service.log import Log
-from fazai.store.tokens import TokenFile
+from fazai.store.sqlite.tokens import TokenFile
 from fazai.wire.events import LogEvent
 from fazai.wire.logs import LogLine
 from tests.daemon.live import Live, live, stream, token, until

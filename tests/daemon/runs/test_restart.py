@@ -16,13 +16,13 @@ from typing import Any
 
 import pytest
 
-from fazai.daemon.runs.records import RunRecord, RunRecords
 from fazai.daemon.settings import ServerLimits
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.daemon import RunRecord
+from fazai.store.sqlite.ledger import SqliteStore
 from tests.daemon.live import PATIENCE_S, stream, until
-from tests.daemon.runs_world import World, beside, write_inventory
+from tests.daemon.runs_world import World, beside, keep_records, kept_record, write_inventory
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def queued_approval(edge: World) -> tuple[dict[str, Any], str]:
 def test_an_approval_that_waits_is_carried_out_after_a_restart(tmp_path: Path, firewall: LabFirewall) -> None:
     with beside(tmp_path, firewall) as edge:
         checked, run_id = queued_approval(edge)
-    record = RunRecords(tmp_path / "state" / "runs").get(run_id)
+    record = kept_record(tmp_path / "state", run_id)
     assert record is not None
     assert (record.started, record.finished) == (None, None)
     assert "blocklist" not in edge.aliases()
@@ -107,7 +107,7 @@ def test_an_approval_is_marked_where_the_daemon_was_killed_in_between(
         asked=asked,
         applies=checked["run_id"],
     )
-    RunRecords(tmp_path / "state" / "runs").save(lost)
+    keep_records(tmp_path / "state", lost)
     with beside(tmp_path, firewall) as edge:
         assert edge.ended(lost.run_id)["exit_code"] == 0
         plan = edge.plan(checked["run_id"])
@@ -138,7 +138,7 @@ def test_a_run_that_goes_on_alone_is_waited_for(tmp_path: Path, firewall: LabFir
         checked = edge.ended(edge.started(edge.run()))
         held(firewall, "firewall/alias/setItem/*")
         alone = edge.started(edge.run(mode="apply"))
-        until(lambda: edge.daemon.services.store.ledger.actions(alone))  # it writes
+        until(lambda: asyncio.run(edge.daemon.services.store.ledger.actions(alone)))  # it writes
         waits = approve(edge, checked)
     with beside(tmp_path, firewall) as edge:
         until(lambda: edge.client.get("/runs/schedule").json()["jobs"][0].get("running") == alone)
@@ -158,7 +158,7 @@ def test_a_run_that_goes_on_alone_has_the_timeout_of_its_job(tmp_path: Path, fir
     left = RunRecord(
         run_id=run_id, job="edge", mode="apply", trigger="api", by="token:ann", asked=begun, started=begun
     )
-    RunRecords(tmp_path / "state" / "runs").save(left)
+    keep_records(tmp_path / "state", left)
     with subprocess.Popen(
         [sys.executable, "-c", "import time; time.sleep(600)"],
         env={"FAZAI_RUN_ID": run_id},

@@ -7,16 +7,18 @@ import json
 import os
 import signal
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from fazai.daemon.runs.child import Child, ChildResult, StopTimeouts, child_environment, wait_for_pid
 from fazai.daemon.runs.config import Job
-from fazai.daemon.runs.records import RunRecord, RunRecords
 from fazai.lab import Fault
+from fazai.store.daemon import RunRecord
+from fazai.store.sqlite.daemon import SqliteDaemonStore
 from tests.daemon.live import PATIENCE_S, settings, stream, token, until
-from tests.daemon.runs_world import RESOURCES, world
+from tests.daemon.runs_world import RESOURCES, keep_records, kept_record, world
 
 
 def test_a_plan_is_shown_approved_and_applied(tmp_path: Path) -> None:
@@ -117,7 +119,7 @@ def test_one_run_at_a_time_and_a_stop_between_two_actions(tmp_path: Path) -> Non
         assert (refused.status_code, refused.json()["code"]) == (409, "conflict")
         assert run_id in refused.json()["error"]
         began = edge.daemon.services.store.ledger
-        until(lambda: began.actions(run_id))
+        until(lambda: asyncio.run(began.actions(run_id)))
         firewall = edge.firewall
     # the daemon was told to stop in the middle of the first write
     record = edge.daemon.services.run_queue.records.get(run_id)
@@ -273,20 +275,21 @@ def test_a_run_that_cannot_begin_has_an_end_and_says_why(tmp_path: Path) -> None
 def test_a_run_that_a_daemon_left_is_settled_by_the_next(tmp_path: Path) -> None:
     with world(tmp_path) as edge:
         good = edge.ended(edge.started(edge.run()))
-    records = RunRecords(tmp_path / "state" / "runs")
-    left = records.get(good["run_id"])
+    left = kept_record(tmp_path / "state", good["run_id"])
     assert left is not None
     left.finished = left.exit_code = left.plan_hash = None  # as after kill -9 of the daemon
-    records.save(left)
+    with closing(SqliteDaemonStore(tmp_path / "state")) as store:
+        plan = store.plan(left.run_id)
+    assert plan is not None
+    (tmp_path / "state" / "runs" / f"{left.run_id}.plan").write_bytes(plan)
     lost = RunRecord(
         run_id="01KANHC0E8M5T3W9Q7Z2R4V6XB", job="edge", mode="apply", trigger="api", by="x", asked=1.0
     )
     lost.started = 2.0
-    records.save(lost)
     never = RunRecord(
         run_id="01KANHC0E8M5T3W9Q7Z2R4V6XC", job="edge", mode="apply", trigger="api", by="x", asked=1.0
     )
-    records.save(never)
+    keep_records(tmp_path / "state", left, lost, never)
     with world(tmp_path) as edge:
         until(lambda: edge.row(good["run_id"]).get("plan_hash"))
         found = edge.row(good["run_id"])

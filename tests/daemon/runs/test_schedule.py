@@ -6,6 +6,7 @@ import asyncio
 import os
 import subprocess
 import sys
+from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -14,12 +15,14 @@ import pytest
 
 from fazai.daemon.runs.config import Retention
 from fazai.daemon.runs.config_file import read_config
-from fazai.daemon.runs.records import RunRecord, RunRecords
+from fazai.daemon.runs.records import RunRecords
 from fazai.daemon.runs.schedule import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
 from fazai.inventory import Inventory, load
 from fazai.store.base import Run
-from fazai.store.sqlite import SqliteStore
+from fazai.store.daemon import RunRecord
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.ledger import SqliteStore
 from tests.daemon.live import PATIENCE_S, until
 from tests.daemon.runs_world import world
 
@@ -179,8 +182,8 @@ def test_a_restart_neither_repeats_nor_forgets() -> None:
 
 
 def test_the_daemon_runs_its_schedule(tmp_path: Path) -> None:
-    (tmp_path / "state").mkdir(mode=0o700)
-    (tmp_path / "state" / "schedule.json").write_text('{"edge": 1}')  # long ago, so it is due now
+    with closing(SqliteDaemonStore(tmp_path / "state")) as store:
+        asyncio.run(store.put_began("edge", 1.0))  # long ago, so it is due now
     with world(tmp_path, job={"schedule": {"every": "1h", "jitter": "1s"}}) as edge:
         (job,) = edge.client.get("/runs/schedule").json()["jobs"]
         assert (job["every_s"], job["mode"], job["modes"]) == (3600.0, "check", ["check", "approve", "apply"])
@@ -191,7 +194,8 @@ def test_the_daemon_runs_its_schedule(tmp_path: Path) -> None:
         (job,) = edge.client.get("/runs/schedule").json()["jobs"]
         assert job["pending_plan"] is not None
         assert datetime.fromisoformat(job["next_at"]) > datetime.fromtimestamp(record.asked, UTC)
-    assert "edge" in (tmp_path / "state" / "schedule.json").read_text()
+    with closing(SqliteDaemonStore(tmp_path / "state")) as store:
+        assert store.began()["edge"] >= record.asked
 
 
 CONFIG = """\
@@ -324,19 +328,24 @@ def test_the_ledger_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
             await store.run_end(run_id, 0, {})
 
     asyncio.run(fill())
-    assert len(store.history(100)) == 10
+    assert len(asyncio.run(store.history(100))) == 10
     store.close()
 
 
 def test_the_daemon_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
-    records = RunRecords(tmp_path, keep=10)
-    for number in range(13):
-        run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
-        one = RunRecord(
-            run_id=run_id, job="edge", mode="check", trigger="api", by="x", asked=1.0, finished=2.0
-        )
-        records.save(one)
-    assert len(list(tmp_path.glob("*.json"))) == len(list(records)) == 10
+    async def fill(records: RunRecords) -> None:
+        for number in range(13):
+            run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
+            one = RunRecord(
+                run_id=run_id, job="edge", mode="check", trigger="api", by="x", asked=1.0, finished=2.0
+            )
+            await records.save(one)
+
+    with closing(SqliteDaemonStore(tmp_path / "state")) as store:
+        records = RunRecords(store, tmp_path / "state" / "runs", keep=10)
+        asyncio.run(fill(records))
+        assert [one.run_id for one in store.run_records()] == [one.run_id for one in records][::-1]
+        assert len(store.run_records()) == 10
 
 
 MISSING = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from pathlib import Path
@@ -16,11 +17,11 @@ from tests.hosts.sshd import Sshd
 
 def events(world: World) -> list[dict[str, Any]]:
     """Return what the run that was just made recorded."""
-    from fazai.store.sqlite import SqliteStore
+    from fazai.store.sqlite.ledger import SqliteStore
 
     store = SqliteStore(world.folder / "state")
     try:
-        return store.events(store.history(1)[0].run_id)
+        return asyncio.run(store.events(asyncio.run(store.history(1))[0].run_id))
     finally:
         store.close()
 

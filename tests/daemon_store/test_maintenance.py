@@ -19,8 +19,8 @@ import pytest
 from fazai.cli import main
 from fazai.errors import StateError
 from fazai.store.daemon import NewEvent
-from fazai.store.daemon_sqlite import SqliteDaemonStore
-from fazai.store.schema import FILE_NAME
+from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.schema import FILE_NAME
 from tests.daemon_store.conftest import QUIET, sample
 
 

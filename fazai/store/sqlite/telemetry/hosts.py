@@ -1,4 +1,4 @@
-"""Telemetry on disk: what the writer's thread does with samples, and what it remembers of each host.
+"""Writes of telemetry: what the writer's thread does with samples, and what it remembers of each host.
 
 Since the last span of a host its newest records are known from memory (the tail), which the heads of the
 chunks in `fresh` rebuild after a restart. So a sample costs no write of its own: one row a commit.
@@ -13,11 +13,11 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
-from fazai.store import packing
 from fazai.store.daemon import GAUGES, HostRecord, NewSample
-from fazai.store.packing import CHUNK_BYTES, MAX_ORDINAL, Packer, Row, ref_of
+from fazai.store.sqlite.telemetry import packing
+from fazai.store.sqlite.telemetry.packing import CHUNK_BYTES, MAX_ORDINAL, Packer, Row, ref_of
 
-__all__ = ["SMALL", "Host", "Telemetry", "pieces"]
+__all__ = ["SMALL", "HostTail", "Telemetry", "split_into_chunks"]
 
 T = TypeVar("T")
 
@@ -30,9 +30,9 @@ _LONGEST_S = 86_400.0  # what an agent may declare is no longer, either
 _SURE_S = 3600.0  # a longer gap must have passed for the daemon, too
 
 
-class Host:
-    """What memory holds of a host. `times` (sorted), `refs` and `gauges` run side by side: the tail. `top` is
-    the greatest time that was ever stored: what is later cannot be a duplicate."""
+class HostTail:
+    """Newest records of a host, in memory. `times` (sorted), `refs` and `gauges` run side by side: the tail.
+    `top` is the greatest time that was ever stored: what is later cannot be a duplicate."""
 
     __slots__ = ("declared", "dirty", "gauges", "id", "record", "refs", "times", "top")
 
@@ -51,7 +51,7 @@ class Host:
         return place < len(self.times) and self.times[place] == time_us
 
     def follow(self, sample: NewSample, ref: int, now_us: int) -> None:
-        """`remember` and `_update` in one, for a record that is later than all before it."""
+        """`remember` and `_update_record` in one, for a record that is later than all before it."""
         name, time_us, _, gauges, interval_s, _ = sample
         self.times.append(time_us)
         self.refs.append(ref)
@@ -62,7 +62,7 @@ class Host:
         if interval_s > 0:
             self.declared = True
         elif last_us != NEVER and not self.declared:
-            interval_s = _rhythm(known_s, (time_us - last_us) / 1e6, (now_us - seen_us) / 1e6)
+            interval_s = _learn_interval(known_s, (time_us - last_us) / 1e6, (now_us - seen_us) / 1e6)
         else:
             interval_s = known_s
         if now_us > seen_us:
@@ -86,28 +86,29 @@ class Host:
         self.gauges[place * width : place * width] = array("d", gauges)
 
     def move(self, time_us: int, old: int, new: int) -> None:
-        """The record lies elsewhere now."""
+        """Note that the record lies elsewhere now."""
         place = bisect_left(self.times, time_us)
         if place < len(self.times) and self.refs[place] == old:
             self.refs[place] = new
 
 
 class Telemetry:
-    """A part of the writer. `lock` guards what readers in other threads see of the tails."""
+    """Handler of the samples that the writer commits. `lock` guards what readers in other threads see of the
+    tails."""
 
     def __init__(self, now_us: Callable[[], int]) -> None:
         self._now_us = now_us
         self.lock = threading.Lock()
-        self.hosts: dict[str, Host] = {}
-        self.by_id: dict[int, Host] = {}
+        self.hosts: dict[str, HostTail] = {}
+        self.by_id: dict[int, HostTail] = {}
         self.small: dict[int, int] = {}  # chunk -> records, of those that are to be merged
         self.tail_records = 0
         self.packer = Packer()
-        self.forgetting = Forgetting(self)
+        self.forgetting = HostDeletion(self)
         self.bytes = 0  # of all chunks
         self.added = 0
-        self._met: list[Host] = []
-        self._stored: list[tuple[Sequence[tuple[Host, NewSample]], int]] = []  # pieces and their first places
+        self._met: list[HostTail] = []
+        self._stored: list[tuple[Sequence[tuple[HostTail, NewSample]], int]] = []  # and their first places
         self._chunks: list[tuple[int, int]] = []
 
     # -- a group of the writer --------------------------------------------------------------------------
@@ -117,7 +118,7 @@ class Telemetry:
     ) -> list[list[bool]]:
         self.abandoned()
         newest: dict[str, int] = {}
-        fresh: list[tuple[Host, NewSample]] = []
+        fresh: list[tuple[HostTail, NewSample]] = []
         taken: set[tuple[str, int]] | None = (
             None  # only where a record came that is not the newest of its host
         )
@@ -145,7 +146,7 @@ class Telemetry:
                     if taken is not None:
                         taken.add((name, time_us))
             verdicts.append(verdict)
-        for piece in pieces(fresh, lambda pair: len(pair[1].body)):
+        for piece in split_into_chunks(fresh, lambda pair: len(pair[1].body)):
             self._write(connection, piece)
         return verdicts
 
@@ -158,7 +159,7 @@ class Telemetry:
                         host.follow(sample, ref, now_us)  # as nearly all
                     else:
                         host.remember(sample.time_us, ref, sample.gauges)
-                        _update(host, sample, now_us)
+                        _update_record(host, sample, now_us)
                 self.tail_records += len(piece)
         self.small.update((chunk, count) for chunk, count in self._chunks if count < SMALL)
         self.bytes += self.added
@@ -169,14 +170,14 @@ class Telemetry:
             del self.hosts[host.record.host], self.by_id[host.id]
         self._met, self._stored, self._chunks, self.added = [], [], [], 0
 
-    def drop(self, host: Host) -> None:
-        """The host's row is gone. When it reports again it is a new one."""
+    def drop(self, host: HostTail) -> None:
+        """Forget a host whose row is gone. When it reports again it is a new one."""
         with self.lock:
             if self.by_id.pop(host.id, None) is not None:
                 del self.hosts[host.record.host]
                 self.tail_records -= len(host.times)
 
-    def _meet(self, connection: sqlite3.Connection, name: str) -> Host:
+    def _meet(self, connection: sqlite3.Connection, name: str) -> HostTail:
         record = HostRecord(name, NEVER, 0, 0, 0.0, False, _NOTHING)
         id_ = connection.execute(
             "INSERT INTO hosts (name, time_us, seen_us, records, interval_s, silent, gauges)"
@@ -184,12 +185,12 @@ class Telemetry:
             (name, NEVER, packing.write_gauges(_NOTHING)),
         ).lastrowid
         assert id_ is not None
-        host = Host(id_, record)
+        host = HostTail(id_, record)
         self.hosts[name] = self.by_id[id_] = host
         self._met.append(host)
         return host
 
-    def _write(self, connection: sqlite3.Connection, piece: Sequence[tuple[Host, NewSample]]) -> None:
+    def _write(self, connection: sqlite3.Connection, piece: Sequence[tuple[HostTail, NewSample]]) -> None:
         rows = [(host.id, sample[1], sample[3], sample[2]) for host, sample in piece]
         chunk = self.write_chunk(connection, rows, self._now_us())
         connection.execute("INSERT INTO fresh VALUES (?)", (chunk,))
@@ -202,7 +203,7 @@ class Telemetry:
         rows: Sequence[Row | tuple[int, int, tuple[float, ...], bytes]],
         made_us: int,
     ) -> int:
-        """Its id; the caller keeps account of `fresh`."""
+        """Write a chunk and return its id; the caller keeps account of `fresh`."""
         heads, body = self.packer.chunk(rows)
         size = len(heads) + len(body)
         self.added += size
@@ -226,7 +227,7 @@ class Telemetry:
             record = HostRecord(
                 name, time_us, seen_us, records, known_s, bool(silent), packing.gauges_of(gauges)
             )
-            self.hosts[name] = self.by_id[id_] = host = Host(id_, record)
+            self.hosts[name] = self.by_id[id_] = host = HostTail(id_, record)
             host.dirty = False
         for id_, last_us in connection.execute("SELECT host_id, max(last_us) FROM spans GROUP BY host_id"):
             if id_ in self.by_id:
@@ -251,17 +252,17 @@ class Telemetry:
         self.tail_records += 1
         if head.time_us > host.record.time_us:
             sample = NewSample(host.record.host, head.time_us, b"", head.gauges)
-            _update(host, sample, made_us)
+            _update_record(host, sample, made_us)
 
 
-class Forgetting:
-    """A part of the writer: payloads are hosts to be forgotten."""
+class HostDeletion:
+    """Handler of hosts to be forgotten: the writer deletes their rows, history goes with retention."""
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
-        self._gone: list[Host] = []
+        self._gone: list[HostTail] = []
 
-    def apply(self, connection: sqlite3.Connection, payloads: Sequence[Host]) -> list[None]:
+    def apply(self, connection: sqlite3.Connection, payloads: Sequence[HostTail]) -> list[None]:
         self._gone = list(payloads)
         for host in payloads:
             connection.execute("DELETE FROM hosts WHERE id = ?", (host.id,))
@@ -276,7 +277,7 @@ class Forgetting:
         self._gone = []
 
 
-def _update(host: Host, sample: NewSample, now_us: int) -> None:
+def _update_record(host: HostTail, sample: NewSample, now_us: int) -> None:
     old = host.record
     host.dirty = True
     seen_us = max(now_us, old.seen_us)
@@ -291,13 +292,13 @@ def _update(host: Host, sample: NewSample, now_us: int) -> None:
         interval_s, host.declared = sample.interval_s, True
     elif old.time_us != NEVER and not host.declared:
         waited_s = (now_us - old.seen_us) / 1e6
-        interval_s = _rhythm(interval_s, abs(sample.time_us - old.time_us) / 1e6, waited_s)
+        interval_s = _learn_interval(interval_s, abs(sample.time_us - old.time_us) / 1e6, waited_s)
     host.record = HostRecord(
         old.host, sample.time_us, seen_us, old.records + 1, interval_s, old.silent, sample.gauges
     )
 
 
-def _rhythm(interval_s: float, gap_s: float, waited_s: float) -> float:
+def _learn_interval(interval_s: float, gap_s: float, waited_s: float) -> float:
     """Return the time between two records of a host that does not say it, from the newest gap between their
     times. `waited_s` is how long the daemon waited for it: a long gap that it saw nothing of is a clock that
     was set, or a backlog. A pause is no new rhythm: what is far over the known one counts as three."""
@@ -306,8 +307,8 @@ def _rhythm(interval_s: float, gap_s: float, waited_s: float) -> float:
     return gap_s if not interval_s else interval_s + _LEARN * (min(gap_s, 3 * interval_s) - interval_s)
 
 
-def pieces(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
-    """Runs of items that make one chunk each."""
+def split_into_chunks(items: Sequence[T], size_of: Callable[[T], int]) -> Iterator[Sequence[T]]:
+    """Split items into runs that make one chunk each."""
     begin = size = 0
     for end, item in enumerate(items):
         size += size_of(item)

@@ -1,12 +1,12 @@
-"""The event log: a ring with caps of bytes and age, whose ids never go back."""
+"""Event log: a ring with caps of bytes and age, whose ids never go back."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
 
-from fazai.store.compaction import read_mark, write_mark
 from fazai.store.daemon import NewEvent, StoredEvent, StoreLimits
+from fazai.store.sqlite.telemetry.compaction import read_mark, write_mark
 
 __all__ = ["COLUMNS", "EventLog"]
 
@@ -17,7 +17,7 @@ _ROW_BYTES = 64  # of a row besides its data
 
 
 class EventLog:
-    """A part of the writer."""
+    """Handler of the events that the writer commits; it gives them their ids, in the order of the commits."""
 
     def __init__(self, now_us: Callable[[], int], limits: StoreLimits) -> None:
         self._now_us = now_us
@@ -71,7 +71,8 @@ class EventLog:
         self._written = []
 
     def trim(self, connection: sqlite3.Connection) -> bool:
-        """Drop the oldest when they are too many or too old; whether there may be more. One transaction."""
+        """Drop the oldest when they are too many or too old, in one transaction; return whether there may be
+        more."""
         horizon_us = self._now_us() - int(self._limits.events_age_s * 1e6)
         over = self.bytes - self._limits.events_bytes
         last = freed = 0

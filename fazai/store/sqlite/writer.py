@@ -1,4 +1,4 @@
-"""One thread that writes: it commits together whatever waited meanwhile, and answers after the commit."""
+"""Writer thread: it commits together whatever waited meanwhile, and answers after the commit."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fazai.errors import StateError
-from fazai.store.schema import FILE_NAME, connect, failure
+from fazai.store.sqlite.schema import FILE_NAME, connect, state_error
 
-__all__ = ["Part", "Statements", "Waiter", "Writer"]
+__all__ = ["GroupWriter", "StatementHandler", "Waiter", "WriteHandler"]
 
 #: Errors of a payload, not of the file.
 _OF_ONE = (
@@ -35,24 +35,25 @@ _REST_S = 0.002  # about what an fsync takes
 _WAL_PAGES = 4000  # 16 MB between two checkpoints
 
 
-class Part(Protocol):
-    """One kind of writes. All calls come from the writer's thread."""
+class WriteHandler(Protocol):
+    """Handler of one kind of writes. All calls come from the writer's thread."""
 
     def apply(self, connection: sqlite3.Connection, payloads: Sequence[Any]) -> Sequence[Any]:
         """Write all payloads of a group, within its transaction; one result for each."""
         ...
 
     def committed(self) -> None:
-        """What `apply` did last is on disk: memory may follow."""
+        """Note that what `apply` did last is on disk: memory may follow."""
         ...
 
     def abandoned(self) -> None:
-        """What `apply` did last was rolled back."""
+        """Note that what `apply` did last was rolled back."""
         ...
 
 
-class Statements:
-    """Plain writes: a payload is pairs of SQL and parameters; the result is how many rows changed."""
+class StatementHandler:
+    """Handler of plain writes: a payload is pairs of SQL and parameters; the result is how many rows
+    changed."""
 
     def apply(self, connection: sqlite3.Connection, payloads: Sequence[Any]) -> list[int]:
         return [sum(max(0, connection.execute(*job).rowcount) for job in jobs) for jobs in payloads]
@@ -69,15 +70,15 @@ Waiter = Callable[[Any], object]
 
 
 class _Job(NamedTuple):
-    part: Part
+    part: WriteHandler
     payload: Any
     size_bytes: int
     waiter: Waiter | None
     loop: asyncio.AbstractEventLoop | None
 
 
-class Writer:
-    """Owns the only connection that writes for the daemon.
+class GroupWriter:
+    """Writer that owns the only connection of the daemon that writes.
 
     `upkeep(connection, closing)` runs between groups at least every `upkeep_s`; it does one bounded piece of
     work in its own transaction and returns whether there is more.
@@ -107,14 +108,14 @@ class Writer:
         self._thread.start()
 
     def close(self) -> None:
-        """Write what is queued; what comes later is refused."""
+        """Write what is queued, and refuse what comes later."""
         if not self._closed:
             self._closed = True
             self._put(None)
             self._thread.join()
 
     def check_alive(self) -> None:
-        """Raises StateError when the thread has ended that should write."""
+        """Raise StateError when the thread has ended that should write."""
         if self._died is not None:
             raise self._died
 
@@ -123,17 +124,17 @@ class Writer:
         """Jobs in the queue."""
         return len(self._jobs)
 
-    async def write(self, part: Part, payload: Any, size_bytes: int = 0) -> Any:
-        """The part's result for this payload, once it is on disk. Raises StateError."""
+    async def write(self, part: WriteHandler, payload: Any, size_bytes: int = 0) -> Any:
+        """Write, and return the handler's result for this payload once it is on disk. Raises StateError."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = loop.create_future()
-        self.write_then(part, payload, size_bytes, functools.partial(_resolve, waiter), loop)
+        self.write_then(part, payload, size_bytes, functools.partial(_resolve_waiter, waiter), loop)
         return await waiter
 
     def write_then(
-        self, part: Part, payload: Any, size_bytes: int, told: Waiter, loop: asyncio.AbstractEventLoop
+        self, part: WriteHandler, payload: Any, size_bytes: int, told: Waiter, loop: asyncio.AbstractEventLoop
     ) -> None:
-        """As `write`: `told` is called on the loop with the result or a StateError, and raises nothing."""
+        """Write, and call `told` on the loop with the result or a StateError; it must raise nothing."""
         if self._closed:
             raise StateError("the store is closed")
         self.check_alive()
@@ -146,8 +147,8 @@ class Writer:
             self._rouser = loop
             loop.call_soon(self._rouse)  # after all that the loop has read by now: they share a commit
 
-    def write_soon(self, part: Part, payload: Any) -> None:
-        """As `write`, not waited for."""
+    def write_soon(self, part: WriteHandler, payload: Any) -> None:
+        """Write with the next commit; not waited for."""
         if self._closed or self._died is not None:
             self.lost += 1
         else:
@@ -210,7 +211,7 @@ class Writer:
         self._drop_connection()
 
     def _group(self, wait_s: float) -> tuple[list[_Job], bool]:
-        """What waits now, at least one within `wait_s`; and whether the end was reached."""
+        """Take what waits now, at least one within `wait_s`; return it and whether the end was reached."""
         waiting = self._jobs
         if not waiting and wait_s:
             self._asleep = True
@@ -229,7 +230,7 @@ class Writer:
         return jobs, False
 
     def _commit(self, jobs: list[_Job]) -> None:
-        parts: dict[int, tuple[Part, list[_Job]]] = {}
+        parts: dict[int, tuple[WriteHandler, list[_Job]]] = {}
         for job in jobs:
             parts.setdefault(id(job.part), (job.part, []))[1].append(job)
         answers: list[tuple[list[_Job], Sequence[Any]]] = []
@@ -248,7 +249,7 @@ class Writer:
         self.jobs += len(jobs)
         self._answer([pair for own, results in answers for pair in zip(own, results, strict=True)])
 
-    def _fail(self, error: Exception, jobs: list[_Job], parts: Sequence[Part]) -> None:
+    def _fail(self, error: Exception, jobs: list[_Job], parts: Sequence[WriteHandler]) -> None:
         self._roll_back(error)
         for part in parts:
             part.abandoned()
@@ -258,18 +259,18 @@ class Writer:
             return
         self.failures += 1
         self.lost += sum(job.waiter is None for job in jobs)
-        refusal = failure(self._folder, error)
+        refusal = state_error(self._folder, error)
         self._answer([(job, refusal) for job in jobs])
 
     def _answer(self, answers: Sequence[tuple[_Job, Any]]) -> None:
-        """One call into each event loop, however many wait there."""
+        """Answer with one call into each event loop, however many wait there."""
         loops: dict[asyncio.AbstractEventLoop, list[tuple[Waiter, Any]]] = {}
         for job, result in answers:
             if job.waiter is not None and job.loop is not None:
                 loops.setdefault(job.loop, []).append((job.waiter, result))
         for loop, pairs in loops.items():
             with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
-                loop.call_soon_threadsafe(_tell, pairs)
+                loop.call_soon_threadsafe(_tell_waiters, pairs)
 
     def _keep_up(self, *, closing: bool) -> bool:
         try:
@@ -288,7 +289,8 @@ class Writer:
         return self._connection
 
     def _roll_back(self, error: Exception) -> None:
-        """The connection is made anew: what it remembers of the file is in doubt after an error."""
+        """Roll back, and have the connection made anew: what it remembers of the file is in doubt after an
+        error."""
         connection = self._connection
         if connection is None:
             return
@@ -308,7 +310,7 @@ class Writer:
             self._connection = None
 
 
-def _tell(pairs: Sequence[tuple[Waiter, Any]]) -> None:
+def _tell_waiters(pairs: Sequence[tuple[Waiter, Any]]) -> None:
     rest = iter(pairs)
     try:
         for told, result in rest:
@@ -316,10 +318,10 @@ def _tell(pairs: Sequence[tuple[Waiter, Any]]) -> None:
     finally:  # a defect in one must not leave the others without their answer
         left = list(rest)
         if left:
-            asyncio.get_running_loop().call_soon(_tell, left)
+            asyncio.get_running_loop().call_soon(_tell_waiters, left)
 
 
-def _resolve(waiter: asyncio.Future[Any], result: Any) -> None:
+def _resolve_waiter(waiter: asyncio.Future[Any], result: Any) -> None:
     if waiter.done():  # its task was cancelled
         return
     if isinstance(result, StateError):

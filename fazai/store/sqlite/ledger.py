@@ -1,36 +1,32 @@
-"""The embedded store: one SQLite file with one writer thread that groups commits, and a lock file per box.
-
-The lock is flock(2): the kernel lets go of it when its holder dies, whatever the clock says.
+"""The embedded store: one SQLite file with one writer thread that groups commits, and a lock file per box
+(`leases`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import hashlib
 import json
-import os
 import queue
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, InvalidStateError
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from fazai.errors import LockHeld, StateError
-from fazai.store.base import Action, Run, TargetMemory, TargetState
-from fazai.store.schema import FILE_NAME, connect, failure, migrate
+from fazai.errors import FazaiError, StateError
+from fazai.store.base import Action, Lease, Run, TargetMemory, TargetState
+from fazai.store.sqlite.leases import FENCE, fence_failure, find_holder, hold_lease
+from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
 
 __all__ = ["KEEP_RUNS", "SqliteStore"]
 
+T = TypeVar("T")
+
 KEEP_RUNS = 5_000
-_KEEP_TARGETS_S = 90 * 86400.0
-_LOCK_TRIES, _LOCK_PAUSE_S = 5, 0.002
 
 _Job = tuple[str, tuple[Any, ...]]
 _Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
@@ -40,17 +36,24 @@ class SqliteStore:
     """`folder` is created 0700 when it is not there. Raises StateError when it cannot be used. A write that
     nobody waited for and that failed is the end of a run; a daemon `forgives` it once it was said."""
 
-    def __init__(self, folder: Path, *, forgives: bool = False, keep_runs: int = KEEP_RUNS) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        forgives: bool = False,
+        keep_runs: int = KEEP_RUNS,
+        targets_age_s: float = 90 * 86400.0,
+    ) -> None:
         self.folder = folder
-        self._keep_runs = keep_runs
+        self._keep_runs, self._targets_age_s = keep_runs, targets_age_s
         self._forgives = forgives
         self._path = folder / FILE_NAME
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             (folder / "locks").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise failure(folder, error) from error
-        self._failed: StateError | None = None
+            raise state_error(folder, error) from error
+        self._failed: FazaiError | None = None
         self._died: StateError | None = None
         self._in_hand: list[_Batch] = []  # what is being committed
         self._ended = False  # `close` was called, and what was queued before is in hand
@@ -59,7 +62,7 @@ class SqliteStore:
             self._reader = connect(self._path)
             migrate(self._reader)
         except sqlite3.Error as error:
-            raise failure(folder, error) from error
+            raise state_error(folder, error) from error
         self._thread = threading.Thread(target=self._write_loop, name="fazai-store", daemon=True)
         self._thread.start()
 
@@ -74,7 +77,7 @@ class SqliteStore:
     # -- the writer -------------------------------------------------------------------------------------
 
     def check_alive(self) -> None:
-        """Raises StateError when the thread has ended that should write."""
+        """Raise StateError when the thread has ended that should write."""
         if self._died is not None:
             raise self._died
 
@@ -82,7 +85,7 @@ class SqliteStore:
         try:
             self._write_all()
         except sqlite3.Error as error:
-            self._refuse_all(failure(self.folder, error))
+            self._refuse_all(state_error(self.folder, error))
         except BaseException as error:  # noqa: BLE001 - the border of the thread: nobody may wait for it any more
             self._died = StateError(f"the thread that writes to {self._path} has ended: {error!r:.300}")
             self._refuse_all(self._died)
@@ -103,30 +106,34 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             for jobs, _ in batches:
                 for sql, params in jobs:
-                    connection.execute(sql, tuple(map(_storable, params)))
+                    connection.execute(sql, tuple(map(_escape_text, params)))
             connection.execute("COMMIT")
         except (sqlite3.Error, OverflowError) as error:  # SQLite has integers of 64 bits
             with contextlib.suppress(sqlite3.Error):
                 connection.execute("ROLLBACK")
-            failed = failure(self.folder, error)
+            if len(batches) > 1 and isinstance(error, sqlite3.IntegrityError):  # one of them alone is wrong
+                for batch in batches:
+                    self._commit(connection, [batch])
+                return
+            failed = fence_failure(error) or state_error(self.folder, error)
             for _, future in batches:
                 if future is None:
                     self._failed = failed
                 else:
-                    _settle(future, failed)
+                    _answer_future(future, failed)
             return
         for _, future in batches:
             if future is not None:
-                _settle(future, None)
+                _answer_future(future, None)
 
     def _refuse_all(self, failed: StateError) -> None:
         self._failed = failed
         for _, future in self._in_hand:
             if future is not None:
-                _settle(future, failed)
+                _answer_future(future, failed)
         while not self._ended and (batch := self._queue.get()) is not None:
             if batch[1] is not None:
-                _settle(batch[1], failed)
+                _answer_future(batch[1], failed)
 
     async def _write(self, *jobs: _Job) -> None:
         if self._failed is not None:  # a write that nobody waited for was lost: say so at the next one
@@ -141,8 +148,8 @@ class SqliteStore:
     # -- runs -------------------------------------------------------------------------------------------
 
     async def run_begin(self, run: Run) -> None:
-        """What a daemon heard of a run (pid 0) gives way to what the run's own process says, whichever is
-        first."""
+        """Record a run. What a daemon heard of it (pid 0) gives way to what its own process says, whichever
+        is first."""
         heard = run.pid == 0
         await self._write(
             *([] if heard else [("DELETE FROM runs WHERE run_id = ? AND pid = 0", (run.run_id,))]),
@@ -166,19 +173,20 @@ class SqliteStore:
                 (self._keep_runs,),
             ),
             (f"DELETE FROM runs WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608
-            ("DELETE FROM targets WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
-            ("DELETE FROM names WHERE time < ?", (time.time() - _KEEP_TARGETS_S,)),
+            ("DELETE FROM targets WHERE time < ?", (time.time() - self._targets_age_s,)),
+            ("DELETE FROM names WHERE time < ?", (time.time() - self._targets_age_s,)),
         )
 
-    def history(self, limit: int) -> list[Run]:
-        rows = self._read(
+    async def history(self, limit: int) -> list[Run]:
+        return await asyncio.to_thread(
+            self._read_as,
+            _run_from_row,
             "SELECT run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
             " FROM runs ORDER BY run_id DESC LIMIT ?",
             (limit,),
         )
-        return [_run(row) for row in rows]
 
-    def find_run(self, prefix: str) -> Run | None:
+    async def find_run(self, prefix: str) -> Run | None:
         """The newest run whose id begins (or ends) with the given text; raises StateError when several do."""
         text = prefix.upper().rstrip("…")
         if not text.isalnum():
@@ -190,11 +198,11 @@ class SqliteStore:
         )
         if len(rows) > 1:
             raise StateError(f"several runs match {prefix!r}", hint="give more letters, see: fazai history")
-        return _run(rows[0]) if rows else None
+        return _run_from_row(rows[0]) if rows else None
 
     # -- targets ----------------------------------------------------------------------------------------
 
-    def memory(self, box: str, name: str = "") -> TargetMemory:
+    async def memory(self, box: str, name: str = "") -> TargetMemory:
         keys = (box, name or box)
         adopted = self._read("SELECT ref FROM adopted WHERE box IN (?, ?)", keys)
         pending = self._read("SELECT service, run_id FROM pending WHERE box IN (?, ?)", keys)
@@ -207,27 +215,17 @@ class SqliteStore:
         return TargetMemory(
             frozenset(row[0] for row in adopted),
             dict(pending),
-            tuple(_action(row) for row in opened),
+            tuple(_action_from_row(row) for row in opened),
             int(generation[0][0]),
-            self._running(box) if pending or opened else "",
+            find_holder(self.folder / "locks", box) if pending or opened else "",
         )
 
-    def _running(self, box: str) -> str:
-        """The run that holds the box's lock just now; asked of the kernel, which lets go when a run dies."""
-        try:
-            handle = os.open(self.folder / "locks" / _file_name(box), os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            return ""
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return str(_holder(handle).get("run", ""))
-        finally:
-            os.close(handle)
-        return ""
+    def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
+        def read_token() -> int:
+            rows = self._read("SELECT token FROM leases WHERE box = ?", (box,))
+            return int(rows[0][0]) if rows else 0
 
-    def lock(self, box: str, run: Run, name: str = "") -> AbstractContextManager[None]:
-        return _locked(self.folder / "locks" / _file_name(box), name or box, run)
+        return hold_lease(self.folder / "locks", box, run, name or box, read_token)
 
     async def settle(self, box: str, name: str = "") -> None:
         await self._write(
@@ -248,13 +246,14 @@ class SqliteStore:
     # -- the journal ------------------------------------------------------------------------------------
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
-        await self._write(*_beginning(action, services))
+        await self._write(*_begin_statements(action, services))
 
     async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
-        await self._write(*(job for action, services in begun for job in _beginning(action, services)))
+        await self._write(*(job for action, services in begun for job in _begin_statements(action, services)))
 
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
-        """Not waited for: a lost end is seen as unfinished, which is what it then is to the next run."""
+        """Record the end; not waited for: a lost one is seen as unfinished, which it then is to the next
+        run."""
         job = (
             "UPDATE actions SET finished = ?, status = ?, ref = CASE ? WHEN '' THEN ref ELSE ? END, error = ?"
             " WHERE action_id = ?",
@@ -266,12 +265,13 @@ class SqliteStore:
         sql = "DELETE FROM pending WHERE box IN (?, ?) AND service = ?"
         await self._write((sql, (box, name or box, service)))
 
-    def actions(self, run_id: str) -> list[Action]:
-        rows = self._read(
+    async def actions(self, run_id: str) -> list[Action]:
+        return await asyncio.to_thread(
+            self._read_as,
+            _action_from_row,
             f"SELECT {_ACTION} FROM actions WHERE run_id = ? ORDER BY started, rowid",  # noqa: S608
             (run_id,),
         )
-        return [_action(row) for row in rows]
 
     # -- events -----------------------------------------------------------------------------------------
 
@@ -282,27 +282,26 @@ class SqliteStore:
         )
         self._queue.put(((job,), None))
 
-    def events(self, run_id: str) -> list[dict[str, Any]]:
-        rows = self._read(
-            "SELECT id, time, type, target, data FROM events WHERE run_id = ? ORDER BY id", (run_id,)
+    async def events(self, run_id: str) -> list[dict[str, Any]]:
+        return await asyncio.to_thread(
+            self._read_as,
+            _event_from_row,
+            "SELECT id, time, type, target, data FROM events WHERE run_id = ? ORDER BY id",
+            (run_id,),
         )
-        return [
-            {"id": row[0], "time": row[1], "type": row[2], "target": row[3], **json.loads(row[4])}
-            for row in rows
-        ]
 
     # -- how targets are ------------------------------------------------------------------------------------
 
     def ended(self, target: str, state: TargetState, known: str = "") -> None:
-        jobs: list[_Job] = [(_ENDED, (target, *state, _rank(state.status)))]
+        jobs: list[_Job] = [(_ENDED, (target, *state, _badness_of(state.status)))]
         if known:
             jobs.append(("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (known, target, state.time)))
         self._queue.put((tuple(jobs), None))
 
-    def names(self, known: str) -> dict[str, float]:
+    async def names(self, known: str) -> dict[str, float]:
         return dict(self._read("SELECT name, time FROM names WHERE known = ?", (known,)))
 
-    def owners(self, box: str) -> dict[str, tuple[str, ...]]:
+    async def owners(self, box: str) -> dict[str, tuple[str, ...]]:
         start = f"{box} "
         query = (
             "SELECT known, name FROM names WHERE known = ? OR substr(known, 1, ?) = ? ORDER BY known, name"
@@ -313,26 +312,37 @@ class SqliteStore:
             found[owner] = (*found.get(owner, ()), str(name))
         return found
 
-    def left(self, target: str) -> str:
+    async def left(self, target: str) -> str:
         rows = self._read("SELECT status FROM targets WHERE target = ?", (target,))
         return str(rows[0][0]) if rows else ""
 
-    def targets(self) -> dict[str, TargetState]:
-        rows = self._read("SELECT target, status, pending, run_id, time FROM targets ORDER BY target", ())
-        return {row[0]: TargetState(*row[1:]) for row in rows}
+    async def targets(self) -> dict[str, TargetState]:
+        return dict(
+            await asyncio.to_thread(
+                self._read_as,
+                lambda row: (row[0], TargetState(*row[1:])),
+                "SELECT target, status, pending, run_id, time FROM targets ORDER BY target",
+                (),
+            )
+        )
+
+    def _read_as(self, make: Callable[[Any], T], sql: str, params: tuple[Any, ...]) -> list[T]:
+        return [make(row) for row in self._read(sql, params)]
 
     def _read(self, sql: str, params: tuple[Any, ...]) -> list[Any]:
+        """Read a few rows: what may be many is read in a thread. Raises StateError."""
         try:
             return self._reader.execute(sql, params).fetchall()
         except sqlite3.Error as error:
-            raise failure(self.folder, error) from error
+            raise state_error(self.folder, error) from error
 
 
-def _beginning(action: Action, services: Sequence[str]) -> list[_Job]:
-    """What is written before an action is carried out."""
+def _begin_statements(action: Action, services: Sequence[str]) -> list[_Job]:
+    """Return the statements that are written before an action is carried out."""
     now = time.time()
     box = action.box or action.target
-    jobs: list[_Job] = [
+    jobs: list[_Job] = [(FENCE, (box, action.token, action.run_id))] if action.token else []
+    jobs += [
         (
             "INSERT OR REPLACE INTO actions"
             " (action_id, run_id, target, kind, identity, verb, before, after, ref, started, box, status)"
@@ -376,8 +386,8 @@ _ENDED = """
 _GOOD = ("converged", "changed", "pending")
 
 
-def _rank(status: str) -> int:
-    """The worse, the higher."""
+def _badness_of(status: str) -> int:
+    """Return a number that is the higher, the worse the status is."""
     return _GOOD.index(status) if status in _GOOD else len(_GOOD)
 
 
@@ -387,7 +397,7 @@ _ACTION = (
 )
 
 
-def _action(row: tuple[Any, ...]) -> Action:
+def _action_from_row(row: tuple[Any, ...]) -> Action:
     return Action(
         action_id=row[0],
         run_id=row[1],
@@ -406,7 +416,11 @@ def _action(row: tuple[Any, ...]) -> Action:
     )
 
 
-def _run(row: tuple[Any, ...]) -> Run:
+def _event_from_row(row: tuple[Any, ...]) -> dict[str, Any]:
+    return {"id": row[0], "time": row[1], "type": row[2], "target": row[3], **json.loads(row[4])}
+
+
+def _run_from_row(row: tuple[Any, ...]) -> Run:
     return Run(
         run_id=row[0],
         command=row[1],
@@ -421,7 +435,7 @@ def _run(row: tuple[Any, ...]) -> Run:
     )
 
 
-def _settle(future: Future[None], error: StateError | None) -> None:
+def _answer_future(future: Future[None], error: FazaiError | None) -> None:
     """Answer who waits; one that was cancelled meanwhile waits no longer."""
     with contextlib.suppress(InvalidStateError):
         if error is None:
@@ -430,70 +444,9 @@ def _settle(future: Future[None], error: StateError | None) -> None:
             future.set_exception(error)
 
 
-def _storable(value: Any) -> Any:
-    """SQLite takes UTF-8 alone; names from the environment and from devices may hold bytes that are none."""
+def _escape_text(value: Any) -> Any:
+    """Escape text that is no UTF-8, which SQLite alone takes: names from the environment and from devices may
+    hold other bytes."""
     if isinstance(value, str) and not value.isascii():
         return value.encode("utf-8", "backslashreplace").decode()
     return value
-
-
-def _file_name(target: str) -> str:
-    safe = "".join(c if c.isalnum() or c in "-._" else "_" for c in target)[:80]
-    return f"{safe}-{hashlib.sha256(target.encode()).hexdigest()[:8]}.lock"
-
-
-@contextlib.contextmanager
-def _locked(path: Path, target: str, run: Run) -> Iterator[None]:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise failure(path.parent.parent, error) from error
-    try:
-        _take(handle, target)
-        holder = {"run": run.run_id, "pid": run.pid, "host": run.host, "user": run.user, "since": time.time()}
-        try:
-            # blanks over the rest of the last one: cutting it off waits for the disk, each time
-            text = json.dumps({**holder, "target": target}).encode()
-            os.pwrite(handle, text.ljust(os.fstat(handle).st_size), 0)
-        except OSError as error:
-            raise failure(path.parent.parent, error) from error
-        yield
-    finally:
-        os.close(handle)  # also unlocks; the file stays, as deleting it would race with the next holder
-
-
-def _take(handle: int, target: str) -> None:
-    """Lock the file. Raises LockHeld. One that only asks who holds it has it for an instant."""
-    for left in reversed(range(_LOCK_TRIES)):
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            if not left:
-                raise _held(handle, target) from error
-            time.sleep(_LOCK_PAUSE_S)
-        else:
-            return
-
-
-def _holder(handle: int) -> dict[str, Any]:
-    """Who wrote that it holds the lock; empty when that cannot be read."""
-    try:
-        found = json.loads(os.pread(handle, 4096, 0))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _held(handle: int, target: str) -> LockHeld:
-    holder = _holder(handle)
-    try:
-        since = datetime.fromtimestamp(holder["since"], UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-        name = holder.get("target", target)
-        called = "" if name == target else f", which it calls {name},"
-        text = (
-            f"run {holder['run']} (pid {holder['pid']} of {holder['user']} on {holder['host']})"
-            f" holds {target}{called} since {since}"
-        )
-    except (ValueError, KeyError, TypeError):
-        text = f"another run holds {target}"
-    return LockHeld(text, where=target, hint="wait for it, or end that process")

@@ -22,11 +22,10 @@ __all__ = [
     "MIGRATIONS",
     "NEWER_HINT",
     "connect",
-    "failure",
     "is_broken",
     "migrate",
     "open_reader",
-    "openness",
+    "state_error",
 ]
 
 FILE_NAME = STATE_FILE
@@ -34,7 +33,8 @@ FILE_NAME = STATE_FILE
 _BUSY_S = 30.0
 
 #: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon. Version 3: by the box, where it
-#: was by the name of the target: what was remembered by name stays, and is found under the name.
+#: was by the name of the target: what was remembered by name stays, and is found under the name. Version 4:
+#: leases, and what stood in files beside this one: the runs of the daemon and its schedule.
 MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -115,6 +115,13 @@ MIGRATIONS = (
         known TEXT NOT NULL, name TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (known, name)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE leases (
+        box TEXT PRIMARY KEY, token INTEGER NOT NULL, run_id TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE daemon_runs (run_id TEXT PRIMARY KEY, value TEXT NOT NULL, plan BLOB) WITHOUT ROWID;
+    CREATE TABLE schedule (job TEXT PRIMARY KEY, began REAL NOT NULL) WITHOUT ROWID;
+    """,
 )
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
@@ -123,7 +130,7 @@ _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """A connection that may write; the file is ours alone. Raises sqlite3.Error."""
+    """Open a connection that may write; the file is ours alone. Raises sqlite3.Error."""
     _keep_private(path)
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     try:
@@ -138,7 +145,8 @@ def connect(path: Path) -> sqlite3.Connection:
 def _keep_private(path: Path) -> None:
     """Create the file with the mode 0600 whatever the umask is (its log and its index follow it), and take
     from others what an earlier release let them read. An existing one is not opened: to close it again would
-    end the locks of this process. What cannot be done here is said by SQLite, or by `openness`."""
+    end the locks of this process. What cannot be done here is said by SQLite, or by
+    `factory.describe_openness`."""
     with contextlib.suppress(OSError):
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     for suffix in ("", "-wal", "-shm"):
@@ -149,26 +157,8 @@ def _keep_private(path: Path) -> None:
                 file.chmod(0o600)
 
 
-def openness(folder: Path) -> str | None:
-    """Return what to say of a state folder that others can enter, or of files in it that they can read; None
-    where it is private."""
-    try:
-        found = folder.stat()
-        files = [path for path in sorted(folder.glob(f"{FILE_NAME}*")) if path.lstat().st_mode & 0o077]
-    except OSError:
-        return None
-    if os.geteuid() not in (0, found.st_uid) and found.st_uid != 0:
-        return f"the state folder {folder} belongs to another user (uid {found.st_uid}), who may read it"
-    if found.st_mode & 0o077:
-        mode = stat.S_IMODE(found.st_mode)
-        return f"the state folder {folder} is open to others (mode {mode:04o}): chmod 700 {folder}"
-    if files:
-        return f"{files[0]} is open to others: chmod 600 {files[0]}"
-    return None
-
-
 def open_reader(path: Path) -> sqlite3.Connection:
-    """A connection that only reads, of a file that is there. Raises sqlite3.Error."""
+    """Open a connection that only reads, of a file that is there. Raises sqlite3.Error."""
     connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA query_only=1")
     return connection
@@ -205,12 +195,12 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def is_broken(error: Exception) -> bool:
-    """Whether the file itself is damaged."""
+    """Return whether the file itself is damaged."""
     return _code(error) & 0xFF in _BROKEN
 
 
-def failure(folder: Path, error: Exception) -> StateError:
-    """What SQLite or the operating system says, as an error with the next step."""
+def state_error(folder: Path, error: Exception) -> StateError:
+    """Return what SQLite or the operating system says as an error with the next step."""
     code = _code(error) & 0xFF
     if isinstance(error, _Newer):
         return StateError(f"the state folder {folder} cannot be used: {error}", hint=NEWER_HINT)
@@ -242,8 +232,9 @@ def failure(folder: Path, error: Exception) -> StateError:
 
 
 def _has_no_room(folder: Path, error: Exception) -> bool:
-    """SQLite calls ENOSPC full, but a limit of the file's size or a quota an I/O error, and the number that
-    the system gave is lost on its way here. So it is tried: as much as a page, where the files end now."""
+    """Return whether the disk is full. SQLite calls ENOSPC full, but a limit of the file's size or a quota an
+    I/O error, and the number that the system gave is lost on its way here. So it is tried: as much as a page,
+    where the files end now."""
     if isinstance(error, OSError):
         return error.errno in _NO_ROOM
     if _code(error) & 0xFF != sqlite3.SQLITE_IOERR:

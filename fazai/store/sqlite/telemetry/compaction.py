@@ -1,4 +1,4 @@
-"""What happens to telemetry in the background, one bounded transaction a call, between two commits.
+"""Compaction of telemetry in the background: one bounded transaction a call, between two commits.
 
 merge    chunks of few records become chunks of many, host by host: a third fewer bytes
 index    the tail becomes spans, and its chunks are no longer fresh
@@ -12,12 +12,12 @@ import sqlite3
 from array import array
 from collections.abc import Callable, Sequence
 
-from fazai.store import packing
 from fazai.store.daemon import GAUGES, StoreLimits
-from fazai.store.packing import Row, ref_of
-from fazai.store.telemetry import Host, Telemetry, pieces
+from fazai.store.sqlite.telemetry import packing
+from fazai.store.sqlite.telemetry.hosts import HostTail, Telemetry, split_into_chunks
+from fazai.store.sqlite.telemetry.packing import Row, ref_of
 
-__all__ = ["TelemetryUpkeep", "read_mark", "write_mark"]
+__all__ = ["TelemetryCompaction", "read_mark", "write_mark"]
 
 _MERGE_RECORDS = 256
 _MERGE_CHUNKS = 512
@@ -27,7 +27,7 @@ _TRIM_CHUNKS = 500
 _FLUSH_HOSTS = 1000
 
 
-class TelemetryUpkeep:
+class TelemetryCompaction:
     """Runs in the writer's thread."""
 
     def __init__(self, telemetry: Telemetry, limits: StoreLimits, now_us: Callable[[], int]) -> None:
@@ -67,7 +67,7 @@ class TelemetryUpkeep:
         connection.execute("BEGIN IMMEDIATE")
         order = sorted(range(len(rows)), key=lambda number: rows[number][:2])
         moves: list[tuple[Row, int, int]] = []
-        for piece in pieces(order, lambda number: len(rows[number].body)):
+        for piece in split_into_chunks(order, lambda number: len(rows[number].body)):
             chunk = telemetry.write_chunk(connection, [rows[number] for number in piece], made_us)
             connection.execute("INSERT INTO fresh VALUES (?)", (chunk,))
             moves += [
@@ -119,7 +119,7 @@ class TelemetryUpkeep:
     # -- index ------------------------------------------------------------------------------------------
 
     def _begin_index(self, connection: sqlite3.Connection) -> None:
-        """From now on the chunks up to the boundary stay where they are."""
+        """Begin to index: from now on the chunks up to the boundary stay where they are."""
         self._boundary = _last_chunk(connection)
         self._to_index = list(self._telemetry.by_id)
 
@@ -138,7 +138,7 @@ class TelemetryUpkeep:
                 self._telemetry.tail_records -= _forget_tail(host, limit)
         self._to_index = rest
 
-    def _write_span(self, connection: sqlite3.Connection, host: Host, limit: int) -> None:
+    def _write_span(self, connection: sqlite3.Connection, host: HostTail, limit: int) -> None:
         times, refs, gauges = _tail(host, lambda ref: ref < limit)
         if times:
             places, columns = self._telemetry.packer.span(times, refs, gauges)
@@ -151,7 +151,7 @@ class TelemetryUpkeep:
     # -- trim -------------------------------------------------------------------------------------------
 
     def _trim(self, connection: sqlite3.Connection) -> bool:
-        """Whether something was too much."""
+        """Drop the oldest chunks where there are too many; return whether there were."""
         telemetry = self._telemetry
         over = telemetry.bytes - self._limits.telemetry_bytes
         horizon_us = self._now_us() - int(self._limits.telemetry_age_s * 1e6)
@@ -213,7 +213,7 @@ def _last_chunk(connection: sqlite3.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def _tail(host: Host, wanted: Callable[[int], bool]) -> tuple[array[int], array[int], array[float]]:
+def _tail(host: HostTail, wanted: Callable[[int], bool]) -> tuple[array[int], array[int], array[float]]:
     width = len(GAUGES)
     if all(wanted(ref) for ref in host.refs):
         return host.times[:], host.refs[:], host.gauges[:]
@@ -224,7 +224,7 @@ def _tail(host: Host, wanted: Callable[[int], bool]) -> tuple[array[int], array[
     return array("q", (host.times[p] for p in chosen)), array("q", (host.refs[p] for p in chosen)), gauges
 
 
-def _forget_tail(host: Host, limit: int) -> int:
+def _forget_tail(host: HostTail, limit: int) -> int:
     """Drop what lies before the reference; how many records that were."""
     before = len(host.times)
     host.times, host.refs, host.gauges = _tail(host, lambda ref: ref >= limit)

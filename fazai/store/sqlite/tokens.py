@@ -1,4 +1,5 @@
-"""Bearer tokens for `fazai token`, beside a daemon that may be running on the same file."""
+"""Bearer tokens of a state folder, for `fazai token`, beside a daemon that may be running on the same
+file."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from fazai.store.daemon import Token
-from fazai.store.schema import FILE_NAME, connect, failure, migrate
+from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
 
 __all__ = ["TokenFile"]
 
@@ -23,7 +24,7 @@ class TokenFile:
         self._folder = folder
 
     def tokens(self) -> list[Token]:
-        """The oldest first."""
+        """Return all tokens, the oldest first."""
         with self._open() as connection:
             rows = connection.execute("SELECT value FROM tokens").fetchall()
         return sorted((msgspec.json.decode(row[0], type=Token) for row in rows), key=lambda one: one.created)
@@ -43,6 +44,6 @@ class TokenFile:
                 migrate(connection)
                 yield connection
         except (sqlite3.Error, OSError) as error:
-            raise failure(self._folder, error) from error
+            raise state_error(self._folder, error) from error
         finally:
             os.umask(before)

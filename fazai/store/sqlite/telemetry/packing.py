@@ -1,4 +1,4 @@
-"""How telemetry lies on disk: chunks of records with their heads, and spans that find a host's records.
+"""Format of telemetry on disk: chunks of records with their heads, and spans that find a host's records.
 
 A chunk is what one commit (or the merge of several) stored: records of any hosts, compressed together, for
 records of hosts resemble each other. A span is a piece of one host's history: where its records lie, and its
@@ -59,7 +59,7 @@ _REF = struct.Struct("<qq")
 
 
 class Head(NamedTuple):
-    """What is known of a record without reading it."""
+    """Head of a record: what is known without reading its body."""
 
     host_id: int
     time_us: int
@@ -77,7 +77,7 @@ class Row(NamedTuple):
 
 
 def ref_of(chunk_id: int, ordinal: int) -> int:
-    """Where a record lies, as one number."""
+    """Return where a record lies, as one number."""
     return chunk_id * MAX_ORDINAL + ordinal
 
 
@@ -115,7 +115,7 @@ def read_heads(heads: bytes) -> Iterator[Head]:
 
 
 def read_chunk(heads: bytes, body: bytes) -> Iterator[Row]:
-    """Raises zstd.ZstdError when the body is damaged."""
+    """Read the records of a chunk. Raises zstd.ZstdError when the body is damaged."""
     records = zstd.decompress(body)
     offset = 0
     for head in read_heads(heads):

@@ -17,24 +17,26 @@ from typing import Any, TypeVar
 import msgspec
 
 from fazai.errors import LockHeld, StateError
-from fazai.store import packing
 from fazai.store.base import Store
-from fazai.store.compaction import TelemetryUpkeep, read_mark
 from fazai.store.daemon import (
     AgentRecord,
     FirewallRecord,
     HostRecord,
     NewEvent,
     NewSample,
+    RunRecord,
     StoredEvent,
     StoreLimits,
     Token,
 )
-from fazai.store.eventlog import COLUMNS, EventLog
-from fazai.store.schema import FILE_NAME, connect, failure, migrate, open_reader
-from fazai.store.sqlite import SqliteStore
-from fazai.store.telemetry import Telemetry
-from fazai.store.writer import Statements, Writer
+from fazai.store.sqlite.event_log import COLUMNS, EventLog
+from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, open_reader, state_error
+from fazai.store.sqlite.state_files import import_state_files, keep_record
+from fazai.store.sqlite.telemetry import packing
+from fazai.store.sqlite.telemetry.compaction import TelemetryCompaction, read_mark
+from fazai.store.sqlite.telemetry.hosts import Telemetry
+from fazai.store.sqlite.writer import GroupWriter, StatementHandler
 
 __all__ = ["SqliteDaemonStore"]
 
@@ -67,21 +69,25 @@ class SqliteDaemonStore:
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._telemetry = Telemetry(now_us)
         self._events = EventLog(now_us, self.limits)
-        self._statements = Statements()
+        self._statements = StatementHandler()
         self._nonces: dict[tuple[str, str], int] = {}
-        self._upkeep = TelemetryUpkeep(self._telemetry, self.limits, now_us)
-        self._writer = Writer(folder, self._keep_up, self.limits.upkeep_s)
-        self._lock = _only_daemon(folder)
+        self._upkeep = TelemetryCompaction(self._telemetry, self.limits, now_us)
+        self._writer = GroupWriter(folder, self._keep_up, self.limits.upkeep_s)
+        self._lock = _hold_daemon_lock(folder)
         try:
             self._open()
-        except (sqlite3.Error, packing.Damaged) as error:
+        except (sqlite3.Error, packing.Damaged, OSError) as error:
             os.close(self._lock)
-            raise failure(folder, error) from error
+            raise state_error(folder, error) from error
+        except StateError:
+            os.close(self._lock)
+            raise
         self._writer.start()
 
     def _open(self) -> None:
         with contextlib.closing(connect(self._path)) as connection:
             migrate(connection)
+            import_state_files(connection, self.folder)
             if self._path.stat().st_size <= _QUICK_CHECK_BYTES:
                 found = [row[0] for row in connection.execute("PRAGMA quick_check(1)")]
                 if found != ["ok"]:
@@ -96,7 +102,12 @@ class SqliteDaemonStore:
     @property
     def ledger(self) -> Store:
         if self._ledger is None:
-            self._ledger = SqliteStore(self.folder, forgives=True, keep_runs=self.limits.ledger_runs)
+            self._ledger = SqliteStore(
+                self.folder,
+                forgives=True,
+                keep_runs=self.limits.ledger_runs,
+                targets_age_s=self.limits.targets_age_s,
+            )
         return self._ledger
 
     def check_alive(self) -> None:
@@ -174,7 +185,7 @@ class SqliteDaemonStore:
         return sorted(rows.items())[-limit:]
 
     def _spans(self, host_id: int, since_us: int, until_us: int, limit: int) -> Iterator[tuple[bytes, bytes]]:
-        """(refs, gauges) of the newest spans that may hold so many records of this time."""
+        """Return (refs, gauges) of the newest spans that may hold so many records of this time."""
         rows = self._read(
             "SELECT refs, gauges FROM spans WHERE host_id = ? AND last_us >= ? AND first_us <= ?"
             " ORDER BY last_us DESC LIMIT ?",
@@ -196,7 +207,8 @@ class SqliteDaemonStore:
         return [(moment, body) for moment, body in bodies if body is not None]
 
     def _body(self, host_id: int, time_us: int, ref: int) -> bytes | None:
-        """None for a record that was trimmed. One that was moved meanwhile is looked up again."""
+        """Return a record as it came; None when it was trimmed. One that was moved meanwhile is looked up
+        again."""
         for _ in range(_MOVES):
             chunk, ordinal = packing.split_ref(ref)
             rows = self._read("SELECT heads, body FROM chunks WHERE id = ?", (chunk,))
@@ -211,7 +223,7 @@ class SqliteDaemonStore:
         return None
 
     def _place(self, host_id: int, time_us: int) -> int | None:
-        """Where a record lies by now."""
+        """Return where a record lies by now."""
         host = self._telemetry.by_id.get(host_id)
         if host is None:
             return None
@@ -244,19 +256,19 @@ class SqliteDaemonStore:
 
     async def publish(self, events: Sequence[NewEvent]) -> list[int]:
         ids: list[int] = await self._writer.write(
-            self._events, [_clean(event) for event in events], sum(len(event.data) for event in events)
+            self._events, [_escape_texts(event) for event in events], sum(len(event.data) for event in events)
         )
         return ids
 
     def publish_soon(self, events: Sequence[NewEvent]) -> None:
-        self._writer.write_soon(self._events, [_clean(event) for event in events])
+        self._writer.write_soon(self._events, [_escape_texts(event) for event in events])
 
     def on_published(self, listener: Callable[[list[StoredEvent]], None]) -> None:
         self._events.listeners = (*self._events.listeners, listener)
 
     def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
         rows = self._read(f"SELECT {COLUMNS} FROM stream WHERE id > ? ORDER BY id LIMIT ?", (id_, limit))  # noqa: S608
-        return [_dated(StoredEvent._make(row)) for row in rows]
+        return [_add_timestamp(StoredEvent._make(row)) for row in rows]
 
     def event_range(self) -> tuple[int, int]:
         return self._events.first, self._events.last
@@ -292,6 +304,30 @@ class SqliteDaemonStore:
     def firewalls(self) -> list[FirewallRecord]:
         return self._all("firewalls", FirewallRecord)
 
+    async def put_run_records(self, records: Sequence[RunRecord]) -> None:
+        await self._writer.write(self._statements, [keep_record(record) for record in records])
+
+    async def delete_run_record(self, run_id: str) -> bool:
+        return await self._delete("daemon_runs", "run_id", run_id)
+
+    def run_records(self) -> list[RunRecord]:
+        return self._all("daemon_runs", RunRecord)
+
+    async def put_plan(self, run_id: str, plan: bytes) -> None:
+        job = ("UPDATE daemon_runs SET plan = ? WHERE run_id = ?", (plan, run_id))
+        await self._writer.write(self._statements, [job], len(plan))
+
+    def plan(self, run_id: str) -> bytes | None:
+        rows = self._read("SELECT plan FROM daemon_runs WHERE run_id = ?", (run_id,))
+        return rows[0][0] if rows else None
+
+    async def put_began(self, job: str, time: float) -> None:
+        statement = ("INSERT OR REPLACE INTO schedule VALUES (?, ?)", (job, time))
+        await self._writer.write(self._statements, [statement])
+
+    def began(self) -> dict[str, float]:
+        return dict(self._read("SELECT job, began FROM schedule", ()))
+
     async def put_token(self, token: Token) -> None:
         await self._put("tokens", token.hash, token)
 
@@ -304,15 +340,19 @@ class SqliteDaemonStore:
                 self._watcher = open_reader(self._path)
             return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
         except sqlite3.Error as error:
-            raise failure(self.folder, error) from error
+            raise state_error(self.folder, error) from error
 
-    def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
+    async def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
         key = (agent, nonce)
         if self._nonces.get(key, -1) >= now_us:
             return False
-        self._nonces[key] = expires_us
+        self._nonces[key] = expires_us  # before it is durable: whoever asks meanwhile is refused
         job = ("INSERT OR REPLACE INTO nonces VALUES (?, ?, ?)", (agent, nonce, expires_us))
-        self._writer.write_soon(self._statements, [job])
+        try:
+            await self._writer.write(self._statements, [job])
+        except StateError:
+            self._nonces.pop(key, None)
+            raise
         return True
 
     def counts(self) -> Mapping[str, float]:
@@ -326,7 +366,7 @@ class SqliteDaemonStore:
             "tail_records": self._telemetry.tail_records,
             "events_bytes": self._events.bytes,
             "events_published": self._events.published,
-            "file_bytes": _size(self._path) + _size(self._path.with_name(FILE_NAME + "-wal")),
+            "file_bytes": _file_size(self._path) + _file_size(self._path.with_name(FILE_NAME + "-wal")),
         }
 
     async def _put(self, table: str, key: str, value: Any) -> None:
@@ -345,7 +385,7 @@ class SqliteDaemonStore:
         return [msgspec.json.decode(row[0], type=of) for row in rows]
 
     def _read(self, sql: str, params: tuple[Any, ...]) -> list[Any]:
-        """On a connection of its own: readers neither wait for the writer nor for each other."""
+        """Read on a connection of its own: readers neither wait for the writer nor for each other."""
         try:
             try:
                 connection = self._readers.get_nowait()
@@ -356,32 +396,33 @@ class SqliteDaemonStore:
             finally:
                 self._readers.put(connection)
         except sqlite3.Error as error:
-            raise failure(self.folder, error) from error
+            raise state_error(self.folder, error) from error
 
 
-def _dated(event: StoredEvent) -> StoredEvent:
-    """An event that an earlier release stored without its time gets that of its storing."""
+def _add_timestamp(event: StoredEvent) -> StoredEvent:
+    """Return the event; one that an earlier release stored without its time gets that of its storing."""
     if b'"timestamp":' in event.data or not event.data.startswith(b'{"'):
         return event
     moment = datetime.fromtimestamp(event.time_us / 1e6, UTC).isoformat().encode()
     return event._replace(data=b'{"timestamp":"%b",%b' % (moment, event.data[1:]))
 
 
-def _clean(event: NewEvent) -> NewEvent:
-    """SQLite takes UTF-8 alone; names may come from anywhere."""
+def _escape_texts(event: NewEvent) -> NewEvent:
+    """Escape names that are no UTF-8, which SQLite alone takes: they may come from anywhere."""
     if all(text is None or text.isascii() for text in event[2:]):
         return event
     texts = (text and text.encode("utf-8", "backslashreplace").decode() for text in event[2:])
     return NewEvent(event.type, event.data, *texts)
 
 
-def _only_daemon(folder: Path) -> int:
-    """The lock that a daemon holds as long as it lives, whatever the way it ends."""
+def _hold_daemon_lock(folder: Path) -> int:
+    """Take the lock that a daemon holds as long as it lives, whatever the way it ends. Raises LockHeld,
+    StateError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
-        raise failure(folder, error) from error
+        raise state_error(folder, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -393,7 +434,7 @@ def _only_daemon(folder: Path) -> int:
     return handle
 
 
-def _size(path: Path) -> int:
+def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except FileNotFoundError:

@@ -1,0 +1,1 @@
+"""Embedded store: one SQLite file, one writer thread a process, lock files; `store.factory` opens it."""

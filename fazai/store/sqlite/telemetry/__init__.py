@@ -1,0 +1,1 @@
+"""Telemetry of the embedded store: samples in chunks, compacted in the background."""

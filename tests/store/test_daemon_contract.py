@@ -1,0 +1,245 @@
+"""What every store of the daemon promises, whatever it keeps things in (`DaemonStore` in
+fazai/store/daemon.py)."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import Any
+
+import pytest
+
+from fazai.errors import LockHeld
+from fazai.store.daemon import (
+    GAUGES,
+    AgentRecord,
+    DaemonStore,
+    FirewallRecord,
+    NewEvent,
+    NewSample,
+    RunRecord,
+    StoredEvent,
+    Token,
+)
+from fazai.store.factory import open_tokens
+from tests.store.conftest import OpenDaemon
+
+GAUGE_ROW = tuple(float(number) for number in range(len(GAUGES)))
+
+
+def event(text: str = "x", **more: str) -> NewEvent:
+    return NewEvent("log", b'{"timestamp":"-","type":"log","message":"%s"}' % text.encode(), **more)
+
+
+def sample(host: str, number: int) -> NewSample:
+    time_us = 1_790_000_000_000_000 + number * 60_000_000
+    return NewSample(host, time_us, b'{"hostname":"%s","n":%d}' % (host.encode(), number), GAUGE_ROW)
+
+
+def test_one_daemon_uses_a_place(open_daemon: OpenDaemon) -> None:
+    with open_daemon(), pytest.raises(LockHeld, match="another daemon"), open_daemon():
+        pass
+    with open_daemon():
+        pass
+
+
+# -- events
+
+
+def test_events_keep_their_order_and_what_filters_ask_for(open_daemon: OpenDaemon) -> None:
+    first = event("a", target="fw-01", run="R", session="s", agent="g", level="error")
+    with open_daemon() as store:
+        ids = asyncio.run(store.publish([first, event("b")]))
+        assert ids == sorted(set(ids))
+        found = store.events_after(0)
+        assert [one.id for one in found] == ids
+        assert (found[0].data, *found[0][4:]) == (first.data, "fw-01", "R", "s", "g", "error")
+        assert store.events_after(ids[-1]) == []
+        assert store.event_range() == (ids[0], ids[-1])
+    with open_daemon() as store:
+        assert [one.data for one in store.events_after(0)] == [found[0].data, found[1].data]
+        (later,) = asyncio.run(store.publish([event()]))
+        assert later > ids[-1]
+
+
+def test_an_id_is_safe_to_resume_by(open_daemon: OpenDaemon) -> None:
+    """Once a reader can see an event, none with a smaller id appears any more: a reader that goes on after
+    the last one misses nothing, also while many write at the same time."""
+    seen: list[int] = []
+    done = threading.Event()
+
+    with open_daemon() as store:
+
+        def read() -> None:
+            while True:
+                last = done.is_set()
+                while batch := store.events_after(seen[-1] if seen else 0, 7):
+                    seen.extend(one.id for one in batch)
+                if last:
+                    return
+
+        async def write(number: int) -> list[int]:
+            return [id_ for n in range(20) for id_ in await store.publish([event(f"{number} {n}")] * 3)]
+
+        async def main() -> list[int]:
+            return sorted(id_ for ids in await asyncio.gather(*map(write, range(10))) for id_ in ids)
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        try:
+            given = asyncio.run(main())
+        finally:
+            done.set()
+            reader.join()
+    assert len(given) == 600
+    assert seen == given
+
+
+def test_listeners_hear_all_in_the_order_of_ids(open_daemon: OpenDaemon) -> None:
+    heard: list[StoredEvent] = []
+    with open_daemon() as store:
+        store.on_published(heard.extend)
+
+        async def main() -> None:
+            await asyncio.gather(*(store.publish([event(str(n)), event("+")]) for n in range(100)))
+            store.publish_soon([event("soon")])
+            await store.publish([event("last")])
+
+        asyncio.run(main())
+        assert heard == store.events_after(0)
+        assert len(heard) == 202
+
+
+def test_the_id_of_a_time(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        ids = asyncio.run(store.publish([event()] * 3))
+        found = store.events_after(0)
+        assert store.event_id_at(found[0].time_us) == ids[0] - 1
+        assert store.event_id_at(found[-1].time_us + 1) == ids[-1]
+
+
+# -- telemetry
+
+
+def test_a_sample_is_stored_once(open_daemon: OpenDaemon) -> None:
+    async def main(store: Any) -> None:
+        assert await store.ingest([sample("a", 0), sample("b", 0), sample("a", 0)]) == [True, True, False]
+        assert await store.ingest([sample("a", 0), sample("a", 1)]) == [False, True]
+
+    with open_daemon() as store:
+        asyncio.run(main(store))
+    with open_daemon() as store:
+        newest, older = sample("a", 1), sample("a", 0)
+        assert [(r.host, r.time_us, r.records) for r in sorted(store.hosts())] == [
+            ("a", newest.time_us, 2),
+            ("b", older.time_us, 1),
+        ]
+        assert store.records("a") == [(newest.time_us, newest.body), (older.time_us, older.body)]
+        assert store.history("a") == [(older.time_us, GAUGE_ROW), (newest.time_us, GAUGE_ROW)]
+        assert asyncio.run(store.ingest([newest])) == [False]
+
+
+def test_a_host_that_is_forgotten_is_new_when_it_reports_again(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        asyncio.run(store.ingest([sample("a", 0)]))
+        asyncio.run(store.mark_silent({"a": True, "nobody": True}))
+        assert [one.silent for one in store.hosts()] == [True]
+        assert asyncio.run(store.forget_host("a")) is True
+        assert asyncio.run(store.forget_host("a")) is False
+        assert (store.hosts(), store.host("a")) == ([], None)
+        assert asyncio.run(store.ingest([sample("a", 0)])) == [True]
+
+
+# -- the daemon's runs
+
+
+def record(number: int, **more: Any) -> RunRecord:
+    run_id = f"{number:026d}"
+    return RunRecord(run_id=run_id, job="edge", mode="check", trigger="api", by="ann", asked=1.0, **more)
+
+
+def test_runs_that_were_asked_for_last(open_daemon: OpenDaemon) -> None:
+    first, second = record(1, limit=("fw-01",), reason="é"), record(2)
+    with open_daemon() as store:
+        asyncio.run(store.put_run_records([second, first]))
+        second.started, second.exit_code = 2.0, 0
+        asyncio.run(store.put_run_records([second]))
+    with open_daemon() as store:
+        assert store.run_records() == [first, second]
+        assert asyncio.run(store.delete_run_record(first.run_id)) is True
+        assert asyncio.run(store.delete_run_record(first.run_id)) is False
+        assert store.run_records() == [second]
+
+
+def test_a_plan_stays_as_long_as_the_record_of_its_run(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        asyncio.run(store.put_run_records([record(1), record(2)]))
+        asyncio.run(store.put_plan(record(1).run_id, b"{}" * 100_000))
+        asyncio.run(store.put_run_records([record(1, plan_hash="x")]))
+    with open_daemon() as store:
+        assert store.plan(record(1).run_id) == b"{}" * 100_000
+        assert store.plan(record(2).run_id) is None
+        assert store.plan("nobody's") is None
+        asyncio.run(store.delete_run_record(record(1).run_id))
+        assert store.plan(record(1).run_id) is None
+
+
+def test_when_a_job_began_lasts(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        for time_s in (1.5, 2.5):
+            asyncio.run(store.put_began("edge", time_s))
+        asyncio.run(store.put_began("core", 3.0))
+    with open_daemon() as store:
+        assert store.began() == {"edge": 2.5, "core": 3.0}
+
+
+# -- nonces
+
+
+def test_a_nonce_is_used_once(open_daemon: OpenDaemon) -> None:
+    now_us = 1_790_000_000_000_000
+    with open_daemon() as store:
+        assert asyncio.run(store.use_nonce("a", "n", now_us + 1000, now_us))
+        assert not asyncio.run(store.use_nonce("a", "n", now_us + 1000, now_us))
+        assert asyncio.run(store.use_nonce("b", "n", now_us + 1000, now_us))
+    with open_daemon() as store:
+        assert not asyncio.run(store.use_nonce("a", "n", now_us + 1000, now_us))
+        assert asyncio.run(store.use_nonce("a", "n", now_us + 9000, now_us + 2000))  # it had expired
+
+
+def test_of_many_that_use_a_nonce_at_the_same_time_one_may(open_daemon: OpenDaemon) -> None:
+    async def main(store: DaemonStore) -> list[bool]:
+        return await asyncio.gather(*(store.use_nonce("a", "n", 2_000, 1_000) for _ in range(50)))
+
+    with open_daemon() as store:
+        assert sum(asyncio.run(main(store))) == 1
+
+
+# -- what is known of the others
+
+
+def test_agents_firewalls_and_tokens_last(open_daemon: OpenDaemon) -> None:
+    agent = AgentRecord("g-1", "gemma", "unix", "execution", 1.5, capabilities=("command.exec",))
+    firewall = FirewallRecord("f-1", "fw", "https://fw", True, 1.0, 2.0, tags=("a",), info={"x": 1})
+    token = Token("ab" * 32, "ops", "operator", 1.0, expires=9.0)
+    with open_daemon() as store:
+        for put in (store.put_agent(agent), store.put_firewall(firewall), store.put_token(token)):
+            asyncio.run(put)
+    with open_daemon() as store:
+        assert (store.agents(), store.firewalls(), store.tokens()) == ([agent], [firewall], [token])
+        assert asyncio.run(store.delete_agent("g-1")) is True
+        assert asyncio.run(store.delete_agent("g-1")) is False
+        assert asyncio.run(store.delete_firewall("f-1")) is True
+        assert (store.agents(), store.firewalls()) == ([], [])
+
+
+def test_tokens_of_another_process_are_noticed(open_daemon: OpenDaemon, place: str) -> None:
+    beside = open_tokens(place)
+    with open_daemon() as store:
+        before = store.data_version()
+        assert store.data_version() == before
+        for number in (2, 1):
+            beside.put(Token(f"{number:064x}", f"n{number}", "viewer", float(number)))
+        assert store.data_version() != before
+        assert {token.name for token in store.tokens()} == {"n1", "n2"}
+        assert [token.name for token in beside.tokens()] == ["n1", "n2"]
