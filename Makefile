@@ -21,14 +21,17 @@ help:
 	@echo 'make worker-demo  compile llama.cpp (minutes), then let Gemma 3 270M answer over the socket'
 	@echo 'make worker-test  the native loop under sanitizers, and the worker on the real model'
 
-# One virtual environment; made again when pyproject.toml changes.
-$(VENV)/.installed: pyproject.toml
+# One virtual environment; brought up to date when what it is made from changes. Each file that pip fetches is held to
+# the hash in constraints*.txt, which ./tools/constraints writes.
+PINNED := $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r
+
+$(VENV)/.installed: pyproject.toml constraints.txt
 	@./tools/venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e . --config-settings editable_mode=compat
+	@./tools/pinned $(VENV) -e
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.installed
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]' --config-settings editable_mode=compat
+$(VENV)/.dev: $(VENV)/.installed constraints-dev.txt
+	@$(PINNED) constraints-dev.txt
 	@touch $@
 
 install:
@@ -49,8 +52,8 @@ $(VENV)/.gemma: $(VENV)/.installed native/pyproject.toml native/setup.py native/
 worker-demo: $(VENV)/.gemma
 	@BIN=$(BIN) ./tools/worker-demo
 
-$(VENV)/.fuzz: $(VENV)/.gemma $(VENV)/.dev
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[fuzz]' --config-settings editable_mode=compat
+$(VENV)/.fuzz: $(VENV)/.gemma $(VENV)/.dev constraints-fuzz.txt
+	@$(PINNED) constraints-fuzz.txt
 	@touch $@
 
 worker-test: $(VENV)/.fuzz

@@ -1,10 +1,59 @@
-"""What holds for all tests: none may be skipped where CI says so."""
+"""What holds for all tests: none may be skipped where CI says so, and each has a time limit.
+
+A test over its limit fails, with a dump of all threads. One that cannot even do that (it hangs in C, or keeps
+what is raised in it) ends its process half a minute later, with another dump; pytest-xdist names the test and
+starts another process. Limits are for machines that are busy: who meets one has found a wait without an end.
+"""
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import signal
+import sys
+from collections.abc import Generator
+from types import FrameType
 
 import pytest
+
+LIMIT_S, SLOW_LIMIT_S, SOAK_LIMIT_S = 120, 900, 3600
+_LAST_S = 30
+_STDERR = pytest.StashKey[int]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_STDERR] = os.dup(
+        sys.__stderr__.fileno() if sys.__stderr__ else 2
+    )  # not what pytest captures
+
+
+def limit_s(item: pytest.Item) -> int:
+    """Return the seconds that a test may take; `FAZAI_TEST_LIMIT_S` replaces the limit of fast ones."""
+    if item.get_closest_marker("gemma"):
+        return SOAK_LIMIT_S
+    if item.get_closest_marker("slow"):
+        return SLOW_LIMIT_S
+    return int(os.environ.get("FAZAI_TEST_LIMIT_S", LIMIT_S))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    seconds, stderr = limit_s(item), item.config.stash[_STDERR]
+
+    def fail(_number: int, _frame: FrameType | None) -> None:
+        os.write(stderr, f"\n{item.nodeid}: over its limit of {seconds} s\n".encode())
+        faulthandler.dump_traceback(stderr)
+        pytest.fail(f"over its limit of {seconds} s; all threads are above, on standard error", pytrace=True)
+
+    before = signal.signal(signal.SIGALRM, fail)
+    signal.alarm(seconds)
+    faulthandler.dump_traceback_later(seconds + _LAST_S, exit=True, file=stderr)
+    try:
+        return (yield)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+        faulthandler.cancel_dump_traceback_later()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -39,6 +42,35 @@ ALLOWED = {
 }
 #: The line of design.md: a module imports nothing that stands to its right.
 LINE = ["yamltext", "inventory", "playbook", "plan", "apply", "report"]
+
+#: Folders that may have more than a dozen modules, and why a reader finds his way all the same.
+FULL = {
+    "fazai/cli/commands": "a command a module, and its name",
+    "fazai/lab/actions": "a topic of the firewall's API a module",
+    "fazai/providers/hosts/kinds": "a kind of resource a module, and its name",
+    "fazai/store": "one file of the state folder: a topic of its tables a module",
+}
+#: Modules that may know each other, and why.
+CIRCLES = {
+    (
+        "fazai.template.compiled",
+        "fazai.template.engine",
+        "fazai.template.scope",
+    ): "a template is rendered in a scope, whose variables are templates; Jinja2 is loaded when one is met",
+}
+
+
+def _load_tool(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / f"tools/{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+SHAPE = _load_tool("shape")
 
 
 def _imports(path: Path) -> Iterator[str]:
@@ -231,3 +263,35 @@ def test_no_mutable_module_state(path: Path) -> None:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             names = [t.id for t in targets if isinstance(t, ast.Name)]
             assert all(name.lstrip("_").isupper() or name == "__all__" for name in names), (path, names)
+
+
+def test_a_folder_has_a_dozen_modules_or_a_reason() -> None:
+    found = {
+        str(folder.relative_to(ROOT)): sum(path.name != "__init__.py" for path in folder.glob("*.py"))
+        for folder in [PACKAGE, *PACKAGE.rglob("*")]
+        if folder.is_dir()
+    }
+    assert {
+        name: count for name, count in found.items() if count > SHAPE.FOLDER_LIMIT and name not in FULL
+    } == {}
+    assert set(FULL) <= set(found)
+
+
+def test_no_module_knows_one_that_knows_it() -> None:
+    """Neither when it is loaded nor for types alone; imports inside functions are not counted."""
+    assert list(SHAPE.cycles(ROOT)) == list(CIRCLES)
+
+
+def test_cycles_of_types_alone_are_found(tmp_path: Path) -> None:
+    package = tmp_path / "fazai"
+    package.mkdir()
+    for name, text in {
+        "__init__": "",
+        "one": "from fazai import two\n",
+        "two": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from fazai.three import Three\n",
+        "three": "try:\n    import fazai.one\nexcept ImportError:\n    pass\n",
+        "four": "def late():\n    from fazai.five import five\n",
+        "five": "from fazai.four import late\n",
+    }.items():
+        (package / f"{name}.py").write_text(text)
+    assert list(SHAPE.cycles(tmp_path)) == [("fazai.one", "fazai.three", "fazai.two")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -29,6 +30,19 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+def _anchors(page: Path) -> set[str]:
+    """The anchors that a Git host makes of a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_to_sections_lead_to_one(page: Path) -> None:
+    for target, anchor in re.findall(r"\]\(([^)#:]*)#([^)]+)\)", page.read_text()):
+        found = page.parent / target if target else page
+        assert anchor in _anchors(found), f"{page.name} links to {target}#{anchor}"
+
+
 def test_generated_pages_are_what_the_code_says() -> None:
     found = subprocess.run(
         [sys.executable, str(ROOT / "tools/reference.py"), "--check"], capture_output=True, text=True
@@ -46,6 +60,27 @@ def test_the_example_of_every_kind_validates(kind: object) -> None:
     assert isinstance(found.identify(fields), str)
     _, problems = found.normalise(fields, "present")
     assert problems == []
+
+
+#: What pages may name that is made on the way, or was once.
+_MADE = ("docs/adr/", "CHANGELOG.md")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_files_that_pages_name_are_there(page: Path) -> None:
+    """`fazai/apply/target.py`, `tests/hosts/`, `fazai/providers/*`: all but decisions and the changelog,
+    which speak of their day."""
+    if str(page.relative_to(ROOT)).startswith(_MADE):
+        return
+    named = re.findall(r"`((?:fazai|tests|tools|docs|native|deploy|bench)/[\w./*-]*)`", page.read_text())
+    named = [name for name in named if not re.search("[A-Z]{3}", name)]  # fazai/lab/models/SUBJECT.py
+    assert [name for name in named if not any(ROOT.glob(name.rstrip("/")))] == []
+
+
+def test_the_layout_names_every_folder() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    folders = {path.parent for path in (ROOT / "fazai").glob("*/__init__.py")}
+    assert [folder.name for folder in sorted(folders) if f"`fazai/{folder.name}/" not in page] == []
 
 
 def test_every_setting_is_in_a_page() -> None:
@@ -169,3 +204,20 @@ def test_the_two_readmes_say_the_same() -> None:
         return text.count("\n## "), code, links, spans
 
     assert bones("README.md") == bones("README.pt-BR.md")
+
+
+def test_the_readme_fits_on_a_screen() -> None:
+    for page, more in (("README.md", "## More"), ("README.pt-BR.md", "## Mais")):
+        assert (ROOT / page).read_text().split(more)[0].count("\n") <= 54
+
+
+def test_the_schema_does_not_tell_who_made_it() -> None:
+    """Releases of msgspec order alternatives in two ways."""
+    spec = importlib.util.spec_from_file_location("reference", ROOT / "tools/reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    one, null = {"$ref": "#/$defs/Totals"}, {"type": "null"}
+    assert module._in_order({"x": [{"anyOf": [null, one]}]}) == {"x": [{"anyOf": [one, null]}]}
+    assert module._in_order({"x": [{"anyOf": [one, null]}]}) == {"x": [{"anyOf": [one, null]}]}

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import msgspec
@@ -64,15 +65,29 @@ def _help(path: list[str]) -> Iterator[str]:
         assert found is not None
         command = found
         context = click.Context(command, info_name=name, parent=context, terminal_width=96)
-    yield f"## fazai {' '.join(path)}".rstrip() + f"\n\n```text\n{command.get_help(context).rstrip()}\n```\n"
+    # Releases of click put the optional command of the root in brackets, or do not.
+    text = command.get_help(context).rstrip().replace("[COMMAND] [ARGS]...", "COMMAND [ARGS]...")
+    yield f"## fazai {' '.join(path)}".rstrip() + f"\n\n```text\n{text}\n```\n"
     if isinstance(command, click.Group) and path:
         for name in command.list_commands(context):
             yield from _help([*path, name])
 
 
+def _in_order(value: Any) -> Any:
+    """Put the alternatives of a schema in one order, null last: releases of msgspec differ in it."""
+    if isinstance(value, list):
+        return [_in_order(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {key: _in_order(item) for key, item in value.items()}
+    if isinstance(alternatives := found.get("anyOf"), list):
+        found["anyOf"] = sorted(alternatives, key=lambda one: (one == {"type": "null"}, json.dumps(one)))
+    return found
+
+
 def output_schema() -> Iterator[str]:
     """The JSON Schema of `--output json`."""
-    schema = msgspec.json.schema(Document)
+    schema = _in_order(msgspec.json.schema(Document))
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "fazai run", **schema}
     yield json.dumps(_dedented(schema), indent=1)
 

@@ -1,0 +1,1 @@
+"""Providers: one package for each sort of target; `fazai.registry` finds them here."""

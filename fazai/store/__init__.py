@@ -1,0 +1,1 @@
+"""What fazai remembers: protocols, and the embedded store in the state folder."""

@@ -68,8 +68,8 @@ def build(data: bytes, file: str, limits: Limits, *, scalar_ok: bool = False) ->
 
 
 def _is_json(data: bytes) -> bool:
-    """Ansible takes a text that is JSON as JSON, whatever its name: 1e3 is a number there, and a pair of \\u
-    surrogates one character."""
+    r"""Tell whether a text is JSON. Ansible reads it as JSON then, whatever its name: 1e3 is a number
+    there, and a pair of \\u surrogates one character."""
     if data.lstrip()[:1] not in (b"{", b"["):
         return False
     import msgspec

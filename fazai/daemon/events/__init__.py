@@ -1,0 +1,1 @@
+"""Events: one broadcaster for all streams, `GET /events`, and the reports of runs (`POST /events`)."""

@@ -1,0 +1,1 @@
+"""Firewalls that the daemon watches and never writes to: registry, poller, metrics, `/opn/*`."""

@@ -1,0 +1,1 @@
+"""Sessions of the daemon's clients with the Gemma worker: `/agent/*`."""

@@ -1,0 +1,1 @@
+"""Runs that the daemon starts: configuration, queue, child processes, approvals, webhooks, schedule."""

@@ -1,0 +1,1 @@
+"""What all models of the lab's firewall share: stored configuration, generic verbs, fields, search."""

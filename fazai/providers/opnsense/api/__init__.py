@@ -1,0 +1,1 @@
+"""The client of a firewall's REST API: connections, repetition, bounds, masking."""

@@ -1,0 +1,1 @@
+"""What several kinds of hosts share: paths, lines of files, attributes, numbers."""

@@ -1,0 +1,39 @@
+"""No kind without a case: who adds a kind and no case for it is told here which."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from fazai.registry import Registry
+from tests.hosts.cases import CASES
+from tests.opnsense.strategies import ALL_KINDS
+
+#: Kinds of hosts whose cases need more than a folder, and the file of tests/hosts with them.
+ELSEWHERE: Mapping[str, str] = {
+    "host.authorized_key": "test_shared_files.py",
+    "host.command": "test_commands.py",
+    "host.cron": "test_shared_files.py",
+    "host.download": "test_download.py",
+    "host.group": "test_users.py",
+    "host.package": "test_packages.py",
+    "host.service": "test_services.py",
+    "host.sysctl": "test_shared_files.py",
+    "host.telemetry_agent": "../supervisor/test_machines.py",
+    "host.user": "test_users.py",
+}
+
+
+def _kinds(first: str) -> set[str]:
+    return {kind.name for kind in Registry().kinds() if kind.name.startswith(first)}
+
+
+def test_every_kind_of_a_firewall_has_cases() -> None:
+    """Made at random, applied, changed, undone and deleted: tests/opnsense/test_properties.py."""
+    assert set(ALL_KINDS) == _kinds("opnsense.")
+
+
+def test_every_kind_of_a_host_has_cases() -> None:
+    assert {case.kind for case in CASES} | set(ELSEWHERE) == _kinds("host.")
+    for kind, name in ELSEWHERE.items():
+        assert kind.partition(".")[2] in (Path(__file__).parent / "hosts" / name).read_text(), kind
