@@ -135,7 +135,6 @@ def test_no_provider_names_another() -> None:
 OPEN_CYCLES = {
     frozenset({"fazai.cli.commands.agent_keys", "fazai.cli.commands.agents"}),
     frozenset({"fazai.providers.hosts.provider", "fazai.providers.hosts.shell.become"}),
-    frozenset({"fazai.providers.opnsense.provider", "fazai.providers.opnsense.session"}),
     frozenset({"fazai.template.compiled", "fazai.template.engine", "fazai.template.scope"}),
     frozenset({"fazai.yamltext.build", "fazai.yamltext.reading"}),
 }
