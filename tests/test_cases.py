@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fazai.registry import Registry
 from tests.hosts.cases import CASES
-from tests.opnsense.strategies import ALL_KINDS
+from tests.opnsense.catalogue.strategies import ALL_KINDS
 
 #: Kinds of hosts whose cases need more than a folder, and the file of tests/hosts with them.
 ELSEWHERE: Mapping[str, str] = {

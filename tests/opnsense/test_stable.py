@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from fazai.providers.opnsense.catalogue.ownership import mark_of, other_owner, own_ref, unmarked
-from fazai.providers.opnsense.planning.ordering import arrange
+from fazai.providers.opnsense.catalogue.ownership import mark_of, other_owner, own_ref, split_mark
+from fazai.providers.opnsense.planning.ordering import assign_sequences
 
 #: kind, identity, and the uuid under which firewalls already have such items.
 MADE = [
@@ -37,10 +37,10 @@ def test_another_owner_is_named() -> None:
 
 
 def test_the_mark_is_taken_off_once_and_at_the_end() -> None:
-    assert unmarked("web [fazai]", "fazai") == ("web", True)
-    assert unmarked("web [fazai] [fazai]", "fazai") == ("web [fazai]", True)
-    assert unmarked("[fazai] web", "fazai") == ("[fazai] web", False)
-    assert unmarked("web [team]", "fazai") == ("web [team]", False)
+    assert split_mark("web [fazai]", "fazai") == ("web", True)
+    assert split_mark("web [fazai] [fazai]", "fazai") == ("web [fazai]", True)
+    assert split_mark("[fazai] web", "fazai") == ("[fazai] web", False)
+    assert split_mark("web [team]", "fazai") == ("web [team]", False)
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_the_mark_is_taken_off_once_and_at_the_end() -> None:
     ],
 )
 def test_a_gap_with_a_foreign_item_in_it(end: int, between: list[int]) -> None:
-    assert arrange([100, None, None, None, end], [102]) == [100, *between, end]
+    assert assign_sequences([100, None, None, None, end], [102]) == [100, *between, end]

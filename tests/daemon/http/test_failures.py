@@ -6,7 +6,7 @@ import ssl
 import time
 from pathlib import Path
 
-from fazai.lab.server.tls import Authority
+from fazai.lab.server.tls import LabAuthority
 from tests.daemon import certificates
 from tests.daemon.live import live, token
 
@@ -39,7 +39,7 @@ def test_wrong_tokens_by_the_minute(tmp_path: Path) -> None:
 
 
 def test_who_has_a_certificate_has_its_name(tmp_path: Path) -> None:
-    authority = Authority.create()
+    authority = LabAuthority.create()
     files = certificates.server(tmp_path, authority=authority)
     mine = certificates.client(tmp_path, "edge-7", authority)
     context = ssl.create_default_context(cafile=str(files.ca))
