@@ -69,6 +69,8 @@ def shell_environ(shell: str, folder: Path) -> dict[str, str]:
                 "grep",
                 "awk",
                 "head",
+                "find",
+                "sort",
                 "id",
                 "env",
                 "test",
