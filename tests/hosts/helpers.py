@@ -70,6 +70,7 @@ def shell_environ(shell: str, folder: Path) -> dict[str, str]:
                 "awk",
                 "head",
                 "find",
+                "ls",
                 "sort",
                 "id",
                 "env",
