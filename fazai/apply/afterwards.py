@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from fazai.apply.progress import TakenBack
 from fazai.errors import FazaiError, VerifyError
-from fazai.model import Change, Following, Resource, Session, TargetWork, Verb
+from fazai.model import Change, Diff, Following, Resource, Session, TargetWork, Verb
 
 __all__ = ["read_undone", "undone_by_handlers"]
 
@@ -27,10 +27,15 @@ async def undone_by_handlers(session: Session, item: TargetWork, ran: Sequence[s
 
 
 async def read_undone(
-    session: Session, item: TargetWork, back: TakenBack, adopted: frozenset[str]
+    session: Session, item: TargetWork, back: TakenBack, promised: Diff, adopted: frozenset[str]
 ) -> list[FazaiError]:
     """Read what was taken back: a target may say that it did so, and have done nothing. Such changes become
-    `still`; returns an error for each, or why it cannot be told."""
+    `still`; returns an error for each, or why it cannot be told. Only what was found at the first look
+    (`promised`) must be wanted anew: the rest may have come of other changes of the run."""
+    whole = not (back.stuck or back.lasting)
+    if isinstance(session, Following) and not whole:  # what stays may be why the rest is as wanted
+        return []
+    first = {id(change) for change in promised.changes}
     try:
         seen = await session.observe(item.wanted)
         diff = session.diff(item.wanted, seen, adopted=adopted, prune=item.whole)
@@ -39,11 +44,12 @@ async def read_undone(
         return [VerifyError(text, where=item.target.name, hint="run it again: it looks first")]
     again = {(c.kind, c.identity): c for c in (*diff.changes, *(change for change, _ in diff.refused))}
     unknown = {str(error.where) for error in diff.errors}
-    whole = not (back.stuck or back.lasting)  # otherwise the order of what is there may ask for other moves
 
     def stands(change: Change) -> bool:
         """Whether it is not wanted anew, or less of it."""
-        if str(change.mark) in unknown or (change.verb is Verb.MOVE and not whole):
+        if id(change) not in first or str(change.mark) in unknown:
+            return False
+        if change.verb is Verb.MOVE and not whole:  # the order of what is there may ask for other moves
             return False
         new = again.get((change.kind, change.identity))
         if new is None:

@@ -425,7 +425,8 @@ class TargetRun:
         name, total = self.item.target.name, len(done.changes)
         back = await self._take_back(session, done)
         if back.undone and not back.cut:
-            self.errors += await read_undone(session, self.item, back, self.store.memory(name).adopted)
+            adopted = self.store.memory(name).adopted
+            self.errors += await read_undone(session, self.item, back, self._promised, adopted)
             self.status = Status.FAILED if back.still else self.status
         running = list(dict.fromkeys(self.activated))
         if not back.cut:

@@ -21,11 +21,12 @@ __all__ = ["INSIDE", "inside", "names_in", "with_names"]
 
 #: So many names are told apart; of a folder with more, the first ones that it lists.
 _MOST: Final = 100_000
-#: `fz_inside FOLDER`: how many names are in it, at any depth, and their hash. No link is followed.
+#: `fz_inside FOLDER`: how many names are in it, at any depth and with its own, and their hash. No link is
+#: followed.
 INSIDE: Final = rf"""
 fz_inside() (
 cd -P "$1" || exit
-{{ find . ! -name . 2>/dev/null | head -n {_MOST + 1} | sort |
+{{ find . 2>/dev/null | head -n {_MOST + 2} | sort |
 awk '{{ print }} END {{ print "count", NR >"/dev/stderr" }}' | fz_hash; }} 2>&1
 )
 """
@@ -48,7 +49,9 @@ def names_in(path: str, answers: Mapping[Question, Answer]) -> tuple[str, str]:
     count, sha256 = _COUNT.search(answer.out), _HASH.search(answer.out)
     if count is None or sha256 is None:
         return "", ""
-    number, found = int(count[1]), sha256[1].decode()
+    number, found = int(count[1]) - 1, sha256[1].decode()
+    if number < 0:  # there is no `find`
+        return "", ""
     said = f"more than {_MOST}" if number > _MOST else str(number)
     return f"{said} name{'' if number == 1 else 's'} (sha256 {found[:_SHOWN]}…)", found
 

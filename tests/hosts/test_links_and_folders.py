@@ -626,8 +626,8 @@ def _with_list(path: Path) -> bytes:
 @pytest.mark.parametrize("owner", [0, ALICE], ids=["root's folder", "alice's folder"])
 @pytest.mark.parametrize("shell", SHELLS)
 def test_who_may_read_a_file_with_a_list_stays_as_it_is(shell: str, owner: int, tmp_path: Path) -> None:
-    """Its mode is what those in the list may at most: as a mode it would open the file to its group. busybox's
-    `ls` shows no list, and its `cp` copies none: there it takes the programs for them."""
+    """Its mode is what those in the list may at most: as a mode it would open the file to its group. busybox
+    shows no list and copies none: there it takes the programs for them."""
     if shell == "busybox" and shutil.which("getfacl") is None:
         missing("getfacl is not installed: tools/test-hosts installs it")
     root = tmp_path / "root"
@@ -703,7 +703,7 @@ def test_nothing_is_removed_across_mount_points(where: str, how: str, shell: str
             (change,) = (await host.look(gone)).changes
             done = await host.session._run(f"mount {how} /opt/x-ray; mount {how} {quoted}")
             assert done.exit == 0, done
-            said = f"{point} is a mount point: nothing is removed|{point} was changed by another hand"
+            said = f"{point} is a mount point: nothing is removed|/opt/x.* was changed by another hand"
             with pytest.raises(DeviceError, match=said):
                 await host.session.write(change)
             (error,) = (await host.look(gone)).errors

@@ -158,10 +158,12 @@ def test_what_this_run_did_in_it_is_no_other_hand(world: World, first: str, thro
 
 def test_a_folder_of_very_many_names() -> None:
     """The host says how many it counted, which is never more than one above the most."""
-    said = b"count 100001\n" + b"0" * 64 + b"  -\n"
+    said = b"count 100002\n" + b"0" * 64 + b"  -\n"
     assert names_in("/d", {inside("/d"): Output(0, said)})[0].startswith(
         "more than 100000 names (sha256 0000"
     )
+    empty = b"count 0\n" + b"0" * 64 + b"  -\n"  # there is no `find`
+    assert names_in("/d", {inside("/d"): Output(0, empty)}) == ("", "")
     assert names_in("/d", {inside("/d"): Output(1, b"/d: permission denied")}) == ("", "")
 
 
