@@ -22,6 +22,7 @@ __all__ = [
     "TargetOutcome",
     "change_record",
     "error_record",
+    "event_not_applied",
     "not_applied",
     "record",
 ]
@@ -153,10 +154,12 @@ class RunOutcome:
         }
 
 
+_NOT_APPLIED = "left as it is: the plan does not hold for all of its targets, so it was carried out for none"
+
+
 def not_applied(preview: RunOutcome) -> RunOutcome:
     """What a look ahead found, told as the end of a run that wrote nothing because of it: a saved plan is
     carried out for all of its targets or for none."""
-    note = "left as it is: the plan does not hold for all of its targets, so it was carried out for none"
 
     def ended(target: TargetOutcome) -> TargetOutcome:
         actions = tuple(
@@ -164,9 +167,20 @@ def not_applied(preview: RunOutcome) -> RunOutcome:
         )
         if target.status is not Status.PENDING:
             return replace(target, actions=actions)
-        return replace(target, status=Status.SKIPPED, actions=actions, notes=(*target.notes, note))
+        return replace(target, status=Status.SKIPPED, actions=actions, notes=(*target.notes, _NOT_APPLIED))
 
     return replace(preview, check=False, targets=tuple(ended(target) for target in preview.targets))
+
+
+def event_not_applied(type_: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An event of such a look ahead, told as one of a run that wrote nothing because of it."""
+    if type_ == "change" and data.get("status") == "planned":
+        return {**data, "status": "left"}
+    if type_ != "outcome":
+        return data
+    if data.get("status") == Status.PENDING:
+        data = {**data, "status": str(Status.SKIPPED), "notes": [*data.get("notes", ()), _NOT_APPLIED]}
+    return {**data, "pending": 0}
 
 
 def record(value: Value) -> Any:

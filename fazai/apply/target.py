@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from fazai.apply.afterwards import undone_by_handlers
+from fazai.apply.afterwards import read_undone, undone_by_handlers
 from fazai.apply.boxes import BoxStore
-from fazai.apply.progress import TakenBack, Written, leading_changes
+from fazai.apply.progress import TakenBack, Written, leading_changes, resources_from
 from fazai.apply.sentences import action_id, found, how_far, not_stuck, open_ends, read_only, unasked
 from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
 from fazai.model import (
@@ -250,15 +250,9 @@ class TargetRun:
             change = changes[len(done.changes) - begun]
             since = [each for each, _ in done.changes[done.looked :]]
             if isinstance(session, Following) and await session.explains(error, since):
-                return await self._look_again(session, self._from(change), done)
+                return await self._look_again(session, resources_from(self.item.resources, change), done)
             self._not_done(change, self._action(change, undo=False), error, 0.0)
             raise
-
-    def _from(self, change: Change) -> Sequence[Resource]:
-        """The resources from that of a change on."""
-        resources = self.item.resources
-        names = [(resource.kind, resource.identity) for resource in resources]
-        return resources[names.index((change.kind, change.identity)) :]
 
     async def _look_again(self, session: Session, rest: Sequence[Resource], done: Written) -> Sequence[Step]:
         """What is left, observed and compared anew, as what was done may have altered it."""
@@ -430,6 +424,10 @@ class TargetRun:
         """Take back what this run wrote, backwards, and activate again what was activated."""
         name, total = self.item.target.name, len(done.changes)
         back = await self._take_back(session, done)
+        if back.undone and not back.cut:
+            adopted = self.store.memory(name).adopted
+            self.errors += await read_undone(session, self.item, back, self._promised, adopted)
+            self.status = Status.FAILED if back.still else self.status
         running = list(dict.fromkeys(self.activated))
         if not back.cut:
             stays = {s for change in (*back.stuck, *back.lasting) for s in change.activates}

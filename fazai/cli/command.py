@@ -27,7 +27,7 @@ from fazai.errors import (
     raise_found,
 )
 from fazai.model import Provider, Verb, Warming, Work
-from fazai.outcome import not_applied
+from fazai.outcome import event_not_applied, not_applied
 from fazai.store.preview import PreviewStore
 
 if TYPE_CHECKING:
@@ -200,6 +200,8 @@ class Command:
                 preview = self._run(look, run, check=True, expected=expected, silent=True)
                 if preview.exit_code not in (ExitCode.OK, ExitCode.PENDING):
                     ended = preview if check else not_applied(preview)
+                    if not check:
+                        look.retell(event_not_applied)
                     self._end_with(look, run, ended)
                     return ended.exit_code
             elif writes and not approved and _may_delete(self.works):
@@ -369,7 +371,9 @@ class Command:
             click.echo(f"  … and {len(deletes) - 50} more")
         if not click.confirm(f"Delete {what}?", default=False):
             raise InputError("not approved; nothing was written")
-        return frozenset(change.where for change in deletes)
+        from fazai.plan import changes_digest
+
+        return frozenset(changes_digest((change,)) for change in deletes)
 
     # -- output -----------------------------------------------------------------------------------------
 

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
+from fazai.hosts.base import Base
 from fazai.hosts.kind import Answers, HostKind, Want
 from fazai.hosts.questions import FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
 from fazai.model import Verb
 
-__all__ = ["Names", "Touched", "folders_of", "paths_of", "reads", "same_file", "touched_by", "where_are"]
+__all__ = [
+    "Names",
+    "Touched",
+    "folders_of",
+    "paths_of",
+    "places_of",
+    "reads",
+    "same_file",
+    "spanned",
+    "touched_by",
+    "where_are",
+]
 
 
 def reads(kind: HostKind, want: Want) -> tuple[str, ...] | None:
@@ -53,6 +65,12 @@ class Names:
 def paths_of(questions: Iterable[Question]) -> Iterator[str]:
     """Those that are asked about."""
     return (question.path for question in questions if not isinstance(question, Shell))
+
+
+def places_of(answers: Answers) -> dict[str, str]:
+    """Where those paths end that go through links, by path."""
+    asked = ((q.path, state) for q, state in answers.items() if isinstance(q, FileAt))
+    return {p: f"{s.place}\0{s.real}" for p, s in asked if isinstance(s, PathState) and (s.place or s.real)}
 
 
 def folders_of(paths: Collection[str]) -> tuple[str, ...]:
@@ -100,14 +118,24 @@ class Touched:
             elif verb is Verb.UPDATE:
                 self._entered[path] = self._count
 
-    def last(self, paths: Iterable[str] | None, *, failed: bool = False, denied: bool = False) -> int:
+    def last(
+        self,
+        paths: Iterable[str] | None,
+        *,
+        failed: bool = False,
+        denied: bool = False,
+        below: bool = False,
+    ) -> int:
         """The last change that may have altered what was found at these paths; 0: none. `failed`: what is
-        there could not be told; `denied`: because a folder may not be entered, which no program mends."""
+        there could not be told; `denied`: because a folder may not be entered, which no program mends;
+        `below`: all that is below them matters."""
         if paths is None:
             return self._count
         found = [0 if denied else self.anything]
         for path in set().union(*map(self._names.of, paths)):
             found.append(self.paths.get(path, 0))
+            if below:
+                found += [number for each, number in self.paths.items() if each.startswith(f"{path}/")]
             for folder in _folders(path):
                 found.append(self._through.get(folder, 0))
                 if failed:
@@ -129,14 +157,24 @@ def touched_by(kinds: Mapping[str, HostKind], changes: Iterable[tuple[Want, Verb
     return touched
 
 
-def same_file(path: str, others: Iterable[str]) -> Shell:
+def spanned(bases: Iterable[Base], path: str) -> bool:
+    """Whether one of these is a folder of that path with all that is in it."""
+    return any(base.path == path and base.type == "directory" and base.sha256 for base in bases)
+
+
+def same_file(path: str, others: Iterable[str], *, below: bool = False) -> Shell:
     """A question that succeeds when one of the others is the same file, or is in the same folder by the same
-    name: a link on the way gives it two names."""
+    name: a link on the way gives it two names. `below`: also when it is anywhere below it."""
     folder, _, name = path.rpartition("/")
     lines = [f"fz_p={quoted(path)}; fz_d={quoted(folder or '/')}"]
+    if below:
+        lines.append('fz_r=$(cd -P "$fz_p" 2>/dev/null && pwd -P) || exit 1')
     for other in others:
         parent, _, last = other.rpartition("/")
         lines.append(f'[ "$fz_p" -ef {quoted(other)} ] && exit 0')
+        if below:
+            where = f"$(cd -P {quoted(parent or '/')} 2>/dev/null && pwd -P)"
+            lines.append(f'case {where}/ in "$fz_r"/*) exit 0;; esac')
         if last == name:
             lines.append(f'[ "$fz_d" -ef {quoted(parent or "/")} ] && exit 0')
     return Shell("\n".join([*lines, "exit 1"]))

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from fazai.echoes import masked, secret_texts
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
-from fazai.hosts import planning, together
+from fazai.hosts import effects, planning, together
 from fazai.hosts.answers import read_answers
 from fazai.hosts.base import MOVED, Base, checked, moved_path, reported
 from fazai.hosts.effects import Names, Touched, folders_of, paths_of, reads, same_file, touched_by, where_are
@@ -110,7 +110,7 @@ class HostSession:
             if key in self._acts:
                 self._after[key] = items[key]
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
-        return Seen(items)
+        return Seen(items, effects.places_of(answers))
 
     def _askable(
         self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
@@ -359,10 +359,11 @@ class HostSession:
     async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
         """Whether these changes reach there (`model.Following`): by that name, or by another one of the same
         file."""
-        touched = self._touched(changes)
-        if touched.last((moved.path,), failed=True):
+        touched, bases = self._touched(changes), (base for act in self._acts.values() for base in act.base)
+        below = effects.spanned(bases, moved.path)
+        if touched.last((moved.path,), failed=True, below=below):
             return True
-        question = same_file(moved.path, touched.paths)
+        question = same_file(moved.path, touched.paths, below=below)
         answer = (await self.ask(question))[question]
         return isinstance(answer, Output) and answer.exit == 0
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta
 
+from fazai.errors import did_you_mean
 from fazai.wire.base import (
     Answer,
     Count,
@@ -19,7 +20,7 @@ from fazai.wire.base import (
     WireError,
     convert_to,
 )
-from fazai.wire.events import ActionStatus, AgentState, Level, TargetStatus, Verb, is_event_id
+from fazai.wire.events import EVENT_TYPES, ActionStatus, AgentState, Level, TargetStatus, Verb, is_event_id
 from fazai.wire.opn import Tags
 from fazai.wire.worker import SessionParams
 
@@ -382,11 +383,22 @@ class HealthAnswer(Answer, frozen=True, kw_only=True):
     version: str | None = None
 
 
+def _check_choices(name: str, words: Iterable[str], known: Collection[str]) -> None:
+    """Raise WireError for a word that is none of these: a stream that waited for it would stay silent."""
+    for word in words:
+        if word not in known:
+            hint = did_you_mean(word, known) or f"there are: {', '.join(sorted(known))}"
+            raise WireError("bad_query", f"`{name}`: there is no {word[:64]!r}", hint=hint)
+
+
 def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
     """The query of GET /events; `types` is a list with commas. Raises WireError with the code bad_query."""
     values: dict[str, Any] = dict(query)
     if "types" in values:
         values["types"] = values["types"].split(",") if values["types"] else []
+        _check_choices("types", values["types"], EVENT_TYPES)
+    if "level" in values:
+        _check_choices("level", [values["level"]], get_args(Level))
     since = values.get("since")
     if isinstance(since, str):
         if not is_event_id(since):

@@ -8,6 +8,7 @@ from typing import Any
 
 from fazai.hosts.base import Base, empty
 from fazai.hosts.blob import Blob
+from fazai.hosts.inside import inside, names_in, with_names
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
@@ -172,6 +173,11 @@ class DirectoryKind(HostKind):
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
         if want.absent and _state(want, answers).type == "directory":
             yield _mounted(want)
+            if self.spans(want):
+                yield inside(want.at(want.fields["path"]))
+
+    def spans(self, want: Want) -> bool:
+        return want.absent and bool(want.fields.get("recurse"))
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         path = _state(want, answers)
@@ -184,7 +190,16 @@ class DirectoryKind(HostKind):
         if isinstance(mounted, Output) and mounted.out:
             where = mounted.out.decode("utf-8", "replace").strip().removeprefix(want.at("/").rstrip("/"))
             raise unlike(want, f"{where} is a mount point: nothing is removed", MOUNTED_HINT)
-        return seen_attributes(want, path)
+        have = seen_attributes(want, path)
+        if self.spans(want):
+            have["holds"], _ = names_in(want.at(want.fields["path"]), answers)
+            if not have["holds"]:
+                raise unlike(want, "what is in it cannot be told", "become: true")
+        return have
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        found = HostKind.rests_on(self, want, answers)
+        return tuple(with_names(base, answers) for base in found) if self.spans(want) else found
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         return verb is Verb.DELETE and bool(options.get("recurse"))

@@ -121,7 +121,7 @@ class PartKind(HostKind):
         state = answers.get(FileAt(want.at(want.fields["path"]), follow=True))
         real = state.real if isinstance(state, PathState) else ""
         found = HostKind.rests_on(self, want, answers)
-        return tuple(replace(base, path=real, target="") if real else base for base in found)
+        return tuple(replace(base, path=real, target="", place="") if real else base for base in found)
 
     def leaves(self, act: Act) -> tuple[Base, ...]:
         found = act.memory.get(("undo", self.name, act.identity))

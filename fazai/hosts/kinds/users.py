@@ -8,9 +8,11 @@ from typing import Any, ClassVar, Final
 
 from fazai.errors import DeviceError
 from fazai.hosts import accounts
+from fazai.hosts.base import Base
+from fazai.hosts.inside import inside, names_in, with_names
 from fazai.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.hosts.numbers import whole_number
-from fazai.hosts.questions import ContentOf, Output, Question, Shell
+from fazai.hosts.questions import ContentOf, FileAt, Output, PathState, Question, Shell
 from fazai.hosts.quoting import quoted
 from fazai.hosts.writing import unlike
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
@@ -52,6 +54,25 @@ class UserKind(HostKind):
         if "password" in want.fields or want.absent:  # who is removed may be put back
             yield _shadow(want)
 
+    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+        """What goes with the home folder."""
+        if (home := self._home(want, answers)) is not None:
+            yield FileAt(home)
+            yield inside(home)
+
+    def _home(self, want: Want, answers: Answers) -> str | None:
+        """The home folder, if it is to be removed."""
+        words = _lines(answers[_PASSWD], 7).get(want.fields["name"])
+        remove = want.absent and want.fields.get("remove")
+        return words[5] if words is not None and remove and words[5].startswith("/") else None
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Base, ...]:
+        home = self._home(want, answers)
+        state = None if home is None else answers.get(FileAt(home))
+        if home is None or not isinstance(state, PathState) or state.type not in ("missing", "directory"):
+            return ()
+        return (with_names(Base.of(home, state), answers),)
+
     def read(self, want: Want, answers: Answers) -> Have | None:
         name, fields = want.fields["name"], want.fields
         words = _lines(answers[_PASSWD], 7).get(name)
@@ -70,6 +91,8 @@ class UserKind(HostKind):
         }
         if "password" in fields or want.absent:
             have["password"] = _password(want, answers)
+        if (home := self._home(want, answers)) is not None:
+            have["home_holds"], _ = names_in(home, answers)
         return have
 
     def differing(self, want: Want, have: Have) -> dict[str, Any]:
