@@ -23,6 +23,7 @@ __all__ = [
     "TargetStatus",
     "change_record",
     "error_record",
+    "event_not_applied",
     "json_value",
     "mark_not_applied",
     "mask_change",
@@ -159,10 +160,12 @@ class RunOutcome:
         }
 
 
+_NOT_APPLIED = "left as it is: the plan does not hold for all of its targets, so it was carried out for none"
+
+
 def mark_not_applied(preview: RunOutcome) -> RunOutcome:
     """Return the outcome of a look ahead as the end of a run that wrote nothing because of it: a saved plan
     is carried out for all of its targets or for none."""
-    note = "left as it is: the plan does not hold for all of its targets, so it was carried out for none"
 
     def ended(target: TargetOutcome) -> TargetOutcome:
         actions = tuple(
@@ -170,9 +173,22 @@ def mark_not_applied(preview: RunOutcome) -> RunOutcome:
         )
         if target.status is not TargetStatus.PENDING:
             return replace(target, actions=actions)
-        return replace(target, status=TargetStatus.SKIPPED, actions=actions, notes=(*target.notes, note))
+        return replace(
+            target, status=TargetStatus.SKIPPED, actions=actions, notes=(*target.notes, _NOT_APPLIED)
+        )
 
     return replace(preview, check=False, targets=tuple(ended(target) for target in preview.targets))
+
+
+def event_not_applied(type_: str, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the event of such a look ahead as one of a run that wrote nothing because of it."""
+    if type_ == "change" and data.get("status") == "planned":
+        return {**data, "status": "left"}
+    if type_ != "outcome":
+        return data
+    if data.get("status") == TargetStatus.PENDING:
+        data = {**data, "status": str(TargetStatus.SKIPPED), "notes": [*data.get("notes", ()), _NOT_APPLIED]}
+    return {**data, "pending": 0}
 
 
 def json_value(value: Value) -> Any:

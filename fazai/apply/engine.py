@@ -35,9 +35,9 @@ _FAILURES = (
 @dataclass(slots=True)
 class Engine:
     """One run. `check`: never write. `expected`: the promises of a saved plan, by target. `deletable`: what
-    may be deleted (`Change.where`), when somebody was asked. `emit` receives every event as it happens,
-    `finished` each target's outcome; neither may block. `secrets`: all that were read for this run; those
-    that a target was given, and what they were made from, are masked in whatever it says.
+    may be deleted (`plan.changes_digest` of each), when somebody was asked. `emit` receives every event as it
+    happens, `finished` each target's outcome; neither may block. `secrets`: all that were read for this run;
+    those that a target was given, and what they were made from, are masked in whatever it says.
 
     `interrupt()` once: what is in flight is finished, nothing new is begun. Twice: everything stops now.
     """

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from fazai.model import Change, Step
+from fazai.model import Change, Resource, Step
 from fazai.outcome import ActionOutcome
 
-__all__ = ["TakenBack", "Written", "leading_changes"]
+__all__ = ["TakenBack", "Written", "leading_changes", "resources_from"]
 
 
 @dataclass(slots=True)
@@ -31,13 +31,21 @@ class Written:
 @dataclass(slots=True)
 class TakenBack:
     """Result of taking changes back: `lasting` ones nothing takes back, `stuck` are those that failed,
-    `moved` those of them that somebody else changed since; `cut`: the target is gone."""
+    `moved` those of them that somebody else changed since, `still` those that the target says it took back
+    and has not; `cut`: the target is gone."""
 
     undone: list[Change] = field(default_factory=list)
     lasting: list[Change] = field(default_factory=list)
     stuck: list[Change] = field(default_factory=list)
     moved: list[Change] = field(default_factory=list)
+    still: list[Change] = field(default_factory=list)
     cut: bool = False
+
+
+def resources_from(resources: Sequence[Resource], change: Change) -> Sequence[Resource]:
+    """Return the resources from that of a change on."""
+    names = [(resource.kind, resource.identity) for resource in resources]
+    return resources[names.index((change.kind, change.identity)) :]
 
 
 def leading_changes(steps: Sequence[Step]) -> Iterator[Change]:

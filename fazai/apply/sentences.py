@@ -8,6 +8,7 @@ import json
 from fazai.errors import Refused, VerifyError
 from fazai.model import Activate, Change, Diff, LookAgain, TargetWork, Verb
 from fazai.outcome import json_value
+from fazai.plan import changes_digest
 from fazai.store.base import TargetMemory
 
 __all__ = [
@@ -55,13 +56,14 @@ def interrupted_words(diff: Diff, handlers: bool) -> str:
 
 
 def unconfirmed_deletion(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:
-    """Return the refusal of a deletion that nobody was asked about: it was not there when the question was
-    put, or the target could not be reached."""
+    """Return the refusal of a deletion that nobody was asked about: when the question was put it was not
+    there, or not as it is now, or the target could not be reached."""
     if deletable is None:
         return None
     for change in diff.changes:
-        if change.verb is Verb.DELETE and change.where not in deletable:
-            what = f"{change.kind} {change.identity} would be deleted, and nobody was asked about it"
+        if change.verb is Verb.DELETE and changes_digest((change,)) not in deletable:
+            name = f"{change.kind} {change.identity}"
+            what = f"{name} would be deleted as it is now, and nobody was asked about that"
             return Refused(what, where=change.target, hint="run it again to be asked, or say --yes")
     return None
 

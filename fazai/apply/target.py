@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 
-from fazai.apply.afterwards import find_undone_by_handlers
+from fazai.apply.afterwards import find_undone_by_handlers, read_undone
 from fazai.apply.boxes import BoxStore
-from fazai.apply.progress import TakenBack, Written, leading_changes
+from fazai.apply.progress import TakenBack, Written, leading_changes, resources_from
 from fazai.apply.sentences import (
     interrupted_words,
     later_notes,
@@ -261,15 +261,9 @@ class TargetRun:
             change = changes[len(done.changes) - begun]
             since = [each for each, _ in done.changes[done.looked :]]
             if isinstance(session, Following) and await session.explains(error, since):
-                return await self._look_again(session, self._resources_from(change), done)
+                return await self._look_again(session, resources_from(self.item.resources, change), done)
             self._record_failed(change, self._new_action(change, undo=False), error, 0.0)
             raise
-
-    def _resources_from(self, change: Change) -> Sequence[Resource]:
-        """Return the resources from that of a change on."""
-        resources = self.item.resources
-        names = [(resource.kind, resource.identity) for resource in resources]
-        return resources[names.index((change.kind, change.identity)) :]
 
     async def _look_again(self, session: Session, rest: Sequence[Resource], done: Written) -> Sequence[Step]:
         """Observe and compare the resources that are left: the changes so far may have altered them."""
@@ -432,6 +426,10 @@ class TargetRun:
         """Take back what this run wrote, backwards, and activate again what was activated."""
         name, total = self.item.target.name, len(done.changes)
         back = await self._revert_changes(session, done)
+        if back.undone and not back.cut:
+            adopted = (await self.store.memory(name)).adopted
+            self.errors += await read_undone(session, self.item, back, self._promised, adopted)
+            self.status = TargetStatus.FAILED if back.still else self.status
         running = list(dict.fromkeys(self.activated))
         if not back.cut:
             stays = {s for change in (*back.stuck, *back.lasting) for s in change.activates}

@@ -18,7 +18,7 @@ from fazai.cli.planfile import plan_folder, save_plan
 from fazai.cli.preparing import PreparedRun, count
 from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError
 from fazai.model import Verb, Work
-from fazai.outcome import mark_not_applied
+from fazai.outcome import event_not_applied, mark_not_applied
 from fazai.store.preview import PreviewStore
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class _Execution:
                 preview = self._run_engine(look, run, check=True, expected=expected, silent=True)
                 if preview.exit_code not in (ExitCode.OK, ExitCode.PENDING):
                     ended = preview if check else mark_not_applied(preview)
+                    if not check:
+                        look.retell(event_not_applied)
                     self._end_with(look, run, ended)
                     return ended.exit_code
             elif writes and not approved and _may_delete(self._works):
@@ -251,7 +253,9 @@ class _Execution:
             click.echo(f"  … and {len(deletes) - 50} more")
         if not click.confirm(f"Delete {what}?", default=False):
             raise InputError("not approved; nothing was written")
-        return frozenset(change.where for change in deletes)
+        from fazai.plan import changes_digest
+
+        return frozenset(changes_digest((change,)) for change in deletes)
 
     # -- output -----------------------------------------------------------------------------------------
 

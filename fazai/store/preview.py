@@ -6,7 +6,7 @@ does not answer), the run takes over what was kept; else it records the same its
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fazai.store.base import Run, Store, TargetMemory, TargetState
@@ -40,6 +40,12 @@ class PreviewStore(NullStore):
 
     def event(self, run_id: str, time: float, type_: str, target: str, data: Mapping[str, Any]) -> None:
         self.events_kept.append((time, type_, target, data))
+
+    def retell(self, told: Callable[[str, Mapping[str, Any]], Mapping[str, Any]]) -> None:
+        """Say what was kept in other words: by an event's type and its data."""
+        self.events_kept = [
+            (at, type_, target, told(type_, data)) for at, type_, target, data in self.events_kept
+        ]
 
     def ended(self, target: str, state: TargetState, known: str = "") -> None:
         self._states[target] = state, known

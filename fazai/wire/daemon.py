@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta
 
+from fazai.errors import spelling_hint
 from fazai.outcome import TargetStatus
 from fazai.wire.base import (
     AnswerMessage,
@@ -21,7 +22,7 @@ from fazai.wire.base import (
     convert_to,
 )
 from fazai.wire.changes import ActionRecord
-from fazai.wire.events import AgentState, Level, is_event_id
+from fazai.wire.events import EVENT_TYPES, AgentState, Level, is_event_id
 from fazai.wire.worker import SessionParams
 
 #: The HTTP status that goes with a code of the contract.
@@ -306,11 +307,22 @@ class HealthAnswer(AnswerMessage, frozen=True, kw_only=True):
     version: str | None = None
 
 
+def _check_choices(name: str, words: Iterable[str], known: Collection[str]) -> None:
+    """Raise WireError for a word that is none of these: a stream that waited for it would stay silent."""
+    for word in words:
+        if word not in known:
+            hint = spelling_hint(word, known) or f"there are: {', '.join(sorted(known))}"
+            raise WireError("bad_query", f"`{name}`: there is no {word[:64]!r}", hint=hint)
+
+
 def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
     """Read the query of GET /events; `types` is a list with commas. Raises WireError(bad_query)."""
     values: dict[str, Any] = dict(query)
     if "types" in values:
         values["types"] = values["types"].split(",") if values["types"] else []
+        _check_choices("types", values["types"], EVENT_TYPES)
+    if "level" in values:
+        _check_choices("level", [values["level"]], get_args(Level))
     since = values.get("since")
     if isinstance(since, str):
         if not is_event_id(since):

@@ -38,6 +38,7 @@ class Device:
     locked_out: bool = False
     shuts_out: bool = False  # an activation of something called "lockout" shuts new connections out
     sticky: frozenset[str] = frozenset()  # fields that do not stick
+    ignores: frozenset[str] = frozenset()  # identities whose writes are answered as if they were done
     gate: asyncio.Event | None = None
     waiting: asyncio.Event | None = None
 
@@ -106,6 +107,8 @@ class DeviceSession:
 
     async def write(self, change: Change) -> str:
         await self.device.call(f"write {change.verb} {change.identity}")
+        if change.identity in self.device.ignores:
+            return change.identity
         if change.verb is Verb.DELETE:
             self.device.saved.pop(change.identity, None)
         else:

@@ -400,12 +400,55 @@ def test_deletes(bench: Bench) -> None:
     assert device.running == {"a": {"size": "1"}}
 
 
-@pytest.mark.parametrize("asked", [frozenset(), frozenset({"fw/memory.item/a"})])
-def test_only_what_was_asked_about_is_deleted(bench: Bench, asked: frozenset[str]) -> None:
+@pytest.mark.parametrize("asked", ["nobody", "as it is", "as it was"])
+def test_only_what_was_asked_about_is_deleted(bench: Bench, asked: str) -> None:
+    """What somebody said yes to is what was shown."""
     device = bench.device("fw", saved={"a": {"size": "1"}}, running={"a": {"size": "1"}})
-    outcome = bench.run(work("fw", resources=(item("a", "absent"),)), deletable=asked)
-    assert outcome.exit_code == (ExitCode.OK if asked else ExitCode.REFUSED)
-    assert ("a" in device.saved) is not bool(asked)
+    wanted = work("fw", resources=(item("a", "absent"),))
+    shown = [action.change for action in only(bench.run(wanted, check=True)).actions]
+    if asked == "as it was":
+        device.saved = {"a": {"size": "2"}}
+    deletable = frozenset() if asked == "nobody" else frozenset((changes_digest(shown),))
+    outcome = bench.run(wanted, deletable=deletable)
+    assert outcome.exit_code == (ExitCode.OK if asked == "as it is" else ExitCode.REFUSED)
+    assert ("a" in device.saved) is (asked != "as it is")
+    if asked != "as it is":
+        said = "memory.item a would be deleted as it is now, and nobody was asked about that"
+        assert [error.message for error in only(outcome).errors] == [said]
+
+
+@pytest.mark.parametrize("status", ["failed", "unreachable"])
+def test_what_was_taken_back_is_read(bench: Bench, status: str) -> None:
+    """A device that says that it took something back, and did not, is not believed; nor is what it saved
+    forgotten."""
+    before = {"b": {"size": "0"}, "gone": {"size": "7"}}
+    device = bench.device("t", saved=dict(before), running=dict(before), shuts_out=status == "unreachable")
+
+    def fail(call: str) -> None:
+        if call in ("write create c", "probe"):  # from then on it is deaf for these
+            device.ignores = frozenset({"a", "b"})
+        if call == "write create c":
+            raise rejected()
+
+    device.before = fail
+    last = item("c", size="3") if status == "failed" else item("lockout", size="3")
+    outcome = bench.run(work("t", resources=(*RESOURCES, item("gone", "absent"), last)))
+    target = only(outcome)
+    assert (target.status, outcome.exit_code) == (TargetStatus.FAILED, ExitCode.FAILED)
+    said = "t said that it was taken back, and it was not"
+    assert [str(e.message) for e in target.errors if "said" in e.message] == [
+        f"memory.item b: {said}",
+        f"memory.item a: {said}",
+    ]
+    statuses = {action.change.identity: action.status for action in target.actions}
+    assert statuses == {"a": "done", "b": "done", "gone": "undone", last.identity: statuses[last.identity]}
+    back = 1 if status == "failed" else 2
+    assert f"2 of {back + 2} changes could not be taken back" in target.notes
+    assert f"{back} change{'s' if back > 1 else ''} taken back" in target.notes
+    (undo,) = [event.data for event in bench.events if event.type == "undo"]
+    assert undo == {"undone": back, "kept": 2}
+    with bench.store() as store:  # what is saved and does not run is activated by the next run
+        assert "service" in asyncio.run(store.memory("t")).pending
 
 
 def test_errors_of_the_provider_keep_their_exit_code() -> None:

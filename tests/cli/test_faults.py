@@ -6,6 +6,7 @@ the fault is over the next run converges.
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Callable
@@ -133,6 +134,35 @@ def test_cut_for_good_in_the_middle_of_the_writes(world: World) -> None:
     firewall.clear_faults()
     assert world.fazai("apply", inventory).code == 0
     assert "RESULT 0 changed" in world.fazai("apply", inventory).out
+
+
+@pytest.mark.parametrize("shut", [True, False])
+def test_a_firewall_that_says_it_took_something_back_and_has_not(world: World, shut: bool) -> None:
+    """Deleting an alias is answered and not done: after a lockout, which is undone over the connections that
+    were kept, and after a refusal, when nothing has taken effect yet."""
+    deaf = Fault(kind="status", path="firewall/alias/delItem/*", status=200, body='{"result":"deleted"}')
+    lockout = Fault(kind="lockout", rule="allow dns")
+    refused = Fault(kind="status", path="firewall/filter/apply*", status=200, body='{"status":"no"}', times=1)
+    firewall = world.firewall(faults=(deaf, lockout if shut else refused))
+    alias = {**RESOURCES[1]["opnsense.alias"], "categories": []}
+    inventory = world.inventory(
+        {"fw-01": world.host(resources=[{"opnsense.alias": alias}, RESOURCES[2]], probe_timeout=1)}
+    )
+    result = world.fazai("apply", inventory)
+    assert result.code == 1, result.out
+    said = "opnsense.alias dns_servers: fw-01 said that it was taken back, and it was not"
+    assert said in result.out
+    assert "1 of 2 changes could not be taken back" in result.out
+    assert "1 change taken back" in result.out
+    assert not firewall.locked_out
+    aliases = firewall.call("POST", "/api/firewall/alias/searchItem", {})["rows"]
+    assert "dns_servers" in [one["name"] for one in aliases]
+    run = world.fazai("history").out.split()[0]
+    events = json.loads(world.fazai("show", run, "--output", "json").out)["events"]
+    assert [(e["undone"], e["kept"]) for e in events if e["type"] == "undo"] == [(1, 1)]
+    firewall.clear_faults()
+    again = world.fazai("apply", inventory)
+    assert (again.code, "never activated" in again.out) == (0, True), again.out
 
 
 def test_lockout_after_apply_is_taken_back(world: World) -> None:

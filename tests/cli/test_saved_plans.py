@@ -67,6 +67,26 @@ def test_a_plan_is_stale_when_a_target_moved_on_and_then_nothing_is_written_anyw
     assert (check.code, "RESULT 3 to change" in check.out) == (6, True)
 
 
+def test_what_a_stale_plan_did_not_write_is_told_so(world: World) -> None:
+    """Its events are those of a run that has ended: nothing of it is still planned or pending."""
+    world.firewall()
+    moved = world.firewall("fw-02")
+    plan = world.folder / "plan.json"
+    world.fazai("plan", world.inventory(), "-o", plan)
+    alias = {"name": "x", "type": "host", "content": "192.0.2.1"}
+    moved.call("POST", "/api/firewall/alias/addItem", {"alias": alias})
+    for words, changes, status in (((), {"left"}, "skipped"), (("--check",), {"planned"}, "pending")):
+        assert world.fazai("apply", "--plan", plan, *words).code == 6
+        run = world.fazai("history").out.split()[0]
+        events = json.loads(world.fazai("show", run, "--output", "json").out)["events"]
+        assert {e["status"] for e in events if e["type"] == "change"} == changes
+        ends = {e["target"]: e for e in events if e["type"] == "outcome"}
+        assert (ends["fw-01"]["status"], ends["fw-02"]["status"]) == (status, "stale")
+        assert ends["fw-01"]["pending"] == (0 if status == "skipped" else 3)
+        note = "left as it is: the plan does not hold for all of its targets, so it was carried out for none"
+        assert (note in ends["fw-01"].get("notes", ())) is (status == "skipped")
+
+
 def test_a_plan_made_in_one_folder_and_applied_in_another(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

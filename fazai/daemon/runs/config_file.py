@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["read_config"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_KEPT_DAYS = 3660  # that anything may be kept, by its age
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SIZE = re.compile(r"([1-9]\d{0,5})([MG])i?B")
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
@@ -309,10 +310,10 @@ def _read_retention(top: _Section) -> Retention:
         events_bytes=events[1],
         telemetry_s=telemetry[0],
         telemetry_bytes=telemetry[1],
-        hosts_s=section.read("hosts", _read_span, plain.hosts_s) or plain.hosts_s,
+        hosts_s=section.read("hosts", _read_age, plain.hosts_s) or plain.hosts_s,
         runs=section.read("runs", _read_retained, plain.runs) or plain.runs,
         ledger=section.read("ledger", _read_retained, plain.ledger) or plain.ledger,
-        deliveries_s=section.read("deliveries", _read_long_span, plain.deliveries_s) or plain.deliveries_s,
+        deliveries_s=section.read("deliveries", _read_long_age, plain.deliveries_s) or plain.deliveries_s,
     )
 
 
@@ -322,7 +323,7 @@ def _read_kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> 
         return age_s, size_bytes
     section.check_keys("age", "size")
     return (
-        section.read("age", _read_span, age_s) or age_s,
+        section.read("age", _read_age, age_s) or age_s,
         section.read("size", _read_size, size_bytes) or size_bytes,
     )
 
@@ -383,20 +384,26 @@ def _read_size(value: Any) -> int:
     return size_bytes
 
 
-def _read_span(value: Any) -> float:
+def _read_span(value: Any, most_days: int = 366) -> float:
     found = _SPAN.fullmatch(value) if isinstance(value, str) and value else None
     seconds = (
         sum(int(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
         if found
         else 0
     )
-    if not 0 < seconds <= 366 * 86400:
+    if not seconds > 0:
         raise _WrongValue(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
+    if seconds > most_days * 86400:
+        raise _WrongValue(f"is at most {most_days}d, not {value!r}")
     return float(seconds)
 
 
-def _read_long_span(value: Any) -> float:
-    seconds = _read_span(value)
+def _read_age(value: Any) -> float:
+    return _read_span(value, _KEPT_DAYS)
+
+
+def _read_long_age(value: Any) -> float:
+    seconds = _read_age(value)
     if seconds < 86400:
         raise _WrongValue(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
     return seconds

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from fazai.model import Verb
 from fazai.providers.hosts.kind import Answers, HostKind, Want
+from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState, Question
 from fazai.providers.hosts.shell.quoting import quote
 
@@ -14,6 +15,8 @@ __all__ = [
     "TouchedPaths",
     "ambiguous_folders",
     "asked_paths",
+    "covers_folder",
+    "find_places",
     "folders_question",
     "paths_read",
     "same_file_question",
@@ -66,6 +69,12 @@ def asked_paths(questions: Iterable[Question]) -> Iterator[str]:
     return (question.path for question in questions if not isinstance(question, OutputOf))
 
 
+def find_places(answers: Answers) -> dict[str, str]:
+    """Return where those paths end that go through links, by path."""
+    asked = ((q.path, state) for q, state in answers.items() if isinstance(q, FileAt))
+    return {p: f"{s.place}\0{s.real}" for p, s in asked if isinstance(s, PathState) and (s.place or s.real)}
+
+
 def ambiguous_folders(paths: Collection[str]) -> tuple[str, ...]:
     """Return the folders of all paths, if one name stands in several of them: these may be one folder, and
     then two paths are one file. Otherwise none, as nothing depends on where they are."""
@@ -112,15 +121,24 @@ class TouchedPaths:
             elif verb is Verb.UPDATE:
                 self._entered[path] = self._count
 
-    def last(self, paths: Iterable[str] | None, *, failed: bool = False, denied: bool = False) -> int:
+    def last(
+        self,
+        paths: Iterable[str] | None,
+        *,
+        failed: bool = False,
+        denied: bool = False,
+        below: bool = False,
+    ) -> int:
         """Return the number of the last change that may have altered what was found at these paths; 0: none.
         `failed`: what is there could not be told; `denied`: because a folder may not be entered, which no
-        program mends."""
+        program mends; `below`: all that is below them matters."""
         if paths is None:
             return self._count
         found = [0 if denied else self.anything]
         for path in set().union(*map(self._names.of, paths)):
             found.append(self.paths.get(path, 0))
+            if below:
+                found += [number for each, number in self.paths.items() if each.startswith(f"{path}/")]
             for folder in _folders_of_path(path):
                 found.append(self._through.get(folder, 0))
                 if failed:
@@ -144,14 +162,24 @@ def track_changes(
     return touched
 
 
-def same_file_question(path: str, others: Iterable[str]) -> OutputOf:
+def covers_folder(preconditions: Iterable[Precondition], path: str) -> bool:
+    """Tell whether one of these is a folder of that path with all that is in it."""
+    return any(each.path == path and each.type == "directory" and each.sha256 for each in preconditions)
+
+
+def same_file_question(path: str, others: Iterable[str], *, below: bool = False) -> OutputOf:
     """Return a question that succeeds when one of the others is the same file, or is in the same folder by
-    the same name: a link on the way gives it two names."""
+    the same name: a link on the way gives it two names. `below`: also when it is anywhere below it."""
     folder, _, name = path.rpartition("/")
     lines = [f"fz_p={quote(path)}; fz_d={quote(folder or '/')}"]
+    if below:
+        lines.append('fz_r=$(cd -P "$fz_p" 2>/dev/null && pwd -P) || exit 1')
     for other in others:
         parent, _, last = other.rpartition("/")
         lines.append(f'[ "$fz_p" -ef {quote(other)} ] && exit 0')
+        if below:
+            where = f"$(cd -P {quote(parent or '/')} 2>/dev/null && pwd -P)"
+            lines.append(f'case {where}/ in "$fz_r"/*) exit 0;; esac')
         if last == name:
             lines.append(f'[ "$fz_d" -ef {quote(parent or "/")} ] && exit 0')
     return OutputOf("\n".join([*lines, "exit 1"]))

@@ -282,6 +282,10 @@ class HostKind:
         if that was not done, as it was to be. `wrote`: the fields that were written."""
         return self.compare(want, found) is None if after is NOT_READ_BACK else found == after
 
+    def spans(self, want: Want) -> bool:
+        """Whether a change concerns all that is below its path as well."""
+        return False
+
     # -- writing ----------------------------------------------------------------------------------------
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:

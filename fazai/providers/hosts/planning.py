@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fazai.errors import AccessDenied, FazaiError, Mark, NotAvailable, VerifyError
@@ -34,13 +34,16 @@ Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
 
 @dataclass(frozen=True, slots=True)
 class HostObservation:
-    """The observed items by resource (None: not there), or why one could not be seen."""
+    """The observed items by resource (None: not there), or why one could not be seen. `places`: where those
+    paths end on whose way there are links."""
 
     items: Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+    places: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
         text = "\0".join(f"{key}{_stable_text(item)}" for key, item in sorted(self.items.items()))
+        text += "".join(f"\0{path}\0{place}" for path, place in sorted(self.places.items()))
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
@@ -108,7 +111,7 @@ def _last_effects(touched: TouchedPaths, kind: HostKind, want: Want, found: obje
     alone that can be known: where programs may do anything, and where what is there now could not be told."""
     failed = isinstance(found, FazaiError) and not isinstance(found, NotAvailable)
     denied = isinstance(found, AccessDenied)
-    last = touched.last(paths_read(kind, want), failed=failed, denied=denied)
+    last = touched.last(paths_read(kind, want), failed=failed, denied=denied, below=kind.spans(want))
     if isinstance(found, FazaiError):
         return last, min(last, touched.anything or last) if failed else 0
     return last, min(last, touched.anything)

@@ -20,6 +20,8 @@ from fazai.providers.hosts.effects import (
     TouchedPaths,
     ambiguous_folders,
     asked_paths,
+    covers_folder,
+    find_places,
     folders_question,
     paths_read,
     same_file_question,
@@ -128,7 +130,7 @@ class HostSession:
             if key in self._acts:
                 self._after[key] = items[key]
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
-        return HostObservation(items)
+        return HostObservation(items, find_places(answers))
 
     def _wants_to_ask(
         self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
@@ -384,9 +386,11 @@ class HostSession:
         """Tell whether these changes reach there (`model.Following`): by that name, or by another one of the
         same file."""
         touched = self._track(changes)
-        if touched.last((moved.path,), failed=True):
+        preconditions = (each for act in self._acts.values() for each in act.preconditions)
+        below = covers_folder(preconditions, moved.path)
+        if touched.last((moved.path,), failed=True, below=below):
             return True
-        question = same_file_question(moved.path, touched.paths)
+        question = same_file_question(moved.path, touched.paths, below=below)
         answer = (await self.ask(question))[question]
         return isinstance(answer, Output) and answer.exit == 0
 

@@ -388,8 +388,9 @@ class OpnsenseSession:
         )
 
     async def hold(self) -> None:
-        """Open reserve connections, enough to undo what this session wrote."""
-        await self.api.hold(self._written + 3)  # and what is activated again
+        """Open reserve connections, enough to undo what this session wrote, and to read it then."""
+        reads = len(self._seen.collections) if self._seen is not None else 0
+        await self.api.hold(self._written + reads + 3)  # and what is activated again
 
     async def activate(self, service: str) -> None:
         """Reconfigure a service once. Raises DeviceError when the firewall says that it failed."""

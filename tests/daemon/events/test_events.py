@@ -16,6 +16,7 @@ from fazai.outcome import TargetStatus
 from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.timestamps import utc_now
 from fazai.wire.events import (
+    EVENT_TYPES,
     GapEvent,
     LogEvent,
     OutcomeEvent,
@@ -126,7 +127,11 @@ def _said(frame: SseFrame) -> str:
 BAD = {
     "since=x": "`since`",
     "since=-1": "`since`",
-    "level=loud": "level",
+    "level=loud": "`level`: there is no 'loud'",
+    "types=nope": "`types`: there is no 'nope'",
+    "types=log,outcomes": "`types`: there is no 'outcomes'",
+    "types=log,": "`types`: there is no ''",
+    "follow=maybe": "follow",
     "colour=red": "colour",
     "since=1&since=2": "twice",
     "since_time=yesterday": "since_time",
@@ -141,6 +146,21 @@ def test_a_wrong_query_is_refused(daemon: Live, query: str) -> None:
     assert answer.status_code == 400
     assert answer.json()["code"] == "bad_query"
     assert BAD[query] in answer.json()["error"]
+
+
+def test_a_wrong_word_of_a_query_is_answered_with_those_that_there_are(daemon: Live) -> None:
+    queries = ("types=outcomes", "types=zzz", "level=loud")
+    with daemon.client() as client:
+        near, far, level = (client.get(f"/events?{query}").json()["error"] for query in queries)
+    assert near == "`types`: there is no 'outcomes' (did you mean \"outcome\"?)"
+    assert far == f"`types`: there is no 'zzz' (there are: {', '.join(sorted(EVENT_TYPES))})"
+    assert level == "`level`: there is no 'loud' (there are: critical, debug, error, info, warning)"
+
+
+@pytest.mark.parametrize("name", EVENT_TYPES)
+def test_each_type_of_events_can_be_asked_for(daemon: Live, name: str) -> None:
+    with daemon.client() as client:
+        assert client.get(f"/events?types={name}&follow=false").status_code == 200
 
 
 def test_a_wrong_last_event_id_is_refused(daemon: Live) -> None:

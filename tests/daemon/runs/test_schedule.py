@@ -296,6 +296,18 @@ def test_how_long_things_are_kept(tmp_path: Path) -> None:
     assert read_config(ROOT / "deploy/daemon.yml").retention == Retention()
 
 
+def test_things_can_be_kept_for_as_long_as_they_are_by_default_and_longer(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.yml"
+    for days in (400, 3660):
+        path.write_text(
+            f"retention:\n  events: {{age: {days}d}}\n  telemetry: {{age: {days}d}}\n  hosts: {days}d\n"
+            f"  deliveries: {days}d\n"
+        )
+        found = read_config(path).retention
+        ages = {found.events_s, found.telemetry_s, found.hosts_s, found.deliveries_s}
+        assert ages == {days * 86400.0}
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -306,6 +318,9 @@ def test_how_long_things_are_kept(tmp_path: Path) -> None:
         ("runs: 1", "runs is a number from 10 to 1000000"),
         ("ledger: yes", "ledger is a number from 10 to 1000000"),
         ("deliveries: 10m", "deliveries is a day at least, such as 30d, not '10m'"),
+        ("deliveries: 3661d", "deliveries is at most 3660d, not '3661d'"),
+        ("hosts: 3661d", "hosts is at most 3660d, not '3661d'"),
+        ("events: {age: 3661d}", "age is at most 3660d, not '3661d'"),
         ("host: 30d", "retention knows no 'host'"),
     ],
 )

@@ -621,9 +621,12 @@ def _with_list(path: Path) -> bytes:
 
 @ROOT
 @pytest.mark.parametrize("owner", [0, ALICE], ids=["root's folder", "alice's folder"])
-@pytest.mark.parametrize("shell", ["dash", "bash"])  # busybox's cp copies no list
+@pytest.mark.parametrize("shell", SHELLS)
 def test_who_may_read_a_file_with_a_list_stays_as_it_is(shell: str, owner: int, tmp_path: Path) -> None:
-    """Its mode is what those in the list may at most: as a mode it would open the file to its group."""
+    """Its mode is what those in the list may at most: as a mode it would open the file to its group. busybox
+    shows no list and copies none: there it takes the programs for them."""
+    if shell == "busybox" and shutil.which("getfacl") is None:
+        missing("getfacl is not installed: tools/test-hosts installs it")
     root = tmp_path / "root"
     (root / "d").mkdir(parents=True)
     names = ("line", "block", "file", "backup", "joined-1", "joined-2")
@@ -660,8 +663,9 @@ def test_a_list_that_cannot_be_copied_is_said(tmp_path: Path) -> None:
     _with_list(tmp_path / "f")
     programs = tmp_path / "bin"
     programs.mkdir()
-    (programs / "cp").write_text("#!/bin/sh\nexit 1\n")
-    (programs / "cp").chmod(0o755)
+    for name in ("cp", "setfacl"):
+        (programs / name).write_text("#!/bin/sh\nexit 1\n")
+        (programs / name).chmod(0o755)
 
     async def run() -> None:
         host = Host.local(tmp_path, {"PATH": f"{programs}:/usr/bin:/bin"})
@@ -696,7 +700,7 @@ def test_nothing_is_removed_across_mount_points(where: str, how: str, shell: str
             (change,) = (await host.look(gone)).changes
             done = await host.session.shell.run(f"mount {how} /opt/x-ray; mount {how} {quoted}")
             assert done.exit == 0, done
-            said = f"{point} is a mount point: nothing is removed|{point} was changed by another hand"
+            said = f"{point} is a mount point: nothing is removed|/opt/x.* was changed by another hand"
             with pytest.raises(DeviceError, match=said):
                 await host.session.write(change)
             (error,) = (await host.look(gone)).errors

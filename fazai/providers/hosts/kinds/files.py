@@ -9,6 +9,7 @@ from typing import Any
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.shell.inside import add_names, inside_question, read_names
 from fazai.providers.hosts.shell.preconditions import Precondition, check_empty_line
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
@@ -179,6 +180,11 @@ class DirectoryKind(HostKind):
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
         if want.absent and _path_state(want, answers).type == "directory":
             yield _mount_question(want)
+            if self.spans(want):
+                yield inside_question(want.at(want.fields["path"]))
+
+    def spans(self, want: Want) -> bool:
+        return want.absent and bool(want.fields.get("recurse"))
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         path = _path_state(want, answers)
@@ -190,7 +196,16 @@ class DirectoryKind(HostKind):
         if isinstance(mounted, Output) and mounted.out:
             where = mounted.text.strip().removeprefix(want.at("/").rstrip("/"))
             raise unexpected_error(want, f"{where} is a mount point: nothing is removed", MOUNTED_HINT)
-        return seen_attributes(want, path)
+        have = seen_attributes(want, path)
+        if self.spans(want):
+            have["holds"], _ = read_names(want.at(want.fields["path"]), answers)
+            if not have["holds"]:
+                raise unexpected_error(want, "what is in it cannot be told", "become: true")
+        return have
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
+        found = HostKind.rests_on(self, want, answers)
+        return tuple(add_names(each, answers) for each in found) if self.spans(want) else found
 
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         return verb is Verb.DELETE and bool(options.get("recurse"))

@@ -129,7 +129,7 @@ class PartKind(HostKind):
         state = answers.get(FileAt(want.at(want.fields["path"]), follow=True))
         real = state.real if isinstance(state, PathState) else ""
         found = HostKind.rests_on(self, want, answers)
-        return tuple(replace(each, path=real, target="") if real else each for each in found)
+        return tuple(replace(each, path=real, target="", place="") if real else each for each in found)
 
     def leaves(self, act: Act) -> tuple[Precondition, ...]:
         edit: _Edit | None = act.memory.get(("edit", self.name, act.identity))

@@ -11,7 +11,17 @@ from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared import accounts
 from fazai.providers.hosts.shell.answers import whole_number
-from fazai.providers.hosts.shell.questions import ContentOf, Output, OutputOf, Question, find_output
+from fazai.providers.hosts.shell.inside import add_names, inside_question, read_names
+from fazai.providers.hosts.shell.preconditions import Precondition
+from fazai.providers.hosts.shell.questions import (
+    ContentOf,
+    FileAt,
+    Output,
+    OutputOf,
+    PathState,
+    Question,
+    find_output,
+)
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
@@ -52,6 +62,25 @@ class UserKind(HostKind):
         if "password" in want.fields or want.absent:  # who is removed may be put back
             yield _shadow_question(want)
 
+    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+        """Ask for what goes with the home folder."""
+        if (home := self._home(want, answers)) is not None:
+            yield FileAt(home)
+            yield inside_question(home)
+
+    def _home(self, want: Want, answers: Answers) -> str | None:
+        """Return the home folder, if it is to be removed."""
+        words = _read_accounts(answers[_PASSWD], 7).get(want.fields["name"])
+        remove = want.absent and want.fields.get("remove")
+        return words[5] if words is not None and remove and words[5].startswith("/") else None
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
+        home = self._home(want, answers)
+        state = None if home is None else answers.get(FileAt(home))
+        if home is None or not isinstance(state, PathState) or state.type not in ("missing", "directory"):
+            return ()
+        return (add_names(Precondition.of(home, state), answers),)
+
     def read(self, want: Want, answers: Answers) -> Have | None:
         name, fields = want.fields["name"], want.fields
         words = _read_accounts(answers[_PASSWD], 7).get(name)
@@ -70,6 +99,8 @@ class UserKind(HostKind):
         }
         if "password" in fields or want.absent:
             have["password"] = _read_password_hash(want, answers)
+        if (home_removed := self._home(want, answers)) is not None:
+            have["home_holds"], _ = read_names(home_removed, answers)
         return have
 
     def differing(self, want: Want, have: Have) -> dict[str, Any]:

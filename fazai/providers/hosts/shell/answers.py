@@ -45,7 +45,7 @@ _DIGITS: Final = re.compile(r"[0-9]{1,18}")
 _FRAME_NUMBERS: Final[Mapping[str, int | None]] = {
     "stat": None, "denied": None, "hash": None, "heads": None,
     "later": None, "unsafe": 1, "astray": 1, "shared": 1, "gone": 2, "real": 1,
-    "link": 1, "text": 1, "out": 1, "got": 2, "exit": 2, "looked": 0,
+    "link": 1, "place": 1, "text": 1, "out": 1, "got": 2, "exit": 2, "looked": 0,
 }  # fmt: skip
 
 
@@ -87,6 +87,7 @@ class _AnswerReader:
         self._stats: dict[int, re.Match[bytes]] = {}
         self._denied: set[int] = set()
         self._links: dict[int, str] = {}
+        self._places: dict[int, str] = {}  # where those stand that a link on their way leads elsewhere
         self._later: set[int] = set()  # those that are to be walked to
         self._unsafe: dict[int, str] = {}  # ways that cannot be trusted, and why
         self._astray: dict[int, str] = {}  # the same of where links lead
@@ -117,8 +118,9 @@ class _AnswerReader:
             self._denied.update(numbers[:1] * numbers[1])
         elif word == "real":
             self._take_link_end(numbers[0], body)
-        elif word == "link":
-            self._links[numbers[0]] = _decode_name(body.removesuffix(b"\n"))
+        elif word in ("link", "place"):
+            named = self._links if word == "link" else self._places
+            named[numbers[0]] = _decode_name(body.removesuffix(b"\n"))
         elif word == "hash":
             found = [m[1].decode() for m in map(_HASH.match, body.splitlines()) if m]
             if len(found) != len(numbers):
@@ -224,9 +226,10 @@ class _AnswerReader:
         if number in self._later:
             return
         stat = self._stats.get(number)
-        unsafe = self._unsafe.get(number, "")
+        unsafe, place = self._unsafe.get(number, ""), self._places.get(number, "")
         if stat is None:
-            found[question] = PathState("denied" if number in self._denied else "missing", unsafe=unsafe)
+            type_ = "denied" if number in self._denied else "missing"
+            found[question] = PathState(type_, unsafe=unsafe, place=place)
             return
         state = self._path_state(number, stat)
         if (state.type == "link" and number not in self._links) or (
@@ -243,8 +246,9 @@ class _AnswerReader:
             state = replace(state, sha256=sha256)
             found.setdefault(ContentOf(question.path, KEPT_BYTES), self._content_answer(number, KEPT_BYTES))
         target, shared = self._links.get(number, ""), number in self._shared
-        odd = target or unsafe or shared
-        found[question] = replace(state, target=target, unsafe=unsafe, shared=shared) if odd else state
+        if target or unsafe or shared or place:
+            state = replace(state, target=target, unsafe=unsafe, shared=shared, place=place)
+        found[question] = state
 
     def _path_state(self, number: int, stat: re.Match[bytes]) -> PathState:
         mode = int(stat["mode"], 16)

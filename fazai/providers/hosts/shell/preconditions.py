@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fazai.providers.hosts.shell.inside import INSIDE
 from fazai.providers.hosts.shell.questions import PathState
 from fazai.providers.hosts.shell.quoting import quote
 
@@ -28,14 +29,18 @@ __all__ = [
 MOVED: Final = 85
 _TYPE_BITS: Final = {"file": 0o100000, "directory": 0o040000, "link": 0o120000}
 
-#: `fz_base PATH missing`, or `fz_base PATH PATTERN SHA256 TARGET`: the pattern is for the beginning of what
-#: `fz_stat` says; an empty hash or target is not compared. What is not as it was is named: the
-#: block ends there. In a folder host the path is walked to (`walking`), as its links do not lead out of it.
+#: `fz_base PATH missing`, or PATTERN in place of `missing`, then SHA256 TARGET PLACE: the pattern is for the
+#: beginning of what `fz_stat` says; an empty hash, target or place is not compared. The hash of a folder is
+#: that of the names in it (`fz_inside`). What is not as it was is named: the block ends there. In a folder
+#: host the path is walked to (`walking`), as its links do not lead out of it; so is one of which the place is
+#: given.
 #: `fz_top PATH TOKEN` says how long the name of the first folder is that is not there yet.
-CHECKING: Final = rf"""
+CHECKING: Final = rf"""{INSIDE}
 fz_base() {{
-if [ -n "$fz_prefix" ] && [ -z "$fz_flat" ]; then
-( fz_enter "$1" || {{ [ $? != 3 ] || [ "$2" = missing ]; exit; }}
+if [ -n "$5" ] || {{ [ -n "$fz_prefix" ] && [ -z "$fz_flat" ]; }}; then
+( fz_k=; fz_enter "$1" || {{ [ $? = 3 ] || exit 0; [ "$2" = missing ] || exit; fz_name=$fz_rest fz_k=1; }}
+[ -z "$5" ] || [ "$fz_prefix${{fz_here#"$fz_root"}}/$fz_name" = "$5" ] || exit
+[ -z "$fz_k" ] || exit 0
 shift; fz_same "./$fz_name" "$@" ) && return
 else fz_same "$@" && return; fi
 fz_m moved "$1"
@@ -45,7 +50,8 @@ fz_same() {{
 if [ "$2" = missing ]; then [ ! -e "$1" ] && [ ! -h "$1" ]; return; fi
 fz_y=$(fz_stat "$1") || fz_y=
 case $fz_y in $2' '*) ;; *) return 1;; esac
-[ -z "$3" ] || case $(fz_hash 2>/dev/null <"$1") in *"$3"*) ;; *) false;; esac &&
+[ -z "$3" ] || case $(if [ -d "$1" ]; then fz_inside "$1"; else fz_hash <"$1"; fi 2>/dev/null) in
+*"$3"*) ;; *) false;; esac &&
 {{ [ -z "$4" ] || [ "$(readlink "$1" && echo .)" = "$4$fz_nl." ]; }}
 }}
 fz_top() {{
@@ -63,8 +69,8 @@ _BACKUP_MARK: Final = re.compile(rb"\n([0-9a-f]+) backup ([0-9a-f]+) (\d+:\d+) (
 
 @dataclass(frozen=True, slots=True)
 class Precondition:
-    """The state that a path must be in. None, or an empty text: that is not compared. `type` as in
-    `PathState`."""
+    """The state that a path must be in. None, or an empty text: that is not compared. `type` and
+    `place` as in `PathState`; `sha256` of a folder: of the names in it (`inside`)."""
 
     path: str
     type: str
@@ -73,32 +79,34 @@ class Precondition:
     gid: int | None = None
     target: str = ""
     sha256: str = ""
+    place: str = ""
 
     @classmethod
     def of(cls, path: str, seen: PathState, sha256: str = "") -> Precondition:
         """Demand what was seen there. `sha256`: of a content that was read in place of its hash."""
         if seen.type not in _TYPE_BITS:
-            return cls(path, seen.type)
+            return cls(path, seen.type, place=seen.place)
         mode = None if seen.type == "link" else seen.mode  # not every system has one of links
-        return cls(path, seen.type, mode, seen.uid, seen.gid, seen.target, seen.sha256 or sha256)
+        sha256 = seen.sha256 or sha256
+        return cls(path, seen.type, mode, seen.uid, seen.gid, seen.target, sha256, seen.place)
 
 
-def check_lines(preconditions: Sequence[Precondition], word: str | None = None) -> str:
-    """Return lines that end a script with `MOVED` when one of these does not hold. `word`: the script's word
-    for the path, where that is not the path itself."""
-    return "".join(f"fz_base {word or quote(each.path)} {_expected_words(each)}\n" for each in preconditions)
+def check_lines(preconditions: Sequence[Precondition]) -> str:
+    """Return lines that end a script with `MOVED` when one of these does not hold."""
+    return "".join(f"fz_base {quote(each.path)} {_expected_words(each)}\n" for each in preconditions)
 
 
 def _expected_words(wanted: Precondition) -> str:
+    place = quote(wanted.place)
     if wanted.type == "missing":
-        return "missing"
+        return f"missing '' '' {place}" if wanted.place else "missing"
     bits = _TYPE_BITS.get(wanted.type)
     if bits is None or wanted.mode is None:
         mode = "*" if bits is None else f"{bits >> 12:x}*"
     else:
         mode = f"{bits | wanted.mode:x}"
     account = " ".join("*" if number is None else str(number) for number in (wanted.uid, wanted.gid))
-    return f"{quote(f'{mode} {account}')} {quote(wanted.sha256)} {quote(wanted.target)}"
+    return f"{quote(f'{mode} {account}')} {quote(wanted.sha256)} {quote(wanted.target)} {place}"
 
 
 def check_empty_line(path: str) -> str:

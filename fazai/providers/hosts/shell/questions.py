@@ -75,7 +75,8 @@ class PathState:
 
     `unsafe`: why the path cannot be trusted (`walking`), in a sentence; nothing of it is used then. `real`:
     of a link that was followed, where the file itself is (and `target` is the link's). `shared`: users other
-    than root and who looked may change what stands there at any time."""
+    than root and who looked may change what stands there at any time. `place`: where the name stands, if that
+    is another folder than its path says, as a link leads there."""
 
     type: str
     mode: int = 0
@@ -89,6 +90,7 @@ class PathState:
     real: str = ""
     unsafe: str = ""
     shared: bool = False
+    place: str = ""
 
     @property
     def noun(self) -> str:

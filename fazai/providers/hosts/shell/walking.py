@@ -174,8 +174,10 @@ fz_cd() { fz_in "$1/."; }
 #: `fz_take`: "$fz_tmp" gets the name. `fz_move FILE NAME`: the same, and never into a folder behind a link.
 #: `fz_backup TOKEN`: what is there gets another name as well; one that is taken is left alone.
 #: `fz_unback PATH NUMBER HASH`: removes such a name, if it is still that file with that content.
-#: `fz_acl FILE...`: one of them has an access control list. `fz_like MODE`: "$fz_tmp" gets that of what is
-#: there, else the mode; with a list the mode is not the group's, but the most that anybody named in it may.
+#: `fz_acl FILE...`: one of them has an access control list, which busybox's `ls` does not show.
+#: `fz_listed FILE NEW MODE`: the list of the one for the other, of that mode. `fz_like MODE`: "$fz_tmp" gets
+#: that of what is there, else the mode; with a list the mode is not the group's, but the most that anybody
+#: named in it may.
 #: `fz_set FILE MODE OWNER`, where it is given. `fz_change TOKEN MODE OWNER`: of the file or folder there; a
 #: folder of ours in a sticky one is nobody else's to move, and has no second name: it stays ours.
 #: `fz_for OWNER`: whom what is written is for. `fz_parents PATH TOKEN`: makes the folders above, and goes
@@ -280,11 +282,17 @@ fz_set() {
 [ -z "$2" ] || chmod "$2" "$1"
 }
 fz_acl() {
-case $(ls -ld "$@" 2>/dev/null) in ??????????+*|*"$fz_nl"??????????+*) ;; *) return 1;; esac
+case $(ls -ld "$@" 2>/dev/null) in ??????????+*|*"$fz_nl"??????????+*) return;; esac
+command -v getfacl >/dev/null && [ -n "$(getfacl -cps -- "$@" 2>/dev/null)" ]
+}
+fz_listed() {
+cp --attributes-only --preserve=mode "$1" "$2" 2>/dev/null && fz_acl "$2" && return
+command -v setfacl >/dev/null && getfacl -cp -- "$1" 2>/dev/null | setfacl --set-file=- -- "$2" 2>/dev/null &&
+chmod "$3" "$2" && fz_acl "$2"
 }
 fz_like() {
 if fz_acl "$fz_t" && fz_old && [ -n "$fz_was" ]; then
-cp --attributes-only --preserve=mode "$fz_was" "$fz_tmp" 2>/dev/null && fz_acl "$fz_tmp" ||
+fz_listed "$fz_was" "$fz_tmp" "$1" ||
 fz_fail 'it has an access control list, which nothing here can copy: take the list away first (setfacl -b)'
 else chmod "$1" "$fz_tmp"; fi
 }
@@ -408,7 +416,13 @@ for fz_k in $fz_ws; do
 done
 }
 fz_walk() {
-fz_enter "$2" || case $? in 2) fz_m unsafe $1; printf '%s' "$fz_why"; return;; *) fz_e=; esac
+fz_enter "$2" || case $? in
+2) fz_m unsafe $1; printf '%s' "$fz_why"; return;;
+3) fz_e= fz_name=$fz_rest;;
+*) fz_e= fz_name=;;
+esac
+fz_y=$2; [ -z "$fz_name" ] || fz_y=$fz_prefix${fz_here#"$fz_root"}/$fz_name
+[ "$fz_y" = "$2" ] || { fz_m place $1; printf '%s\n' "$fz_y"; }
 [ -z "$fz_who" ] || fz_m shared $1
 if [ -z "$fz_e" ]; then case $fz_why in *denied) fz_m gone $1 1;; *) fz_m gone $1 0;; esac; return; fi
 fz_m stat $1; fz_stat "./$fz_name"
