@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
-from fazai.providers.hosts.shell.inside import inside_question, read_names
+from fazai.providers.hosts.folder_names import inside_question, read_names
 from fazai.providers.hosts.shell.questions import Output
 from tests.hosts.conftest import World
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ

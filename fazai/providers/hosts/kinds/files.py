@@ -8,9 +8,9 @@ from typing import Any
 
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.blob import Blob
+from fazai.providers.hosts.folder_names import inside_question, read_names
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.shell.inside import add_names, inside_question, read_names
-from fazai.providers.hosts.shell.preconditions import Precondition, check_empty_line
+from fazai.providers.hosts.shell.preconditions import Precondition, add_names, check_empty_line
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,

@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Final
 
 from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
+from fazai.providers.hosts.folder_names import inside_question, read_names
 from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared import accounts
 from fazai.providers.hosts.shell.answers import whole_number
-from fazai.providers.hosts.shell.inside import add_names, inside_question, read_names
-from fazai.providers.hosts.shell.preconditions import Precondition
+from fazai.providers.hosts.shell.preconditions import Precondition, add_names
 from fazai.providers.hosts.shell.questions import (
     ContentOf,
     FileAt,

@@ -7,18 +7,19 @@ is not written to. The precondition of an undo is what the change left.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from fazai.providers.hosts.shell.inside import INSIDE
-from fazai.providers.hosts.shell.questions import PathState
+from fazai.providers.hosts.folder_names import INSIDE, read_names
+from fazai.providers.hosts.shell.questions import Answer, PathState, Question
 from fazai.providers.hosts.shell.quoting import quote
 
 __all__ = [
     "CHECKING",
     "MOVED",
     "Precondition",
+    "add_names",
     "check_empty_line",
     "check_lines",
     "find_moved_path",
@@ -107,6 +108,11 @@ def _expected_words(wanted: Precondition) -> str:
         mode = f"{bits | wanted.mode:x}"
     account = " ".join("*" if number is None else str(number) for number in (wanted.uid, wanted.gid))
     return f"{quote(f'{mode} {account}')} {quote(wanted.sha256)} {quote(wanted.target)} {place}"
+
+
+def add_names(wanted: Precondition, answers: Mapping[Question, Answer]) -> Precondition:
+    """Return the precondition of a change that removes a folder with all that is in it: these names."""
+    return replace(wanted, sha256=read_names(wanted.path, answers)[1])
 
 
 def check_empty_line(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What is in a folder that is to be removed with all that is in it.
+"""Names in a folder that is to be removed with all that is in it.
 
 Names are counted and hashed, not contents: a file that grows, as a log does, is no reason to stop; what came
 into the folder since it was looked at, or went, is.
@@ -8,16 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from fazai.providers.hosts.shell.questions import Answer, Output, OutputOf, Question
 from fazai.providers.hosts.shell.quoting import quote
 
-if TYPE_CHECKING:
-    from fazai.providers.hosts.shell.preconditions import Precondition
-
-__all__ = ["INSIDE", "add_names", "inside_question", "read_names"]
+__all__ = ["INSIDE", "inside_question", "read_names"]
 
 #: So many names are told apart; of a folder with more, the first ones that it lists.
 _MOST: Final = 100_000
@@ -36,7 +32,7 @@ _SHOWN: Final = 16
 
 
 def inside_question(path: str) -> OutputOf:
-    """The question what is in a folder."""
+    """Return the question what is in a folder."""
     return OutputOf(f"{INSIDE}fz_cd {quote(path)}; fz_inside .")
 
 
@@ -54,8 +50,3 @@ def read_names(path: str, answers: Mapping[Question, Answer]) -> tuple[str, str]
         return "", ""
     said = f"more than {_MOST}" if number > _MOST else str(number)
     return f"{said} name{'' if number == 1 else 's'} (sha256 {found[:_SHOWN]}…)", found
-
-
-def add_names(wanted: Precondition, answers: Mapping[Question, Answer]) -> Precondition:
-    """What a change rests on that removes a folder with all that is in it."""
-    return replace(wanted, sha256=read_names(wanted.path, answers)[1])
