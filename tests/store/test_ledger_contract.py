@@ -87,7 +87,7 @@ def test_a_run_that_was_heard_of_gives_way_to_its_own_process(open_ledger: OpenL
             asyncio.run(store.run_begin(one))
         (found,) = asyncio.run(store.history(5))
         assert (found.pid, found.user) == (42, "ana")
-        with pytest.raises(StateError):  # two processes are never one run
+        with pytest.raises(StateError, match="cannot be used"):  # two processes are never one run
             asyncio.run(store.run_begin(run()))
 
 

@@ -361,16 +361,16 @@ class RunQueue:
         return ended  # one that was given up is still watched: it is reaped when it ends
 
     async def _finish(self, record: RunRecord, ended: ChildResult) -> None:
-        record.finished, record.exit_code = self._now(), ended.exit_code
         self._counts[record.job, record.mode, str(ended.exit_code)] += 1
         if record.mode == "check":
-            await self._take_plan(record, ended)
+            await self._take_plan(record, ended)  # who sees the run's end sees its plan as well
         if ended.timed_out:
             record.error = "it took too long and was ended"
         elif (
             not record.error and ended.exit_code not in (ExitCode.OK, ExitCode.PENDING) and ended.stderr_tail
         ):
             record.error = ended.stderr_tail
+        record.finished, record.exit_code = self._now(), ended.exit_code
         await self.records.save(record)
         self.records.drop_plan_file(record.run_id)
         await self._close_ledger(record)
