@@ -24,7 +24,7 @@ def _run(folder: Path, text: str) -> str:
         text=True,
         check=False,
     )
-    assert (done.returncode, " failed" in done.stdout) == (1, True), done.stdout
+    assert (done.returncode, "over its limit" in done.stdout) == (1, True), done.stdout
     return done.stdout
 
 
