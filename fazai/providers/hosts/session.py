@@ -31,7 +31,7 @@ from fazai.providers.hosts.facts import QUESTIONS, facts_of
 from fazai.providers.hosts.kind import NOT_READ_BACK, Act, Answers, Block, HostKind, Want
 from fazai.providers.hosts.planning import HostObservation
 from fazai.providers.hosts.shell import batching
-from fazai.providers.hosts.shell.answers import read_answers
+from fazai.providers.hosts.shell.answers import ReplacedMeanwhile, read_answers
 from fazai.providers.hosts.shell.channel import (
     ShellChannel,
 )
@@ -174,7 +174,13 @@ class HostSession:
         for alone in (False, True):
             limit = answer_bytes(fresh)
             result = await self.shell.run(observe_script(fresh, alone=alone), form="look", limit=limit)
-            answers.update(read_answers(fresh, b"\n" + result.out, self.shell.nonce, self._target.name))
+            try:
+                found = read_answers(fresh, b"\n" + result.out, self.shell.nonce, self._target.name)
+            except ReplacedMeanwhile:
+                if alone:
+                    raise
+                continue  # each file alone: only that one's answer depends on it
+            answers.update(found)
             fresh = [q for q in fresh if q not in answers]
             if not fresh:
                 return

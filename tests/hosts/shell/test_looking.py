@@ -149,3 +149,29 @@ def test_one_program_for_paths_and_one_for_contents() -> None:
     )
     assert [few.count("fz_stats"), few.count("fz_heads"), few.count("'/f0'")] == [1, 1, 1]
     assert [many.count("fz_stats"), many.count("fz_heads"), many.count("'/f149'")] == [1, 1, 1]
+
+
+def test_a_file_that_goes_while_others_are_hashed_costs_one_question_more(tmp_path: Path) -> None:
+    """`sha256sum` of several files prints a line less then, and none says whose it is."""
+    root, programs, gone = tmp_path / "root", tmp_path / "bin", tmp_path / "gone"
+    root.mkdir()
+    programs.mkdir()
+    for name in ("a", "b"):
+        (root / name).write_bytes(name.encode() * 10_000)
+    (programs / "sha256sum").write_text(
+        f'#!/bin/sh\n[ -e {gone} ] || {{ >{gone}; rm {root}/b; }}\nexec /usr/bin/sha256sum "$@"\n'
+    )
+    (programs / "sha256sum").chmod(0o755)
+
+    async def run() -> None:
+        host = Host.local(root, {"PATH": f"{programs}:/usr/bin:/bin"})
+        async with host.session:
+            questions = [FileAt(f"{root}/{name}", hashed=True) for name in ("a", "b")]
+            answers = await host.session.ask(*questions)
+            one, other = (answers[question] for question in questions)
+            assert isinstance(one, PathState)
+            assert isinstance(other, PathState)
+            assert (one.sha256, other.type) == (_sha256(b"a" * 10_000), "missing")
+
+    asyncio.run(run())
+    assert gone.exists()

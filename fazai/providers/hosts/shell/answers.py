@@ -23,7 +23,7 @@ from fazai.providers.hosts.shell.questions import (
 from fazai.providers.hosts.shell.script import number_paths
 from fazai.providers.hosts.shell.walking import UNSAFE
 
-__all__ = ["read_answers", "whole_number"]
+__all__ = ["ReplacedMeanwhile", "read_answers", "whole_number"]
 
 _HASH: Final = re.compile(rb"\\?([0-9a-f]{64})(?:\s|$)")
 _TYPES: Final[Mapping[int, str]] = {0o100000: "file", 0o040000: "directory", 0o120000: "link"}
@@ -74,6 +74,10 @@ def read_answers(questions: Sequence[Question], out: bytes, nonce: str, host: st
 
 class _GarbledAnswer(Exception):
     """Raised for output that is not the script's."""
+
+
+class ReplacedMeanwhile(DeviceError):
+    """A file went or came while several were looked at together, so that the answers cannot be told apart."""
 
 
 class _AnswerReader:
@@ -263,8 +267,8 @@ class _AnswerReader:
             sha256=self._hashes.get(number, ""),
         )
 
-    def _replaced_error(self) -> DeviceError:
-        return DeviceError(
+    def _replaced_error(self) -> ReplacedMeanwhile:
+        return ReplacedMeanwhile(
             "a file was replaced while it was looked at", where=self._host, hint="run it again"
         )
 
