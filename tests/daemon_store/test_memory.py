@@ -46,11 +46,11 @@ async def main():
     # the index is due every 20 s, the oldest records go all the time
     limits = StoreLimits(upkeep_s=1, index_records=20 * rate, telemetry_bytes=32 << 20)
     store = SqliteDaemonStore(folder, limits)
-    ingest = Ingest.of(store, folder, IngestRules(), WatchRules(), Announcer(store, Log()))
+    ingest = Ingest.create(store, folder, IngestRules(), WatchRules(), Announcer(store, Log()))
     sweeps = asyncio.ensure_future(ingest.run(print, asyncio.sleep))
     begun, number = time.monotonic(), 0
     for second in range(seconds):
-        answers = await asyncio.gather(*(ingest.take(body(number + n)) for n in range(rate)))
+        answers = await asyncio.gather(*(ingest.accept(body(number + n)) for n in range(rate)))
         assert all(answer.status == 200 for answer in answers)
         number += rate
         ingest.exposition.render()
