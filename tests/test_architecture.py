@@ -259,11 +259,6 @@ def test_a_folder_has_a_dozen_modules_or_a_reason() -> None:
     assert set(FULL) <= set(found)
 
 
-def test_no_module_knows_one_that_knows_it() -> None:
-    """Neither when it is loaded nor for types alone; imports inside functions are not counted."""
-    assert list(SHAPE.cycles(ROOT)) == []
-
-
 def test_cycles_of_types_alone_are_found(tmp_path: Path) -> None:
     package = tmp_path / "fazai"
     package.mkdir()

@@ -445,11 +445,10 @@ class TargetRun:
         if left := len(back.stuck) - len(back.moved):
             self.notes.append(f"{left} of {total} changes could not be taken back")
         self.notes += [f"{c.kind} {c.identity} cannot be taken back: it stays done" for c in back.lasting]
-        changes = [id(change) for change in back.undone]
-        self.actions = [
-            replace(a, status="undone") if a.status == "done" and id(a.change) in changes else a
-            for a in self.actions
-        ]
+        undone = {id(change) for change in back.undone}
+        for number, each in enumerate(self.actions):
+            if each.status == "done" and id(each.change) in undone:
+                self.actions[number] = replace(each, status="undone")
         if count := len(back.undone):
             self.notes.append(f"{count} change{'s' if count > 1 else ''} taken back")
         self.event("undo", name, {"undone": count, "kept": total - count})

@@ -283,7 +283,7 @@ class HostKind:
         return self.compare(want, found) is None if after is NOT_READ_BACK else found == after
 
     def spans(self, want: Want) -> bool:
-        """Whether a change concerns all that is below its path as well."""
+        """Tell whether a change concerns all that is below its path as well."""
         return False
 
     # -- writing ----------------------------------------------------------------------------------------
