@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from fazai.errors import UsageError
@@ -15,6 +16,7 @@ __all__ = [
     "ProcessConfig",
     "daemon_socket_path",
     "default_forks",
+    "is_loopback",
     "named_state_folder",
 ]
 
@@ -107,3 +109,15 @@ def named_state_folder(environ: Mapping[str, str]) -> Path | None:
     if not text or Path(text).absolute() == SYSTEM_STATE:
         return None
     return Path(text)
+
+
+@lru_cache(maxsize=256)  # each request to the daemon asks, for a few names
+def is_loopback(host: str) -> bool:
+    """Return whether an address (or `localhost`) is reachable from this machine alone. Any other name is
+    not."""
+    import ipaddress  # most commands never ask
+
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -95,7 +95,7 @@ def parse_daemon_url(environ: Mapping[str, str], *, url: str, root: bool) -> Dae
 
 
 def _is_local_url(url: str) -> bool:
-    from fazai.daemon.settings import is_loopback
+    from fazai.config import is_loopback
 
     try:
         return is_loopback(urlsplit(url).hostname or "")

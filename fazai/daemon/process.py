@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fazai import __version__
+from fazai.config import is_loopback
 from fazai.daemon.agent_states import AgentStates
 from fazai.daemon.background import background_tasks
 from fazai.daemon.drift import Drift
@@ -35,7 +36,7 @@ from fazai.daemon.routes import TABLE
 from fazai.daemon.runs.queue import RunQueue
 from fazai.daemon.runs.scheduler import Scheduler
 from fazai.daemon.services import Services
-from fazai.daemon.settings import DaemonSettings, is_loopback
+from fazai.daemon.settings import DaemonSettings
 from fazai.errors import FazaiError, InputError, StateError
 from fazai.providers.gemma.client import GemmaClient
 from fazai.service import systemd

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +10,7 @@ from fazai.daemon.runs.config import DaemonConfig
 from fazai.errors import UsageError
 from fazai.providers.gemma.endpoint import FallbackEndpoint
 
-__all__ = ["DaemonSettings", "ServerLimits", "is_loopback"]
+__all__ = ["DaemonSettings", "ServerLimits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +64,3 @@ class DaemonSettings:
             raise UsageError("--tls-cert and --tls-key belong together", hint="give both, or none")
         if self.client_ca is not None and self.tls_cert is None:
             raise UsageError("--client-ca needs TLS", hint="add --tls-cert and --tls-key")
-
-
-@lru_cache(maxsize=256)  # each request asks, for a few names
-def is_loopback(host: str) -> bool:
-    """Return whether an address (or `localhost`) is reachable from this machine alone. Any other name is
-    not."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from fazai.config import is_loopback
 from fazai.daemon.events.announcer import AUDIT
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.server import HttpConnection
 from fazai.daemon.http.tokens import hash_of
-from fazai.daemon.settings import DaemonSettings, is_loopback
+from fazai.daemon.settings import DaemonSettings
 from fazai.errors import UsageError
 from fazai.service.log import Log
 from fazai.service.prometheus import Family, Metric

@@ -21,8 +21,9 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from fazai.config import is_loopback
 from fazai.daemon.http.fastpath import FastPathOpener, KnownHead, remember_head
-from fazai.daemon.settings import ServerLimits, is_loopback
+from fazai.daemon.settings import ServerLimits
 from fazai.service.log import Log
 from fazai.wire.base import ErrorAnswer, encode
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from fazai.config import is_loopback
 from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.masking import make_mask
 from fazai.wire.base import MAX_LINE_BYTES, WireError
@@ -63,7 +63,7 @@ class FallbackEndpoint:
     @property
     def is_here(self) -> bool:
         """Return whether it is on this machine: then no proxy stands before it."""
-        return _is_loopback(urlsplit(self.url).hostname or "")
+        return is_loopback(urlsplit(self.url).hostname or "")
 
 
 def _check_endpoint_url(url: str, where: str, *, has_key: bool) -> None:
@@ -81,18 +81,11 @@ def _check_endpoint_url(url: str, where: str, *, has_key: bool) -> None:
         why = "the URL ends with its path"
     elif parts.username is not None or parts.password is not None:
         why, hint = "no user and no password stand in the URL", "a key has a file of its own"
-    elif has_key and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    elif has_key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
         why, hint = "the key would go there in the clear", "use https://"
     else:
         return
     raise InputError(why, where=where, hint=hint)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 @dataclass(frozen=True, slots=True)

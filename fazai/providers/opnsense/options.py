@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from fazai.config import is_loopback
 from fazai.errors import InputError, InventoryError, spelling_hint
 from fazai.model import FieldSpec, Secret, SecretRef, Target, Value
 from fazai.providers.opnsense.catalogue.kinds import all_kinds
@@ -166,17 +167,9 @@ def _check_url(value: Value, spec: FieldSpec) -> _Wrong:
         return f'is not an address: "{value}"', "write https://fw-01.example.net"
     if url.query or url.fragment:
         return f'must not have a query: "{value}"', None
-    if url.scheme == "http" and not _is_loopback(host):
+    if url.scheme == "http" and not is_loopback(host):
         return "would send the key unencrypted over http://", "use https://"
     return None
-
-
-def _is_loopback(host: str) -> bool:
-    """Return whether a host name stands for this machine."""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _check_secret(value: Value, spec: FieldSpec) -> _Wrong:

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from fazai.config import is_loopback
 from fazai.daemon.http.tokens import hash_of, new_token
-from fazai.daemon.settings import DaemonSettings, ServerLimits, is_loopback
+from fazai.daemon.settings import DaemonSettings, ServerLimits
 from fazai.errors import InputError, UsageError
 from fazai.lab.server.tls import LabAuthority
 from fazai.store.sqlite.tokens import TokenFile
