@@ -56,8 +56,9 @@ def test_ctrl_c_aborts_the_answer_and_ctrl_d_ends_the_chat(monkeypatch: pytest.M
             await screen.until("(aborted)\r\n> ")
             await worker.until(lambda: worker.sessions.busy == 0)
             assert len(worker.sessions) == 1
-            screen.press(b"not this\x03")  # a line that is being typed is forgotten
-            await screen.until("(Ctrl-D ends the chat)\r\n> ")
+            screen.press(b"not this")  # a line that is being typed is forgotten
+            await screen.until("not this")
+            await screen.interrupt_until("(Ctrl-D ends the chat)\r\n> ")
             screen.press(b"then stop\n")
             await screen.until("THEN STOP")
             assert "NOT THIS" not in screen.text

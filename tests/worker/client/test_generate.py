@@ -66,6 +66,15 @@ class _Screen:
             while wanted not in self.text:
                 self.text += await self._more()
 
+    async def interrupt_until(self, wanted: str) -> None:
+        """Press Ctrl-C until `wanted` is there: one just before the line editor's select() is seen only
+        at the next key (CPython, Modules/readline.c)."""
+        while wanted not in self.text:
+            self.press(b"\x03")
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(2):
+                    await self.until(wanted)
+
     async def _more(self) -> str:
         loop, found = asyncio.get_running_loop(), asyncio.Event()
         loop.add_reader(self._master, found.set)
