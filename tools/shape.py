@@ -39,6 +39,7 @@ class Shape:
     """What was measured in one tree."""
 
     lines: int
+    code_lines: int
     modules: int
     folders: Mapping[str, int]
     cycles: tuple[tuple[str, ...], ...]
@@ -77,6 +78,7 @@ def measure(root: Path) -> Shape:
                     only_raises.append(place)
     return Shape(
         lines=sum(len(path.read_text().splitlines()) for path in trees),
+        code_lines=sum(_count_code_lines(path.read_text(), tree) for path, tree in trees.items()),
         modules=len(trees),
         folders=Counter(str(p.parent.relative_to(root)) for p in trees if p.name != "__init__.py"),
         cycles=tuple(cycles(root)),
@@ -88,6 +90,16 @@ def measure(root: Path) -> Shape:
         titles=tuple(titles),
         only_raises=tuple(only_raises),
     )
+
+
+def _count_code_lines(text: str, tree: ast.Module) -> int:
+    """Count the lines of a module that are neither empty nor a comment nor part of a docstring."""
+    documented: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | Function) and ast.get_docstring(node, clean=False):
+            documented.update(range(node.body[0].lineno, (node.body[0].end_lineno or 0) + 1))
+    lines = enumerate(text.splitlines(), 1)
+    return sum(bool(line.strip()) and line.strip()[0] != "#" and n not in documented for n, line in lines)
 
 
 def _defined(tree: ast.Module, what: str) -> set[str]:
@@ -162,7 +174,9 @@ def measure_commit(commit: str) -> Shape:
 def table(shapes: Mapping[str, Shape]) -> Iterator[str]:
     """Yield the lines of a Markdown table: one column a tree, one row a figure."""
     rows: dict[str, Callable[[Shape], str]] = {
-        "lines of Python in `fazai/`": lambda s: f"{s.lines:,}",
+        "lines of Python in `fazai/`; of them code, without docstrings, comments and empty lines": lambda s: (
+            f"{s.lines:,}; {s.code_lines:,}"
+        ),
         "modules; in the fullest folder": lambda s: f"{s.modules}; {max(s.folders.values())}",
         f"folders with more than {FOLDER_LIMIT} modules": lambda s: (
             f"{sum(count > FOLDER_LIMIT for count in s.folders.values())} of {len(s.folders)}"
