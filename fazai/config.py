@@ -10,16 +10,6 @@ from pathlib import Path
 
 from fazai.errors import UsageError
 
-__all__ = [
-    "STATE_FILE",
-    "SYSTEM_SOCKET",
-    "ProcessConfig",
-    "daemon_socket_path",
-    "default_forks",
-    "is_loopback",
-    "named_state_folder",
-]
-
 #: State folder of the machine's daemon, which all its users' runs report to.
 SYSTEM_STATE = Path("/var/lib/fazai")
 SYSTEM_SOCKET = Path("/run/fazai/daemon.sock")

@@ -39,41 +39,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = [
-    "AccessDenied",
-    "DeviceError",
-    "Errors",
-    "ExitCode",
-    "FazaiError",
-    "InputError",
-    "Interrupted",
-    "InventoryError",
-    "LockHeld",
-    "Mark",
-    "MissingOption",
-    "Moved",
-    "NotAvailable",
-    "PlanStale",
-    "PlaybookError",
-    "Refused",
-    "Rejected",
-    "SecretError",
-    "StateError",
-    "StoreFull",
-    "TemplateError",
-    "Unreachable",
-    "Unsure",
-    "UsageError",
-    "VerifyError",
-    "YamlError",
-    "did_you_mean",
-    "missing_file",
-    "missing_file_hint",
-    "raise_found",
-    "spelling_hint",
-    "worst_exit",
-]
-
 
 class ExitCode(IntEnum):
     """The exit codes of the process."""

@@ -12,8 +12,6 @@ from urllib.parse import quote, quote_plus
 
 from fazai.model import Secret
 
-__all__ = ["MASK", "encoded_forms", "make_lazy_mask", "make_mask", "secret_texts"]
-
 MASK = "***"
 _SHORTEST = 3  # what is shorter stands in too many texts by chance
 _SHORTEST_FORM = 8

@@ -13,36 +13,6 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from fazai.errors import FazaiError, InputError, Mark, Moved
 
-__all__ = [
-    "Activate",
-    "Change",
-    "Describing",
-    "Diff",
-    "FieldSpec",
-    "Following",
-    "Joining",
-    "Kind",
-    "ListChecking",
-    "LookAgain",
-    "Observation",
-    "Problem",
-    "Provider",
-    "Rehearsing",
-    "Resource",
-    "Secret",
-    "SecretRef",
-    "Session",
-    "Step",
-    "Talking",
-    "Target",
-    "TargetWork",
-    "Telling",
-    "Value",
-    "Verb",
-    "Warming",
-    "Work",
-]
-
 #: A YAML value after templating: str, int, float, bool, None, Secret, list and dict of these.
 Value = Any
 

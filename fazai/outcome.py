@@ -14,22 +14,6 @@ from typing import Any, Literal
 from fazai.errors import Errors, ExitCode, FazaiError, worst_exit
 from fazai.model import Change, Secret, SecretRef, Value, Verb
 
-__all__ = [
-    "ActionOutcome",
-    "ActionStatus",
-    "EngineEvent",
-    "RunOutcome",
-    "TargetOutcome",
-    "TargetStatus",
-    "change_record",
-    "error_record",
-    "event_not_applied",
-    "json_value",
-    "mark_not_applied",
-    "mask_change",
-]
-
-
 #: How one action ended: written, then taken back (undone); not reached (left).
 ActionStatus = Literal["done", "planned", "failed", "undone", "refused", "left"]
 

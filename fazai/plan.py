@@ -21,17 +21,6 @@ from fazai.files import replace_file
 from fazai.model import Change, Diff, Resource, TargetWork
 from fazai.outcome import change_record, json_value
 
-__all__ = [
-    "Expected",
-    "SavedPlan",
-    "changes_digest",
-    "check_later",
-    "parse_plan",
-    "read_plan",
-    "wanted_digest",
-    "write_plan",
-]
-
 FORMAT = "fazai-plan/2"
 _LIMIT_BYTES = 256 * 1024 * 1024
 
@@ -163,12 +152,7 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
         raise InputError(
             "a name in the plan is not UTF-8", where=str(path), hint="rename the file"
         ) from error
-    body = {
-        "digest": digest,
-        "created": plan.created,
-        **plan._bound(),
-        "changes": list(plan.changes),
-    }
+    body = {"digest": digest, "created": plan.created, **plan._bound(), "changes": list(plan.changes)}
     try:
         replace_file(path, f"{json.dumps(body, indent=1, ensure_ascii=False)}\n".encode())
     except OSError as error:

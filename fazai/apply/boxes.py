@@ -16,8 +16,6 @@ from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Provider, Resource, Target, Verb, Work
 from fazai.store.base import Action, Lease, Run, Store, TargetMemory
 
-__all__ = ["BoxStore", "names_by_box"]
-
 _DAY_S = 86400.0
 _OWN = 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
 

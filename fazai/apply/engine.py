@@ -19,8 +19,6 @@ from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome, TargetStatus
 from fazai.plan import Expected
 from fazai.store.base import Run, Store, TargetState
 
-__all__ = ["Engine"]
-
 _CHUNK_CHARS = 16 * 1024  # at most 64 KiB
 #: What `max_fail` counts.
 _FAILURES = (

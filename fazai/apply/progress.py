@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from fazai.model import Change, Resource, Step
 from fazai.outcome import ActionOutcome
 
-__all__ = ["TakenBack", "Written", "leading_changes", "resources_from"]
-
 
 @dataclass(slots=True)
 class Written:

@@ -11,16 +11,6 @@ from fazai.outcome import json_value
 from fazai.plan import changes_digest
 from fazai.store.base import TargetMemory
 
-__all__ = [
-    "interrupted_words",
-    "later_notes",
-    "leftover_notes",
-    "make_action_id",
-    "not_stuck_error",
-    "read_only_error",
-    "unconfirmed_deletion",
-]
-
 
 def leftover_notes(memory: TargetMemory, check: bool) -> list[str]:
     """Return a sentence for each thing that an earlier run left behind."""

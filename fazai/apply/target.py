@@ -40,8 +40,6 @@ from fazai.outcome import ActionOutcome, TargetOutcome, TargetStatus, change_rec
 from fazai.plan import Expected, check_later
 from fazai.store.base import Action, Run, TargetMemory
 
-__all__ = ["TargetRun"]
-
 
 @dataclass(slots=True)
 class TargetRun:

@@ -16,8 +16,6 @@ from fazai.errors import InputError, SecretError, missing_file
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["DaemonAddress", "find_daemon", "parse_daemon_url", "read_token_file"]
-
 _TOKEN_BYTES = 64 * 1024
 
 
@@ -88,9 +86,7 @@ def parse_daemon_url(environ: Mapping[str, str], *, url: str, root: bool) -> Dae
         raise InputError(f"a token goes to {url} in the clear", hint="use https://")
     ca = environ.get("FAZAI_CA_FILE")
     return DaemonAddress(
-        url.rstrip("/"),
-        token=read_token_file(Path(file)) if file else None,
-        ca=Path(ca) if ca else None,
+        url.rstrip("/"), token=read_token_file(Path(file)) if file else None, ca=Path(ca) if ca else None
     )
 
 

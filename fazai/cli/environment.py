@@ -29,18 +29,6 @@ if TYPE_CHECKING:
     from fazai.store.base import Run, Store
     from fazai.yamltext import OnFileRead
 
-__all__ = [
-    "allows_scripts",
-    "inventory_sources",
-    "make_secret_reader",
-    "new_run",
-    "parse_extra_vars",
-    "read_config",
-    "read_inventory",
-    "read_store",
-    "split_words",
-]
-
 
 def read_config() -> ProcessConfig:
     return ProcessConfig.from_environ(os.environ, root=os.geteuid() == 0)

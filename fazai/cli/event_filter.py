@@ -12,8 +12,6 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fazai.errors import UsageError, spelling_hint
 
-__all__ = ["EventCondition", "check_condition", "check_event_types", "parse_condition"]
-
 _TERM = re.compile(
     r"\A\s*(?P<field>[A-Za-z_][\w.]*)\s*(?P<op>>=|<=|!=|=|>|<)\s*(?P<value>.*?)\s*\Z", re.DOTALL
 )

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from fazai.report.text import TextReport
     from fazai.store.base import Run, Store
 
-__all__ = ["execute_run"]
-
 
 def execute_run(
     prepared: PreparedRun,
@@ -329,6 +327,5 @@ def _may_delete(works: Sequence[Work]) -> bool:
 def _make_read_only(work: Work) -> Work:
     """Return the same work on read-only targets: a check cannot write by mistake either."""
     return replace(
-        work,
-        targets=tuple(replace(item, target=replace(item.target, mode="read")) for item in work.targets),
+        work, targets=tuple(replace(item, target=replace(item.target, mode="read")) for item in work.targets)
     )

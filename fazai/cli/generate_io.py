@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from fazai.providers.gemma.client import GemmaClient
     from fazai.wire.worker import SessionParams
 
-__all__ = [
-    "FiniteFloat",
-    "await_worker",
-    "check_shape",
-    "check_stop_texts",
-    "protect_terminal",
-    "read_grammar",
-    "read_prompt",
-    "read_schema",
-    "stream_answer",
-]
-
 _KEPT = {9: "\t", 10: "\n", 13: ""}
 _CONTROLS = {code: _KEPT.get(code, f"\\x{code:02x}") for code in (*range(32), *range(127, 160))}
 

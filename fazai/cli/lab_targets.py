@@ -16,8 +16,6 @@ from fazai.model import Secret, TargetWork, Work
 if TYPE_CHECKING:
     from fazai.lab import LabAddress, LabFirewall
 
-__all__ = ["lab_names", "with_lab_firewalls", "with_lab_folders"]
-
 _LAB = "lab://"
 
 

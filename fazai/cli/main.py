@@ -14,8 +14,6 @@ import click
 
 from fazai.errors import Errors, FazaiError, Interrupted, UsageError, spelling_hint
 
-__all__ = ["COMMANDS", "main", "root"]
-
 #: command -> (module of fazai.cli.commands, one line of help); importing a module costs only who calls it.
 COMMANDS = {
     "apply": ("run", "Bring the targets of an inventory to their declared state."),

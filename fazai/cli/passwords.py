@@ -12,8 +12,6 @@ from fazai.cli.run_options import RunOptions
 from fazai.errors import Interrupted, UsageError
 from fazai.model import Provider, Secret, Work
 
-__all__ = ["ask_passwords", "password_options"]
-
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 

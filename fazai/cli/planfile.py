@@ -18,19 +18,8 @@ if TYPE_CHECKING:
     from fazai.model import Work
     from fazai.outcome import RunOutcome
 
-__all__ = ["FileHashes", "plan_arguments", "plan_folder", "plan_selection", "refuse_secrets", "save_plan"]
-
 #: The parts of a selection that a plan keeps.
-_KEPT = (
-    "inventory",
-    "playbook",
-    "limit",
-    "tags",
-    "skip_tags",
-    "kind",
-    "extra_vars",
-    "vault_password_file",
-)
+_KEPT = ("inventory", "playbook", "limit", "tags", "skip_tags", "kind", "extra_vars", "vault_password_file")
 
 
 class FileHashes:

@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from fazai.registry import Registry
     from fazai.secrets import SecretReader
 
-__all__ = ["PreparedRun", "count", "prepare_run"]
-
 _T = TypeVar("_T")
 
 
@@ -60,10 +58,7 @@ class PreparedRun:
 
 
 def prepare_run(
-    command: str,
-    selection: RunSelection,
-    options: RunOptions,
-    plan: tuple[SavedPlan, Path] | None = None,
+    command: str, selection: RunSelection, options: RunOptions, plan: tuple[SavedPlan, Path] | None = None
 ) -> PreparedRun:
     """Read everything that a command names, and resolve it to work.
 

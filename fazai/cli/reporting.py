@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from fazai.outcome import EngineEvent, RunOutcome
     from fazai.store.base import Run
 
-__all__ = ["RunReporter", "start_reporter"]
-
 _TICK_S = 0.1
 _LINGER_S = 1.0  # a person waits
 _LINGER_MOST_S = 600

@@ -19,8 +19,6 @@ from fazai.files import replace_file
 if TYPE_CHECKING:
     from fazai.outcome import RunOutcome
 
-__all__ = ["METRICS", "MetricsTextfile"]
-
 #: name -> (help, labels beside `file`)
 METRICS: dict[str, tuple[str, str]] = {
     "fazai_apply_exit_code": ("Exit code of the newest run.", ""),

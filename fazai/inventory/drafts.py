@@ -8,8 +8,6 @@ from fazai.errors import FazaiError, InventoryError, Mark
 from fazai.inventory.nodes import Group, Host, VariableMaps
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["GroupDraft", "HostDraft", "InventoryDraft"]
-
 
 @dataclass(slots=True)
 class GroupDraft:

@@ -10,8 +10,6 @@ from fazai.errors import InventoryError
 from fazai.inventory.scripts import revive_ansible_values
 from fazai.yamltext import Decrypt, YamlLimits, YamlList, YamlMap, parse_yaml, read_limited
 
-__all__ = ["InventoryFiles", "InventoryTooLarge"]
-
 _VAULT: Final = b"$ANSIBLE_VAULT;"
 _ENTRIES_MAX: Final = 100_000
 _BYTES_MAX: Final = 128 * 1024 * 1024

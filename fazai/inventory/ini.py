@@ -18,8 +18,6 @@ from fazai.errors import InventoryError, Mark
 from fazai.inventory.reader import InventoryReader
 from fazai.yamltext import SourceText, YamlLimits, YamlList, YamlMap, pack_place
 
-__all__ = ["is_ini", "read_ini"]
-
 _SECTION: Final = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _GROUP: Final = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
 _STATES: Final = ("hosts", "children", "vars")

@@ -18,8 +18,6 @@ from fazai.inventory.scripts import RunScript, is_script, read_script_output
 from fazai.inventory.varsfiles import VarsFolders
 from fazai.yamltext import DEFAULT_YAML_LIMITS, Decrypt, KeyFile, YamlLimits, YamlList, YamlMap
 
-__all__ = ["load_inventory"]
-
 _EXTENSIONS = ("", ".yml", ".yaml", ".json")  # where Ansible expects YAML
 _TO_YAML = "ansible-inventory -i FILE --list --yaml --export writes the same as YAML"
 #: Names that Ansible skips in a folder of inventories, and our folders for secrets, files and templates.

@@ -11,8 +11,6 @@ from fazai.errors import InventoryError, Mark, spelling_hint
 from fazai.model import Value
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Group", "Host", "Inventory", "ResourceLayer"]
-
 #: Variables as they stand in one place, without `resources`.
 VariableMaps = tuple[YamlMap, ...]
 

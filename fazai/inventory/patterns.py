@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from fazai.inventory import Inventory
     from fazai.yamltext import OnFileRead
 
-__all__ = ["rename_lists", "select_hosts", "split_pattern"]
-
 _PIECE = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)[:-]([0-9]*))\]", re.ASCII | re.DOTALL)
 _COLONS = "an IPv6 address has colons of its own: separate the parts with commas"

@@ -6,8 +6,6 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from string import ascii_letters
 
-__all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "BadName", "check_group_name", "check_host_name", "expand_hosts"]
-
 #: Limit for one pattern: more hosts are a slip of the keyboard.
 HOSTS_MAX = 100_000
 #: Limit for all patterns together: more is more than a machine can hold.

@@ -7,19 +7,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fazai.errors import (
-    FazaiError,
-    InventoryError,
-    Mark,
-    did_you_mean,
-    missing_file_hint,
-    spelling_hint,
-)
+from fazai.errors import FazaiError, InventoryError, Mark, did_you_mean, missing_file_hint, spelling_hint
 from fazai.inventory.drafts import GroupDraft, HostDraft, InventoryDraft
 from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, BadName, check_group_name, expand_hosts
 from fazai.yamltext import YamlList, YamlMap
-
-__all__ = ["InventoryReader"]
 
 _SECTIONS = ("hosts", "vars", "children", "resources")
 _OUTSIDE = ("resources", "playbooks")  # what can stand in an inventory file and is no group

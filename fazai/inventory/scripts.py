@@ -16,8 +16,6 @@ from fazai.inventory.reader import InventoryReader
 from fazai.model import SecretRef
 from fazai.yamltext import UnsafeText, YamlList, YamlMap
 
-__all__ = ["RunScript", "is_script", "read_script_output", "revive_ansible_values"]
-
 #: Runs an inventory script with these arguments; returns what it prints. Raises InventoryError.
 RunScript = Callable[[str, tuple[str, ...]], bytes]
 

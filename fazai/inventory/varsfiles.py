@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from fazai.inventory.drafts import InventoryDraft
     from fazai.inventory.reader import InventoryReader
 
-__all__ = ["VarsFolders"]
-
 _EXTENSIONS = ("", ".yml", ".yaml", ".json")
 _FOLDERS_MAX = 32
 

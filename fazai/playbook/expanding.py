@@ -14,8 +14,6 @@ from fazai.playbook.problems import ProblemCollector
 from fazai.template import OMIT, Scope, UndefinedName, describe_type
 from fazai.yamltext import OnFileRead, YamlMap
 
-__all__ = ["ResourceExpander"]
-
 _LOOP_MAX: Final = 10_000
 _STATES: Final = ("present", "absent")
 

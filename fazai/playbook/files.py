@@ -10,8 +10,6 @@ from fazai.model import Value
 from fazai.template import Scope
 from fazai.yamltext import OnFileRead
 
-__all__ = ["ContentFiles"]
-
 _FOLDERS: Final = {"source": "files", "template": "templates"}  # where Ansible's roles have them
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
 _ALL_BYTES: Final = 512 * 1024 * 1024

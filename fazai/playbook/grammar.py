@@ -13,8 +13,6 @@ from fazai.playbook.modules import module_hint
 from fazai.playbook.nodes import DeclaredResource, Play, split_words
 from fazai.yamltext import Decrypt, OnFileRead, YamlList, YamlMap, load_yaml
 
-__all__ = ["load_playbooks", "read_resources"]
-
 _PLAY: Final = ("name", "hosts", "vars", "tags", "resources", "handlers", "serial", "max_fail")
 _BESIDE: Final = (
     "state",

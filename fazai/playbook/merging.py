@@ -10,8 +10,6 @@ from fazai.playbook.expanding import field_error
 from fazai.playbook.prepared import ExpandedResource
 from fazai.playbook.problems import ProblemCollector
 
-__all__ = ["ResourceMerger"]
-
 #: All pieces for one item, the least specific first.
 PieceChain = tuple[ExpandedResource, ...]
 #: Kind, identity, and to what it listens: a handler may name an item that is a resource, too.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["module_hint"]
-
 _COLLECTIONS: Final = (
     "ansible.builtin",
     "ansible.legacy",

@@ -9,8 +9,6 @@ from fazai.errors import Mark
 from fazai.model import Value
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["DeclaredResource", "Play", "Selection"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeclaredResource:

@@ -11,8 +11,6 @@ from fazai.playbook.nodes import DeclaredResource, Play, split_words
 from fazai.template import is_static
 from fazai.yamltext import YamlMap
 
-__all__ = ["ExpandedResource", "PreparedResource", "ResourcePreparer"]
-
 
 class FieldOrigins(Mapping[str, Mark]):
     """The places of the fields of a mapping, found when they are asked for: most never are."""

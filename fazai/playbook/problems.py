@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from fazai.errors import Errors, FazaiError, Mark
 from fazai.template import UndefinedName
 
-__all__ = ["ProblemCollector"]
-
 
 class ProblemCollector:
     """Collects errors, and the hosts that each is for.

@@ -25,8 +25,6 @@ from fazai.yamltext import OnFileRead, YamlList
 if TYPE_CHECKING:
     from fazai.secrets import SecretReader
 
-__all__ = ["resolve_work"]
-
 _REST: Final = "inventory"
 #: A play's variables are not a target's options; these names would surely be meant as such.
 _OPTIONS_ONLY: Final = ("provider", "mode", "base_url", "secret")

@@ -10,8 +10,6 @@ from fazai.errors import InputError, did_you_mean
 from fazai.model import Resource
 from fazai.playbook.nodes import Selection
 
-__all__ = ["ResourceChooser"]
-
 _SPECIAL: Final = ("all", "always", "never", "tagged", "untagged")
 
 

@@ -25,8 +25,6 @@ from fazai.template import OMIT, Scope, is_static
 if TYPE_CHECKING:
     from fazai.secrets import SecretReader
 
-__all__ = ["COMMON_OPTIONS", "TargetBuilder"]
-
 #: Options that every target has, whatever its provider.
 COMMON_OPTIONS: Final[Mapping[str, FieldSpec]] = {
     spec.name: spec

@@ -12,8 +12,6 @@ import msgspec
 from fazai.outcome import TargetStatus
 from fazai.wire.changes import ChangeRecord
 
-__all__ = ["Document"]
-
 
 class ErrorDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that went wrong: its class, text, place and next step."""

@@ -9,8 +9,6 @@ from typing import Any
 from fazai.model import Change, Verb
 from fazai.report.lines import SIGNS, change_details, change_title, escape_controls
 
-__all__ = ["event_host", "event_line", "event_style"]
-
 _BAD = {"failed", "unreachable", "refused", "locked", "stale", "interrupted", "closing"}
 _GOOD = {"changed", "done"}
 _WAITS = {"pending", "planned", "skipped", "left", "undone"}

@@ -10,18 +10,6 @@ from fazai.errors import Errors, FazaiError, Mark
 from fazai.model import Change, Verb
 from fazai.outcome import RunOutcome, TargetOutcome, TargetStatus, json_value
 
-__all__ = [
-    "SIGNS",
-    "Paint",
-    "activation_lines",
-    "change_details",
-    "change_title",
-    "diff_lines",
-    "error_lines",
-    "result_words",
-    "unstyled",
-]
-
 #: Puts a style ("red", "green", "yellow", "dim", "bold") on text.
 Paint = Callable[[str, str], str]
 

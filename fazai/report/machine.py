@@ -20,8 +20,6 @@ from fazai.report.lines import (
 )
 from fazai.timestamps import timestamp
 
-__all__ = ["as_json", "as_junit", "as_markdown", "run_record"]
-
 FORMAT = "fazai-run/1"
 
 

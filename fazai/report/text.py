@@ -22,8 +22,6 @@ from fazai.report.lines import (
     unstyled,
 )
 
-__all__ = ["TextReport"]
-
 _STYLE = {"+": "green", "~": "yellow", "-": "red", ">": "yellow", "!": "yellow", "=": "dim"}
 _TITLE_WIDTH = 26
 _REDRAW_S = 0.1

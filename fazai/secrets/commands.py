@@ -15,8 +15,6 @@ from typing import IO, Final
 
 from fazai.errors import SecretError
 
-__all__ = ["OUTPUT_MAX_BYTES", "run_program"]
-
 OUTPUT_MAX_BYTES: Final = 64 * 1024
 _STDERR_KEPT_BYTES: Final = 4096
 _POLL_S: Final = 0.2
@@ -66,10 +64,7 @@ def run_program(
         process.stderr.close()
         with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel
             process.wait(_KILLED_S)
-    if finished and process.returncode in (
-        -signal.SIGINT,
-        128 + signal.SIGINT,
-    ):  # Ctrl-C: for us
+    if finished and process.returncode in (-signal.SIGINT, 128 + signal.SIGINT):  # Ctrl-C: for us
         raise KeyboardInterrupt
     if heard.too_much:
         raise SecretError(f'"{name}" prints more than {output_max_bytes} bytes', hint="a secret is shorter")

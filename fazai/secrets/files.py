@@ -12,8 +12,6 @@ from typing import Final
 from fazai.errors import SecretError, StateError, spelling_hint
 from fazai.files import replace_file
 
-__all__ = ["SIZE_MAX_BYTES", "read_private", "write_keys", "write_private"]
-
 SIZE_MAX_BYTES: Final = 64 * 1024
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 

@@ -16,8 +16,6 @@ from fazai.secrets.files import read_private
 if TYPE_CHECKING:
     from fazai.secrets.vault import VaultPassword
 
-__all__ = ["PROMPTS", "SecretReader"]
-
 #: Words that Ansible takes in the place of a vault password file, to ask for the password.
 PROMPTS: Final = ("prompt", "prompt_ask_vault_pass")
 

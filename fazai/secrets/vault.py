@@ -18,8 +18,6 @@ from typing import Final
 
 from fazai.errors import SecretError
 
-__all__ = ["VaultPassword", "decrypt_vault", "encrypt_vault", "is_vault", "read_vault_label"]
-
 _MAGIC: Final = "$ANSIBLE_VAULT"
 _ROUNDS: Final = 10_000
 _SALT_BYTES: Final = 32

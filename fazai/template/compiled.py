@@ -22,8 +22,6 @@ from fazai.template.limits import TEMPLATE_MAX, Rendering
 from fazai.template.simple import count_newlines, end_lines
 from fazai.template.undefined import NamedUndefinedError
 
-__all__ = ["CompiledTemplate", "compile_file", "compile_text", "new_engine"]
-
 _MESSAGE_MAX: Final = 200
 _EXCERPT_MAX: Final = 160
 

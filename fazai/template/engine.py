@@ -27,8 +27,6 @@ from fazai.template.rewrite import TreeRewriter
 from fazai.template.simple import MISSING
 from fazai.template.undefined import NamedUndefined
 
-__all__ = ["TemplateEngine"]
-
 _TEXT_METHODS: Final = (
     "capitalize casefold center count endswith expandtabs find format index isalnum isalpha isascii isdecimal"
     " isdigit islower isnumeric isspace istitle isupper join ljust lower lstrip partition removeprefix"
@@ -97,11 +95,7 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            undefined=NamedUndefined,
-            finalize=_check_output,
-            optimized=False,
-            trim_blocks=True,
-            cache_size=0,
+            undefined=NamedUndefined, finalize=_check_output, optimized=False, trim_blocks=True, cache_size=0
         )
         self.rendering = Rendering(0)
         self._lexer = BackslashLexer(self)

@@ -11,19 +11,8 @@ import jinja2
 from jinja2 import Undefined
 
 from fazai.model import Secret
-from fazai.template.filters.base import FilterError, SecretMap, check_percent, plain_entries
-from fazai.template.limits import OMIT, TEXT_MAX, Rendering, conceal, is_listed, reveal
-
-__all__ = [
-    "calculate",
-    "call_text_method",
-    "check_percent_cost",
-    "compare_values",
-    "is_true",
-    "join_pieces",
-    "plain_value",
-    "to_text",
-]
+from fazai.template.filters.base import TEXT_MAX, FilterError, SecretMap, check_percent, plain_entries
+from fazai.template.limits import OMIT, Rendering, conceal, is_listed, reveal
 
 #: The hint for an operation that would tell what a secret is made of.
 WHOLE_ONLY: Final = "what a secret is made of is not told: put it out whole, or compare it"

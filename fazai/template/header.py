@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from fazai.errors import TemplateError
 
-__all__ = ["HEADER", "read_header"]
-
 HEADER: Final = "#jinja2:"
 _SWITCHES: Final = ("trim_blocks", "lstrip_blocks")
 _MARKERS: Final = tuple(

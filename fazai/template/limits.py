@@ -13,19 +13,6 @@ from typing import Any, Final
 from fazai.model import Secret, Value
 from fazai.template.filters.base import TEXT_MAX, FilterError, SecretMap, plain_entries
 
-__all__ = [
-    "CHAIN_MAX",
-    "OMIT",
-    "OPERATIONS",
-    "TEMPLATE_MAX",
-    "TEXT_MAX",
-    "Omit",
-    "Rendering",
-    "conceal",
-    "is_listed",
-    "reveal",
-]
-
 #: Operations in one rendering, with everything it refers to: about half a second at worst.
 OPERATIONS: Final = 500_000
 

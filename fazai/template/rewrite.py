@@ -15,8 +15,6 @@ from jinja2.visitor import NodeTransformer
 
 from fazai.errors import spelling_hint
 
-__all__ = ["TreeRewriter"]
-
 _COLLECTIONS: Final = ("ansible.builtin.", "ansible.utils.", "ansible.netcommon.", "ansible.posix.")
 _REFUSED: Final[dict[type[nodes.Node], str]] = {
     nodes.Include: "include",

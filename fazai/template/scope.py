@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from fazai.template.compiled import CompiledTemplate
     from fazai.template.engine import TemplateEngine
 
-__all__ = ["Scope", "Templates", "is_static"]
-
 _COMPILED_MAX: Final = 20_000
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fazai.model import Secret
-from fazai.template.limits import TEMPLATE_MAX, TEXT_MAX, Rendering
-
-__all__ = ["LATER", "MISSING", "SimpleTemplate", "count_newlines", "end_lines", "parse_simple"]
+from fazai.template.filters.base import TEXT_MAX
+from fazai.template.limits import TEMPLATE_MAX, Rendering
 
 #: The result of a template that only Jinja2 can render.
 LATER: Final = object()

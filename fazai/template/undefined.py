@@ -10,8 +10,6 @@ from jinja2.utils import missing
 from fazai.errors import FazaiError
 from fazai.template.errors import UndefinedName
 
-__all__ = ["NamedUndefined", "NamedUndefinedError"]
-
 
 class NamedUndefinedError(UndefinedError):
     """An undefined name was used."""

@@ -25,8 +25,6 @@ from fazai.yamltext.nodes import SourceText, UnsafeText, YamlList, YamlMap, pack
 from fazai.yamltext.phrases import explain_problem, find_bad_byte
 from fazai.yamltext.scalars import convert_plain, convert_plain_json, convert_tagged
 
-__all__ = ["build_document"]
-
 _STANDARD: Final = "tag:yaml.org,2002:"
 _SECRET_TAGS: Final = {
     "!env": "env",

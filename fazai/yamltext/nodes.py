@@ -8,8 +8,6 @@ from typing import Any
 
 from fazai.errors import Mark
 
-__all__ = ["SourceText", "UnsafeText", "YamlList", "YamlMap", "pack_place"]
-
 #: A place in one integer: the line above the column, both counted from 0 as libyaml does.
 _COLUMN_BITS = 32
 _COLUMN_MASK = (1 << _COLUMN_BITS) - 1

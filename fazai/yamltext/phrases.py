@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Explanation", "explain_problem", "find_bad_byte"]
-
 
 @dataclass(frozen=True, slots=True)
 class Explanation:

@@ -16,17 +16,6 @@ from fazai.errors import YamlError, missing_file
 from fazai.yamltext.limits import DEFAULT_YAML_LIMITS, YamlLimits
 from fazai.yamltext.nodes import YamlList, YamlMap
 
-__all__ = [
-    "Decrypt",
-    "KeyFile",
-    "OnFileRead",
-    "load_yaml",
-    "loads_yaml",
-    "parse_yaml",
-    "parse_yaml_value",
-    "read_limited",
-]
-
 #: Opens a file that is Ansible Vault text as a whole: its bytes and its name to the plain bytes.
 Decrypt = Callable[[bytes, str], bytes]
 

@@ -8,8 +8,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-__all__ = ["convert_plain", "convert_plain_json", "convert_tagged"]
-
 _WORDS: dict[str, bool | None] = {
     "": None,
     "~": None,

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from fazai.providers.hosts.agent.health import AgentReport
     from fazai.providers.hosts.session import HostSession
 
-__all__ = ["KIND", "AgentFleet"]
-
 KIND = "host.telemetry_agent"
 _Found = TypeVar("_Found")
 
@@ -67,9 +65,7 @@ class AgentFleet:
         return self.each(look, names)
 
     def each(
-        self,
-        work: Callable[[TargetWork, HostSession], Awaitable[_Found]],
-        names: Iterable[str] | None = None,
+        self, work: Callable[[TargetWork, HostSession], Awaitable[_Found]], names: Iterable[str] | None = None
     ) -> dict[str, _Found | FazaiError]:
         """Do `work` on each host; returns what it found there, or why not."""
         chosen = self.items if names is None else {name: self.items[name] for name in names}

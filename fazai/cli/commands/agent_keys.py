@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from fazai.cli.commands.agent_fleet import AgentFleet
     from fazai.providers.hosts.agent.health import AgentReport
 
-__all__ = ["AgentKeyStore", "rotate_keys"]
-
 _PAUSE_S = 0.3
 
 

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from fazai.providers.hosts.agent.health import AgentReport
     from fazai.providers.hosts.session import HostSession
 
-__all__ = ["agents_command"]
-
 _LOG_BYTES = 262_144
 _Decorated = Callable[..., Any]
 

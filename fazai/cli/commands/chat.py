@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fazai.providers.gemma.client import GemmaClient, GemmaSession
     from fazai.wire.worker import SessionParams
 
-__all__ = ["run_chat"]
-
 _CUT = {"length": "--max-tokens", "timeout": "--timeout"}
 _BUSY_S = 5.0  # for the end of an answer that was aborted
 

@@ -59,12 +59,7 @@ _RUN_OPTIONS: Final = (
     click.option("--explain", is_flag=True, help="Show where each field comes from."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is converged."),
     click.option("-v", "--verbose", is_flag=True, help="A line a change also when piped."),
-    click.option(
-        "--output",
-        type=click.Choice(OUTPUTS),
-        default="text",
-        show_default=True,
-    ),
+    click.option("--output", type=click.Choice(OUTPUTS), default="text", show_default=True),
     click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto"),
 )
 #: Options that only apply has.
@@ -95,12 +90,7 @@ def _add_options(*groups: Sequence[_Decorator]) -> _Decorator:
 )
 @_add_options(_SELECTION_OPTIONS, _RUN_OPTIONS, _APPLY_OPTIONS)
 def apply_command(
-    check: bool,
-    yes: bool,
-    plan_file: str | None,
-    plan_hash: str | None,
-    textfile: str | None,
-    **options: Any,
+    check: bool, yes: bool, plan_file: str | None, plan_hash: str | None, textfile: str | None, **options: Any
 ) -> int:
     """Bring the targets of INVENTORY to their declared state, and verify it."""
     from fazai.cli.textfile import MetricsTextfile

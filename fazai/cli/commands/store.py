@@ -46,8 +46,7 @@ def check_command(output: str) -> None:
     if found.problems:
         count = len(found.problems)
         raise FazaiError(
-            f"the state file cannot be used: {count} finding{'s' if count > 1 else ''}",
-            hint=found.hint,
+            f"the state file cannot be used: {count} finding{'s' if count > 1 else ''}", hint=found.hint
         )
     if output == "text":
         click.echo("ok")

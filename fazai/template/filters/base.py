@@ -10,21 +10,6 @@ from typing import Any, Final
 
 from fazai.model import Secret
 
-__all__ = [
-    "TEXT_MAX",
-    "FilterError",
-    "Secrecy",
-    "SecretMap",
-    "TemplateFilter",
-    "carry",
-    "check_count",
-    "check_percent",
-    "check_text",
-    "plain_entries",
-    "refuse",
-    "taint",
-]
-
 #: Characters of one text that a template makes.
 TEXT_MAX: Final = 1 << 20
 _COUNT_MAX: Final = 100_000

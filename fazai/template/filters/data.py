@@ -26,8 +26,6 @@ from fazai.template.filters.base import (
     taint,
 )
 
-__all__ = ["FILTERS"]
-
 _TRUE: Final = frozenset({"yes", "on", "1", "true", "y", "t"})
 _FALSE: Final = frozenset({"no", "off", "0", "false", "n", "f", ""})
 

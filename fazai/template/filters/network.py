@@ -22,8 +22,6 @@ from typing import Any, Final
 from fazai.errors import spelling_hint
 from fazai.template.filters.base import FilterError, TemplateFilter, taint
 
-__all__ = ["FILTERS"]
-
 Address = IPv4Address | IPv6Address
 
 

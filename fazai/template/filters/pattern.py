@@ -16,8 +16,6 @@ from typing import Final
 
 from fazai.template.filters.base import FilterError
 
-__all__ = ["SUBJECT_MAX", "check_pattern"]
-
 #: Characters that a regular expression is applied to.
 SUBJECT_MAX: Final = 64 * 1024
 PATTERN_MAX: Final = 2_000

@@ -9,8 +9,6 @@ from typing import Any, Final
 from fazai.template.filters.base import TEXT_MAX, FilterError, TemplateFilter, check_text, taint
 from fazai.template.filters.pattern import check_pattern
 
-__all__ = ["FILTERS", "TESTS"]
-
 _POSIX_BASIC: Final = re.compile(r"([].[^$*\\])")
 
 

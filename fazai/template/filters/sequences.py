@@ -12,8 +12,6 @@ from jinja2.filters import make_attrgetter
 from fazai.template.filters.base import FilterError, TemplateFilter, carry, check_count
 from fazai.template.filters.data import from_jinja
 
-__all__ = ["FILTERS"]
-
 
 def _as_list(value: Any, name: str) -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):

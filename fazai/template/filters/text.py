@@ -26,8 +26,6 @@ from fazai.template.filters.base import (
 )
 from fazai.template.filters.data import from_jinja
 
-__all__ = ["FILTERS"]
-
 _HASHES: Final = (
     "md5",
     "sha1",
