@@ -186,7 +186,7 @@ class Unreachable(FazaiError):
 
 
 class DeviceError(FazaiError):
-    exit_code = ExitCode.FAILED
+    pass
 
 
 class AccessDenied(DeviceError):
@@ -211,25 +211,18 @@ class Rejected(DeviceError):
     """The device's validation said no; `fields` maps our field name ("" for none) to its texts."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        fields: Mapping[str, tuple[str, ...]],
-        where: Mark | str | None = None,
-        hint: str | None = None,
+        self, message: str, *, fields: Mapping[str, tuple[str, ...]], where: Mark | str | None = None
     ) -> None:
-        super().__init__(message, where=where, hint=hint)
+        super().__init__(message, where=where)
         self.fields = dict(fields)
 
 
 class Unsure(FazaiError):
     """A write was sent and its answer never came; it may or may not have been done."""
 
-    exit_code = ExitCode.FAILED
-
 
 class VerifyError(FazaiError):
-    exit_code = ExitCode.FAILED
+    pass
 
 
 class Interrupted(FazaiError):

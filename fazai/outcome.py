@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -115,7 +115,7 @@ class RunOutcome:
     duration_s: float
     targets: tuple[TargetOutcome, ...]
     interrupted: bool = False
-    plays: tuple[str, ...] = field(default=())
+    plays: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:

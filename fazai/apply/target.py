@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from fazai.apply.afterwards import find_undone_by_handlers, read_undone
 from fazai.apply.boxes import BoxStore
-from fazai.apply.progress import TakenBack, Written, leading_changes, resources_from
+from fazai.apply.progress import TakenBack, Written, leading_changes, resources_from, services_of
 from fazai.apply.sentences import (
     interrupted_words,
     later_notes,
@@ -20,7 +20,7 @@ from fazai.apply.sentences import (
     read_only_error,
     unconfirmed_deletion,
 )
-from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
+from fazai.errors import FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure, raise_found
 from fazai.model import (
     Activate,
     Change,
@@ -107,24 +107,23 @@ class TargetRun:
 
     async def reconcile(self) -> None:
         """Bring the target to its wanted state. Raises FazaiError; what was done stands in the actions."""
-        name = self.item.target.name
         if await self._is_idle():
             return
         # deadline: the target's connect_timeout and timeout
         async with self.provider.connect(self.item.target) as session:
             if isinstance(session, Talking):
                 session.listen(self.emit_output)
-            memory = await self.store.memory(name)
+            memory = await self.store.memory()
             diff = await self._observe_and_diff(session, memory)
             if not self._may_write(diff):
                 return
             if not diff.steps:
                 if memory.unfinished:
-                    await self.store.settle(name)
+                    await self.store.settle()
                 return
-            async with self.store.lease(name, self.run) as lease:
+            async with self.store.lease() as lease:
                 self._token = lease.token
-                fresh = await self.store.memory(name)
+                fresh = await self.store.memory()
                 if fresh.generation != memory.generation:  # somebody wrote between our look and our lock
                     self.actions.clear()
                     diff = await self._observe_and_diff(session, fresh)
@@ -139,7 +138,7 @@ class TargetRun:
         planned = self.expected is not None and self.expected.observed  # it was looked at, and is to be again
         if wanted or planned:
             return False
-        memory = await self.store.memory(self.item.target.name)
+        memory = await self.store.memory()
         return not (memory.pending or memory.unfinished)
 
     async def _observe_and_diff(self, session: Session, memory: TargetMemory) -> Diff:
@@ -225,7 +224,7 @@ class TargetRun:
                 await self._handle_failure(session, error, done)
             return
         self.status = TargetStatus.CHANGED
-        await self.store.settle(self.item.target.name)
+        await self.store.settle()
 
     async def _write_all(self, session: Session, diff: Diff, done: Written) -> list[str]:
         """Carry out every change, and the activations that later changes need. Returns the other activations,
@@ -266,18 +265,14 @@ class TargetRun:
     async def _look_again(self, session: Session, rest: Sequence[Resource], done: Written) -> Sequence[Step]:
         """Observe and compare the resources that are left: the changes so far may have altered them."""
         wanted = (*rest, *self.item.handlers)
-        due = {service for change, _ in done.changes for service in change.activates}
-        diff = session.diff(wanted, await session.observe(wanted), pending=self._earlier | due)
+        diff = session.diff(wanted, await session.observe(wanted), pending=self._earlier | done.services)
         done.looked = len(done.changes)
         settled = len(self.item.resources) - len(rest) - len(done.changes)
         self._set_planned(diff, settled + diff.unchanged)
         self.notes += [note for note in diff.notes if note not in self.notes]
         if self.expected is not None:
-            planned = self._promised
-            check_later(self.item.target.name, planned.changes, planned.later, diff.changes)
-        problems = [*diff.errors, *(error for _, error in diff.refused)]
-        if problems:
-            raise Errors(problems) if len(problems) > 1 else problems[0]
+            check_later(self.item.target.name, self._promised, diff.changes)
+        raise_found([*diff.errors, *(error for _, error in diff.refused)])
         return diff.steps
 
     async def _write_next(self, session: Session, changes: Sequence[Change], done: Written) -> int:
@@ -308,10 +303,10 @@ class TargetRun:
         problems = await session.verify([change for change, _ in done.changes])
         if problems:
             done.keep = True  # the configuration is as wanted and the target answers: do not take it back
-            raise Errors(problems) if len(problems) > 1 else problems[0]
+            raise_found(problems)
         for change, ref in done.changes:
             if change.adopts:
-                await self.store.adopt(change.target, ref, change.kind, change.identity, self.run.run_id)
+                await self.store.adopt(change, ref)
 
     async def _read_back(self, session: Session, done: Written) -> None:
         """Read back what was sent and compare it; a field that did not stick is an error with its name."""
@@ -324,17 +319,14 @@ class TargetRun:
         wanted += self.item.handlers
         if touched - {
             r.kind for r in wanted if not r.listen
-        }:  # something was pruned whose kind is not declared any more
+        }:  # pruned, of a kind that is not declared any more
             wanted = list(self.item.wanted)
         seen = await session.observe(wanted)
-        adopted = (await self.store.memory(self.item.target.name)).adopted
+        adopted = (await self.store.memory()).adopted
         adopted |= {ref for change, ref in done.changes if change.adopts}
         again = session.diff(wanted, seen, adopted=adopted, prune=self.item.whole)
-        left: list[FazaiError] = [not_stuck_error(change) for change in again.changes]
-        left += again.errors
-        left += [error for _, error in again.refused]
-        if left:
-            raise Errors(left) if len(left) > 1 else left[0]
+        not_stuck = [not_stuck_error(change) for change in again.changes]
+        raise_found([*not_stuck, *again.errors, *(error for _, error in again.refused)])
 
     # -- actions ----------------------------------------------------------------------------------------
 
@@ -343,18 +335,18 @@ class TargetRun:
         action = self._new_action(change, undo)
         begun = time.monotonic()
         try:
-            await self.store.action_begin(action, change.activates)
+            await self.store.store.action_begin(action, change.activates)
         except StateError:
             if not undo:  # nothing is written that the journal does not know; but what is, is taken back
                 raise
         try:
             ref = await session.write(change)
         except FazaiError as error:
-            await self.store.action_end(action.action_id, "failed", error=str(error))
+            await self.store.store.action_end(action.action_id, "failed", error=str(error))
             if not undo and not isinstance(error, Moved):  # which need not be the end of it
                 self._record_failed(change, action, error, time.monotonic() - begun)
             raise
-        await self.store.action_end(action.action_id, "done", ref=ref)
+        await self.store.store.action_end(action.action_id, "done", ref=ref)
         if not undo:
             self._record_done(change, action, time.monotonic() - begun)
         return ref
@@ -363,33 +355,36 @@ class TargetRun:
         """Write several changes at once; all are journaled before the first."""
         actions = [self._new_action(change, undo=False) for change in changes]
         begun = time.monotonic()
-        await self.store.actions_begin([(a, c.activates) for a, c in zip(actions, changes, strict=True)])
+        await self.store.store.actions_begin(
+            [(a, c.activates) for a, c in zip(actions, changes, strict=True)]
+        )
         refs, error = await session.write_joined(changes)
         each_s = (time.monotonic() - begun) / len(changes)
         for change, action, ref in zip(changes, actions, refs, strict=False):
             done.changes.append((change, ref))
-            await self.store.action_end(action.action_id, "done", ref=ref)
+            await self.store.store.action_end(action.action_id, "done", ref=ref)
             self._record_done(change, action, each_s)
         if error is None:
             return
         count = len(refs)
         for action in actions[count + 1 :]:
-            await self.store.action_end(action.action_id, "left", error="the one before it failed")
-        await self.store.action_end(actions[count].action_id, "failed", error=str(error))
+            await self.store.store.action_end(action.action_id, "left", error="the one before it failed")
+        await self.store.store.action_end(actions[count].action_id, "failed", error=str(error))
         if not isinstance(error, Moved):
             self._record_failed(changes[count], actions[count], error, each_s)
         if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
             done.changes += [(change, change.ref) for change in changes[count:]]
         else:  # what the journal was told of the rest is not to be activated
-            begun_for = {s for change in changes[: count + 1] for s in change.activates}
-            left = {s for change in changes[count + 1 :] for s in change.activates}
-            before = {s for change, _ in done.changes for s in change.activates}
-            await self._clear_pending(left - begun_for - before - self._earlier)
+            left = services_of(changes[count + 1 :])
+            await self._clear_pending(
+                left - services_of(changes[: count + 1]) - done.services - self._earlier
+            )
         raise error
 
     def _new_action(self, change: Change, undo: bool) -> Action:
-        run_id = self.run.run_id
-        return Action(make_action_id(run_id, change, undo), run_id, mask_change(change), token=self._token)
+        run_id, shown = self.run.run_id, mask_change(change)
+        action_id = make_action_id(run_id, change, undo)
+        return Action(action_id, run_id, shown, box=self.store.box, token=self._token)
 
     def _record_done(self, change: Change, action: Action, duration_s: float) -> None:
         self.actions.append(ActionOutcome(change, "done", action.action_id, None, duration_s))
@@ -405,7 +400,7 @@ class TargetRun:
         except FazaiError:
             self.not_activated = service
             raise
-        await self.store.activated(self.item.target.name, service)
+        await self.store.activated(service)
         self.activated.append(service)
         self.event("activate", self.item.target.name, {"service": service})
 
@@ -425,17 +420,16 @@ class TargetRun:
         name, total = self.item.target.name, len(done.changes)
         back = await self._revert_changes(session, done)
         if back.undone and not back.cut:
-            adopted = (await self.store.memory(name)).adopted
+            adopted = (await self.store.memory()).adopted
             self.errors += await read_undone(session, self.item, back, self._promised, adopted)
             self.status = TargetStatus.FAILED if back.still else self.status
         running = list(dict.fromkeys(self.activated))
         if not back.cut:
-            stays = {s for change in (*back.stuck, *back.lasting) for s in change.activates}
-            due = {service for change, _ in done.changes for service in change.activates}
+            stays = services_of((*back.stuck, *back.lasting))
             try:
                 for service in running:
                     await session.activate(service)
-                await self._clear_pending(due - stays - self._earlier)
+                await self._clear_pending(done.services - stays - self._earlier)
                 if running:
                     await session.probe()
             except FazaiError as error:
@@ -479,7 +473,7 @@ class TargetRun:
         pending: the next run then activates once more, which changes nothing."""
         for service in services:
             with suppress(StateError):
-                await self.store.activated(self.item.target.name, service)
+                await self.store.activated(service)
 
     def _mark_left(self) -> None:
         """Report every planned change that was not reached as left."""

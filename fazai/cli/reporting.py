@@ -23,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fazai.apply.engine import is_routine
 from fazai.errors import FazaiError, InputError
 from fazai.timestamps import timestamp
 
@@ -107,10 +108,8 @@ class RunReporter:
 
     def event(self, event: EngineEvent) -> None:
         """Report what the store keeps of an event: neither beginnings nor that nothing changed."""
-        same = event.data.get("status") == "converged" and "was" not in event.data
-        if event.type == "target" or (event.type == "outcome" and same):
-            return
-        self._enqueue(event.type, event.time, event.target, event.data)
+        if not is_routine(event.type, event.data):
+            self._enqueue(event.type, event.time, event.target, event.data)
 
     def end(self, outcome: RunOutcome) -> None:
         """Report the end, and wait for the delivery, not for long."""
