@@ -234,8 +234,7 @@ class Errors(FazaiError):
 
     def __init__(self, errors: Iterable[FazaiError]) -> None:
         self._errors = tuple(each for error in errors for each in error.errors)
-        count = len(self._errors)
-        super().__init__(f"{count} error{'' if count == 1 else 's'}")
+        super().__init__(count_noun(len(self._errors), "error"))
         self.exit_code = worst_exit(e.exit_code for e in self._errors)
 
     @property
@@ -244,6 +243,11 @@ class Errors(FazaiError):
 
     def __str__(self) -> str:
         return "\n".join(str(e) for e in self.errors)
+
+
+def count_noun(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 host", "3 hosts"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def raise_found(errors: Sequence[FazaiError], rest: object = None) -> None:

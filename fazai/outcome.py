@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from fazai.errors import Errors, ExitCode, FazaiError, worst_exit
+from fazai.errors import ExitCode, FazaiError, worst_exit
 from fazai.model import Change, Secret, SecretRef, Value, Verb
 
 #: How one action ended: written, then taken back (undone); not reached (left).
@@ -228,12 +228,10 @@ def change_record(change: Change, *, origins: bool = False) -> dict[str, Any]:
 
 def error_record(error: FazaiError) -> list[dict[str, Any]]:
     """Return the error, or each of several, in JSON types."""
-    if isinstance(error, Errors):
-        return [item for one in error.errors for item in error_record(one)]
-    result: dict[str, Any] = {"error": type(error).__name__, "message": error.message}
-    if error.where is not None:
-        result["where"] = str(error.where)
-    if error.hint:
-        result["hint"] = error.hint
-    result["exit_code"] = int(error.exit_code)
-    return [result]
+    found = []
+    for one in error.errors:
+        place = {} if one.where is None else {"where": str(one.where)}
+        hint = {"hint": one.hint} if one.hint else {}
+        head = {"error": type(one).__name__, "message": one.message}
+        found.append({**head, **place, **hint, "exit_code": int(one.exit_code)})
+    return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from fazai.errors import Refused, VerifyError
+from fazai.errors import Refused, VerifyError, count_noun
 from fazai.model import Activate, Change, Diff, LookAgain, TargetWork, Verb
 from fazai.outcome import json_value
 from fazai.plan import changes_digest
@@ -59,7 +59,7 @@ def unconfirmed_deletion(diff: Diff, deletable: frozenset[str] | None) -> Refuse
 
 
 def read_only_error(item: TargetWork, count: int) -> Refused:
-    changes = f"{count} change{'' if count == 1 else 's'} pending" if count else "an activation pending"
+    changes = f"{count_noun(count, 'change')} pending" if count else "an activation pending"
     text = f"{item.target.name} is read-only, {changes}"
     return Refused(text, where=item.target.where("mode"), hint="to allow writing: mode: write")
 

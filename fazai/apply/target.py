@@ -20,7 +20,16 @@ from fazai.apply.sentences import (
     read_only_error,
     unconfirmed_deletion,
 )
-from fazai.errors import FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure, raise_found
+from fazai.errors import (
+    FazaiError,
+    Interrupted,
+    Moved,
+    StateError,
+    Unreachable,
+    Unsure,
+    count_noun,
+    raise_found,
+)
 from fazai.model import (
     Activate,
     Change,
@@ -442,7 +451,7 @@ class TargetRun:
             if each.status == "done" and id(each.change) in undone:
                 self.actions[number] = replace(each, status="undone")
         if count := len(back.undone):
-            self.notes.append(f"{count} change{'s' if count > 1 else ''} taken back")
+            self.notes.append(f"{count_noun(count, 'change')} taken back")
         self.event("undo", name, {"undone": count, "kept": total - count})
 
     async def _revert_changes(self, session: Session, done: Written) -> TakenBack:

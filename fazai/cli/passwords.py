@@ -4,25 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
-
-import click
 
 from fazai.cli.run_options import RunOptions
 from fazai.errors import Interrupted, UsageError
 from fazai.model import Provider, Secret, Work
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def password_options(function: _Function) -> _Function:
-    """Add the two options to a command, as Ansible has them."""
-    function = click.option(
-        "-K", "--ask-become-pass", is_flag=True, help="Ask at the terminal for the password of sudo."
-    )(function)
-    return click.option(
-        "-k", "--ask-pass", is_flag=True, help="Ask at the terminal for the password of the login."
-    )(function)
 
 
 def ask_passwords(

@@ -16,7 +16,7 @@ from fazai.cli import environment
 from fazai.cli.passwords import ask_passwords
 from fazai.cli.planfile import FileHashes, plan_folder
 from fazai.cli.run_options import RunOptions, RunSelection
-from fazai.errors import FazaiError, UsageError, raise_found
+from fazai.errors import FazaiError, UsageError, count_noun, raise_found
 from fazai.model import Provider, Warming, Work
 
 if TYPE_CHECKING:
@@ -27,11 +27,6 @@ if TYPE_CHECKING:
     from fazai.secrets import SecretReader
 
 _T = TypeVar("_T")
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 host", "3 hosts"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,13 +186,12 @@ class _Preparation:
         if hosts and not self.options.quiet:
             has, are = ("has", "is") if len(hosts) == 1 else ("have", "are")
             names = ", ".join(hosts[:3]) + (", …" if len(hosts) > 3 else "")
-            click.echo(
-                f"note: {count(len(hosts), 'host')} {has} no provider: and {are} left out: {names}", err=True
-            )
+            which = f"{count_noun(len(hosts), 'host')} {has} no provider: and {are} left out"
+            click.echo(f"note: {which}: {names}", err=True)
 
     def _note_misnamed(self, name: str, meant: str, hosts: Sequence[str]) -> None:
         if not self.options.quiet:
-            more = f" and {count(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
+            more = f" and {count_noun(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
             text = f'the variable "{name}" of {hosts[0]}{more} is no option; did you mean "{meant}"?'
             click.echo(f"note: {text}", err=True)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fazai.errors import Errors, FazaiError, Mark
+from fazai.errors import Errors, FazaiError, Mark, count_noun
 from fazai.template import UndefinedName
 
 
@@ -68,9 +68,7 @@ class ProblemCollector:
 
 def _name_hosts(hosts: list[str]) -> str:
     more = len(dict.fromkeys(hosts)) - 1
-    if more == 0:
-        return hosts[0]
-    return f"{hosts[0]} and {more} more host{'' if more == 1 else 's'}"
+    return f"{hosts[0]} and {count_noun(more, 'more host')}" if more else hosts[0]
 
 
 def _sort_key(error: FazaiError) -> tuple[int, str, int, int]:

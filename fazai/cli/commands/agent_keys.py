@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fazai.cli import environment
 from fazai.errors import FazaiError, InputError, Refused, Unreachable, worst_exit
 from fazai.model import Secret
 
@@ -54,7 +55,7 @@ def rotate_keys(fleet: AgentFleet, timeout_s: float) -> int:
     reports = fleet.reports()
     failed: dict[str, FazaiError] = {}
     files = _find_key_files(fleet, reports, failed)
-    with AgentKeyStore.of(fleet) as registry:
+    with AgentKeyStore.find() as registry:
         turns: list[_KeyRotation] = []
         for host, (file, name) in files.items():
             try:
@@ -195,12 +196,12 @@ class AgentKeyStore:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, fleet: AgentFleet) -> Iterator[AgentKeyStore]:
+    def find(cls) -> Iterator[AgentKeyStore]:
         """Open the daemon's store at FAZAI_URL or the local socket, else the one in the folder. Raises
         InputError, SecretError."""
         from fazai.cli.clients import find_daemon
 
-        folder = fleet.config.secrets / "hosts"
+        folder = environment.read_config().secrets / "hosts"
         place = find_daemon(os.environ, root=os.geteuid() == 0)
         if place is None:
             if os.environ.get("FAZAI_SOCKET"):

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fazai.cli.options import FILE, GEMMA_SOCKET_HELP, LOG_FILE, LOG_FORMAT
 from fazai.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from fazai.daemon.settings import DaemonSettings
     from fazai.inventory import Inventory
-
-_FILE = click.Path(dir_okay=False, path_type=Path)
 
 
 @click.command(
@@ -28,15 +27,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option(
     "--socket",
     "socket_path",
-    type=_FILE,
+    type=FILE,
     help="The local socket. [default: $FAZAI_SOCKET, or see docs/daemon.md]",
 )
 @click.option("--name", "names", multiple=True, help="Another name of this machine, for clients on loopback.")
 @click.option("-i", "--inventory", multiple=True, type=click.Path(), help="Its firewalls are watched.")
-@click.option("--config", "config_file", type=_FILE, help="YAML: what may be run, webhooks, schedules.")
-@click.option("--tls-cert", type=_FILE, help="PEM; read again when it changes.")
-@click.option("--tls-key", type=_FILE, help="PEM, without a password.")
-@click.option("--client-ca", type=_FILE, help="Clients must bring a certificate of this authority (PEM).")
+@click.option("--config", "config_file", type=FILE, help="YAML: what may be run, webhooks, schedules.")
+@click.option("--tls-cert", type=FILE, help="PEM; read again when it changes.")
+@click.option("--tls-key", type=FILE, help="PEM, without a password.")
+@click.option("--client-ca", type=FILE, help="Clients must bring a certificate of this authority (PEM).")
 @click.option(
     "--client-role",
     type=click.Choice(["viewer", "operator", "admin"]),
@@ -51,12 +50,12 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
     show_default=True,
     help="Who may report: signed or with a token; everybody; only signed.",
 )
-@click.option("--gemma-socket", type=_FILE, help="[default: $FAZAI_GEMMA_SOCK, else /run/fazai/gemma.sock]")
+@click.option("--gemma-socket", type=FILE, help=GEMMA_SOCKET_HELP)
 @click.option("--fallback-url", help="An OpenAI-compatible server for when the worker is away: http://…/v1")
 @click.option("--fallback-model", default="default", show_default=True)
-@click.option("--fallback-key-file", type=_FILE, help="Holds the API key; mode 0600.")
-@click.option("--log-file", type=_FILE, help="SIGHUP opens it again.")
-@click.option("--log-format", type=click.Choice(["json", "text"]), default="json", show_default=True)
+@click.option("--fallback-key-file", type=FILE, help="Holds the API key; mode 0600.")
+@LOG_FILE
+@LOG_FORMAT
 def daemon_command(**options: Any) -> None:
     """Serve events, telemetry and runs over HTTP and on a local socket."""
     from fazai.daemon.process import serve

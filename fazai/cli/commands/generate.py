@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fazai.cli.generate_io import FiniteFloat
+from fazai.cli.options import FILE, GEMMA_SOCKET_HELP, add_options
 from fazai.errors import FazaiError
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ _FALLBACK = (
     "\n\n\n\b\nWithout a worker it asks the OpenAI-compatible server of FAZAI_GEMMA_FALLBACK_URL,"
     "\nFAZAI_GEMMA_FALLBACK_MODEL and FAZAI_GEMMA_FALLBACK_KEY_FILE, if they are set."
 )
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_OPTIONS = (
-    click.option("--socket", "socket_path", help="[default: $FAZAI_GEMMA_SOCK, else /run/fazai/gemma.sock]"),
+#: Options of a generation: the fields of the worker's contract.
+_GENERATION = (
+    click.option("--socket", "socket_path", help=GEMMA_SOCKET_HELP),
     click.option("--system", help="The system prompt."),
     click.option("--max-tokens", type=click.IntRange(1), help="The most tokens to generate. [default: 1024]"),
     click.option("--temperature", type=FiniteFloat(0), help="0: always the likeliest token. [default: 1]"),
@@ -42,8 +42,8 @@ _OPTIONS = (
     ),
     click.option("--seed", type=click.IntRange(-1, 4294967295), help="The same seed gives the same text."),
     click.option("--stop", multiple=True, help="A text that ends the answer and is not shown; up to 16."),
-    click.option("--json-schema", type=_FILE, help="The output conforms to this JSON Schema."),
-    click.option("--grammar", type=_FILE, help="The output conforms to this grammar: GBNF, or Lark."),
+    click.option("--json-schema", type=FILE, help="The output conforms to this JSON Schema."),
+    click.option("--grammar", type=FILE, help="The output conforms to this grammar: GBNF, or Lark."),
     click.option(
         "--timeout",
         "timeout_s",
@@ -61,13 +61,6 @@ _OPTIONS = (
         help="Seconds for a worker that still loads its model.",
     ),
 )
-
-
-def _generation_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a generation: the fields of the worker's contract."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def _session_params(
@@ -107,7 +100,7 @@ def _make_client(socket_path: str | None) -> GemmaClient:
     '\n  fazai generate --temperature 0 --stop . "The capital of Portugal is"' + _FALLBACK,
 )
 @click.argument("prompt", required=False)
-@_generation_options
+@add_options(_GENERATION)
 def generate_command(prompt: str | None, socket_path: str | None, wait_s: float, **options: Any) -> None:
     """Ask the worker; PROMPT - (or none, with a pipe) reads stdin. The text streams to stdout; Ctrl-C aborts.
 
@@ -127,7 +120,7 @@ def generate_command(prompt: str | None, socket_path: str | None, wait_s: float,
     epilog="\b\nExamples:\n  fazai chat"
     '\n  fazai chat --system "You know OPNsense. Answer in one sentence." --temperature 0.2' + _FALLBACK,
 )
-@_generation_options
+@add_options(_GENERATION)
 def chat_command(socket_path: str | None, wait_s: float, **options: Any) -> None:
     """Talk with the worker: a line is a turn, and the worker keeps the conversation.
 

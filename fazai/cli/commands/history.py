@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fazai.cli.commands.completion import complete_run
+from fazai.cli.options import OUTPUT
 from fazai.errors import InputError
 from fazai.outcome import change_record
 from fazai.store.base import Action, Run, Store
@@ -17,7 +18,7 @@ from fazai.timestamps import timestamp
 
 @click.command("history", epilog="\b\nExample:\n  fazai history --limit 5")
 @click.option("--limit", "-n", type=click.IntRange(1, 10_000), default=20, show_default=True)
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 def history_command(limit: int, output: str) -> None:
     """List earlier runs, the newest first."""
     import asyncio
@@ -37,7 +38,7 @@ def history_command(limit: int, output: str) -> None:
 
 @click.command("show", epilog="\b\nExample:\n  fazai show 01JDXK3M8Q")
 @click.argument("run", required=False, shell_complete=complete_run)
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 def show_command(run: str | None, output: str) -> None:
     """Show one run: what was done, in order. RUN is the beginning (or the end) of its id; without it, the
     latest."""

@@ -6,6 +6,7 @@ import click
 
 from fazai.cli import environment
 from fazai.cli.commands.completion import complete_pattern
+from fazai.cli.options import ALLOW_SCRIPTS, SOURCES
 from fazai.errors import UsageError
 
 
@@ -15,7 +16,7 @@ from fazai.errors import UsageError
     "\n  fazai inventory inventory.yml --host fw-01\n  fazai inventory inventory.yml --limit 'edge:&lab'",
 )
 @click.argument("sources", nargs=-1, type=click.Path())
-@click.option("-i", "--inventory", "more", multiple=True, type=click.Path(), help="Another source.")
+@SOURCES
 @click.option("--list", "as_list", is_flag=True, help="All as Ansible's JSON; secrets are masked.")
 @click.option("--graph", is_flag=True, help="The tree of groups and hosts.")
 @click.option(
@@ -30,7 +31,7 @@ from fazai.errors import UsageError
     help="Only the hosts that match.",
 )
 @click.option("--vault-password-file", multiple=True, type=click.Path(), help="For files in Ansible Vault.")
-@click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs.")
+@ALLOW_SCRIPTS
 def inventory_command(
     sources: tuple[str, ...],
     more: tuple[str, ...],

@@ -7,13 +7,14 @@ import json
 import click
 
 from fazai.cli.commands.completion import complete_kind
+from fazai.cli.options import OUTPUT
 from fazai.model import FieldSpec, Kind
 from fazai.outcome import json_value
 
 
 @click.command("kinds", epilog="\b\nExamples:\n  fazai kinds\n  fazai kinds opnsense.alias")
 @click.argument("kind", required=False, shell_complete=complete_kind)
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 def kinds_command(kind: str | None, output: str) -> None:
     """List the kinds of resources; with a KIND, its fields and an example."""
     from fazai.registry import Registry

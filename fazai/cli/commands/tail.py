@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fazai.cli.options import COLOR, OUTPUT
 from fazai.errors import ExitCode, FazaiError, InputError, Refused, Unreachable, UsageError
 from fazai.timestamps import utc_now
 
@@ -54,11 +55,11 @@ _ULID_LETTERS = 26
     "--since", metavar="10m|TIME|ID", help="Begin there. [default: now; the beginning with --no-follow]"
 )
 @click.option("--no-follow", is_flag=True, help="Show what there is, then end.")
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 @click.option("--until", multiple=True, metavar="EXPR", help="End (exit 0) after such an event.")
 @click.option("--fail-on", multiple=True, metavar="EXPR", help="End with exit 1 after such an event.")
 @click.option("--url", help="https://HOST:3120 or unix:PATH. [default: $FAZAI_URL, else the local socket]")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto")
+@COLOR
 def tail_command(**options: Any) -> int:
     """Watch what happens: runs, changes, outcomes, hosts.
 

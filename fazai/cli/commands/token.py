@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from fazai.cli.options import OUTPUT
 from fazai.errors import InputError, UsageError
 from fazai.timestamps import timestamp
 
@@ -60,7 +61,7 @@ def create_command(name: str, role: str, expires: str | None) -> None:
 
 
 @token_command.command("list")
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 def list_command(output: str) -> None:
     """List the tokens, without their text."""
     import json
