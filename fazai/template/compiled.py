@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
 
 import jinja2
 from jinja2 import nodes
@@ -50,31 +51,27 @@ class CompiledTemplate:
 
     def render(self, scope: Variables, rendering: Rendering) -> Value:
         """Return the value. Raises TemplateError without a place, and what reading a secret raises."""
-        engine = self._engine
-        outer, engine.rendering = engine.rendering, rendering
-        try:
-            pieces = list(self._template.root_render_func(engine.context(scope)))
+        with self._run(scope, rendering) as pieces:
             if len(pieces) != 1 or self._loops:
                 return end_lines(guard.join_pieces(rendering, pieces), self._newlines)
             value = guard.plain_value(rendering, pieces[0])
             return end_lines(value, self._newlines) if type(value) is str else value
-        except FazaiError:
-            raise
-        except FAULTS as error:
-            raise self._explain(error, scope, rendering) from None
-        finally:
-            engine.rendering = outer
 
     def render_file(self, scope: Variables, rendering: Rendering) -> str | Secret:
         """Return the content of a file. What puts out nothing, or one value that is no text, ends without a
         line end, as in Ansible. Raises as `render`."""
-        engine = self._engine
-        outer, engine.rendering = engine.rendering, rendering
-        try:
-            pieces = list(self._template.root_render_func(engine.context(scope)))
+        with self._run(scope, rendering) as pieces:
             text = guard.join_pieces(rendering, pieces)
             bare = not pieces or (len(pieces) == 1 and not isinstance(pieces[0], str | Secret))
             return text if bare else end_lines(text, self._newlines)
+
+    @contextmanager
+    def _run(self, scope: Variables, rendering: Rendering) -> Iterator[list[Any]]:
+        """Run the template; gives the pieces that it puts out. Explains a fault in it, or in the block."""
+        engine = self._engine
+        outer, engine.rendering = engine.rendering, rendering
+        try:
+            yield list(self._template.root_render_func(engine.context(scope)))
         except FazaiError:
             raise
         except FAULTS as error:
@@ -101,11 +98,6 @@ class CompiledTemplate:
                 line = self._template.get_corresponding_lineno(trace.tb_lineno)
             trace = trace.tb_next
         return line
-
-
-def new_engine() -> TemplateEngine:
-    """Return the Jinja2 environment that templates are compiled in."""
-    return TemplateEngine()
 
 
 def compile_text(engine: TemplateEngine, text: str, *, condition: bool = False) -> CompiledTemplate:
@@ -139,9 +131,8 @@ def _compile(
     except (RecursionError, MemoryError):
         raise TemplateError("the template is nested too deeply", excerpt=_excerpt_line(text, 1)) from None
     except (SyntaxError, ValueError, OverflowError) as error:
-        raise TemplateError(
-            f"the template cannot be compiled: {_shorten(error)}", excerpt=_excerpt_line(text, 1)
-        ) from None
+        message = f"the template cannot be compiled: {_shorten(error)}"
+        raise TemplateError(message, excerpt=_excerpt_line(text, 1)) from None
     loops = any(True for _ in tree.find_all(nodes.For))
     newlines = 0 if condition else count_newlines(text)
     return CompiledTemplate(engine, text, template, loops=loops, newlines=newlines, header_lines=header_lines)
@@ -161,10 +152,8 @@ def _syntax_error(
     error: jinja2.TemplateSyntaxError, text: str, condition: bool, header_lines: int
 ) -> TemplateError:
     message, hint = error.message or "", getattr(error, "hint", None)
-    line = error.lineno + header_lines
-    place = (
-        f" (line {line} of the template)" if header_lines or ("\n" in text.strip() and not condition) else ""
-    )
+    several = header_lines or ("\n" in text.strip() and not condition)
+    place = f" (line {error.lineno + header_lines} of the template)" if several else ""
     if message.lower().startswith(("unexpected", "expected")):
         message = f"this is not a template that can be read: {message[0].lower()}{message[1:]}"
     return TemplateError(message + place, hint=hint, excerpt=_excerpt_line(text, error.lineno))
@@ -179,12 +168,8 @@ def _explain_undefined(error: NamedUndefinedError, scope: Variables) -> tuple[st
         return f'"{error.name}" is not defined', did_you_mean(str(error.name), known)
     if isinstance(error.obj, Mapping):
         meant = did_you_mean(str(error.name), (key for key in error.obj if isinstance(key, str)))
-        what = (
-            f"{error.obj.what} has no"
-            if isinstance(error.obj, HostVars | HostView)
-            else "the mapping has no key"
-        )
-        return f'{what} "{error.name}"', meant
+        owner = f"{error.obj.what} has no" if isinstance(error.obj, HostVars | HostView) else None
+        return f'{owner or "the mapping has no key"} "{error.name}"', meant
     if isinstance(error.obj, list | tuple):
         return f"the list of {len(error.obj)} has no item {error.name!r}", None
     return f'{describe_type(error.obj)} has no "{error.name}"', None

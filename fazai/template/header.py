@@ -42,12 +42,11 @@ def _parse_setting(name: str, text: str, line: str) -> Any:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = None
-    if name in _SWITCHES:
-        if isinstance(value, bool):
-            return value
+    if name not in (*_SWITCHES, *_MARKERS):
+        text, hint = f'#jinja2: has no setting "{name[:60]}" here', f"it has {known}"
+        raise TemplateError(text, hint=hint, excerpt=line)
+    if name in _SWITCHES and not isinstance(value, bool):
         raise TemplateError(f"#jinja2: {name} is True or False", excerpt=line)
-    if name in _MARKERS:
-        if isinstance(value, str) and value:
-            return value
+    if name in _MARKERS and not (isinstance(value, str) and value):
         raise TemplateError(f"#jinja2: {name} is a quoted text", excerpt=line)
-    raise TemplateError(f'#jinja2: has no setting "{name[:60]}" here', hint=f"it has {known}", excerpt=line)
+    return value

@@ -21,6 +21,8 @@ MISSING: Final = LATER
 
 _NAME: Final = r"[A-Za-z][A-Za-z0-9_]*"
 _EXPRESSION: Final = re.compile(r"\{\{[ \t\n]*(" + _NAME + r"(?:\." + _NAME + r")*)[ \t\n]*\}\}")
+#: Where an expression, a statement or a comment begins.
+_BEGIN: Final = re.compile(r"\{[{%#]")
 _RESERVED: Final = (
     "true false none True False None not and or in is if else elif for recursive range dict namespace lookup"
     " query q omit self"
@@ -103,12 +105,7 @@ def parse_simple(text: str) -> SimpleTemplate | None:
             if path[0] in _WORDS:
                 return None
             parts.append(path)
-        elif (
-            "{{" in piece
-            or "{%" in piece
-            or "{#" in piece
-            or (piece.endswith("{") and index + 1 < len(pieces))
-        ):
+        elif _BEGIN.search(piece) or (piece.endswith("{") and index + 1 < len(pieces)):
             return None
         elif piece:
             parts.append(piece)

@@ -181,25 +181,20 @@ def _fold_case(value: Any, case_sensitive: bool) -> Any:
     return value if case_sensitive or not isinstance(value, str) else value.lower()
 
 
+_FROM_JINJA: Final = (
+    *("first", "last", "sort", "groupby", "map", "slice"),
+    *("select", "reject", "selectattr", "rejectattr"),
+)
 FILTERS: Final[Mapping[str, TemplateFilter]] = {
     "list": carry(list),
     "length": carry(len),
     "count": carry(len),
-    "first": from_jinja("first"),
-    "last": from_jinja("last"),
+    **{name: from_jinja(name) for name in _FROM_JINJA},
     "reverse": carry(JINJA["reverse"]),
     "min": carry(make_extreme(min), "environment"),
     "max": carry(make_extreme(max), "environment"),
     "sum": carry(total, "environment"),
-    "sort": from_jinja("sort"),
-    "groupby": from_jinja("groupby"),
-    "map": from_jinja("map"),
-    "select": from_jinja("select"),
-    "reject": from_jinja("reject"),
-    "selectattr": from_jinja("selectattr"),
-    "rejectattr": from_jinja("rejectattr"),
     "batch": carry(batch),
-    "slice": from_jinja("slice"),
     "round": carry(rounded),
     "unique": carry(unique, "environment"),
     "intersect": carry(intersect),

@@ -27,16 +27,8 @@ from fazai.template.filters.base import (
 from fazai.template.filters.data import from_jinja
 
 _HASHES: Final = (
-    "md5",
-    "sha1",
-    "sha224",
-    "sha256",
-    "sha384",
-    "sha512",
-    "sha3_256",
-    "sha3_512",
-    "blake2b",
-    "blake2s",
+    *("md5", "sha1", "sha224", "sha256", "sha384", "sha512"),
+    *("sha3_256", "sha3_512", "blake2b", "blake2s"),
 )
 _ANSIBLE_NAMESPACE: Final = uuid.UUID("361E6D51-FAEC-444A-9079-341386DA8E2E")
 _SIZES: Final = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50, "E": 1 << 60}
