@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fazai.inventory.loading import load_inventory
-from fazai.inventory.nodes import Group, Host, Inventory, ResourceLayer
+from fazai.inventory.nodes import Group, Host, Inventory
 from fazai.inventory.ranges import HOSTS_MAX, expand_hosts
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ __all__ = [
     "Group",
     "Host",
     "Inventory",
-    "ResourceLayer",
     "as_ansible",
     "as_graph",
     "as_host_variables",

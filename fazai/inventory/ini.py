@@ -66,9 +66,9 @@ def _split_lines(data: bytes, path: str) -> list[str]:
         try:
             lines.append("" if line[:1] in (b"#", b";") else line.decode())
         except UnicodeDecodeError:
-            raise InventoryError(
-                "this line is not UTF-8", where=Mark(path, number, 1), hint="save the file as UTF-8"
-            ) from None
+            place = Mark(path, number, 1)
+            hint = "save the file as UTF-8"
+            raise InventoryError("this line is not UTF-8", where=place, hint=hint) from None
     return lines
 
 
@@ -98,7 +98,7 @@ class _IniFile:
 
     def read_line(self, number: int, raw: str) -> None:
         line = raw.strip()
-        if not line or line[0] in ";#":
+        if not _is_content(line):
             return
         self.is_empty = False
         at = pack_place(number, len(raw) - len(raw.lstrip()))
@@ -199,10 +199,8 @@ class _IniFile:
         for word in words:
             name, equals, text = word.partition("=")
             if not equals:
-                raise ValueError(
-                    "behind a host stand its variables as name=value, and a word here has no ="
-                    " (quote a value with blanks)"
-                )
+                text = "behind a host stand its variables as name=value, and a word here has no ="
+                raise ValueError(f"{text} (quote a value with blanks)")
             self._put_variable(variables, name, text, pack_place(at >> 32, max(raw.find(f"{name}="), 0)))
         entries = self._make_entry(at, pattern, variables or None)
         self._reader.add_hosts(self._reader.drafts.groups[self._group], entries)

@@ -221,11 +221,9 @@ class _SourceReader:
     def _read_script(self, path: str, label: str) -> None:
         run = self._run_script
         if run is None:
-            raise InventoryError(
-                "this is an inventory script, and scripts are not run unless it is asked for",
-                where=path,
-                hint="--allow-scripts, or FAZAI_ALLOW_SCRIPTS=1 in the environment",
-            )
+            text = "this is an inventory script, and scripts are not run unless it is asked for"
+            hint = "--allow-scripts, or FAZAI_ALLOW_SCRIPTS=1 in the environment"
+            raise InventoryError(text, where=path, hint=hint)
 
         def ask(*arguments: str) -> YamlMap | YamlList | None:
             data = run(path, arguments)

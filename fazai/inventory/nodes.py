@@ -16,14 +16,6 @@ VariableMaps = tuple[YamlMap, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class ResourceLayer:
-    """The resources that one place declares for a host."""
-
-    label: str  # "group web", "host fw-01"
-    resources: YamlList
-
-
-@dataclass(frozen=True, slots=True)
 class Group:
     """One group. `depth` is the longest way from "all". `files` holds, for each vars folder, what
     `group_vars` says."""
@@ -86,12 +78,10 @@ class Inventory:
 
     def host(self, name: str) -> Host:
         """Return a host. Raises InventoryError, with the nearest name."""
-        try:
-            return self.hosts[name]
-        except KeyError:
-            raise InventoryError(
-                f'there is no host "{name}" in the inventory', hint=spelling_hint(name, self.hosts)
-            ) from None
+        if name not in self.hosts:
+            hint = spelling_hint(name, self.hosts)
+            raise InventoryError(f'there is no host "{name}" in the inventory', hint=hint)
+        return self.hosts[name]
 
     def variables(self, host: str) -> Mapping[str, Value]:
         """The host's variables, merged by Ansible's precedence, raw. Not to be changed: hosts share them."""
@@ -107,11 +97,6 @@ class Inventory:
     def shared(self, groups: tuple[str, ...]) -> Mapping[str, Value]:
         """The variables of a host that is in exactly these groups (`Host.groups`) and has none of its own."""
         return MappingProxyType(self._group_variables(groups).merged)
-
-    def places(self, host: str) -> Mapping[str, Mark]:
-        """Return the place of the value that won, for each variable of the host."""
-        winners = {name: scope for scope in self.scopes(host) for name in scope}
-        return {name: scope.mark(name) for name, scope in winners.items()}
 
     def scopes(self, host: str) -> VariableMaps:
         """The places that the host's variables come from, the weakest first."""
@@ -131,28 +116,18 @@ class Inventory:
             "inventory_dir": directory,
         }
 
-    def layers(self, host: str) -> tuple[ResourceLayer, ...]:
+    def layers(self, host: str) -> tuple[YamlList, ...]:
         """The lists of resources that apply to the host: "all" first, then its groups by depth, priority and
         name, then its own."""
         entry = self.host(host)
-        found = [
-            ResourceLayer(f"group {name}", resources)
-            for name in entry.groups
-            for resources in self.groups[name].resources
-        ]
-        found += [ResourceLayer(f"host {host}", resources) for resources in entry.resources]
-        return tuple(found)
-
-    def groups_of(self, host: str) -> tuple[str, ...]:
-        """All groups that the host is in, least specific first; "all" is the first."""
-        return self.host(host).groups
+        shared = (resources for name in entry.groups for resources in self.groups[name].resources)
+        return (*shared, *entry.resources)
 
     def members(self, group: str) -> tuple[str, ...]:
         """The hosts of a group and of all groups below it, level by level, each once."""
         if group not in self._members:
-            self._members[group] = tuple(
-                dict.fromkeys(host for name in self._groups_below(group) for host in self.groups[name].hosts)
-            )
+            found = (host for name in self._groups_below(group) for host in self.groups[name].hosts)
+            self._members[group] = tuple(dict.fromkeys(found))
         return self._members[group]
 
     def _groups_below(self, group: str) -> list[str]:

@@ -10,10 +10,10 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import translate
-from ipaddress import AddressValueError, IPv6Address
 from typing import TYPE_CHECKING
 
-from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean, missing_file
+from fazai.errors import FazaiError, InventoryError, count_noun, did_you_mean, missing_file, raise_found
+from fazai.inventory.ranges import is_ipv6
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
@@ -53,11 +53,10 @@ def select_hosts(
     if errors:
         if any("::" in text and "," not in text for text in texts):
             raise InventoryError(errors[0].message, hint=_COLONS)
-        raise errors[0] if len(errors) == 1 else Errors(errors)
+        raise_found(errors)
     if not hosts and not empty_ok:
-        raise InventoryError(
-            f'the host pattern "{",".join(texts)}" leaves no host', hint=_empty_hint(inventory, steps)
-        )
+        text = f'the host pattern "{",".join(texts)}" leaves no host'
+        raise InventoryError(text, hint=_empty_hint(inventory, steps))
     return tuple(hosts)
 
 
@@ -67,9 +66,8 @@ def split_pattern(text: str, on_read: OnFileRead | None = None) -> list[str]:
     with nothing in it: with `edge:&$SITE` and no SITE the whole group would be meant."""
     if not text.strip():
         return []
-    parts = _split_parts(text)
     found: list[str] = []
-    for part in parts:
+    for part in _split_parts(text):
         found += _read_list(part[1:], on_read) if part.startswith("@") else [part]
     filled = [bool(part.lstrip("&!").removeprefix("~")) for part in found]
     if not any(filled):
@@ -106,11 +104,7 @@ def _is_one_part(text: str) -> bool:
     """Tell whether a colon separates nothing: an IPv6 address, or a host with its port (which matches no
     name)."""
     bare = text.lstrip("!&")
-    try:
-        IPv6Address(bare)
-    except (AddressValueError, ValueError):
-        return bool(_HOST_PORT.fullmatch(bare))
-    return True
+    return is_ipv6(bare) or _HOST_PORT.fullmatch(bare) is not None
 
 
 def _read_list(path: str, on_read: OnFileRead | None) -> list[str]:
@@ -122,17 +116,14 @@ def _read_list(path: str, on_read: OnFileRead | None) -> list[str]:
             on_read(path, data)
         text = data.decode()
     except UnicodeDecodeError:
-        raise InventoryError(
-            f'the limit file "{path}" is not UTF-8 text', hint="one pattern a line"
-        ) from None
+        text = f'the limit file "{path}" is not UTF-8 text'
+        raise InventoryError(text, hint="one pattern a line") from None
     except FazaiError as error:
+        hint = "@file takes the path of a file with one pattern a line"
         if not os.path.exists(path):
-            hint = "@file takes the path of a file with one pattern a line"
             raise missing_file(InventoryError, "limit file", path, hint) from None
-        raise InventoryError(
-            f'the limit file "{path}" cannot be read: {error.message.partition(": ")[2] or error.message}',
-            hint="@file takes the path of a file with one pattern a line",
-        ) from None
+        reason = error.message.partition(": ")[2] or error.message
+        raise InventoryError(f'the limit file "{path}" cannot be read: {reason}', hint=hint) from None
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -163,11 +154,8 @@ def _match_hosts(inventory: Inventory, pattern: str) -> dict[str, None]:
     start, end = subscript
     chosen = hosts[start:end] if end is not None else hosts[start : start + 1 or None]
     if not chosen:
-        count = len(hosts)
-        raise InventoryError(
-            f'"{pattern}" takes no host: "{expression}" has {count} host{"" if count == 1 else "s"}',
-            hint=f"numbers go from 0 to {count - 1}, or from -1 backwards",
-        )
+        text = f'"{pattern}" takes no host: "{expression}" has {count_noun(len(hosts), "host")}'
+        raise InventoryError(text, hint=f"numbers go from 0 to {len(hosts) - 1}, or from -1 backwards")
     return dict.fromkeys(chosen)
 
 

@@ -52,24 +52,21 @@ def read_script_output(
     there is a script to be asked. Raises InventoryError."""
     reader.begin_source(path)
     if not isinstance(document, YamlMap):
-        raise InventoryError(
-            "an inventory script prints a JSON object of groups, and this is something else", where=path
-        )
+        text = "an inventory script prints a JSON object of groups, and this is something else"
+        raise InventoryError(text, where=path)
     hosts: dict[str, HostDraft] = {}
     variables = _host_variables(reader, document)
     for name, body in document.items():
         if name != "_meta":
             _read_group(reader, document, name, body, hosts)
     if variables is None and ask is None:
-        raise InventoryError(
-            "there are no variables of hosts: _meta with hostvars is missing",
-            where=document.mark(),
-            hint="a script prints them for --host; give fazai the script itself",
-        )
+        text = "there are no variables of hosts: _meta with hostvars is missing"
+        hint = "a script prints them for --host; give fazai the script itself"
+        raise InventoryError(text, where=document.mark(), hint=hint)
     for name, host in hosts.items():
         body = variables.get(name) if variables is not None else ask(name) if ask is not None else None
         if isinstance(body, YamlMap):
-            reader.add_host_vars(host, body)
+            reader.add_variables(host, body)
         elif body is not None:
             reader.report(document, None, f'the variables of "{name}" are no JSON object')
 

@@ -106,12 +106,11 @@ class VarsFolders:
         try:
             document = self._read_document(path, f"vars/{label}")
             if isinstance(document, YamlList):
-                raise InventoryError(
+                text, hint = (
                     "a file of variables is a mapping, and this is a list",
-                    where=document.mark(),
-                    hint="write `name: value` lines",
-                    excerpt=document.excerpt(),
+                    "write `name: value` lines",
                 )
+                raise InventoryError(text, where=document.mark(), hint=hint, excerpt=document.excerpt())
         except InventoryTooLarge:
             raise
         except FazaiError as error:

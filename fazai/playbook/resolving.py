@@ -162,8 +162,8 @@ class _Resolver:
         """Resolve one host; None if it is no target, or something is wrong with it."""
         layers: list[_PreparedLayer] = [(play, self._prepare_play(play)) for play in plays if play.resources]
         layers += [
-            (None, self._prepare_list(layer.resources, reused=id(layer.resources) not in self._lone))
-            for layer in self._inventory.layers(host)
+            (None, self._prepare_list(resources, reused=id(resources) not in self._lone))
+            for resources in self._inventory.layers(host)
         ]
         provider = self._targets.provider(host)
         if provider is None:

@@ -110,7 +110,7 @@ class TargetBuilder:
             provider=provider.name,
             mode=mode,
             options=options,
-            groups=self._inventory.groups_of(host),
+            groups=self._inventory.host(host).groups,
             mark=self._inventory.host(host).mark,
             marks=self._find_marks(host, (*options, "mode") if "mode" in raw else tuple(options)),
         )
