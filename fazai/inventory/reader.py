@@ -254,18 +254,12 @@ class InventoryReader:
                 self.harmless += 1
 
     def report(
-        self,
-        node: YamlMap | YamlList,
-        key: Any,
-        message: str,
-        hint: str | None = None,
-        *,
-        at_key: bool = False,
+        self, node: YamlMap | YamlList, key: Any, text: str, hint: str | None = None, *, at_key: bool = False
     ) -> None:
         """Report what is wrong with an entry (or item) of a container; without a key, with all of it."""
         where = node.key_mark(key) if at_key and isinstance(node, YamlMap) else node.mark(key)
         excerpt = node.source.excerpt(where)
-        self.errors.append(InventoryError(message, where=where, hint=hint, excerpt=excerpt))
+        self.errors.append(InventoryError(text, where=where, hint=hint, excerpt=excerpt))
 
     def _report_shape(self, node: YamlMap, key: str, rule: str, hint: str | None) -> None:
         """Report a value that is neither what the rule asks for nor nothing."""

@@ -106,10 +106,8 @@ class VarsFolders:
         try:
             document = self._read_document(path, f"vars/{label}")
             if isinstance(document, YamlList):
-                text, hint = (
-                    "a file of variables is a mapping, and this is a list",
-                    "write `name: value` lines",
-                )
+                text = "a file of variables is a mapping, and this is a list"
+                hint = "write `name: value` lines"
                 raise InventoryError(text, where=document.mark(), hint=hint, excerpt=document.excerpt())
         except InventoryTooLarge:
             raise

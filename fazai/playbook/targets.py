@@ -38,6 +38,11 @@ COMMON_OPTIONS: Final[Mapping[str, FieldSpec]] = {
     )
 }
 _MODES: Final = ("read", "write")
+_SHAPES: Final[Mapping[str, tuple[type, str]]] = {
+    "boolean": (bool, "is true or false"),
+    "list": (list, "is a list"),
+    "map": (dict, "is a mapping"),
+}
 _PEM: Final = "-----BEGIN"
 #: Names that other tools have for an option.
 _OTHER_NAMES: Final = dict.fromkeys(("key_file", "private_key", "private_key_file", "identity_file"), "key")
@@ -206,16 +211,13 @@ def _type_problem(spec: FieldSpec, value: Value) -> str | None:
     """Return the problem with the value's type, None if there is none."""
     if isinstance(value, Secret):
         return None if spec.type in ("text", "any") else "cannot be a secret"
-    if spec.type == "boolean" and not isinstance(value, bool):
-        return "is true or false"
+    if spec.type in _SHAPES:
+        class_, rule = _SHAPES[spec.type]
+        return None if isinstance(value, class_) else rule
     if spec.type in ("number", "integer"):
         return _number_problem(spec, value)
     if spec.type == "choice" and value not in spec.choices:
         return f"is one of {', '.join(spec.choices)}"
-    if spec.type == "list" and not isinstance(value, list):
-        return "is a list"
-    if spec.type == "map" and not isinstance(value, dict):
-        return "is a mapping"
     if spec.type in ("text", "path") and (isinstance(value, bool | list | dict)):
         return "is a text"
     return None

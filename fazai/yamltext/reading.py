@@ -51,9 +51,8 @@ def loads_yaml(
     text: str | bytes, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS
 ) -> YamlMap | YamlList | None:
     """Parse the one document of a text; `file` is its name in marks. Raises as `load_yaml`."""
-    return parse_yaml(
-        text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, file, limits=limits
-    )
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return parse_yaml(data, file, limits=limits)
 
 
 def parse_yaml_value(text: str, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS) -> Any:
@@ -74,11 +73,9 @@ def parse_yaml(
 
     if data.startswith(_VAULT):
         if decrypt is None:
-            raise YamlError(
-                "the whole file is encrypted with Ansible Vault, and no vault password was given",
-                where=file,
-                hint="give the vault password file, or encrypt single values with !vault instead",
-            )
+            text = "the whole file is encrypted with Ansible Vault, and no vault password was given"
+            hint = "give the vault password file, or encrypt single values with !vault instead"
+            raise YamlError(text, where=file, hint=hint)
         data = decrypt(data, file)
     if len(data) > limits.size_bytes:
         raise _too_large(file, len(data), limits)
@@ -138,8 +135,5 @@ def _read_pipe(handle: int, limits: YamlLimits) -> bytes:
 
 def _too_large(file: str, size_bytes: int | None, limits: YamlLimits) -> YamlError:
     size = f"{size_bytes / 2**20:.1f} MiB" if size_bytes is not None else "an endless stream"
-    return YamlError(
-        f"the file is too large: {size}, at most {limits.size_bytes / 2**20:g} MiB are read",
-        where=file,
-        hint="split it: an inventory may be a folder of files",
-    )
+    text = f"the file is too large: {size}, at most {limits.size_bytes / 2**20:g} MiB are read"
+    return YamlError(text, where=file, hint="split it: an inventory may be a folder of files")

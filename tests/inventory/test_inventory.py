@@ -77,11 +77,8 @@ all:
         *("range", "host", "host_file"),
     ]
     assert inventory.variables("fw-01") == {"x": 1, "y": 2}
-    assert [each[0]["opnsense.alias"]["name"] for each in inventory.layers("fw-02")] == [
-        "all",
-        "all_file",
-        "range",
-    ]
+    others = [resources[0]["opnsense.alias"]["name"] for resources in inventory.layers("fw-02")]
+    assert others == ["all", "all_file", "range"]
     assert layers[1][0].mark("opnsense.alias") == Mark(str(tmp_path / "group_vars/all.yml"), 1, 30)
     assert "resources" not in as_json(as_ansible(inventory))
 
