@@ -49,18 +49,14 @@ class DaemonAddress:
             return False  # there is no TLS, and loading the authorities takes 20 ms
         import ssl
 
+        hint = "FAZAI_CA_FILE names a PEM file of the authority"
         try:
             return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
         except FileNotFoundError:
-            hint = "FAZAI_CA_FILE names a PEM file of the authority"
             raise missing_file(InputError, "CA file", str(self.ca), hint) from None
         except (OSError, ssl.SSLError) as error:
             why = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
-            raise InputError(
-                f"it cannot be used: {why}",
-                where=str(self.ca),
-                hint="FAZAI_CA_FILE names a PEM file of the authority",
-            ) from None
+            raise InputError(f"it cannot be used: {why}", where=str(self.ca), hint=hint) from None
 
 
 def find_daemon(environ: Mapping[str, str], *, root: bool) -> DaemonAddress | None:
@@ -99,6 +95,11 @@ def _is_local_url(url: str) -> bool:
         return False
 
 
+def read_key_file(file: Path) -> str:
+    """Read the API key of the fallback for the worker. Raises SecretError."""
+    return read_token_file(file, "file with the fallback's key", None)
+
+
 def read_token_file(
     file: Path, what: str = "file", hint: str | None = "one line, from: fazai token create"
 ) -> str:
@@ -116,9 +117,8 @@ def read_token_file(
     except FileNotFoundError:
         raise missing_file(SecretError, what, file, hint) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SecretError(
-            f"it cannot be read: {getattr(error, 'strerror', None) or 'no text'}", where=str(file)
-        ) from None
+        why = getattr(error, "strerror", None) or "no text"
+        raise SecretError(f"it cannot be read: {why}", where=str(file)) from None
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise SecretError("it holds no token", where=str(file), hint=hint or "one line")
     return text

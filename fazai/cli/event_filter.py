@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -15,12 +16,7 @@ from fazai.errors import UsageError, spelling_hint
 _TERM = re.compile(
     r"\A\s*(?P<field>[A-Za-z_][\w.]*)\s*(?P<op>>=|<=|!=|=|>|<)\s*(?P<value>.*?)\s*\Z", re.DOTALL
 )
-_NUMBERS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": lambda a, b: a >= b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    "<": lambda a, b: a < b,
-}
+_NUMBERS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +53,8 @@ def parse_condition(text: str) -> EventCondition:
     for part in text.split(","):
         found = _TERM.match(part)
         if found is None:
-            raise UsageError(
-                f"{part!r} is no condition",
-                hint="such as type=outcome,status=failed|unreachable or exit_code>0",
-            )
+            hint = "such as type=outcome,status=failed|unreachable or exit_code>0"
+            raise UsageError(f"{part!r} is no condition", hint=hint)
         values = tuple(value.strip() for value in found["value"].split("|"))
         if found["op"] in _NUMBERS:
             try:
@@ -80,10 +74,8 @@ def check_event_types(words: Iterable[str]) -> tuple[str, ...]:
     found = tuple(words)
     for word in found:
         if word not in known:
-            raise UsageError(
-                f'there are no events of the type "{word}"',
-                hint=spelling_hint(word, known) or f"there are: {', '.join(known)}",
-            )
+            hint = spelling_hint(word, known) or f"there are: {', '.join(known)}"
+            raise UsageError(f'there are no events of the type "{word}"', hint=hint)
     return found or known
 
 
@@ -159,8 +151,4 @@ def _look_up(event: Any, path: str) -> Any:
 
 
 def _format_value(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

@@ -217,10 +217,8 @@ class _Execution:
         targets = len({change.target for change in deletes})
         what = f"{count_noun(len(deletes), 'item')} on {count_noun(targets, 'target')}"
         if not sys.stdin.isatty() or self.prepared.options.output != "text":
-            raise UsageError(
-                f"{what} would be deleted and there is no terminal to ask at; nothing was written",
-                hint="look at it with: fazai plan, then say --yes",
-            )
+            text = f"{what} would be deleted and there is no terminal to ask at; nothing was written"
+            raise UsageError(text, hint="look at it with: fazai plan, then say --yes")
         from fazai.report.lines import change_title
 
         for change in deletes[:50]:
@@ -288,6 +286,5 @@ def _may_delete(works: Sequence[Work]) -> bool:
 
 def _make_read_only(work: Work) -> Work:
     """Return the same work on read-only targets: a check cannot write by mistake either."""
-    return replace(
-        work, targets=tuple(replace(item, target=replace(item.target, mode="read")) for item in work.targets)
-    )
+    targets = (replace(item, target=replace(item.target, mode="read")) for item in work.targets)
+    return replace(work, targets=tuple(targets))

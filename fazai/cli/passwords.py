@@ -49,10 +49,8 @@ def _ask_password(prompt: str, otherwise: Secret | None = None) -> Secret:
             warnings.simplefilter("error", getpass.GetPassWarning)
             typed = getpass.getpass(f"{prompt}: ")
     except (OSError, EOFError, getpass.GetPassWarning):
-        raise UsageError(
-            "there is no terminal to ask for a password at",
-            hint="password: !env NAME or become_password: !env NAME in the inventory needs none",
-        ) from None
+        hint = "password: !env NAME or become_password: !env NAME in the inventory needs none"
+        raise UsageError("there is no terminal to ask for a password at", hint=hint) from None
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing was contacted") from None
     return otherwise if not typed and otherwise is not None else Secret(typed)

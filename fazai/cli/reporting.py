@@ -65,9 +65,8 @@ def _parse_linger_s(text: str | None) -> float:
     if not text:
         return _LINGER_S
     if not (text.isascii() and text.isdigit() and len(text) < 5 and int(text) <= _LINGER_MOST_S):
-        raise InputError(
-            f"FAZAI_REPORT_S is {text[:32]!r}", hint=f"whole seconds, 0 to {_LINGER_MOST_S}, such as 10"
-        )
+        hint = f"whole seconds, 0 to {_LINGER_MOST_S}, such as 10"
+        raise InputError(f"FAZAI_REPORT_S is {text[:32]!r}", hint=hint)
     return float(text)
 
 
@@ -150,9 +149,8 @@ class RunReporter:
                 batch += records
                 if sender.send(self._head, batch):
                     batch = []
-            unsent = sequence if not sender.open else len(batch)
-            if not sender.open:
-                batch = []
+            unsent = len(batch) if sender.open else sequence
+            batch = batch if sender.open else []
         self.trouble = self.trouble or sender.trouble
         if spool is not None:
             spool.close(delivered=unsent == 0)
@@ -220,9 +218,8 @@ class _EventSender:
         self.forbidden = answer.status == 403
         self.refused = answer.status in (400, 413, 422)
         if answer.status not in (429, 503):
-            self.trouble = (
-                f"{self._place.name} does not take the run's events: {_refusal_reason(answer.status, text)}"
-            )
+            reason = _refusal_reason(answer.status, text)
+            self.trouble = f"{self._place.name} does not take the run's events: {reason}"
         return False
 
     def close(self) -> None:

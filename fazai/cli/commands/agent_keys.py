@@ -64,11 +64,8 @@ def rotate_keys(fleet: AgentFleet, timeout_s: float) -> int:
                 turns.append(turn)
             except FazaiError as error:
                 failed[host] = error
-        codes = [
-            fleet.write(
-                {turn.host: {**turn.field(2), **_restart_fields(reports[turn.host])} for turn in turns}
-            )
-        ]
+        both = {turn.host: {**turn.field(2), **_restart_fields(reports[turn.host])} for turn in turns}
+        codes = [fleet.write(both)]
         taken = _await_new_keys(fleet, turns, timeout_s, failed)
         codes.append(fleet.write({turn.host: turn.field(1) for turn in taken}))
         _retire_old_keys(fleet, taken, registry, failed)
@@ -108,9 +105,8 @@ def _find_key_files(
             found[host] = Path(key.source), str(resource.fields.get("settings", {}).get("id", name))
     shared = Counter(file for file, _ in found.values())
     for host in [host for host, (file, _) in found.items() if shared[file] > 1]:
-        failed[host] = InputError(
-            f"{found[host][0]} is the key of several hosts", hint="one file for each host"
-        )
+        text = f"{found[host][0]} is the key of several hosts"
+        failed[host] = InputError(text, hint="one file for each host")
         del found[host]
     return found
 
@@ -206,9 +202,8 @@ class AgentKeyStore:
         if place is None:
             if os.environ.get("FAZAI_SOCKET"):
                 text = f"no daemon listens at {os.environ['FAZAI_SOCKET']}, which FAZAI_SOCKET names"
-                raise Unreachable(
-                    text, stage="connect", hint="start it, or unset FAZAI_SOCKET: keys then go into a folder"
-                )
+                hint = "start it, or unset FAZAI_SOCKET: keys then go into a folder"
+                raise Unreachable(text, stage="connect", hint=hint)
             click.echo(f"no daemon is asked: the keys go into {folder}", err=True)
             yield cls(folder)
             return

@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from fazai.inventory import Inventory
 
 
+#: Options that are settings of the same name.
+_AS_GIVEN = (
+    *("host", "port", "ingest", "log_file"),
+    *("tls_cert", "tls_key", "client_ca", "client_role"),
+)
+
+
 @click.command(
     "daemon",
     epilog="\b\nExamples:\n  fazai daemon --log-format text"
@@ -90,23 +97,16 @@ def _read_settings(options: dict[str, Any]) -> DaemonSettings:
             _make_folder(path.parent, private=path.parent == config.state)
     gemma = options["gemma_socket"] or os.environ.get("FAZAI_GEMMA_SOCK") or "/run/fazai/gemma.sock"
     return DaemonSettings(
+        **{name: options[name] for name in _AS_GIVEN},
         state=config.state,
         secrets=config.secrets,
-        host=options["host"],
-        port=options["port"],
         socket=path,
         names=tuple(name.lower() for name in options["names"]),
-        tls_cert=options["tls_cert"],
-        tls_key=options["tls_key"],
-        client_ca=options["client_ca"],
-        client_role=options["client_role"],
         gemma_socket=Path(gemma),
         fallback=_read_fallback(options),
         inventory=tuple(options["inventory"]),
         config=DaemonConfig() if file is None else read_config(file, _load_run_inventory),
-        ingest=options["ingest"],
         lab=config.lab,
-        log_file=options["log_file"],
         log_text=options["log_format"] == "text",
     )
 
@@ -124,12 +124,12 @@ def _make_folder(folder: Path, *, private: bool) -> None:
     try:
         folder.mkdir(mode=0o700 if private else 0o755, parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(
-            f"the socket's folder cannot be made: {error.strerror}", where=str(folder), hint="--socket PATH"
-        ) from None
+        text = f"the socket's folder cannot be made: {error.strerror}"
+        raise InputError(text, where=str(folder), hint="--socket PATH") from None
 
 
 def _read_fallback(options: dict[str, Any]) -> Any:
+    from fazai.cli.clients import read_key_file
     from fazai.providers.gemma.endpoint import FallbackEndpoint
 
     url = options["fallback_url"]
@@ -137,12 +137,6 @@ def _read_fallback(options: dict[str, Any]) -> Any:
         if options["fallback_key_file"] is not None:
             raise UsageError("--fallback-key-file needs --fallback-url")
         return None
-    key = _read_secret_file(options["fallback_key_file"])
+    file = options["fallback_key_file"]
+    key = None if file is None else read_key_file(file)
     return FallbackEndpoint.checked(url, options["fallback_model"], key, "--fallback-url")
-
-
-def _read_secret_file(file: Path | None) -> str | None:
-    """Read a file that only its owner may read. Raises InputError."""
-    from fazai.cli.clients import read_token_file
-
-    return None if file is None else read_token_file(file, "file with the fallback's key", None)

@@ -12,7 +12,7 @@ import click
 
 from fazai.cli.generate_io import FiniteFloat
 from fazai.cli.options import FILE, GEMMA_SOCKET_HELP, add_options
-from fazai.errors import FazaiError
+from fazai.errors import FazaiError, UsageError
 
 if TYPE_CHECKING:
     from fazai.providers.gemma.client import GemmaClient
@@ -70,7 +70,8 @@ def _session_params(
     from fazai.cli import generate_io
     from fazai.wire.worker import SessionParams
 
-    generate_io.check_shape(json_schema, grammar)
+    if json_schema is not None and grammar is not None:
+        raise UsageError("--json-schema and --grammar exclude each other")
     return SessionParams(
         **plain,
         stop=generate_io.check_stop_texts(stop),
@@ -81,14 +82,12 @@ def _session_params(
 
 
 def _make_client(socket_path: str | None) -> GemmaClient:
-    from fazai.cli.clients import read_token_file
+    from fazai.cli.clients import read_key_file
     from fazai.cli.commands.worker import worker_socket
     from fazai.providers.gemma.client import GemmaClient
     from fazai.providers.gemma.endpoint import FallbackEndpoint
 
-    fallback = FallbackEndpoint.from_environ(
-        os.environ, lambda file: read_token_file(file, "file with the fallback's key", None)
-    )
+    fallback = FallbackEndpoint.from_environ(os.environ, read_key_file)
     return GemmaClient(worker_socket(socket_path), fallback=fallback)
 
 

@@ -11,9 +11,12 @@ import click
 from fazai.cli.commands.completion import complete_run
 from fazai.cli.options import OUTPUT
 from fazai.errors import InputError
-from fazai.outcome import change_record
+from fazai.outcome import change_record, json_value
 from fazai.store.base import Action, Run, Store
 from fazai.timestamps import timestamp
+
+#: The parts of a run that are shown as they are, in order.
+_SHOWN = ("run_id", "command", "sources", "user", "host", "pid", "started", "finished", "exit_code")
 
 
 @click.command("history", epilog="\b\nExample:\n  fazai history --limit 5")
@@ -49,20 +52,7 @@ def show_command(run: str | None, output: str) -> None:
     with read_store() as store:
         found, actions, events = asyncio.run(_read_run(store, run))
     if output == "json":
-        body = _run_record(found) | {
-            "actions": [
-                {
-                    "action_id": action.action_id,
-                    **change_record(action.change),
-                    "status": action.status,
-                    "error": action.error,
-                    "started": action.started,
-                    "finished": action.finished,
-                }
-                for action in actions
-            ],
-            "events": events,
-        }
+        body = {**_run_record(found), "actions": [_action_record(each) for each in actions], "events": events}
         click.echo(json.dumps(body, indent=1))
         return
     click.echo(_run_line(found))
@@ -78,6 +68,11 @@ async def _read_run(store: Store, run: str | None) -> tuple[Run, list[Action], l
     if found is None:
         raise InputError(f'there is no run "{run}"', hint="see: fazai history")
     return found, await store.actions(found.run_id), await store.events(found.run_id)
+
+
+def _action_record(action: Action) -> dict[str, Any]:
+    ended = {name: getattr(action, name) for name in ("status", "error", "started", "finished")}
+    return {"action_id": action.action_id, **change_record(action.change), **ended}
 
 
 def _run_state(run: Run) -> str:
@@ -124,16 +119,5 @@ def _event_line(event: dict[str, object]) -> str:
 
 
 def _run_record(run: Run) -> dict[str, object]:
-    return {
-        "run_id": run.run_id,
-        "command": run.command,
-        "sources": list(run.sources),
-        "user": run.user,
-        "host": run.host,
-        "pid": run.pid,
-        "started": run.started,
-        "finished": run.finished,
-        "exit_code": run.exit_code,
-        "state": _run_state(run),
-        "summary": dict(run.summary),
-    }
+    shown = {name: json_value(getattr(run, name)) for name in _SHOWN}
+    return {**shown, "state": _run_state(run), "summary": dict(run.summary)}

@@ -152,9 +152,8 @@ def _apply_plan(
 
     given = RunSelection.from_click(options)
     if replace(given, vault_password_file=(), allow_scripts=False) != RunSelection():
-        raise UsageError(
-            "a saved plan brings its own inventory and selection", hint="leave out everything but --plan"
-        )
+        text = "a saved plan brings its own inventory and selection"
+        raise UsageError(text, hint="leave out everything but --plan")
     plan: SavedPlan = read_plan(path)
     if approved is not None:
         plan.check_hash(approved, path)

@@ -75,6 +75,7 @@ def tail_command(**options: Any) -> int:
     }
     for condition in (*ends["until"], *ends["fail_on"]):
         event_filter.check_condition(condition, types)
+    terminal = Terminal.of(sys.stdout, os.environ, options["color"])
     tail = _EventTail(
         place=_find_address(options["url"]),
         query=_events_query(options),
@@ -82,9 +83,7 @@ def tail_command(**options: Any) -> int:
         follow=not options["no_follow"],
         until=ends["until"],
         fail_on=ends["fail_on"],
-        show=_JsonOutput()
-        if options["output"] == "json"
-        else _TextOutput(Terminal.of(sys.stdout, os.environ, options["color"])),
+        show=_write_json if options["output"] == "json" else _TextOutput(terminal).event,
     )
     # Ctrl-C is the usual end: there is nothing to tidy up, and an exception could be lost in a finaliser.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
@@ -103,10 +102,8 @@ def _find_address(url: str | None) -> DaemonAddress:
     root = os.geteuid() == 0
     place = parse_daemon_url(os.environ, url=url, root=root) if url else find_daemon(os.environ, root=root)
     if place is None:
-        raise InputError(
-            "no daemon is known here",
-            hint="start one with: fazai daemon, or set FAZAI_URL and FAZAI_TOKEN_FILE, or give --url",
-        )
+        hint = "start one with: fazai daemon, or set FAZAI_URL and FAZAI_TOKEN_FILE, or give --url"
+        raise InputError("no daemon is known here", hint=hint)
     return place
 
 
@@ -139,10 +136,8 @@ def _parse_since(text: str | None) -> dict[str, str]:
     try:
         start = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(
-            f"--since {text!r} is neither a duration, a time nor an event's id",
-            hint="such as 10m, 2h, 1d, 2026-11-22T03:04:05Z",
-        ) from None
+        message = f"--since {text!r} is neither a duration, a time nor an event's id"
+        raise UsageError(message, hint="such as 10m, 2h, 1d, 2026-11-22T03:04:05Z") from None
     return {"since_time": (start if start.tzinfo else start.astimezone()).isoformat()}
 
 
@@ -165,7 +160,7 @@ class _EventTail:
     follow: bool
     until: list[EventCondition]
     fail_on: list[EventCondition]
-    show: _JsonOutput | _TextOutput
+    show: Callable[[Mapping[str, Any]], None]
     last: str | None = None  # the id of the last event
     connected: bool = False  # once, at least
     reconnecting: bool = False  # the loss of the connection was told
@@ -176,7 +171,7 @@ class _EventTail:
             while True:
                 try:
                     for event in self._read_stream(client):
-                        wait_s = _WAIT_S[0]
+                        wait_s = _WAIT_S[0] if "type" in event else wait_s
                         code = self._show_event(event)
                         if code is not None:
                             return code
@@ -185,12 +180,8 @@ class _EventTail:
                     why = "the stream ended"
                 except _StreamLost as gone:
                     if not self.connected:
-                        raise Unreachable(
-                            f"the daemon does not answer: {gone}",
-                            stage="connect",
-                            where=self.place.name,
-                            hint=gone.hint,
-                        ) from None
+                        text, where = f"the daemon does not answer: {gone}", self.place.name
+                        raise Unreachable(text, stage="connect", where=where, hint=gone.hint) from None
                     why = str(gone)
                 self._say_lost(why)
                 time.sleep(wait_s * random.uniform(0.7, 1.3))  # noqa: S311 - spread, not a secret
@@ -218,7 +209,7 @@ class _EventTail:
                     self._say("connected again")
                     self.reconnecting = False
                 self.connected = True
-                yield from _parse_events(answer.iter_lines(), self._note_start)
+                yield from _parse_events(answer.iter_lines())
         except httpx.RemoteProtocolError:
             plain = self.place.socket is None and self.place.url.startswith("http:")
             raise _StreamLost("the connection ended", "is it https:// there?" if plain else _START) from None
@@ -239,16 +230,14 @@ class _EventTail:
         why = f"several runs begin or end with {text!r}" if found else f"no run begins or ends with {text!r}"
         raise InputError(why, where=self.place.name, hint="see: fazai history")
 
-    def _note_start(self, last: str) -> None:
-        """Note the id at which the stream begins, before its first event."""
-        self.last = last
-
     def _show_event(self, event: dict[str, Any]) -> int | None:
         if "id" in event:
             self.last = str(event["id"])
+        if "type" not in event:
+            return None  # the id at which the stream begins
         if event["type"] != "gap" and not self._is_wanted(event):
             return None
-        self.show.event(event)
+        self.show(event)
         if any(one.holds(event) for one in self.fail_on):
             return ExitCode.FAILED
         if any(one.holds(event) for one in self.until):
@@ -294,7 +283,8 @@ def _stream_lost(error: httpx.HTTPError) -> _StreamLost:
     return _StreamLost(text)
 
 
-def _parse_events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _parse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Yield the events of a stream, and what has an id alone: where the stream begins."""
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
@@ -302,15 +292,11 @@ def _parse_events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterat
         elif line:
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
-        elif "data" in fields:
-            event = json.loads(fields["data"])
-            if fields.get("id", "").isdigit():
-                event = {"id": int(fields["id"]), **event}
-            yield event
-            fields = {}
         else:
-            if fields.get("id", "").isdigit():
-                begins(fields["id"])
+            number = {"id": int(fields["id"])} if fields.get("id", "").isdigit() else {}
+            event = {**number, **json.loads(fields.get("data", "{}"))}
+            if event:
+                yield event
             fields = {}
 
 
@@ -325,12 +311,10 @@ def _check_reader() -> None:
         return  # no real file
 
 
-class _JsonOutput:
-    """Output as JSON: one object a line, `id` first."""
-
-    def event(self, event: Mapping[str, Any]) -> None:
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
+def _write_json(event: Mapping[str, Any]) -> None:
+    """Write the event as one object in a line, `id` first."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
 class _TextOutput:
