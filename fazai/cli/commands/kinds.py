@@ -13,16 +13,8 @@ from fazai.outcome import json_value
 
 #: The parts of a field that are shown, in order.
 _SHOWN = (
-    "name",
-    "type",
-    "required",
-    "default",
-    "choices",
-    "minimum",
-    "maximum",
-    "reference",
-    "secret",
-    "doc",
+    *("name", "type", "required", "default", "choices"),
+    *("minimum", "maximum", "reference", "secret", "doc"),
 )
 
 
