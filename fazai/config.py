@@ -46,13 +46,13 @@ class ProcessConfig:
         state = Path(environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE") or state)
         secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
         lab = Path(environ.get("FAZAI_LAB") or state / "lab")
-        forks = _read_number(environ, "FAZAI_FORKS", 1) or default_forks()
+        forks = _read_limit(environ, "FAZAI_FORKS", 1) or default_forks()
         return cls(
-            state, secrets, lab, forks, _read_number(environ, "FAZAI_KEEP_RUNS", 10, 1_000_000) or 5_000
+            state, secrets, lab, forks, _read_limit(environ, "FAZAI_KEEP_RUNS", 10, 1_000_000) or 5_000
         )
 
 
-def _read_number(environ: Mapping[str, str], name: str, least: int, most: int | None = None) -> int | None:
+def _read_limit(environ: Mapping[str, str], name: str, least: int, most: int | None = None) -> int | None:
     """Read a whole number; None where it is not set. Raises UsageError."""
     text = environ.get(name)
     if not text:

@@ -19,7 +19,7 @@ ActionStatus = Literal["done", "planned", "failed", "undone", "refused", "left"]
 
 
 class TargetStatus(StrEnum):
-    """How one target ended, in the engine as on the wire."""
+    """The status in which a target ended, in the engine as on the wire."""
 
     CONVERGED = "converged"
     CHANGED = "changed"

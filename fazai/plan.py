@@ -34,7 +34,7 @@ class Expected:
     wanted: str = ""
 
     def check(self, target: str, observed: str, diff: Diff) -> None:
-        """Raise PlanStale when the target would now be changed otherwise than planned."""
+        """Check that the target would still be changed as planned. Raises PlanStale."""
         if observed != self.observed:
             raise _stale_plan("it is not in the state in which it was planned", target)
         if changes_digest(diff.changes) != self.changes:
@@ -71,30 +71,30 @@ class SavedPlan:
         }
 
     def check_inventory(self, digest: str) -> None:
-        """Raise PlanStale when inventory, playbooks and variables are not those of the plan."""
+        """Check that inventory, playbooks and variables are those of the plan. Raises PlanStale."""
         if digest != self.inventory:
             raise _stale_plan("the inventory, a playbook or a file of variables was edited")
 
     def check_files(self, digest: str) -> None:
-        """Raise PlanStale when contents, templates and lists of hosts are not those of the plan."""
+        """Check that contents, templates and lists of hosts are those of the plan. Raises PlanStale."""
         if digest != self.files:
             raise _stale_plan("a file that a resource takes its content from was edited, or a list of hosts")
 
     def check_hash(self, approved: str, path: Path) -> None:
-        """Raise PlanStale when this is not the plan whose hash was approved."""
+        """Check that this is the plan whose hash was approved. Raises PlanStale."""
         if approved != self.digest:
             text = f"the plan is not the approved one: its hash is {self.digest}"
             raise PlanStale(text, where=str(path), hint=f"approved was {approved}")
 
     def check_kinds(self, current_name: Callable[[str], str]) -> None:
-        """Raise PlanStale when a change names its kind as an earlier release did."""
+        """Check that no change names its kind as an earlier release did. Raises PlanStale."""
         for old in sorted({str(change.get("kind", "")) for change in self.changes}):
             if (new := current_name(old)) != old:
                 raise _stale_plan(f"an earlier release made it, and {old} is {new} now")
 
     def check_wanted(self, items: Iterable[TargetWork]) -> None:
-        """Raise PlanStale when something else is wanted on a target than was planned, or a target is none any
-        more."""
+        """Check that what is wanted on each target is what was planned, and that it still is a target. Raises
+        PlanStale."""
         left = dict.fromkeys(self.targets)
         for item in items:
             name = item.target.name

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fazai.yamltext import OnFileRead
 
 
-def read_config() -> ProcessConfig:
+def read_process_config() -> ProcessConfig:
     return ProcessConfig.from_environ(os.environ, root=os.geteuid() == 0)
 
 
@@ -104,7 +104,7 @@ def read_store() -> Iterator[Store]:
     """Open the store for commands that only look."""
     from fazai.store.factory import open_store
 
-    store = open_store(read_config().state)
+    store = open_store(read_process_config().state)
     try:
         yield store
     finally:
@@ -121,7 +121,7 @@ def inventory_sources(given: Sequence[str]) -> tuple[str, ...]:
     return tuple(given or (named or "").split(":"))
 
 
-def split_words(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_inventories(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split the words of a command into inventories and host patterns. Raises InventoryError for a word that
     was surely meant as an inventory."""
     found = tuple(word for word in words if os.path.exists(word))
@@ -139,10 +139,9 @@ def make_secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
     a text needs them or not; their `rest` is the reader."""
     from fazai.secrets import PROMPTS, SecretReader
 
-    reader = SecretReader(
-        environ=os.environ, folder=read_config().secrets, vault_password_files=tuple(vault_password_files)
-    )
-    paths = [word.rpartition("@")[2] for word in vault_password_files]
+    files, folder = tuple(vault_password_files), read_process_config().secrets
+    reader = SecretReader(environ=os.environ, folder=folder, vault_password_files=files)
+    paths = [word.rpartition("@")[2] for word in files]
     missing = [
         missing_file(SecretError, "vault password file", path)
         for path in paths

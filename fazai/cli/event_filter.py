@@ -26,11 +26,11 @@ class _ConditionTerm:
     values: tuple[str, ...]
 
     def holds(self, event: Mapping[str, Any]) -> bool:
-        found = _look_up(event, self.field)
+        found = _find_field(event, self.field)
         if self.op in _NUMBERS:
             number = isinstance(found, int | float) and not isinstance(found, bool)
             return number and _NUMBERS[self.op](found, float(self.values[0]))
-        texts = [_format_value(one) for one in found] if isinstance(found, list) else [_format_value(found)]
+        texts = map(_comparable_text, found if isinstance(found, list) else [found])
         same = any(fnmatchcase(text, value) for text in texts for value in self.values)
         return same if self.op == "=" else not same
 
@@ -142,7 +142,7 @@ def _words_of_part(part: Any) -> set[str]:
     return {word for schema in schemas for word in schema.get("enum", ())}
 
 
-def _look_up(event: Any, path: str) -> Any:
+def _find_field(event: Any, path: str) -> Any:
     for name in path.split("."):
         if not isinstance(event, Mapping):
             return None
@@ -150,5 +150,5 @@ def _look_up(event: Any, path: str) -> Any:
     return event
 
 
-def _format_value(value: Any) -> str:
+def _comparable_text(value: Any) -> str:
     return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

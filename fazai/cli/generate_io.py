@@ -71,7 +71,7 @@ def check_stop_texts(texts: tuple[str, ...]) -> tuple[str, ...] | None:
 def read_grammar(path: Path) -> str:
     """Read a grammar. Raises UsageError."""
     try:
-        text = _read_file(path, "grammar").decode()
+        text = _read_option_file(path, "grammar").decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: it is not UTF-8 (byte {error.start})") from None
     if not 1 <= len(text) <= 65_536:
@@ -83,14 +83,14 @@ def read_schema(path: Path) -> dict[str, Any]:
     """Read a JSON Schema. Raises UsageError."""
     from fazai.wire.base import WireError, parse_object
 
-    data = _read_file(path, "JSON Schema")
+    data = _read_option_file(path, "JSON Schema")
     try:
         return parse_object(data, unique_names=True)
     except WireError as error:
         raise UsageError(f"{path}: {error.message}") from None
 
 
-def _read_file(path: Path, what: str) -> bytes:
+def _read_option_file(path: Path, what: str) -> bytes:
     try:
         return path.read_bytes()
     except FileNotFoundError:

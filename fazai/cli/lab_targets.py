@@ -96,10 +96,10 @@ def _parse_lab_url(item: TargetWork) -> tuple[str, dict[str, str | float]]:
         text = f"{url.geturl()!r} does not name a firewall of the lab"
         hint = "lab://NAME, for instance lab://fw-01"
         raise InventoryError(text, where=item.target.where("base_url"), hint=hint)
-    return url.netloc, {name: _parse_setting(text) for name, text in parse_qsl(url.query)}
+    return url.netloc, {name: _parse_lab_setting(text) for name, text in parse_qsl(url.query)}
 
 
-def _parse_setting(text: str) -> str | float:
+def _parse_lab_setting(text: str) -> str | float:
     """Convert a setting of an address to a number if it is one; a release such as 26.1.11 is none."""
     if text.isascii() and text.isdigit():
         return int(text)

@@ -175,14 +175,14 @@ class _Preparation:
         return Selection(limit, words["tags"], words["skip_tags"], kinds)
 
     def _note_renamed(self) -> None:
-        """Says once that kinds were asked for by names of the past."""
+        """Say once that kinds were asked for by names of the past."""
         renamed = self.registry.renamed
         if renamed and not self.options.quiet:
             names = ", ".join(f"{old} is {new} now" for old, new in sorted(renamed.items()))
             click.echo(f"note: {names}; the old names are still read", err=True)
 
     def _note_left_out(self, hosts: Sequence[str]) -> None:
-        """Says that hosts are no targets: `provider:` is easily forgotten, and all would seem well."""
+        """Say that hosts are no targets: `provider:` is easily forgotten, and all would seem well."""
         if hosts and not self.options.quiet:
             has, are = ("has", "is") if len(hosts) == 1 else ("have", "are")
             names = ", ".join(hosts[:3]) + (", …" if len(hosts) > 3 else "")

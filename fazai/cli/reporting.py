@@ -90,7 +90,7 @@ class RunReporter:
             "command": run.command,
             "host": run.host or "-",
             "user": run.user or "-",
-            "started": _timestamp(run.started),
+            "started": _timestamp_text(run.started),
             "sources": list(run.sources)[:256],
         }
         self._check = check
@@ -126,7 +126,7 @@ class RunReporter:
 
     def _enqueue(self, type_: str, moment: float, target: str, data: Mapping[str, Any]) -> None:
         if self._place is not None:
-            record = {**data, "type": type_, "timestamp": _timestamp(moment)}
+            record = {**data, "type": type_, "timestamp": _timestamp_text(moment)}
             if target:
                 record["target"] = target
             self._queue.put(record)
@@ -176,7 +176,7 @@ class RunReporter:
         return found, True
 
 
-def _timestamp(seconds: float) -> str:
+def _timestamp_text(seconds: float) -> str:
     return timestamp(seconds).isoformat(timespec="microseconds")
 
 
@@ -205,7 +205,7 @@ class _EventSender:
             headers["Authorization"] = f"Bearer {self._place.token}"
         try:
             if self._connection is None:
-                self._connection = _connect(self._place, self._timeout_s)
+                self._connection = _open_connection(self._place, self._timeout_s)
             self._connection.request("POST", "/events", body, headers)
             answer = self._connection.getresponse()
             text = answer.read(64 * 1024)
@@ -272,7 +272,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _connect(place: DaemonAddress, timeout_s: float) -> http.client.HTTPConnection:
+def _open_connection(place: DaemonAddress, timeout_s: float) -> http.client.HTTPConnection:
     """Return a connection that is opened with the first request. Raises InputError for an unusable CA
     file."""
     if place.socket is not None:

@@ -48,7 +48,7 @@ class InventoryDraft:
         return draft
 
     def adopt(self, parent: str, child: str) -> None:
-        """Makes one group the child of another. Raises ValueError for a loop."""
+        """Make one group the child of another. Raises ValueError for a loop."""
         if child in self.groups[parent].children:
             return
         if child == parent:

@@ -41,12 +41,12 @@ def _is_content(line: str) -> bool:
 
 
 def read_ini(reader: InventoryReader, data: bytes, path: str, limits: YamlLimits) -> None:
-    """Takes one INI inventory into the reader's drafts; what is wrong goes to its errors, line by line."""
+    """Take one INI inventory into the reader's drafts; what is wrong goes to its errors, line by line."""
     reader.begin_source(path)
     source = SourceText(path, data)
     before = len(reader.errors)
     file = _IniFile(reader, source, limits)
-    for number, line in enumerate(_split_lines(data, path)):
+    for number, line in enumerate(_split_ini_lines(data, path)):
         file.read_line(number, line)
         if len(reader.errors) - before >= _ERRORS_MAX:
             return
@@ -55,7 +55,7 @@ def read_ini(reader: InventoryReader, data: bytes, path: str, limits: YamlLimits
     file.finish()
 
 
-def _split_lines(data: bytes, path: str) -> list[str]:
+def _split_ini_lines(data: bytes, path: str) -> list[str]:
     """The lines as Ansible cuts them. Only comments may be other than UTF-8. Raises InventoryError."""
     try:
         return data.removeprefix(b"\xef\xbb\xbf").decode().splitlines()
@@ -120,7 +120,7 @@ class _IniFile:
             self._report(at, str(error))
 
     def finish(self) -> None:
-        """Ends the last section, and reports the groups that were named and that no section declares."""
+        """End the last section, and report the groups that were named and that no section declares."""
         self._end_section()
         for name, pending in self._pending.items():
             if pending.state == "vars":
@@ -162,7 +162,7 @@ class _IniFile:
             self._variables = YamlMap(self._source, 0)
 
     def _declare_group(self, name: str) -> None:
-        """Makes a group that was waited for the child of those that named it, and these of theirs."""
+        """Make a group that was waited for the child of those that named it, and these of theirs."""
         pending = self._pending.pop(name)
         for parent in pending.parents:
             self._adopt(parent, name, pending.at)

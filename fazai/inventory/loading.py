@@ -37,7 +37,7 @@ def load_inventory(
     decrypt: Decrypt | None = None,
     run_script: RunScript | None = None,
 ) -> Inventory:
-    """Reads inventory files, folders and host lists (`fw-01,fw-02`), with their group_vars and host_vars.
+    """Read inventory files, folders and host lists (`fw-01,fw-02`), with their group_vars and host_vars.
 
     `decrypt` opens files that are Ansible Vault text as a whole, `run_script` runs inventory scripts, which
     are refused without it. Raises InventoryError, YamlError, or Errors with everything that is wrong in all
@@ -87,7 +87,7 @@ class _SourceReader:
         self._some = False  # of the files was read
 
     def read(self, name: str, label: str) -> str | None:
-        """Reads one source; returns the folder whose group_vars and host_vars belong to it."""
+        """Read one source; returns the folder whose group_vars and host_vars belong to it."""
         if os.path.isdir(name):
             self._read_folder(name, label, 0)
             self._note_others(name)
@@ -162,7 +162,7 @@ class _SourceReader:
                 self._reader.errors.append(error)
 
     def _read_document(self, path: str, label: str) -> None:
-        """Reads a file in the form that Ansible would find it to have: a script, YAML or JSON, else INI.
+        """Read a file in the form that Ansible would find it to have: a script, YAML or JSON, else INI.
         Raises FazaiError."""
         extension = os.path.splitext(path)[1]
         if extension == ".toml":

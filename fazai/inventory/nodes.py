@@ -110,7 +110,7 @@ class Inventory:
         directory = str(Path(entry.source).absolute().parent) if entry.source else None
         return {
             "inventory_hostname": host,
-            "inventory_hostname_short": host if _is_address(host) else host.split(".", 1)[0],
+            "inventory_hostname_short": host if _is_ip_address(host) else host.split(".", 1)[0],
             "group_names": sorted(name for name in entry.groups if name != "all"),
             "inventory_file": str(Path(entry.source).absolute()) if entry.source else None,
             "inventory_dir": directory,
@@ -165,5 +165,5 @@ class Inventory:
         return found
 
 
-def _is_address(name: str) -> bool:
+def _is_ip_address(name: str) -> bool:
     return ":" in name or (name.count(".") == 3 and name.replace(".", "").isdigit())

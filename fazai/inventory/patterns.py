@@ -68,7 +68,7 @@ def split_pattern(text: str, on_read: OnFileRead | None = None) -> list[str]:
         return []
     found: list[str] = []
     for part in _split_parts(text):
-        found += _read_list(part[1:], on_read) if part.startswith("@") else [part]
+        found += _read_pattern_file(part[1:], on_read) if part.startswith("@") else [part]
     filled = [bool(part.lstrip("&!").removeprefix("~")) for part in found]
     if not any(filled):
         return []
@@ -107,7 +107,7 @@ def _is_one_part(text: str) -> bool:
     return is_ipv6(bare) or _HOST_PORT.fullmatch(bare) is not None
 
 
-def _read_list(path: str, on_read: OnFileRead | None) -> list[str]:
+def _read_pattern_file(path: str, on_read: OnFileRead | None) -> list[str]:
     from fazai.yamltext import read_limited  # reads within limits
 
     try:
@@ -142,7 +142,7 @@ def _apply_part(inventory: Inventory, hosts: dict[str, None], step: str) -> dict
 def _match_hosts(inventory: Inventory, pattern: str) -> dict[str, None]:
     """The hosts of one part. Raises InventoryError when no group and no host has such a name."""
     expression, subscript = _split_subscript(pattern)
-    matches = _compile_pattern(expression)
+    matches = _compile_host_pattern(expression)
     groups = [name for name in inventory.groups if matches(name)]
     hosts = [host for name in groups for host in inventory.members(name)]
     if not groups or expression[0] == "~" or any(special in expression for special in ".?*["):
@@ -175,7 +175,7 @@ def _split_subscript(pattern: str) -> tuple[str, tuple[int, int | None] | None]:
     return expression, (int(start), int(end) + 1 if int(end) else int(start) + 1)
 
 
-def _compile_pattern(expression: str) -> Callable[[str], object]:
+def _compile_host_pattern(expression: str) -> Callable[[str], object]:
     source = expression[1:] if expression.startswith("~") else translate(expression)
     try:
         return re.compile(source).match

@@ -100,7 +100,7 @@ def _expand_range(text: str) -> list[str]:
 
 
 def check_host_name(name: str) -> None:
-    """Raise BadName unless `name` can name a host: no blanks, no pattern characters, no path."""
+    """Check that `name` can name a host: no blanks, no pattern characters, no path. Raises BadName."""
     if not _HOST.fullmatch(name) and not is_ipv6(name):
         raise BadName("no name for a host: letters, digits, and . _ - + @ inside, or an IPv6 address")
     if len(name) > _NAME_MAX:
@@ -108,7 +108,7 @@ def check_host_name(name: str) -> None:
 
 
 def check_group_name(name: str) -> None:
-    """Raise BadName unless `name` can name a group."""
+    """Check that `name` can name a group. Raises BadName."""
     if not _GROUP.fullmatch(name) or len(name) > _NAME_MAX:
         raise BadName("no name for a group: letters, digits, and . _ - inside")
 

@@ -36,7 +36,7 @@ class InventoryReader:
         self._source = source
 
     def read_file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
-        """Takes in one inventory file. `source` is what the user named."""
+        """Take in one inventory file. `source` is what the user named."""
         self._source = source
         if document is None:
             self._report_file("the inventory file is empty", file, "start with `all:` and `hosts:` below it")
@@ -68,7 +68,7 @@ class InventoryReader:
             self._read_playbooks(document, body, file)
 
     def read_host_list(self, text: str) -> None:
-        """Takes in hosts named on the command line: `fw-01,fw-02:22`."""
+        """Take in hosts named on the command line: `fw-01,fw-02:22`."""
         from fazai.yamltext import loads_yaml
 
         self._source = ""
@@ -107,7 +107,7 @@ class InventoryReader:
             self.add_resources(group.resources, body)
 
     def add_group(self, parent: YamlMap, name: str) -> GroupDraft | None:
-        """Takes in a group that stands by its name as a key of `parent`; None when it cannot be one."""
+        """Take in a group that stands by its name as a key of `parent`; None when it cannot be one."""
         try:
             check_group_name(name)
         except ValueError as error:
@@ -130,7 +130,7 @@ class InventoryReader:
         return True
 
     def _unknown_section(self, body: YamlMap, section: str, group: str) -> str | None:
-        """Reports a key that no group has; returns the one that was surely meant, to read on with."""
+        """Report a key that no group has; returns the one that was surely meant, to read on with."""
         near = did_you_mean(section, _SECTIONS)
         hint = None if near is None else f'did you mean "{near}"?'
         if hint is None and isinstance(body[section], YamlMap | None):
@@ -154,7 +154,7 @@ class InventoryReader:
         return YamlMap(body.source, 0)
 
     def add_group_vars(self, group: GroupDraft, body: YamlMap, content: Any) -> None:
-        """Takes in the variables of a group, which stand below the key `vars` of `body`."""
+        """Take in the variables of a group, which stand below the key `vars` of `body`."""
         if not isinstance(content, YamlMap):
             self._report_shape(body, "vars", "vars: takes a mapping", "write `name: value`")
             return
@@ -178,7 +178,7 @@ class InventoryReader:
             draft.vars.append(content)
 
     def add_resources(self, into: list[YamlList], body: YamlMap) -> None:
-        """The list below the key `add_resources` of `body`."""
+        """Take in the list below the key `resources` of `body`."""
         content = body["resources"]
         if isinstance(content, YamlList):
             if not any(known is content for known in into):  # an alias brings the same list again
@@ -194,7 +194,7 @@ class InventoryReader:
                 self.adopt(group, child, entries)
 
     def adopt(self, group: GroupDraft, child: GroupDraft, entries: YamlMap) -> None:
-        """Makes `child`, which stands as a key of `entries`, a child of `group`."""
+        """Make `child`, which stands as a key of `entries`, a child of `group`."""
         try:
             self.drafts.adopt(group.name, child.name)
         except ValueError as error:
@@ -203,7 +203,7 @@ class InventoryReader:
     # -- hosts -----------------------------------------------------------------------------------------
 
     def add_hosts(self, group: GroupDraft, entries: YamlMap) -> None:
-        """Takes in hosts: patterns, each with its variables or None."""
+        """Take in hosts: patterns, each with its variables or None."""
         for pattern, body in entries.items():
             if body is not None and not isinstance(body, YamlMap):
                 hint = "write its variables as `name: value` below it"
@@ -224,7 +224,7 @@ class InventoryReader:
     def add_host(
         self, group: GroupDraft, name: str, port: int | None, entries: YamlMap, pattern: str
     ) -> HostDraft:
-        """Takes in one host, which stands as the key `pattern` of `entries`, with its variables there."""
+        """Take in one host, which stands as the key `pattern` of `entries`, with its variables there."""
         host = self.drafts.hosts.get(name)
         if host is None:
             host = self.drafts.hosts[name] = HostDraft(name, entries, pattern, self._source)

@@ -48,7 +48,7 @@ def revive_ansible_values(value: Any) -> Any:
 def read_script_output(
     reader: InventoryReader, document: Any, path: str, ask: Callable[[str], YamlMap | YamlList | None] | None
 ) -> None:
-    """Takes one answer to `--list` into the reader's drafts. `ask` has the answer to `--host NAME`, where
+    """Take one answer to `--list` into the reader's drafts. `ask` has the answer to `--host NAME`, where
     there is a script to be asked. Raises InventoryError."""
     reader.begin_source(path)
     if not isinstance(document, YamlMap):

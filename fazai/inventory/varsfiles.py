@@ -101,7 +101,7 @@ class VarsFolders:
     def _read_file(
         self, path: str, folder: str, name: str, resources: dict[str, list[YamlList]]
     ) -> YamlMap | None:
-        """The variables of one file; its resources go to `add_resources`."""
+        """The variables of one file; its resources go to `resources`."""
         label = path.removeprefix(folder).lstrip(os.sep)
         try:
             document = self._read_document(path, f"vars/{label}")

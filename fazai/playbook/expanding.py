@@ -9,7 +9,7 @@ from typing import Final
 from fazai.errors import FazaiError, Mark, PlaybookError, spelling_hint
 from fazai.model import Problem, Secret, Value
 from fazai.playbook.files import ContentFiles
-from fazai.playbook.nodes import DeclaredResource, split_words
+from fazai.playbook.nodes import DeclaredResource, split_texts
 from fazai.playbook.prepared import ExpandedResource, PreparedResource, conceal_fields
 from fazai.playbook.problems import ProblemCollector
 from fazai.template import OMIT, Scope, UndefinedName, describe_type
@@ -203,7 +203,7 @@ class _PieceRenderer:
     def _render_names(self, key: str, value: Value) -> tuple[str, ...]:
         """Render `notify:` or `listen:`, a text or a list of texts."""
         rendered = self._render_beside(key, value)
-        names = () if rendered is None else split_words(rendered)
+        names = () if rendered is None else split_texts(rendered)
         if names is None:
             self._report(key, f"{key}: takes a text, or a list of texts")
         return names or ()

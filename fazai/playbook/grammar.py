@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from fazai.errors import FazaiError, PlaybookError, did_you_mean, raise_found, spelling_hint
 from fazai.playbook.modules import module_hint
-from fazai.playbook.nodes import DeclaredResource, Play, split_words
+from fazai.playbook.nodes import DeclaredResource, Play, split_texts
 from fazai.yamltext import Decrypt, OnFileRead, YamlList, YamlMap, load_yaml
 
 _PLAY: Final = ("name", "hosts", "vars", "tags", "resources", "handlers", "serial", "max_fail")
@@ -137,7 +137,7 @@ class _MappingReader:
 
     def read_words(self, key: str) -> tuple[str, ...]:
         value = self.node.get(key)
-        found = () if value is None else split_words(value)
+        found = () if value is None else split_texts(value)
         if found is None:
             self.report(key, f"{key}: takes a text, or a list of texts", f"{key}: [one, two]")
         return found or ()
@@ -164,7 +164,7 @@ class _PlayReader(_MappingReader):
     def read(self, path: Path) -> Play | None:
         for key in self.node:
             if key not in _PLAY:
-                hint = _PLAY_HINTS.get(key) or spelling_hint(key, _PLAY) or _kind_hint(key)
+                hint = _PLAY_HINTS.get(key) or spelling_hint(key, _PLAY) or _misplaced_kind_hint(key)
                 self.report(key, f'a play has no "{key}"', hint, at_key=True)
         hosts = self._read_hosts()
         resources = (*self._read_resources(), *self._read_misnamed(), *self._read_handlers())
@@ -251,7 +251,7 @@ def _is_template(value: Any) -> bool:
     return isinstance(value, str) and "{{" in value
 
 
-def _kind_hint(key: str) -> str | None:
+def _misplaced_kind_hint(key: str) -> str | None:
     return "resources stand in a list below resources:" if _KIND.fullmatch(key) else None
 
 

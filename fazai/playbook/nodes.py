@@ -64,7 +64,7 @@ class Selection:
         return bool(self.tags or self.skip_tags or self.kinds)
 
 
-def split_words(value: Value) -> tuple[str, ...] | None:
+def split_texts(value: Value) -> tuple[str, ...] | None:
     """Split a text at its commas, or take a list of texts; None for anything else."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())

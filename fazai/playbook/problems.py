@@ -57,7 +57,7 @@ class ProblemCollector:
             self.add(error, host)
 
     def check(self) -> None:
-        """Raise Errors with all of them, in the order of their places; nothing if there are none."""
+        """End here if anything is wrong. Raises Errors: all of them, in the order of their places."""
         if not self._found:
             return
         for error, hosts in self._found.values():

@@ -35,7 +35,7 @@ class ChangeDocument(ChangeRecord, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one target ended. `unchanged` counts resources, `activated` names services."""
+    """The outcome of one target. `unchanged` counts resources, `activated` names services."""
 
     name: str
     provider: str

@@ -100,13 +100,13 @@ class CompiledTemplate:
         return line
 
 
-def compile_text(engine: TemplateEngine, text: str, *, condition: bool = False) -> CompiledTemplate:
+def compile_template(engine: TemplateEngine, text: str, *, condition: bool = False) -> CompiledTemplate:
     """Compile a text, or the expression of a condition. Raises TemplateError without a place."""
     with engine.reading(escapes=condition):
         return _compile(engine, text, condition=condition)
 
 
-def compile_file(engine: TemplateEngine, text: str) -> CompiledTemplate:
+def compile_template_file(engine: TemplateEngine, text: str) -> CompiledTemplate:
     """Compile a template file with the settings of its first line. Raises TemplateError without a place."""
     body, settings = read_header(text)
     with engine.reading(escapes=True, settings=settings):
@@ -127,11 +127,11 @@ def _compile(
     except FazaiError:
         raise
     except jinja2.TemplateSyntaxError as error:
-        raise _syntax_error(error, text, condition, header_lines) from None
+        raise _template_syntax_error(error, text, condition, header_lines) from None
     except (RecursionError, MemoryError):
         raise TemplateError("the template is nested too deeply", excerpt=_excerpt_line(text, 1)) from None
     except (SyntaxError, ValueError, OverflowError) as error:
-        message = f"the template cannot be compiled: {_shorten(error)}"
+        message = f"the template cannot be compiled: {_short_message(error)}"
         raise TemplateError(message, excerpt=_excerpt_line(text, 1)) from None
     loops = any(True for _ in tree.find_all(nodes.For))
     newlines = 0 if condition else count_newlines(text)
@@ -148,7 +148,7 @@ def _is_expression(tree: nodes.Template) -> bool:
     )
 
 
-def _syntax_error(
+def _template_syntax_error(
     error: jinja2.TemplateSyntaxError, text: str, condition: bool, header_lines: int
 ) -> TemplateError:
     message, hint = error.message or "", getattr(error, "hint", None)
@@ -186,10 +186,10 @@ def _explain_fault(error: Exception) -> tuple[str, str | None]:
         return "the template divides by zero", None
     if is_about_secret(error):
         return "a secret cannot be measured, looped over or calculated with", WHOLE_ONLY
-    return f"the template fails: {_shorten(error)}", None
+    return f"the template fails: {_short_message(error)}", None
 
 
-def _shorten(error: Exception) -> str:
+def _short_message(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _MESSAGE_MAX else text[:_MESSAGE_MAX] + "…"
 

@@ -11,7 +11,13 @@ import jinja2
 from jinja2 import Undefined
 
 from fazai.model import Secret
-from fazai.template.filters.base import FilterError, SecretMap, check_percent, check_text, plain_entries
+from fazai.template.filters.base import (
+    FilterError,
+    SecretMap,
+    check_percent,
+    check_text_length,
+    plain_entries,
+)
 from fazai.template.limits import OMIT, Rendering, conceal, is_listed, reveal
 
 #: The hint for an operation that would tell what a secret is made of.
@@ -173,7 +179,7 @@ def call_text_method(
 def _check_method(
     rendering: Rendering, name: str, text: str, args: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
-    """Refuses a result that is too large before it is made."""
+    """Refuse a result that is too large before it is made."""
     if name in ("center", "ljust", "rjust", "zfill") and args and isinstance(args[0], int):
         rendering.spend_text(args[0])
     elif name == "expandtabs":
@@ -185,7 +191,7 @@ def _check_method(
         rendering.spend_text(sum([len(item) + len(text) for item in args[0] if isinstance(item, str)]))
 
 
-def to_text(rendering: Rendering, value: Any) -> tuple[str, bool]:
+def text_of_piece(rendering: Rendering, value: Any) -> tuple[str, bool]:
     """Return the text of a value inside of a larger text, and whether it is secret."""
     if isinstance(value, str):
         return value, False
@@ -207,9 +213,9 @@ def to_text(rendering: Rendering, value: Any) -> tuple[str, bool]:
 
 def join_pieces(rendering: Rendering, pieces: list[Any]) -> str | Secret:
     """Join the pieces that a template puts out."""
-    texts = [to_text(rendering, piece) for piece in pieces]
+    texts = [text_of_piece(rendering, piece) for piece in pieces]
     length = sum([len(text) for text, _ in texts])
-    check_text(length)
+    check_text_length(length)
     rendering.spend(1 + len(texts) + length // _UNIT)
     text = "".join([text for text, _ in texts])
     return Secret(text) if any(secret for _, secret in texts) else text

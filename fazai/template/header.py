@@ -26,7 +26,7 @@ def read_header(text: str) -> tuple[str, dict[str, Any]]:
         raise TemplateError("the line #jinja2: is all there is in the template", excerpt=line)
     for pair in line.removeprefix(HEADER).split(","):
         name, _, value = (word.strip() for word in pair.partition(":"))
-        settings[name] = _parse_setting(name, value, line)
+        settings[name] = _parse_header_setting(name, value, line)
     starts = [settings.get(f"{what}_start_string", usual) for what, usual in _USUAL.items()]
     if len(set(starts)) < len(starts):
         raise TemplateError("#jinja2: blocks, variables and comments start alike", excerpt=line)
@@ -36,7 +36,7 @@ def read_header(text: str) -> tuple[str, dict[str, Any]]:
 _USUAL: Final = {"block": "{%", "variable": "{{", "comment": "{#"}
 
 
-def _parse_setting(name: str, text: str, line: str) -> Any:
+def _parse_header_setting(name: str, text: str, line: str) -> Any:
     known = ", ".join((*_SWITCHES, *_MARKERS))
     try:
         value = ast.literal_eval(text)

@@ -98,9 +98,9 @@ class Templates:
             if len(self._compiled) >= _COMPILED_MAX:
                 self._compiled.clear()
             if form == "file":
-                known = compiling.compile_file(self._engine, text)
+                known = compiling.compile_template_file(self._engine, text)
             else:
-                known = compiling.compile_text(self._engine, text, condition=form == "condition")
+                known = compiling.compile_template(self._engine, text, condition=form == "condition")
             self._compiled[form, text] = known
         return known
 

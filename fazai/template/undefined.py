@@ -54,7 +54,7 @@ class NamedUndefined(StrictUndefined):
         )
 
     def fail(self) -> NoReturn:
-        """Raise what any use of it raises."""
+        """Fail as any use of the name does: with the fault of its variable, else NamedUndefinedError."""
         raise self._exception(self._undefined_message)
 
     def absent(self) -> bool:

@@ -46,7 +46,7 @@ class _StopReading(Exception):
     """Reading stops here; the reason is among the errors."""
 
 
-def build_document(data: bytes, file: str, limits: YamlLimits, *, scalar_ok: bool = False) -> Any:
+def build_yaml(data: bytes, file: str, limits: YamlLimits, *, scalar_ok: bool = False) -> Any:
     """Build the one document of `data`: YamlMap, YamlList or None; with `scalar_ok` any value.
 
     Raises YamlError, or Errors for several; their `rest` is the document without what is wrong in it."""
@@ -403,7 +403,7 @@ class _DocumentBuilder:
 
 
 def _merge_below(node: YamlMap, merges: list[YamlMap]) -> None:
-    """Takes the merged entries into `node`, each with its own place; what `node` says itself wins."""
+    """Take the merged entries into `node`, each with its own place; what `node` says itself wins."""
     entries: dict[str, tuple[Any, int, int]] = {}
     for layer in (*merges, node):
         for index, (key, value) in enumerate(layer.items()):

@@ -75,14 +75,14 @@ class SourceText:
         lines, index = self._split_lines(), mark.line - 1
         if index >= len(lines) or len(lines[index]) > _LINE_MAX or _TELLTALE.search(lines[index]):
             return True
-        indent = _indent(lines[index])
+        indent = _indent_width(lines[index])
         loose = not _SHAPED.match(lines[index])
         for line in reversed(lines[max(0, index - _LOOK_BACK) : index]):
-            if not line.strip() or not (loose or _indent(line) < indent):
+            if not line.strip() or not (loose or _indent_width(line) < indent):
                 continue
             if len(line) > _LINE_MAX or _TELLTALE.search(line):
                 return True
-            indent = min(indent, _indent(line))
+            indent = min(indent, _indent_width(line))
             loose = loose and not _SHAPED.match(line)
             if indent == 0 and not loose:
                 return False
@@ -99,7 +99,7 @@ class SourceText:
         return self._lines
 
 
-def _indent(line: str) -> int:
+def _indent_width(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 

@@ -69,7 +69,7 @@ def daemon_command(**options: Any) -> None:
     from fazai.store.daemon import StoreLimits
     from fazai.store.factory import open_daemon_store
 
-    settings = _read_settings(options)
+    settings = _daemon_settings(options)
     kept = settings.config.retention
     limits = StoreLimits(
         events_bytes=kept.events_bytes,
@@ -81,14 +81,14 @@ def daemon_command(**options: Any) -> None:
     serve(settings, lambda state: open_daemon_store(state, limits))
 
 
-def _read_settings(options: dict[str, Any]) -> DaemonSettings:
+def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
     from fazai.cli import environment
     from fazai.config import daemon_socket_path
     from fazai.daemon.runs.config import DaemonConfig
     from fazai.daemon.runs.config_file import read_config
     from fazai.daemon.settings import DaemonSettings
 
-    config = environment.read_config()
+    config = environment.read_process_config()
     file = options["config_file"]
     path = options["socket_path"]
     if path is None:

@@ -31,7 +31,7 @@ def history_command(limit: int, output: str) -> None:
     with read_store() as store:
         runs = asyncio.run(store.history(limit))
     if output == "json":
-        click.echo(json.dumps([_run_record(run) for run in runs], indent=1))
+        click.echo(json.dumps([_ledger_record(run) for run in runs], indent=1))
         return
     if not runs:
         click.echo("no runs yet")
@@ -52,12 +52,12 @@ def show_command(run: str | None, output: str) -> None:
     with read_store() as store:
         found, actions, events = asyncio.run(_read_run(store, run))
     if output == "json":
-        body = {**_run_record(found), "actions": [_action_record(each) for each in actions], "events": events}
+        body = _ledger_record(found) | {"actions": list(map(_action_record, actions)), "events": events}
         click.echo(json.dumps(body, indent=1))
         return
     click.echo(_run_line(found))
     for event in events:
-        click.echo(_event_line(event))
+        click.echo(_ledger_line(event))
 
 
 async def _read_run(store: Store, run: str | None) -> tuple[Run, list[Action], list[dict[str, Any]]]:
@@ -100,24 +100,24 @@ def _plural(name: str, count: int) -> str:
     return name.removesuffix("s") if count == 1 and name in ("targets", "resources") else name
 
 
-def _format_value(value: object) -> object:
+def _format_nested(value: object) -> object:
     """Format lists and mappings as people write them."""
     if isinstance(value, list):
-        return "; ".join(str(_format_value(item)) for item in value)
+        return "; ".join(str(_format_nested(item)) for item in value)
     if isinstance(value, dict):
-        return " ".join(f"{name}={_format_value(item)}" for name, item in value.items())
+        return " ".join(f"{name}={_format_nested(item)}" for name, item in value.items())
     return value
 
 
-def _event_line(event: dict[str, object]) -> str:
+def _ledger_line(event: dict[str, object]) -> str:
     when = timestamp(float(str(event["time"]))).strftime("%H:%M:%S.%f")[:-3]
     hidden = ("id", "time", "type", "target", "ref", "before", "after", "action_id")
     rest = "  ".join(
-        f"{name} {_format_value(value)}" for name, value in event.items() if name not in hidden and value
+        f"{name} {_format_nested(value)}" for name, value in event.items() if name not in hidden and value
     )
     return f"  {when}  {event['type']:<9} {event['target'] or '-':<16} {rest}"
 
 
-def _run_record(run: Run) -> dict[str, object]:
+def _ledger_record(run: Run) -> dict[str, object]:
     shown = {name: json_value(getattr(run, name)) for name in _SHOWN}
     return {**shown, "state": _run_state(run), "summary": dict(run.summary)}

@@ -83,7 +83,7 @@ def tail_command(**options: Any) -> int:
         follow=not options["no_follow"],
         until=ends["until"],
         fail_on=ends["fail_on"],
-        show=_write_json if options["output"] == "json" else _TextOutput(terminal).event,
+        show=_write_json_line if options["output"] == "json" else _TextOutput(terminal).event,
     )
     # Ctrl-C is the usual end: there is nothing to tidy up, and an exception could be lost in a finaliser.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
@@ -301,7 +301,8 @@ def _parse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
 
 
 def _check_reader() -> None:
-    """Raise BrokenPipeError when the reader of standard output went away: without a write nobody notices."""
+    """Look whether somebody still reads standard output: without a write nobody would notice. Raises
+    BrokenPipeError."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -311,7 +312,7 @@ def _check_reader() -> None:
         return  # no real file
 
 
-def _write_json(event: Mapping[str, Any]) -> None:
+def _write_json_line(event: Mapping[str, Any]) -> None:
     """Write the event as one object in a line, `id` first."""
     sys.stdout.write(json.dumps(event) + "\n")
     sys.stdout.flush()

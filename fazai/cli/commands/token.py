@@ -41,7 +41,7 @@ def create_command(name: str, role: str, expires: str | None) -> None:
     if not _NAME.match(name):
         raise UsageError(f"{name!r} is no name for a token", hint="letters, digits, . _ @ -; at most 64")
     now = time.time()
-    store = _open_tokens()
+    store = _token_store()
     if any(one.name == name and _token_state(one, now) == "valid" for one in store.tokens()):
         raise UsageError(f'there is a token "{name}"', hint=f"fazai token revoke {name}, or another name")
     text = new_token()
@@ -67,7 +67,7 @@ def list_command(output: str) -> None:
             "created": _time_text(one.created),
             "expires": _time_text(one.expires),
         }
-        for one in _open_tokens().tokens()
+        for one in _token_store().tokens()
     ]
     if output == "json":
         click.echo(json.dumps(rows, indent=1))
@@ -84,7 +84,7 @@ def list_command(output: str) -> None:
 @click.argument("name")
 def revoke_command(name: str) -> None:
     """Revoke the token of this NAME (or id)."""
-    store, now = _open_tokens(), time.time()
+    store, now = _token_store(), time.time()
     by_id = len(name) >= 8
     found = [one for one in store.tokens() if name == one.name or (by_id and one.hash.startswith(name))]
     valid = [one for one in found if one.revoked is None]
@@ -96,11 +96,11 @@ def revoke_command(name: str) -> None:
     click.echo(f"revoked: {name}", err=True)
 
 
-def _open_tokens() -> TokenStore:
+def _token_store() -> TokenStore:
     from fazai.cli import environment
     from fazai.store.factory import open_tokens
 
-    return open_tokens(environment.read_config().state)
+    return open_tokens(environment.read_process_config().state)
 
 
 def _parse_duration_s(text: str) -> float:

@@ -47,7 +47,7 @@ class _PatternItem:
 
 
 def check_pattern(pattern: str, length: int) -> None:
-    """Raise FilterError if the pattern could take too long on a text of this length."""
+    """Refuse a pattern that could take too long on a text of this length. Raises FilterError."""
     if length > SUBJECT_MAX:
         raise FilterError(f"a regular expression is applied to at most {SUBJECT_MAX} characters")
     if len(pattern) > PATTERN_MAX:

@@ -13,7 +13,7 @@ from fazai.template.filters.base import FilterError, TemplateFilter, carry, chec
 from fazai.template.filters.data import from_jinja
 
 
-def _as_list(value: Any, name: str) -> list[Any]:
+def _expect_list(value: Any, name: str) -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise FilterError(f"{name} takes a list, not {type(value).__name__}")
     return list(value)
@@ -46,7 +46,7 @@ def unique(
     """The list without repetitions, in its order. As in Ansible, case only counts when it is said to."""
     get: Callable[[Any], Any] = make_attrgetter(environment, attribute) if attribute else lambda item: item
     seen, kept = _ValueSet(), []
-    for item in _as_list(value, "unique"):
+    for item in _expect_list(value, "unique"):
         key = get(item)
         if not case_sensitive and isinstance(key, str):
             key = key.lower()
@@ -57,17 +57,17 @@ def unique(
 
 
 def intersect(left: Any, right: Any) -> list[Any]:
-    seen = _ValueSet(_as_list(right, "intersect"))
-    return _drop_repeated(item for item in _as_list(left, "intersect") if item in seen)
+    seen = _ValueSet(_expect_list(right, "intersect"))
+    return _drop_repeated(item for item in _expect_list(left, "intersect") if item in seen)
 
 
 def difference(left: Any, right: Any) -> list[Any]:
-    seen = _ValueSet(_as_list(right, "difference"))
-    return _drop_repeated(item for item in _as_list(left, "difference") if item not in seen)
+    seen = _ValueSet(_expect_list(right, "difference"))
+    return _drop_repeated(item for item in _expect_list(left, "difference") if item not in seen)
 
 
 def union(left: Any, right: Any) -> list[Any]:
-    return _drop_repeated(itertools.chain(_as_list(left, "union"), _as_list(right, "union")))
+    return _drop_repeated(itertools.chain(_expect_list(left, "union"), _expect_list(right, "union")))
 
 
 def symmetric_difference(left: Any, right: Any) -> list[Any]:
@@ -86,7 +86,7 @@ def _drop_repeated(values: Iterable[Any]) -> list[Any]:
 def flatten(value: Any, levels: int | None = None, skip_nulls: bool = True) -> list[Any]:
     """Lists inside of the list opened, `levels` deep or all of them; nulls are left out."""
     flat: list[Any] = []
-    for item in _as_list(value, "flatten"):
+    for item in _expect_list(value, "flatten"):
         if item is None or item in ("None", "null"):
             if not skip_nulls:
                 flat.append(item)
@@ -123,7 +123,7 @@ def total(environment: Any, value: Iterable[Any], attribute: Any = None, start: 
     if isinstance(start, list):
         joined = list(start)
         for item in items:
-            joined.extend(_as_list(item, "sum"))
+            joined.extend(_expect_list(item, "sum"))
         return joined
     if isinstance(start, str):
         raise FilterError("sum adds numbers", "use join")
@@ -132,8 +132,9 @@ def total(environment: Any, value: Iterable[Any], attribute: Any = None, start: 
 
 def subelements(obj: Any, subelements: Any, skip_missing: bool = False) -> list[list[Any]]:
     """Pairs of each item of the list and each item of the list inside of it."""
-    items = list(obj.values()) if isinstance(obj, Mapping) else _as_list(obj, "subelements")
-    path = subelements.split(".") if isinstance(subelements, str) else _as_list(subelements, "subelements")
+    items = list(obj.values()) if isinstance(obj, Mapping) else _expect_list(obj, "subelements")
+    words = subelements.split(".") if isinstance(subelements, str) else subelements
+    path = _expect_list(words, "subelements")
     pairs: list[list[Any]] = []
     for item in items:
         inner: Any = item
