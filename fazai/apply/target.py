@@ -45,9 +45,11 @@ from fazai.model import (
     Talking,
     TargetWork,
 )
-from fazai.outcome import ActionOutcome, TargetOutcome, TargetStatus, change_record, mask_change
+from fazai.outcome import ActionOutcome, ActionStatus, TargetOutcome, TargetStatus, change_record, mask_change
 from fazai.plan import Expected, check_later
 from fazai.store.base import Action, Run, TargetMemory
+
+_AS_A_WHOLE = "nothing is written to it: a target changes as a whole or not at all"
 
 
 @dataclass(slots=True)
@@ -152,17 +154,11 @@ class TargetRun:
 
     async def _observe_and_diff(self, session: Session, memory: TargetMemory) -> Diff:
         seen = await session.observe(self.item.wanted)
-        diff = session.diff(
-            self.item.wanted,
-            seen,
-            adopted=memory.adopted,
-            pending=frozenset(memory.pending),
-            prune=self.item.whole,
-        )
+        wanted, pending, prune = self.item.wanted, frozenset(memory.pending), self.item.whole
+        diff = session.diff(wanted, seen, adopted=memory.adopted, pending=pending, prune=prune)
         others = await self.store.other_names()
-        diff = self.store.judged(diff, self.item.wanted, others)
-        self.observed, self._promised = seen.digest, diff
-        self._earlier = frozenset(memory.pending)
+        diff = self.store.judged(diff, wanted, others)
+        self.observed, self._promised, self._earlier = seen.digest, diff, pending
         self.notes = [*self.store.notes(memory, others), *leftover_notes(memory, self.check), *diff.notes]
         self.notes += await self.store.other_owners() if diff.refused else ()
         if self.check:
@@ -183,25 +179,21 @@ class TargetRun:
         for change, error in diff.refused:
             self.actions.append(ActionOutcome(change, "refused", error=error))
             self.errors.append(error)
-        if diff.errors:
-            self.status = TargetStatus.FAILED
-        elif diff.refused:
-            self.status = TargetStatus.REFUSED
+        if diff.errors or diff.refused:
+            self.status = TargetStatus.FAILED if diff.errors else TargetStatus.REFUSED
         elif not diff.steps:
             return not self.check
         elif self.check:
             self.status = TargetStatus.PENDING
         elif self.item.target.mode != "write":
-            self.status = TargetStatus.REFUSED
-            self.errors.append(read_only_error(self.item, len(diff.changes)))
+            self.fail(TargetStatus.REFUSED, read_only_error(self.item, len(diff.changes)))
         elif refused := unconfirmed_deletion(diff, self.deletable):
-            self.status = TargetStatus.REFUSED
-            self.errors.append(refused)
+            self.fail(TargetStatus.REFUSED, refused)
         else:
             return True
         blocked = self.status is not TargetStatus.PENDING
         if blocked and diff.changes and (diff.errors or diff.refused):
-            self.notes.append("nothing is written to it: a target changes as a whole or not at all")
+            self.notes.append(_AS_A_WHOLE)
         self.actions += [ActionOutcome(change, "left" if blocked else "planned") for change in diff.changes]
         for action in self.actions:
             self._emit_change(action.change, status=action.status)
@@ -213,7 +205,7 @@ class TargetRun:
         if problems:
             self.status = TargetStatus.FAILED
             self.errors += problems
-            self.notes.append("nothing is written to it: a target changes as a whole or not at all")
+            self.notes.append(_AS_A_WHOLE)
             self._mark_left()
         return not problems
 
@@ -224,8 +216,7 @@ class TargetRun:
             with self._in_flight():
                 await self._finish_writing(session, services, done)
         except Interrupted as error:
-            self.status = TargetStatus.INTERRUPTED
-            self.errors.append(error)
+            self.fail(TargetStatus.INTERRUPTED, error)
             self._mark_left()
             return
         except FazaiError as error:
@@ -268,7 +259,7 @@ class TargetRun:
             since = [each for each, _ in done.changes[done.looked :]]
             if isinstance(session, Following) and await session.explains(error, since):
                 return await self._look_again(session, resources_from(self.item.resources, change), done)
-            self._record_failed(change, self._new_action(change, undo=False), error, 0.0)
+            self._record(change, self._new_action(change, undo=False), 0.0, error)
             raise
 
     async def _look_again(self, session: Session, rest: Sequence[Resource], done: Written) -> Sequence[Step]:
@@ -353,11 +344,11 @@ class TargetRun:
         except FazaiError as error:
             await self.store.store.action_end(action.action_id, "failed", error=str(error))
             if not undo and not isinstance(error, Moved):  # which need not be the end of it
-                self._record_failed(change, action, error, time.monotonic() - begun)
+                self._record(change, action, time.monotonic() - begun, error)
             raise
         await self.store.store.action_end(action.action_id, "done", ref=ref)
         if not undo:
-            self._record_done(change, action, time.monotonic() - begun)
+            self._record(change, action, time.monotonic() - begun, None)
         return ref
 
     async def _write_joined(self, session: Joining, changes: Sequence[Change], done: Written) -> None:
@@ -372,7 +363,7 @@ class TargetRun:
         for change, action, ref in zip(changes, actions, refs, strict=False):
             done.changes.append((change, ref))
             await self.store.store.action_end(action.action_id, "done", ref=ref)
-            self._record_done(change, action, each_s)
+            self._record(change, action, each_s, None)
         if error is None:
             return
         count = len(refs)
@@ -380,7 +371,7 @@ class TargetRun:
             await self.store.store.action_end(action.action_id, "left", error="the one before it failed")
         await self.store.store.action_end(actions[count].action_id, "failed", error=str(error))
         if not isinstance(error, Moved):
-            self._record_failed(changes[count], actions[count], error, each_s)
+            self._record(changes[count], actions[count], each_s, error)
         if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
             done.changes += [(change, change.ref) for change in changes[count:]]
         else:  # what the journal was told of the rest is not to be activated
@@ -395,13 +386,12 @@ class TargetRun:
         action_id = make_action_id(run_id, change, undo)
         return Action(action_id, run_id, shown, box=self.store.box, token=self._token)
 
-    def _record_done(self, change: Change, action: Action, duration_s: float) -> None:
-        self.actions.append(ActionOutcome(change, "done", action.action_id, None, duration_s))
-        self._emit_change(change, status="done", action_id=action.action_id)
-
-    def _record_failed(self, change: Change, action: Action, error: FazaiError, duration_s: float) -> None:
-        self.actions.append(ActionOutcome(change, "failed", action.action_id, error, duration_s))
-        self._emit_change(change, status="failed", error=self.mask(str(error)))
+    def _record(self, change: Change, action: Action, duration_s: float, error: FazaiError | None) -> None:
+        """Record that an action is done, or that it failed with an error."""
+        status: ActionStatus = "done" if error is None else "failed"
+        self.actions.append(ActionOutcome(change, status, action.action_id, error, duration_s))
+        more = {"action_id": action.action_id} if error is None else {"error": self.mask(str(error))}
+        self._emit_change(change, status=status, **more)
 
     async def _activate(self, session: Session, service: str) -> None:
         try:
@@ -416,8 +406,8 @@ class TargetRun:
     # -- when it goes wrong -----------------------------------------------------------------------------
 
     async def _handle_failure(self, session: Session, error: FazaiError, done: Written) -> None:
-        self.status = TargetStatus.UNREACHABLE if isinstance(error, Unreachable) else TargetStatus.FAILED
-        self.errors.append(error)
+        gone = isinstance(error, Unreachable)
+        self.fail(TargetStatus.UNREACHABLE if gone else TargetStatus.FAILED, error)
         if not done.keep and done.changes:
             await self._undo_all(session, done)
         if getattr(self.provider, "atomic_writes", False) and not isinstance(error, Unreachable | Unsure):
