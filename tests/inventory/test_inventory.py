@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import Errors, FazaiError, InputError, InventoryError, Mark
-from fazai.inventory import Inventory, as_ansible, as_graph, as_host_variables, as_json, load_inventory
+from fazai.inventory import Inventory, load_inventory
+from fazai.inventory.show import as_ansible, as_graph, as_host_variables, as_json
 
 Tree = dict[str, str | bytes]
 

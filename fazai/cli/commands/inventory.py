@@ -50,8 +50,8 @@ def inventory_command(
         environment.inventory_sources((*sources, *more)), secrets, allow_scripts=allow_scripts
     )
     if as_list or graph or host is not None:
-        from fazai.inventory import as_ansible, as_graph, as_host_variables, as_json
         from fazai.inventory.patterns import select_hosts
+        from fazai.inventory.show import as_ansible, as_graph, as_host_variables, as_json
 
         chosen = select_hosts(found, limit) if limit else None
         if chosen is not None and not as_list:
