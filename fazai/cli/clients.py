@@ -64,12 +64,12 @@ def find_daemon(environ: Mapping[str, str], *, root: bool) -> DaemonAddress | No
     else None. Raises InputError, SecretError."""
     url = environ.get("FAZAI_URL")
     if url:
-        return parse_daemon_url(environ, url=url, root=root)
+        return parse_daemon_url(environ, url)
     path = find_local_socket(root)
     return DaemonAddress("http://fazai", socket=path) if path is not None else None
 
 
-def parse_daemon_url(environ: Mapping[str, str], *, url: str, root: bool) -> DaemonAddress:
+def parse_daemon_url(environ: Mapping[str, str], url: str) -> DaemonAddress:
     """Return the address that `url` names: http, https, or unix:PATH. Raises InputError, SecretError."""
     if url.startswith("unix:"):
         return DaemonAddress("http://fazai", socket=Path(url.removeprefix("unix:")))

@@ -19,6 +19,7 @@ class GroupDraft:
     children: dict[str, None] = field(default_factory=dict)
     parents: dict[str, None] = field(default_factory=dict)
     vars: list[YamlMap] = field(default_factory=list)
+    files: tuple[VariableMaps, ...] = ()  # from each folder of group_vars, once one has some
     resources: list[YamlList] = field(default_factory=list)
 
 
@@ -29,6 +30,7 @@ class HostDraft:
     key: str
     source: str
     vars: list[YamlMap] = field(default_factory=list)
+    files: VariableMaps = ()  # from host_vars
     resources: list[YamlList] = field(default_factory=list)
 
 
@@ -91,14 +93,8 @@ class InventoryDraft:
             elif "ungrouped" not in above[own]:
                 ungrouped[name] = None
 
-    def finish(
-        self,
-        group_files: dict[str, tuple[VariableMaps, ...]],
-        host_files: dict[str, VariableMaps],
-        group_resources: dict[str, list[YamlList]],
-        host_resources: dict[str, list[YamlList]],
-    ) -> tuple[dict[str, Group], dict[str, Host]]:
-        """The finished groups and hosts, with what the vars folders say of them."""
+    def finish(self) -> tuple[dict[str, Group], dict[str, Host]]:
+        """Return the finished groups and hosts."""
         depths = self._measure_depths()
         groups = {
             name: Group(
@@ -110,8 +106,8 @@ class InventoryDraft:
                 tuple(draft.children),
                 tuple(draft.parents),
                 tuple(draft.vars),
-                group_files.get(name, ()),
-                (*draft.resources, *group_resources.get(name, ())),
+                draft.files,
+                tuple(draft.resources),
             )
             for name, draft in self.groups.items()
         }
@@ -129,8 +125,8 @@ class InventoryDraft:
                 closed[own],
                 host.source,
                 tuple(host.vars),
-                host_files.get(name, ()),
-                (*host.resources, *host_resources.get(name, ())),
+                host.files,
+                tuple(host.resources),
             )
         return groups, hosts
 

@@ -60,16 +60,18 @@ def load_inventory(
         reader.errors.append(InventoryError("no inventory was given", hint="name one: -i inventory.yml"))
     errors = reader.errors
     errors += drafts.settle()
-    extra = VarsFolders(list(folders), drafts, reader, files)
-    extra.read()
-    groups, hosts = drafts.finish(
-        extra.group_files, extra.host_files, extra.group_resources, extra.host_resources
+    VarsFolders(list(folders), reader, files).read()
+    groups, hosts = drafts.finish()
+    inventory = Inventory(
+        names,
+        groups,
+        hosts,
+        playbooks=tuple(reader.playbooks.items()),
+        digest=files.digest,
+        notes=tuple(reader.notes),
+        whole=len(errors) == reader.harmless,
+        skipped=tuple(reader.skipped),
     )
-    playbooks = tuple(reader.playbooks.items())
-    notes = (*reader.notes, *extra.notes)
-    whole = len(errors) == reader.harmless
-    skipped = tuple(reader.skipped)
-    inventory = Inventory(names, groups, hosts, playbooks, files.digest, notes, whole, skipped)
     raise_found(errors, inventory)
     return inventory
 

@@ -83,6 +83,7 @@ def daemon_command(**options: Any) -> None:
 
 def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
     from fazai.cli import environment
+    from fazai.cli.commands.worker import worker_socket
     from fazai.config import daemon_socket_path
     from fazai.daemon.runs.config import DaemonConfig
     from fazai.daemon.runs.config_file import read_config
@@ -95,14 +96,13 @@ def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
         path = daemon_socket_path(os.environ, root=os.geteuid() == 0)
         if not os.environ.get("FAZAI_SOCKET"):
             _make_folder(path.parent, private=path.parent == config.state)
-    gemma = options["gemma_socket"] or os.environ.get("FAZAI_GEMMA_SOCK") or "/run/fazai/gemma.sock"
     return DaemonSettings(
         **{name: options[name] for name in _AS_GIVEN},
         state=config.state,
         secrets=config.secrets,
         socket=path,
         names=tuple(name.lower() for name in options["names"]),
-        gemma_socket=Path(gemma),
+        gemma_socket=worker_socket(options["gemma_socket"]),
         fallback=_read_fallback(options),
         inventory=tuple(options["inventory"]),
         config=DaemonConfig() if file is None else read_config(file, _load_run_inventory),

@@ -99,8 +99,8 @@ def tail_command(**options: Any) -> int:
 def _find_address(url: str | None) -> DaemonAddress:
     from fazai.cli.clients import find_daemon, parse_daemon_url
 
-    root = os.geteuid() == 0
-    place = parse_daemon_url(os.environ, url=url, root=root) if url else find_daemon(os.environ, root=root)
+    found = parse_daemon_url(os.environ, url) if url else None
+    place = found or find_daemon(os.environ, root=os.geteuid() == 0)
     if place is None:
         hint = "start one with: fazai daemon, or set FAZAI_URL and FAZAI_TOKEN_FILE, or give --url"
         raise InputError("no daemon is known here", hint=hint)

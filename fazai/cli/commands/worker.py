@@ -14,7 +14,7 @@ from fazai.errors import UsageError
 _SOCKET = "/run/fazai/gemma.sock"
 
 
-def worker_socket(path: str | None) -> Path:
+def worker_socket(path: str | Path | None) -> Path:
     """Return the worker's socket: the option, else the environment, else the system's."""
     return Path(path or os.environ.get("FAZAI_GEMMA_SOCK") or _SOCKET)
 
