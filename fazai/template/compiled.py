@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Final
 
 import jinja2
@@ -27,35 +28,25 @@ _MESSAGE_MAX: Final = 200
 _EXCERPT_MAX: Final = 160
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class CompiledTemplate:
-    """A template that Jinja2 has compiled."""
+    """A template that Jinja2 has compiled. `newlines`: the line ends at its end; `header_lines`: those of a
+    file that say how the rest is read."""
 
-    __slots__ = ("_engine", "_header_lines", "_loops", "_newlines", "_template", "_text")
-
-    def __init__(
-        self,
-        engine: TemplateEngine,
-        text: str,
-        template: jinja2.Template,
-        *,
-        loops: bool,
-        newlines: int,
-        header_lines: int,
-    ) -> None:
-        self._engine = engine
-        self._text = text
-        self._template = template
-        self._loops = loops
-        self._newlines = newlines  # at the end of the text
-        self._header_lines = header_lines
+    engine: TemplateEngine
+    text: str
+    template: jinja2.Template
+    loops: bool
+    newlines: int
+    header_lines: int
 
     def render(self, scope: Variables, rendering: Rendering) -> Value:
         """Return the value. Raises TemplateError without a place, and what reading a secret raises."""
         with self._run(scope, rendering) as pieces:
-            if len(pieces) != 1 or self._loops:
-                return end_lines(guard.join_pieces(rendering, pieces), self._newlines)
+            if len(pieces) != 1 or self.loops:
+                return end_lines(guard.join_pieces(rendering, pieces), self.newlines)
             value = guard.plain_value(rendering, pieces[0])
-            return end_lines(value, self._newlines) if type(value) is str else value
+            return end_lines(value, self.newlines) if type(value) is str else value
 
     def render_file(self, scope: Variables, rendering: Rendering) -> str | Secret:
         """Return the content of a file. What puts out nothing, or one value that is no text, ends without a
@@ -63,15 +54,15 @@ class CompiledTemplate:
         with self._run(scope, rendering) as pieces:
             text = guard.join_pieces(rendering, pieces)
             bare = not pieces or (len(pieces) == 1 and not isinstance(pieces[0], str | Secret))
-            return text if bare else end_lines(text, self._newlines)
+            return text if bare else end_lines(text, self.newlines)
 
     @contextmanager
     def _run(self, scope: Variables, rendering: Rendering) -> Iterator[list[Any]]:
         """Run the template; gives the pieces that it puts out. Explains a fault in it, or in the block."""
-        engine = self._engine
+        engine = self.engine
         outer, engine.rendering = engine.rendering, rendering
         try:
-            yield list(self._template.root_render_func(engine.context(scope)))
+            yield list(self.template.root_render_func(engine.context(scope)))
         except FazaiError:
             raise
         except FAULTS as error:
@@ -81,9 +72,9 @@ class CompiledTemplate:
 
     def _explain(self, error: Exception, scope: Variables, rendering: Rendering) -> TemplateError:
         line = self._find_line(error)
-        excerpt = None if rendering.tainted else _excerpt_line(self._text, line)
-        told = line + self._header_lines
-        place = f" (line {told} of the template)" if told > 1 or self._text.count("\n") > 1 else ""
+        excerpt = None if rendering.tainted else _excerpt_line(self.text, line)
+        told = line + self.header_lines
+        place = f" (line {told} of the template)" if told > 1 or self.text.count("\n") > 1 else ""
         if isinstance(error, NamedUndefinedError):
             message, meant = _explain_undefined(error, scope)
             return UndefinedName(message + place, meant=meant, excerpt=excerpt)
@@ -94,8 +85,8 @@ class CompiledTemplate:
         """Return the line of the template that was being rendered."""
         line, trace = 1, error.__traceback__
         while trace is not None:
-            if trace.tb_frame.f_globals.get("__jinja_template__") is self._template:
-                line = self._template.get_corresponding_lineno(trace.tb_lineno)
+            if trace.tb_frame.f_globals.get("__jinja_template__") is self.template:
+                line = self.template.get_corresponding_lineno(trace.tb_lineno)
             trace = trace.tb_next
         return line
 
