@@ -114,14 +114,8 @@ class _Preparation:
     ) -> tuple[Work, ...]:
         from fazai.playbook import load_playbooks, resolve_work
 
-        paths = [path for path, _ in inventory.playbooks]
-        plays = self._read_part(
-            lambda: load_playbooks(
-                [*paths, *(Path(path) for path in self.selection.playbook)],
-                decrypt=secrets.open_file,
-                on_read=self.inputs,
-            )
-        )
+        paths = [*(path for path, _ in inventory.playbooks), *map(Path, self.selection.playbook)]
+        plays = self._read_part(lambda: load_playbooks(paths, decrypt=secrets.open_file, on_read=self.inputs))
         known = len(self.errors)
         extra_vars = self._read_part(
             lambda: environment.parse_extra_vars(self.selection.extra_vars, self.inputs)
@@ -146,15 +140,10 @@ class _Preparation:
             whole=whole,
         )
         self._note_renamed()
-        if plan is None:
-            return works
-        works = tuple(
-            replace(w, targets=tuple(i for i in w.targets if i.target.name in plan[0].targets)) for w in works
-        )
-        plan[0].check_files(self.contents.digest(inventory, plan_folder(plan[1])))
-        plan[0].check_kinds(self.registry.current_name)
-        plan[0].check_wanted(item for work in works for item in work.targets)
-        return works
+        if plan is not None:
+            plan[0].check_files(self.contents.digest(inventory, plan_folder(plan[1])))
+            plan[0].check_kinds(self.registry.current_name)
+        return works if plan is None else _planned_work(works, plan[0])
 
     def _parse_selection(self) -> Selection:
         """Return what `--limit`, `--tags` and their like choose. Raises UsageError, Errors."""
@@ -200,6 +189,16 @@ class _Preparation:
         if self.command != "validate" and isinstance(found, Warming):
             found.warm()  # a connection will be wanted
         return found
+
+
+def _planned_work(works: Sequence[Work], plan: SavedPlan) -> tuple[Work, ...]:
+    """Return the part of the work that was planned. Raises PlanStale where it is another one by now."""
+    found = []
+    for work in works:
+        targets = tuple(item for item in work.targets if item.target.name in plan.targets)
+        found.append(replace(work, targets=targets))
+    plan.check_wanted(item for work in found for item in work.targets)
+    return tuple(found)
 
 
 def _split_option(option: str, values: Sequence[str]) -> tuple[str, ...]:

@@ -113,8 +113,11 @@ class TargetBuilder:
             mark=self.inventory.host(host).mark,
             marks=self._find_marks(host, (*options, "mode") if "mode" in raw else tuple(options)),
         )
-        if self.problems.count > before:
-            return None
+        return target if self.problems.count == before and self._is_right(target, provider, raw) else None
+
+    def _is_right(self, target: Target, provider: Provider, raw: Mapping[str, Value]) -> bool:
+        """Ask the provider about a target, and report all that is wrong with it."""
+        host, specs = target.name, {**COMMON_OPTIONS, **provider.options}
         found = provider.check(target)
         for each in found:
             if isinstance(each, MissingOption):
@@ -122,7 +125,7 @@ class TargetBuilder:
                 self.problems.add_absence(each, host)
             else:
                 self.problems.add(each, host)
-        return None if found else target
+        return not found
 
     def _look_for_misnamed(
         self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]
