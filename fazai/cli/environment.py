@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from fazai.yamltext import OnFileRead
 
 
-def read_process_config() -> ProcessConfig:
+def read_config() -> ProcessConfig:
     return ProcessConfig.from_environ(os.environ, root=os.geteuid() == 0)
 
 
@@ -104,7 +104,7 @@ def read_store() -> Iterator[Store]:
     """Open the store for commands that only look."""
     from fazai.store.factory import open_store
 
-    store = open_store(read_process_config().state)
+    store = open_store(read_config().state)
     try:
         yield store
     finally:
@@ -139,7 +139,7 @@ def make_secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
     a text needs them or not; their `rest` is the reader."""
     from fazai.secrets import PROMPTS, SecretReader
 
-    files, folder = tuple(vault_password_files), read_process_config().secrets
+    files, folder = tuple(vault_password_files), read_config().secrets
     reader = SecretReader(environ=os.environ, folder=folder, vault_password_files=files)
     paths = [word.rpartition("@")[2] for word in files]
     missing = [

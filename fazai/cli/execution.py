@@ -46,7 +46,7 @@ def execute_run(
     `expected`: what a saved plan expects of each target. `on_outcome` is called with the outcome of the run,
     not with that of a preview. Raises FazaiError.
     """
-    execution = _Execution(prepared, environment.read_process_config(), check, expected, on_outcome)
+    execution = _Execution(prepared, environment.read_config(), check, expected, on_outcome)
     return execution.execute(approved, out)
 
 

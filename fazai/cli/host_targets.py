@@ -23,7 +23,7 @@ def prepare_hosts(command: str, given: Mapping[str, Any], *, quiet: bool = False
     sources, limit = environment.split_inventories(given["words"], given["more"])
     selection = RunSelection.from_click({**given, "inventory": sources, "limit": limit})
     prepared = prepare_run(command, selection, replace(RunOptions.from_click(given), quiet=quiet))
-    return replace(prepared, works=with_lab_folders(prepared.works, environment.read_process_config().lab))
+    return replace(prepared, works=with_lab_folders(prepared.works, environment.read_config().lab))
 
 
 def ask_hosts(
@@ -37,7 +37,7 @@ def ask_hosts(
 async def _ask_all(
     prepared: PreparedRun, items: list[TargetWork], ask: Callable[[TargetWork, Any], Awaitable[_Found]]
 ) -> dict[str, _Found | FazaiError]:
-    gate = asyncio.Semaphore(prepared.options.forks or environment.read_process_config().forks)
+    gate = asyncio.Semaphore(prepared.options.forks or environment.read_config().forks)
 
     async def ask_one(item: TargetWork) -> _Found | FazaiError:
         try:

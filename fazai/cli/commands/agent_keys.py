@@ -197,7 +197,7 @@ class AgentKeyStore:
         InputError, SecretError."""
         from fazai.cli.clients import find_daemon
 
-        folder = environment.read_process_config().secrets / "hosts"
+        folder = environment.read_config().secrets / "hosts"
         place = find_daemon(os.environ, root=os.geteuid() == 0)
         if place is None:
             if os.environ.get("FAZAI_SOCKET"):

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 
 
 #: Options that are settings of the same name.
-_AS_GIVEN = (
-    *("host", "port", "ingest", "log_file"),
-    *("tls_cert", "tls_key", "client_ca", "client_role"),
-)
+_AS_GIVEN = ("host", "port", "tls_cert", "tls_key", "client_ca", "client_role")
 
 
 @click.command(
@@ -89,7 +86,7 @@ def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
     from fazai.daemon.runs.config_file import read_config
     from fazai.daemon.settings import DaemonSettings
 
-    config = environment.read_process_config()
+    config = environment.read_config()
     file = options["config_file"]
     path = options["socket_path"]
     if path is None:
@@ -106,7 +103,9 @@ def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
         fallback=_read_fallback(options),
         inventory=tuple(options["inventory"]),
         config=DaemonConfig() if file is None else read_config(file, _load_run_inventory),
+        ingest=options["ingest"],
         lab=config.lab,
+        log_file=options["log_file"],
         log_text=options["log_format"] == "text",
     )
 

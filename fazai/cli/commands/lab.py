@@ -25,7 +25,7 @@ def lab_command() -> None:
 
 
 def _lab_folder() -> Path:
-    return environment.read_process_config().lab
+    return environment.read_config().lab
 
 
 @lab_command.command("up")

@@ -81,7 +81,7 @@ def restore_command(file: Path) -> None:
 def _state_folder() -> Path:
     from fazai.cli import environment
 
-    return environment.read_process_config().state
+    return environment.read_config().state
 
 
 def _format_size(count: int) -> str:

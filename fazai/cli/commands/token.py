@@ -100,7 +100,7 @@ def _token_store() -> TokenStore:
     from fazai.cli import environment
     from fazai.store.factory import open_tokens
 
-    return open_tokens(environment.read_process_config().state)
+    return open_tokens(environment.read_config().state)
 
 
 def _parse_duration_s(text: str) -> float:

@@ -68,7 +68,7 @@ def worker_command(
     if (model is None) == (not demo_model):
         raise UsageError("name one model", hint="--model FILE.gguf, or --demo-model")
     settings = WorkerSettings(
-        model=model if model is not None else _find_demo_model(),
+        model=model if model is not None else _demo_model(),
         socket=worker_socket(socket_path),
         options=Options(context_tokens=context, **sizes),
         metrics_port=metrics_port,
@@ -81,8 +81,8 @@ def worker_command(
         serve(settings)
 
 
-def _find_demo_model() -> Path:
+def _demo_model() -> Path:
     from fazai.cli import environment
     from fazai.worker.demo import demo_model
 
-    return demo_model(environment.read_process_config().state / "models")
+    return demo_model(environment.read_config().state / "models")
