@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping
@@ -93,6 +94,14 @@ def _is_local_url(url: str) -> bool:
         return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
+
+
+def refusal_reason(body: bytes, otherwise: str) -> str:
+    """Return the reason that the daemon gives in the body of a refusal."""
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return otherwise
 
 
 def read_key_file(file: Path) -> str:

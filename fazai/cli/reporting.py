@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fazai.apply.engine import is_routine
+from fazai.cli.clients import refusal_reason
 from fazai.errors import FazaiError, InputError
 from fazai.timestamps import timestamp
 
@@ -218,19 +219,13 @@ class _EventSender:
         self.forbidden = answer.status == 403
         self.refused = answer.status in (400, 413, 422)
         if answer.status not in (429, 503):
-            reason = _refusal_reason(answer.status, text)
+            reason = refusal_reason(text, f"HTTP {answer.status}")[:300]
             self.trouble = f"{self._place.name} does not take the run's events: {reason}"
         return False
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-
-
-def _refusal_reason(status: int, text: bytes) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(text)["error"])[:300]
-    return f"HTTP {status}"
 
 
 def _split_batches(records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -351,16 +346,14 @@ def _parse_record(line: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _lock_unowned(path: Path) -> Iterator[bool]:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    """Take the lock of a spool; gives whether its run has ended, so that nobody else holds it."""
+    with path.open("rb") as file:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
-    finally:
-        os.close(handle)
 
 
 def _prune_spool(folder: Path) -> None:

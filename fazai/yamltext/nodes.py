@@ -92,10 +92,7 @@ class SourceText:
         if self._lines is None:
             text = self._data.decode("utf-8-sig", "replace")
             # at what libyaml calls a line break, and nothing else that splitlines() would cut at
-            for other in ("\r\n", "\r", "\x85", "\u2028", "\u2029"):
-                if other in text:
-                    text = text.replace(other, "\n")
-            self._lines = text.split("\n")
+            self._lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", text)
         return self._lines
 
 

@@ -221,6 +221,8 @@ class AgentKeyStore:
 
         import httpx
 
+        from fazai.cli.clients import refusal_reason
+
         try:
             answer = self.client.post(f"/agents/{quote(name, safe='')}/key", json={"keys": list(keys)})
         except httpx.HTTPError as error:
@@ -228,9 +230,6 @@ class AgentKeyStore:
             raise Unreachable(text, stage="connect", where=self.place) from None
         if answer.status_code == 200:
             return
-        try:
-            reason = str(answer.json()["error"])
-        except (ValueError, KeyError, TypeError):
-            reason = f"status {answer.status_code}"
+        reason = refusal_reason(answer.content, f"status {answer.status_code}")
         hint = "the key of a host is registered by an admin" if answer.status_code in (401, 403) else None
         raise Refused(f"the daemon does not take the key of {name}: {reason}", where=self.place, hint=hint)

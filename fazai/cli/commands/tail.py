@@ -259,10 +259,9 @@ class _EventTail:
 
 
 def _raise_refusal(answer: httpx.Response, place: DaemonAddress) -> None:
-    try:
-        text = str(answer.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        text = f"HTTP {answer.status_code}"
+    from fazai.cli.clients import refusal_reason
+
+    text = refusal_reason(answer.content, f"HTTP {answer.status_code}")
     if answer.status_code in (429, 500, 502, 503, 504):
         raise _StreamLost(text)
     if answer.status_code in (401, 403):

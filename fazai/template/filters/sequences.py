@@ -19,20 +19,8 @@ def _expect_list(value: Any, name: str) -> list[Any]:
     return list(value)
 
 
-class _ValueSet:
-    """A set of any values: hashed where they can be, their frozen form where not."""
-
-    def __init__(self, values: Iterable[Any] = ()) -> None:
-        self._keys = {_freeze_value(value) for value in values}
-
-    def __contains__(self, value: Any) -> bool:
-        return _freeze_value(value) in self._keys
-
-    def add(self, value: Any) -> None:
-        self._keys.add(_freeze_value(value))
-
-
 def _freeze_value(value: Any) -> Any:
+    """Return what stands for a value in a set: itself, or a form of it that can be hashed."""
     if isinstance(value, Mapping):
         return ("map", frozenset((key, _freeze_value(item)) for key, item in value.items()))
     if isinstance(value, list | tuple):
@@ -45,25 +33,19 @@ def unique(
 ) -> list[Any]:
     """The list without repetitions, in its order. As in Ansible, case only counts when it is said to."""
     get: Callable[[Any], Any] = make_attrgetter(environment, attribute) if attribute else lambda item: item
-    seen, kept = _ValueSet(), []
-    for item in _expect_list(value, "unique"):
-        key = get(item)
-        if not case_sensitive and isinstance(key, str):
-            key = key.lower()
-        if key not in seen:
-            seen.add(key)
-            kept.append(item)
-    return kept
+    items = _expect_list(value, "unique")
+    return _drop_repeated(items, lambda item: _fold_case(get(item), bool(case_sensitive)))
 
 
 def intersect(left: Any, right: Any) -> list[Any]:
-    seen = _ValueSet(_expect_list(right, "intersect"))
-    return _drop_repeated(item for item in _expect_list(left, "intersect") if item in seen)
+    seen = set(map(_freeze_value, _expect_list(right, "intersect")))
+    return _drop_repeated(item for item in _expect_list(left, "intersect") if _freeze_value(item) in seen)
 
 
 def difference(left: Any, right: Any) -> list[Any]:
-    seen = _ValueSet(_expect_list(right, "difference"))
-    return _drop_repeated(item for item in _expect_list(left, "difference") if item not in seen)
+    seen = set(map(_freeze_value, _expect_list(right, "difference")))
+    items = _expect_list(left, "difference")
+    return _drop_repeated(item for item in items if _freeze_value(item) not in seen)
 
 
 def union(left: Any, right: Any) -> list[Any]:
@@ -74,13 +56,12 @@ def symmetric_difference(left: Any, right: Any) -> list[Any]:
     return difference(union(left, right), intersect(left, right))
 
 
-def _drop_repeated(values: Iterable[Any]) -> list[Any]:
-    seen, kept = _ValueSet(), []
+def _drop_repeated(values: Iterable[Any], key: Callable[[Any], Any] = lambda value: value) -> list[Any]:
+    """Return the values of which each comes with another key, the first of those that are alike."""
+    kept: dict[Any, Any] = {}
     for value in values:
-        if value not in seen:
-            seen.add(value)
-            kept.append(value)
-    return kept
+        kept.setdefault(_freeze_value(key(value)), value)
+    return list(kept.values())
 
 
 def flatten(value: Any, levels: int | None = None, skip_nulls: bool = True) -> list[Any]:
@@ -90,13 +71,8 @@ def flatten(value: Any, levels: int | None = None, skip_nulls: bool = True) -> l
         if item is None or item in ("None", "null"):
             if not skip_nulls:
                 flat.append(item)
-        elif isinstance(item, list | tuple):
-            if levels is None:
-                flat.extend(flatten(item, None, skip_nulls))
-            elif levels >= 1:
-                flat.extend(flatten(item, int(levels) - 1, skip_nulls))
-            else:
-                flat.append(item)
+        elif isinstance(item, list | tuple) and (levels is None or levels >= 1):
+            flat.extend(flatten(item, None if levels is None else int(levels) - 1, skip_nulls))
         else:
             flat.append(item)
     return flat
