@@ -10,16 +10,6 @@ from pathlib import Path
 
 from fazai.errors import UsageError
 
-__all__ = [
-    "STATE_FILE",
-    "SYSTEM_SOCKET",
-    "ProcessConfig",
-    "daemon_socket_path",
-    "default_forks",
-    "is_loopback",
-    "named_state_folder",
-]
-
 #: State folder of the machine's daemon, which all its users' runs report to.
 SYSTEM_STATE = Path("/var/lib/fazai")
 SYSTEM_SOCKET = Path("/run/fazai/daemon.sock")
@@ -56,24 +46,22 @@ class ProcessConfig:
         state = Path(environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE") or state)
         secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
         lab = Path(environ.get("FAZAI_LAB") or state / "lab")
-        kept = _read_keep_runs(environ.get("FAZAI_KEEP_RUNS"))
-        return cls(state, secrets, lab, _read_forks(environ.get("FAZAI_FORKS")), kept)
+        forks = _read_limit(environ, "FAZAI_FORKS", 1) or default_forks()
+        return cls(
+            state, secrets, lab, forks, _read_limit(environ, "FAZAI_KEEP_RUNS", 10, 1_000_000) or 5_000
+        )
 
 
-def _read_forks(text: str | None) -> int:
+def _read_limit(environ: Mapping[str, str], name: str, least: int, most: int | None = None) -> int | None:
+    """Read a whole number; None where it is not set. Raises UsageError."""
+    text = environ.get(name)
     if not text:
-        return default_forks()
-    if not text.isdigit() or int(text) < 1:
-        raise UsageError(f"FAZAI_FORKS is {text!r}, a number from 1 on was expected")
-    return int(text)
-
-
-def _read_keep_runs(text: str | None) -> int:
-    if not text:
-        return 5_000
-    if not (text.isascii() and text.isdigit() and 10 <= int(text[:8]) <= 1_000_000):
-        raise UsageError(f"FAZAI_KEEP_RUNS is {text[:32]!r}, a number from 10 to 1000000 was expected")
-    return int(text[:8])
+        return None
+    number = int(text[:18]) if text.isascii() and text.isdigit() else -1
+    if number < least or (most is not None and number > most):
+        wanted = f"{least} on" if most is None else f"{least} to {most}"
+        raise UsageError(f"{name} is {text[:32]!r}, a number from {wanted} was expected")
+    return number
 
 
 def default_forks() -> int:

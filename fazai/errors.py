@@ -39,41 +39,6 @@ from enum import IntEnum
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = [
-    "AccessDenied",
-    "DeviceError",
-    "Errors",
-    "ExitCode",
-    "FazaiError",
-    "InputError",
-    "Interrupted",
-    "InventoryError",
-    "LockHeld",
-    "Mark",
-    "MissingOption",
-    "Moved",
-    "NotAvailable",
-    "PlanStale",
-    "PlaybookError",
-    "Refused",
-    "Rejected",
-    "SecretError",
-    "StateError",
-    "StoreFull",
-    "TemplateError",
-    "Unreachable",
-    "Unsure",
-    "UsageError",
-    "VerifyError",
-    "YamlError",
-    "did_you_mean",
-    "missing_file",
-    "missing_file_hint",
-    "raise_found",
-    "spelling_hint",
-    "worst_exit",
-]
-
 
 class ExitCode(IntEnum):
     """The exit codes of the process."""
@@ -221,7 +186,7 @@ class Unreachable(FazaiError):
 
 
 class DeviceError(FazaiError):
-    exit_code = ExitCode.FAILED
+    pass
 
 
 class AccessDenied(DeviceError):
@@ -246,25 +211,18 @@ class Rejected(DeviceError):
     """The device's validation said no; `fields` maps our field name ("" for none) to its texts."""
 
     def __init__(
-        self,
-        message: str,
-        *,
-        fields: Mapping[str, tuple[str, ...]],
-        where: Mark | str | None = None,
-        hint: str | None = None,
+        self, message: str, *, fields: Mapping[str, tuple[str, ...]], where: Mark | str | None = None
     ) -> None:
-        super().__init__(message, where=where, hint=hint)
+        super().__init__(message, where=where)
         self.fields = dict(fields)
 
 
 class Unsure(FazaiError):
     """A write was sent and its answer never came; it may or may not have been done."""
 
-    exit_code = ExitCode.FAILED
-
 
 class VerifyError(FazaiError):
-    exit_code = ExitCode.FAILED
+    pass
 
 
 class Interrupted(FazaiError):
@@ -276,8 +234,7 @@ class Errors(FazaiError):
 
     def __init__(self, errors: Iterable[FazaiError]) -> None:
         self._errors = tuple(each for error in errors for each in error.errors)
-        count = len(self._errors)
-        super().__init__(f"{count} error{'' if count == 1 else 's'}")
+        super().__init__(count_noun(len(self._errors), "error"))
         self.exit_code = worst_exit(e.exit_code for e in self._errors)
 
     @property
@@ -286,6 +243,11 @@ class Errors(FazaiError):
 
     def __str__(self) -> str:
         return "\n".join(str(e) for e in self.errors)
+
+
+def count_noun(number: int, noun: str) -> str:
+    """Return a number with its noun, such as "1 host", "3 hosts"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def raise_found(errors: Sequence[FazaiError], rest: object = None) -> None:

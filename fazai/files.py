@@ -6,8 +6,6 @@ import contextlib
 import os
 from pathlib import Path
 
-__all__ = ["replace_file"]
-
 
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write `data` beside `path` and give it that name once it is on the disk.

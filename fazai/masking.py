@@ -7,12 +7,11 @@ import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 from urllib.parse import quote, quote_plus
 
 from fazai.model import Secret
-
-__all__ = ["MASK", "encoded_forms", "make_lazy_mask", "make_mask", "secret_texts"]
 
 MASK = "***"
 _SHORTEST = 3  # what is shorter stands in too many texts by chance
@@ -60,14 +59,8 @@ def make_mask(texts: Iterable[str]) -> Callable[[str], str]:
 
 def make_lazy_mask(texts: Callable[[], Iterable[str]]) -> Callable[[str], str]:
     """Make the same function, for texts that are asked for when there is something to mask."""
-    made: list[Callable[[str], str]] = []
-
-    def mask(text: str) -> str:
-        if not made:
-            made.append(make_mask(texts()))
-        return made[0](text)
-
-    return mask
+    made = cache(lambda: make_mask(texts()))
+    return lambda text: made()(text)
 
 
 @runtime_checkable

@@ -13,36 +13,6 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 from fazai.errors import FazaiError, InputError, Mark, Moved
 
-__all__ = [
-    "Activate",
-    "Change",
-    "Describing",
-    "Diff",
-    "FieldSpec",
-    "Following",
-    "Joining",
-    "Kind",
-    "ListChecking",
-    "LookAgain",
-    "Observation",
-    "Problem",
-    "Provider",
-    "Rehearsing",
-    "Resource",
-    "Secret",
-    "SecretRef",
-    "Session",
-    "Step",
-    "Talking",
-    "Target",
-    "TargetWork",
-    "Telling",
-    "Value",
-    "Verb",
-    "Warming",
-    "Work",
-]
-
 #: A YAML value after templating: str, int, float, bool, None, Secret, list and dict of these.
 Value = Any
 
@@ -134,27 +104,22 @@ class Kind(Protocol):
     @property
     def identity(self) -> tuple[str, ...]:
         """The fields that together name an item on a target."""
-        ...
 
     @property
     def ordered(self) -> bool:
         """True where the order in the playbook is the order on the target."""
-        ...
 
     @property
     def example(self) -> str:
         """One resource in YAML, for the reference page; it validates."""
-        ...
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         """Return the identity's text of these fields (rendered, not yet normalised), or why there is none."""
-        ...
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         """Return the fields in canonical form, and everything that is wrong with them. Defaults are not
         added: the session decides what a field that is not declared counts as. `state`: present, absent; for
         a handler: notified."""
-        ...
 
 
 @runtime_checkable
@@ -164,16 +129,13 @@ class Telling(Protocol):
     @property
     def apart(self) -> tuple[str, ...]:
         """The fields that tell items with one identity apart."""
-        ...
 
     def apart_text(self, fields: Mapping[str, Value], name: str) -> str:
         """Return the part of an item's identity that these fields make (rendered, not yet normalised)."""
-        ...
 
     def label_in(self, fields: Mapping[str, Value]) -> str:
         """Return the item's name on the target where these (normalised) fields say otherwise which item is
         meant; else an empty text."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +284,6 @@ class Session(Protocol):
 
     async def observe(self, wanted: Sequence[Resource]) -> Observation:
         """Read the actual state that `wanted` needs; changes nothing. Raises Unreachable, DeviceError."""
-        ...
 
     def diff(
         self,
@@ -336,34 +297,27 @@ class Session(Protocol):
         """Compare without I/O. `adopted`: refs taken over by earlier runs. `pending`: services saved but
         never activated, whose Activate must be among the steps. `prune`: the wanted list is whole, so that
         items that we own and that are not in it may go, where the target's options ask for it."""
-        ...
 
     async def write(self, change: Change) -> str:
         """Carry out one change; return the item's ref. Raises Unsure when the answer was lost and the write
         cannot simply be repeated, Moved when what it rests on is not there any more and nothing was written,
         Unreachable, Rejected, DeviceError."""
-        ...
 
     def inverse(self, change: Change, ref: str) -> Change | None:
         """Return the change that undoes this one, without I/O; None when nothing does."""
-        ...
 
     async def hold(self) -> None:
         """Open spare connections, to reach the target after an activation that shuts out new ones."""
-        ...
 
     async def activate(self, service: str) -> None:
         """Make what was saved for the service take effect. Raises as write does."""
-        ...
 
     async def probe(self) -> None:
         """Prove over a fresh connection that the target still answers. Raises Unreachable or DeviceError."""
-        ...
 
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """Compare the running state with these changes, where the target can tell; return one error for each
         that it denies."""
-        ...
 
 
 @runtime_checkable
@@ -372,7 +326,6 @@ class Warming(Protocol):
 
     def warm(self) -> None:
         """Begin to load it in the background; returns at once, may be called again."""
-        ...
 
 
 @runtime_checkable
@@ -381,7 +334,6 @@ class ListChecking(Protocol):
 
     def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
         """Return all that contradicts itself in what is declared for one target, with the place of each."""
-        ...
 
 
 @runtime_checkable
@@ -391,7 +343,6 @@ class Talking(Protocol):
     def listen(self, say: Callable[[str, str], None]) -> None:
         """Have `say` called with the stream (stdout, stderr) and each piece of text as it comes, secrets
         masked."""
-        ...
 
 
 @runtime_checkable
@@ -401,13 +352,11 @@ class Joining(Protocol):
 
     def join(self, changes: Sequence[Change]) -> int:
         """Return how many of these, from the first on, go at once; 1: each by `Session.write`."""
-        ...
 
     async def write_joined(self, changes: Sequence[Change]) -> tuple[list[str], FazaiError | None]:
         """Carry out as many changes as `join` just said. Returns the refs of those that are done, in order,
         and the error that `Session.write` would have raised for the next. After Unreachable and Unsure any of
         the others may be done as well."""
-        ...
 
 
 @runtime_checkable
@@ -416,17 +365,14 @@ class Following(Protocol):
 
     async def explains(self, moved: Moved, changes: Sequence[Change]) -> bool:
         """Return whether these changes may be why something moved on; otherwise it was another hand."""
-        ...
 
     def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> Sequence[Resource]:
         """Return those of the resources that these changes may have altered, without I/O: they are read back
         as well."""
-        ...
 
     def exposed(self, resources: Sequence[Resource]) -> Sequence[Resource]:
         """Return those of the resources that handlers can have undone, without I/O; none that changes by
         itself."""
-        ...
 
 
 @runtime_checkable
@@ -436,7 +382,6 @@ class Rehearsing(Protocol):
     async def rehearse(self, changes: Sequence[Change]) -> list[FazaiError]:
         """Return the target's objections to these changes: nothing is written unless there are none. Raises
         Unreachable."""
-        ...
 
 
 @runtime_checkable
@@ -445,7 +390,6 @@ class Describing(Protocol):
 
     async def facts(self) -> Mapping[str, Any]:
         """Return facts of the target in JSON types. Raises Unreachable, DeviceError."""
-        ...
 
 
 class Provider(Protocol):
@@ -458,20 +402,16 @@ class Provider(Protocol):
     @property
     def options(self) -> Mapping[str, FieldSpec]:
         """The options of a target that this provider understands."""
-        ...
 
     def check(self, target: Target) -> list[InputError]:
         """Return all that is wrong with the target's options, before any contact."""
-        ...
 
     def connect(self, target: Target) -> Session:
         """Return a session that is not yet connected."""
-        ...
 
     def box_of(self, target: Target) -> str:
         """Return the target's identity, whatever the inventory calls it: the same text for two names of one
         box. Pure. Locks and what is remembered are kept by it."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,35 +7,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from fazai.errors import Errors, ExitCode, FazaiError, worst_exit
+from fazai.errors import ExitCode, FazaiError, worst_exit
 from fazai.model import Change, Secret, SecretRef, Value, Verb
-
-__all__ = [
-    "ActionOutcome",
-    "ActionStatus",
-    "EngineEvent",
-    "RunOutcome",
-    "TargetOutcome",
-    "TargetStatus",
-    "change_record",
-    "error_record",
-    "event_not_applied",
-    "json_value",
-    "mark_not_applied",
-    "mask_change",
-]
-
 
 #: How one action ended: written, then taken back (undone); not reached (left).
 ActionStatus = Literal["done", "planned", "failed", "undone", "refused", "left"]
 
 
 class TargetStatus(StrEnum):
-    """How one target ended, in the engine as on the wire."""
+    """The status in which a target ended, in the engine as on the wire."""
 
     CONVERGED = "converged"
     CHANGED = "changed"
@@ -131,7 +115,7 @@ class RunOutcome:
     duration_s: float
     targets: tuple[TargetOutcome, ...]
     interrupted: bool = False
-    plays: tuple[str, ...] = field(default=())
+    plays: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -244,12 +228,10 @@ def change_record(change: Change, *, origins: bool = False) -> dict[str, Any]:
 
 def error_record(error: FazaiError) -> list[dict[str, Any]]:
     """Return the error, or each of several, in JSON types."""
-    if isinstance(error, Errors):
-        return [item for one in error.errors for item in error_record(one)]
-    result: dict[str, Any] = {"error": type(error).__name__, "message": error.message}
-    if error.where is not None:
-        result["where"] = str(error.where)
-    if error.hint:
-        result["hint"] = error.hint
-    result["exit_code"] = int(error.exit_code)
-    return [result]
+    found = []
+    for one in error.errors:
+        place = {} if one.where is None else {"where": str(one.where)}
+        hint = {"hint": one.hint} if one.hint else {}
+        head = {"error": type(one).__name__, "message": one.message}
+        found.append({**head, **place, **hint, "exit_code": int(one.exit_code)})
+    return found

@@ -12,25 +12,14 @@ import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from fazai.errors import InputError, PlanStale, missing_file
 from fazai.files import replace_file
-from fazai.model import Change, Diff, Resource, TargetWork
+from fazai.model import Change, Diff, TargetWork
 from fazai.outcome import change_record, json_value
-
-__all__ = [
-    "Expected",
-    "SavedPlan",
-    "changes_digest",
-    "check_later",
-    "parse_plan",
-    "read_plan",
-    "wanted_digest",
-    "write_plan",
-]
 
 FORMAT = "fazai-plan/2"
 _LIMIT_BYTES = 256 * 1024 * 1024
@@ -45,14 +34,11 @@ class Expected:
     wanted: str = ""
 
     def check(self, target: str, observed: str, diff: Diff) -> None:
-        """Raise PlanStale when the target would now be changed otherwise than planned."""
+        """Check that the target would still be changed as planned. Raises PlanStale."""
         if observed != self.observed:
-            reason = "it is not in the state in which it was planned"
-        elif changes_digest(diff.changes) != self.changes:
-            reason = "its changes are not the planned ones"
-        else:
-            return
-        raise PlanStale(f"the plan is stale for {target}: {reason}", where=target, hint="plan again")
+            raise _stale_plan("it is not in the state in which it was planned", target)
+        if changes_digest(diff.changes) != self.changes:
+            raise _stale_plan("its changes are not the planned ones", target)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +51,7 @@ class SavedPlan:
     created: str
     version: str
     targets: Mapping[str, Expected]
-    changes: tuple[Mapping[str, Any], ...] = field(default=())
+    changes: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -81,49 +67,42 @@ class SavedPlan:
             "arguments": self.arguments,
             "inventory": self.inventory,
             "files": self.files,
-            "targets": {
-                name: {"observed": e.observed, "changes": e.changes, "wanted": e.wanted}
-                for name, e in self.targets.items()
-            },
+            "targets": {name: asdict(expected) for name, expected in self.targets.items()},
         }
 
     def check_inventory(self, digest: str) -> None:
-        """Raise PlanStale when inventory, playbooks and variables are not those of the plan."""
+        """Check that inventory, playbooks and variables are those of the plan. Raises PlanStale."""
         if digest != self.inventory:
-            text = "the plan is stale: the inventory, a playbook or a file of variables was edited"
-            raise PlanStale(text, hint="plan again")
+            raise _stale_plan("the inventory, a playbook or a file of variables was edited")
 
     def check_files(self, digest: str) -> None:
-        """Raise PlanStale when contents, templates and lists of hosts are not those of the plan."""
+        """Check that contents, templates and lists of hosts are those of the plan. Raises PlanStale."""
         if digest != self.files:
-            text = "a file that a resource takes its content from was edited, or a list of hosts"
-            raise PlanStale(f"the plan is stale: {text}", hint="plan again")
+            raise _stale_plan("a file that a resource takes its content from was edited, or a list of hosts")
 
     def check_hash(self, approved: str, path: Path) -> None:
-        """Raise PlanStale when this is not the plan whose hash was approved."""
+        """Check that this is the plan whose hash was approved. Raises PlanStale."""
         if approved != self.digest:
             text = f"the plan is not the approved one: its hash is {self.digest}"
             raise PlanStale(text, where=str(path), hint=f"approved was {approved}")
 
     def check_kinds(self, current_name: Callable[[str], str]) -> None:
-        """Raise PlanStale when a change names its kind as an earlier release did."""
+        """Check that no change names its kind as an earlier release did. Raises PlanStale."""
         for old in sorted({str(change.get("kind", "")) for change in self.changes}):
             if (new := current_name(old)) != old:
-                text = f"the plan is stale: an earlier release made it, and {old} is {new} now"
-                raise PlanStale(text, hint="plan again")
+                raise _stale_plan(f"an earlier release made it, and {old} is {new} now")
 
     def check_wanted(self, items: Iterable[TargetWork]) -> None:
-        """Raise PlanStale when something else is wanted on a target than was planned, or a target is none any
-        more."""
+        """Check that what is wanted on each target is what was planned, and that it still is a target. Raises
+        PlanStale."""
         left = dict.fromkeys(self.targets)
         for item in items:
             name = item.target.name
             left.pop(name, None)
             if name in self.targets and self.targets[name].wanted != wanted_digest(item):
-                text = f"the plan is stale for {name}: what is declared for it is not what was planned"
-                raise PlanStale(text, where=name, hint="plan again")
+                raise _stale_plan("what is declared for it is not what was planned", name)
         for name in left:
-            raise PlanStale(f"the plan is stale for {name}: it is no target", where=name, hint="plan again")
+            raise _stale_plan("it is no target", name)
 
 
 def changes_digest(changes: Iterable[Change]) -> str:
@@ -131,18 +110,15 @@ def changes_digest(changes: Iterable[Change]) -> str:
     return _sha256([change_record(change) for change in changes])
 
 
-def check_later(
-    target: str, promised: Sequence[Change], later: Sequence[Resource], found: Sequence[Change]
-) -> None:
+def check_later(target: str, promised: Diff, found: Sequence[Change]) -> None:
     """Compare what a second look in the middle of a run found with the plan. What the plan could not know yet
     (`Diff.later`) is changed as it is declared, anything else as it was planned. Raises PlanStale."""
-    declared = {(resource.kind, resource.identity) for resource in later}
-    planned = [change_record(replace(change, note="")) for change in promised]
+    declared = {(resource.kind, resource.identity) for resource in promised.later}
+    planned = [change_record(replace(change, note="")) for change in promised.changes]
     for change in found:
         if (change.kind, change.identity) in declared or change_record(replace(change, note="")) in planned:
             continue
-        text = f"the plan is stale for {target}: {change.kind} {change.identity} is not the planned change"
-        raise PlanStale(text, where=target, hint="plan again")
+        raise _stale_plan(f"{change.kind} {change.identity} is not the planned change", target)
 
 
 def wanted_digest(item: TargetWork) -> str:
@@ -160,21 +136,14 @@ def write_plan(plan: SavedPlan, path: Path) -> None:
     try:
         digest = plan.digest
     except UnicodeEncodeError as error:
-        raise InputError(
-            "a name in the plan is not UTF-8", where=str(path), hint="rename the file"
-        ) from error
-    body = {
-        "digest": digest,
-        "created": plan.created,
-        **plan._bound(),
-        "changes": list(plan.changes),
-    }
+        text, hint = "a name in the plan is not UTF-8", "rename the file"
+        raise InputError(text, where=str(path), hint=hint) from error
+    body = {"digest": digest, "created": plan.created, **plan._bound(), "changes": list(plan.changes)}
     try:
         replace_file(path, f"{json.dumps(body, indent=1, ensure_ascii=False)}\n".encode())
     except OSError as error:
-        raise InputError(
-            f"the plan cannot be written: {error.strerror}", where=str(path), hint="name another --out FILE"
-        ) from error
+        text, hint = f"the plan cannot be written: {error.strerror}", "name another --out FILE"
+        raise InputError(text, where=str(path), hint=hint) from error
 
 
 def read_plan(path: Path) -> SavedPlan:
@@ -246,9 +215,14 @@ def _other_format(path: Path, found: object) -> InputError:
 
 
 def _no_plan(path: Path) -> InputError:
-    return InputError(
-        "this is not a plan of fazai", where=str(path), hint=f"make one with: fazai plan -o {path.name} …"
-    )
+    hint = f"make one with: fazai plan -o {path.name} …"
+    return InputError("this is not a plan of fazai", where=str(path), hint=hint)
+
+
+def _stale_plan(reason: str, target: str | None = None) -> PlanStale:
+    """Return the error for a plan that does not hold any more, as a whole or for one target."""
+    subject = f" for {target}" if target is not None else ""
+    return PlanStale(f"the plan is stale{subject}: {reason}", where=target, hint="plan again")
 
 
 def _sha256(value: object) -> str:

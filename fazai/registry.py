@@ -19,8 +19,6 @@ from typing import cast
 from fazai.errors import InputError, spelling_hint
 from fazai.model import Kind, Provider
 
-__all__ = ["Registry"]
-
 
 @dataclass(frozen=True, slots=True)
 class _Index:

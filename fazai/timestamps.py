@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import overload
 
-__all__ = ["timestamp", "utc_now"]
-
 
 def utc_now() -> datetime:
     """Return the present time."""

@@ -9,8 +9,6 @@ from fazai.apply.progress import TakenBack
 from fazai.errors import FazaiError, VerifyError
 from fazai.model import Change, Diff, Following, Resource, Session, TargetWork, Verb
 
-__all__ = ["find_undone_by_handlers", "read_undone"]
-
 
 async def find_undone_by_handlers(session: Session, item: TargetWork, ran: Sequence[str]) -> list[str]:
     """Compare once more the resources that handlers that ran can have undone; return a warning for each that

@@ -8,15 +8,13 @@ people.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 
 from fazai.errors import FazaiError, Refused
-from fazai.model import Activate, Change, Diff, Provider, Resource, Target, Verb, Work
-from fazai.store.base import Action, Lease, Run, Store, TargetMemory
-
-__all__ = ["BoxStore", "names_by_box"]
+from fazai.model import Change, Diff, Provider, Resource, Target, Verb, Work
+from fazai.store.base import Lease, Run, Store, TargetMemory
 
 _DAY_S = 86400.0
 _OWN = 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
@@ -52,9 +50,9 @@ class BoxStore:
     names: tuple[str, ...]
     claimed: dict[str, tuple[str, str]]  # what a target of this run is to be alone: its name, and its box
 
-    async def memory(self, target: str) -> TargetMemory:
+    async def memory(self) -> TargetMemory:
         """Return what earlier runs left; what a run that is under way has open is left out."""
-        found = await self.store.memory(self.box, target)
+        found = await self.store.memory(self.box, self.target.name)
         if found.running == self.run.run_id:
             return replace(found, running="")
         if not found.running:
@@ -65,28 +63,19 @@ class BoxStore:
             unfinished=tuple(action for action in found.unfinished if action.run_id != found.running),
         )
 
-    def lease(self, target: str, run: Run) -> AbstractAsyncContextManager[Lease]:
-        return self.store.lease(self.box, run, target)
+    def lease(self) -> AbstractAsyncContextManager[Lease]:
+        return self.store.lease(self.box, self.run, self.target.name)
 
-    async def action_begin(self, action: Action, services: Sequence[str]) -> None:
-        await self.store.action_begin(replace(action, box=self.box), services)
+    async def activated(self, service: str) -> None:
+        await self.store.activated(self.box, service, self.target.name)
 
-    async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
-        await self.store.actions_begin([(replace(action, box=self.box), names) for action, names in begun])
-
-    async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
-        await self.store.action_end(action_id, status, ref=ref, error=error)
-
-    async def activated(self, target: str, service: str) -> None:
-        await self.store.activated(self.box, service, target)
-
-    async def settle(self, target: str) -> None:
+    async def settle(self) -> None:
         """Settle the box, unless another run is under way: what is open is then of that run."""
-        if not (await self.memory(target)).running:
-            await self.store.settle(self.box, target)
+        if not (await self.memory()).running:
+            await self.store.settle(self.box, self.target.name)
 
-    async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None:
-        await self.store.adopt(self.box, ref, kind, identity, run_id)
+    async def adopt(self, change: Change, ref: str) -> None:
+        await self.store.adopt(self.box, ref, change.kind, change.identity, self.run.run_id)
 
     # -- several names ----------------------------------------------------------------------------------
 
@@ -130,9 +119,8 @@ class BoxStore:
                 f" they share one lock and one state{end}"
             )
         if memory.running:
-            found.append(
-                f"run {memory.running} is under way on {self.target.name}: this is how it is meanwhile"
-            )
+            name = self.target.name
+            found.append(f"run {memory.running} is under way on {name}: this is how it is meanwhile")
         return found
 
 
@@ -147,18 +135,11 @@ def refuse_pruning(diff: Diff, wanted: Iterable[Resource], others: Iterable[str]
     if not pruned:
         return diff
     hint = f"give it one name; if {names[0]} is a former name of it: formerly: [{names[0]}]"
-    refused: list[tuple[Change, FazaiError]] = [
-        (
-            change,
-            Refused(
-                f"{change.kind} {change.identity} would be pruned, and {target.name} is also called"
-                f" {', '.join(names)}: it may be on that list",
-                where=target.where("prune"),
-                hint=hint,
-            ),
-        )
-        for change in pruned
-    ]
+    reason = f"and {target.name} is also called {', '.join(names)}: it may be on that list"
+    refused: list[tuple[Change, FazaiError]] = []
+    for change in pruned:
+        text = f"{change.kind} {change.identity} would be pruned, {reason}"
+        refused.append((change, Refused(text, where=target.where("prune"), hint=hint)))
     gone = {id(change) for change in pruned}
-    steps = tuple(step for step in diff.steps if isinstance(step, Activate) or id(step) not in gone)
+    steps = tuple(step for step in diff.steps if id(step) not in gone)
     return replace(diff, steps=steps, refused=(*diff.refused, *refused))

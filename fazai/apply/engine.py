@@ -19,8 +19,6 @@ from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome, TargetStatus
 from fazai.plan import Expected
 from fazai.store.base import Run, Store, TargetState
 
-__all__ = ["Engine"]
-
 _CHUNK_CHARS = 16 * 1024  # at most 64 KiB
 #: What `max_fail` counts.
 _FAILURES = (
@@ -30,6 +28,14 @@ _FAILURES = (
     TargetStatus.LOCKED,
     TargetStatus.STALE,
 )
+_SETTLED = (str(TargetStatus.CONVERGED), str(TargetStatus.CHANGED))
+_ERROR_STATUSES: Mapping[type[FazaiError], TargetStatus] = {
+    Unreachable: TargetStatus.UNREACHABLE,
+    LockHeld: TargetStatus.LOCKED,
+    PlanStale: TargetStatus.STALE,
+    Refused: TargetStatus.REFUSED,
+    Interrupted: TargetStatus.INTERRUPTED,
+}
 
 
 @dataclass(slots=True)
@@ -101,9 +107,8 @@ class Engine:
             failed = sum(1 for outcome in outcomes if outcome.status in _FAILURES)
             if work.max_fail is not None and failed > work.max_fail:
                 reason = f"{failed} of the play's targets failed, max_fail is {work.max_fail}"
-                outcomes += [
-                    await self._skip_target(item, work, TargetStatus.SKIPPED, reason) for item in wave
-                ]
+                for item in wave:
+                    outcomes.append(await self._skip_target(item, work, TargetStatus.SKIPPED, reason))
             else:
                 outcomes += await self._run_wave(work, wave)
         return outcomes
@@ -129,9 +134,8 @@ class Engine:
 
     async def _run_on_box(self, work: Work, item: TargetWork, provider: Provider, box: str) -> TargetOutcome:
         if self._interrupts:
-            return await self._skip_target(
-                item, work, TargetStatus.INTERRUPTED, "interrupted before it began"
-            )
+            reason = "interrupted before it began"
+            return await self._skip_target(item, work, TargetStatus.INTERRUPTED, reason)
         begun = time.monotonic()
         names = self._names.get(box_and_owner(box, item.target), ())
         store = BoxStore(self.store, box, item.target, provider, self.run, names, self._claimed)
@@ -168,9 +172,8 @@ class Engine:
             target.fail(_status_of_error(error), error)
         except asyncio.CancelledError:
             hint = "run it again: what was in flight is looked at first"
-            target.fail(
-                TargetStatus.INTERRUPTED, Interrupted("interrupted", where=target.item.target.name, hint=hint)
-            )
+            ended = Interrupted("interrupted", where=target.item.target.name, hint=hint)
+            target.fail(TargetStatus.INTERRUPTED, ended)
         except Exception as error:  # noqa: BLE001 - the border: a defect on one target must not stop the others
             target.fail(TargetStatus.FAILED, _defect_error(error, target.item.target.name))
 
@@ -220,15 +223,14 @@ class Engine:
         is news."""
         now = time.time()
         self.emit(EngineEvent(type_, now, target, data))
-        if type_ != "target" and not _is_routine(type_, data):
+        if not is_routine(type_, data):
             self.store.event(self.run.run_id, now, type_, target, data)
 
 
-_SETTLED = (str(TargetStatus.CONVERGED), str(TargetStatus.CHANGED))
-
-
-def _is_routine(type_: str, data: Mapping[str, object]) -> bool:
-    return type_ == "outcome" and data.get("status") == "converged" and "was" not in data
+def is_routine(type_: str, data: Mapping[str, object]) -> bool:
+    """Tell whether an event is the beginning of a target, or says that one is converged as it was."""
+    same = type_ == "outcome" and data.get("status") == "converged" and "was" not in data
+    return same or type_ == "target"
 
 
 def _secrets_of(item: TargetWork, known: Iterable[str]) -> Iterator[str]:
@@ -253,17 +255,8 @@ def _split_waves(work: Work) -> Iterator[Sequence[TargetWork]]:
 
 
 def _status_of_error(error: FazaiError) -> TargetStatus:
-    if isinstance(error, Unreachable):
-        return TargetStatus.UNREACHABLE
-    if isinstance(error, LockHeld):
-        return TargetStatus.LOCKED
-    if isinstance(error, PlanStale):
-        return TargetStatus.STALE
-    if isinstance(error, Refused):
-        return TargetStatus.REFUSED
-    if isinstance(error, Interrupted):
-        return TargetStatus.INTERRUPTED
-    return TargetStatus.FAILED
+    found = (status for class_, status in _ERROR_STATUSES.items() if isinstance(error, class_))
+    return next(found, TargetStatus.FAILED)
 
 
 def _defect_error(error: Exception, target: str) -> FazaiError:
@@ -272,6 +265,5 @@ def _defect_error(error: Exception, target: str) -> FazaiError:
 
     frames = traceback.extract_tb(error.__traceback__)
     place = f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else "?"
-    return FazaiError(
-        f"defect in fazai: {type(error).__name__} at {place}", where=target, hint="please report it"
-    )
+    text = f"defect in fazai: {type(error).__name__} at {place}"
+    return FazaiError(text, where=target, hint="please report it")

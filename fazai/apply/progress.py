@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from fazai.model import Change, Resource, Step
 from fazai.outcome import ActionOutcome
 
-__all__ = ["TakenBack", "Written", "leading_changes", "resources_from"]
-
 
 @dataclass(slots=True)
 class Written:
@@ -20,12 +18,16 @@ class Written:
     looked: int = 0
     keep: bool = False
 
+    @property
+    def services(self) -> set[str]:
+        """The services that are to be activated for what was written."""
+        return services_of(change for change, _ in self.changes)
+
     def refused_services(self, actions: Iterable[ActionOutcome], earlier: frozenset[str]) -> set[str]:
         """Name the services of changes that the target refused: nothing was saved for them that is not
         active."""
-        saved = {service for change, _ in self.changes for service in change.activates}
-        refused = {s for action in actions if action.status == "failed" for s in action.change.activates}
-        return refused - saved - earlier
+        refused = services_of(action.change for action in actions if action.status == "failed")
+        return refused - self.services - earlier
 
 
 @dataclass(slots=True)
@@ -40,6 +42,11 @@ class TakenBack:
     moved: list[Change] = field(default_factory=list)
     still: list[Change] = field(default_factory=list)
     cut: bool = False
+
+
+def services_of(changes: Iterable[Change]) -> set[str]:
+    """Name the services that must be activated for changes to take effect."""
+    return {service for change in changes for service in change.activates}
 
 
 def resources_from(resources: Sequence[Resource], change: Change) -> Sequence[Resource]:

@@ -5,21 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 
-from fazai.errors import Refused, VerifyError
+from fazai.errors import Refused, VerifyError, count_noun
 from fazai.model import Activate, Change, Diff, LookAgain, TargetWork, Verb
 from fazai.outcome import json_value
 from fazai.plan import changes_digest
 from fazai.store.base import TargetMemory
-
-__all__ = [
-    "interrupted_words",
-    "later_notes",
-    "leftover_notes",
-    "make_action_id",
-    "not_stuck_error",
-    "read_only_error",
-    "unconfirmed_deletion",
-]
 
 
 def leftover_notes(memory: TargetMemory, check: bool) -> list[str]:
@@ -69,13 +59,9 @@ def unconfirmed_deletion(diff: Diff, deletable: frozenset[str] | None) -> Refuse
 
 
 def read_only_error(item: TargetWork, count: int) -> Refused:
-    target = item.target
-    changes = f"{count} change{'' if count == 1 else 's'} pending" if count else "an activation pending"
-    return Refused(
-        f"{target.name} is read-only, {changes}",
-        where=target.where("mode"),
-        hint="to allow writing: mode: write",
-    )
+    changes = f"{count_noun(count, 'change')} pending" if count else "an activation pending"
+    text = f"{item.target.name} is read-only, {changes}"
+    return Refused(text, where=item.target.where("mode"), hint="to allow writing: mode: write")
 
 
 def not_stuck_error(change: Change) -> VerifyError:
@@ -93,13 +79,6 @@ def not_stuck_error(change: Change) -> VerifyError:
 
 def make_action_id(run_id: str, change: Change, undo: bool) -> str:
     """Return a hash: the same id for the same run, target, resource and desired content."""
-    parts = [
-        run_id,
-        change.target,
-        change.kind,
-        change.identity,
-        str(change.verb),
-        json_value(change.after),
-        undo,
-    ]
+    item = (change.target, change.kind, change.identity, str(change.verb))
+    parts = [run_id, *item, json_value(change.after), undo]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]

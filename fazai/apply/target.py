@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from fazai.apply.afterwards import find_undone_by_handlers, read_undone
 from fazai.apply.boxes import BoxStore
-from fazai.apply.progress import TakenBack, Written, leading_changes, resources_from
+from fazai.apply.progress import TakenBack, Written, leading_changes, resources_from, services_of
 from fazai.apply.sentences import (
     interrupted_words,
     later_notes,
@@ -20,7 +20,16 @@ from fazai.apply.sentences import (
     read_only_error,
     unconfirmed_deletion,
 )
-from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
+from fazai.errors import (
+    FazaiError,
+    Interrupted,
+    Moved,
+    StateError,
+    Unreachable,
+    Unsure,
+    count_noun,
+    raise_found,
+)
 from fazai.model import (
     Activate,
     Change,
@@ -36,11 +45,11 @@ from fazai.model import (
     Talking,
     TargetWork,
 )
-from fazai.outcome import ActionOutcome, TargetOutcome, TargetStatus, change_record, mask_change
+from fazai.outcome import ActionOutcome, ActionStatus, TargetOutcome, TargetStatus, change_record, mask_change
 from fazai.plan import Expected, check_later
 from fazai.store.base import Action, Run, TargetMemory
 
-__all__ = ["TargetRun"]
+_AS_A_WHOLE = "nothing is written to it: a target changes as a whole or not at all"
 
 
 @dataclass(slots=True)
@@ -109,24 +118,23 @@ class TargetRun:
 
     async def reconcile(self) -> None:
         """Bring the target to its wanted state. Raises FazaiError; what was done stands in the actions."""
-        name = self.item.target.name
         if await self._is_idle():
             return
         # deadline: the target's connect_timeout and timeout
         async with self.provider.connect(self.item.target) as session:
             if isinstance(session, Talking):
                 session.listen(self.emit_output)
-            memory = await self.store.memory(name)
+            memory = await self.store.memory()
             diff = await self._observe_and_diff(session, memory)
             if not self._may_write(diff):
                 return
             if not diff.steps:
                 if memory.unfinished:
-                    await self.store.settle(name)
+                    await self.store.settle()
                 return
-            async with self.store.lease(name, self.run) as lease:
+            async with self.store.lease() as lease:
                 self._token = lease.token
-                fresh = await self.store.memory(name)
+                fresh = await self.store.memory()
                 if fresh.generation != memory.generation:  # somebody wrote between our look and our lock
                     self.actions.clear()
                     diff = await self._observe_and_diff(session, fresh)
@@ -141,22 +149,16 @@ class TargetRun:
         planned = self.expected is not None and self.expected.observed  # it was looked at, and is to be again
         if wanted or planned:
             return False
-        memory = await self.store.memory(self.item.target.name)
+        memory = await self.store.memory()
         return not (memory.pending or memory.unfinished)
 
     async def _observe_and_diff(self, session: Session, memory: TargetMemory) -> Diff:
         seen = await session.observe(self.item.wanted)
-        diff = session.diff(
-            self.item.wanted,
-            seen,
-            adopted=memory.adopted,
-            pending=frozenset(memory.pending),
-            prune=self.item.whole,
-        )
+        wanted, pending, prune = self.item.wanted, frozenset(memory.pending), self.item.whole
+        diff = session.diff(wanted, seen, adopted=memory.adopted, pending=pending, prune=prune)
         others = await self.store.other_names()
-        diff = self.store.judged(diff, self.item.wanted, others)
-        self.observed, self._promised = seen.digest, diff
-        self._earlier = frozenset(memory.pending)
+        diff = self.store.judged(diff, wanted, others)
+        self.observed, self._promised, self._earlier = seen.digest, diff, pending
         self.notes = [*self.store.notes(memory, others), *leftover_notes(memory, self.check), *diff.notes]
         self.notes += await self.store.other_owners() if diff.refused else ()
         if self.check:
@@ -177,25 +179,21 @@ class TargetRun:
         for change, error in diff.refused:
             self.actions.append(ActionOutcome(change, "refused", error=error))
             self.errors.append(error)
-        if diff.errors:
-            self.status = TargetStatus.FAILED
-        elif diff.refused:
-            self.status = TargetStatus.REFUSED
+        if diff.errors or diff.refused:
+            self.status = TargetStatus.FAILED if diff.errors else TargetStatus.REFUSED
         elif not diff.steps:
             return not self.check
         elif self.check:
             self.status = TargetStatus.PENDING
         elif self.item.target.mode != "write":
-            self.status = TargetStatus.REFUSED
-            self.errors.append(read_only_error(self.item, len(diff.changes)))
+            self.fail(TargetStatus.REFUSED, read_only_error(self.item, len(diff.changes)))
         elif refused := unconfirmed_deletion(diff, self.deletable):
-            self.status = TargetStatus.REFUSED
-            self.errors.append(refused)
+            self.fail(TargetStatus.REFUSED, refused)
         else:
             return True
         blocked = self.status is not TargetStatus.PENDING
         if blocked and diff.changes and (diff.errors or diff.refused):
-            self.notes.append("nothing is written to it: a target changes as a whole or not at all")
+            self.notes.append(_AS_A_WHOLE)
         self.actions += [ActionOutcome(change, "left" if blocked else "planned") for change in diff.changes]
         for action in self.actions:
             self._emit_change(action.change, status=action.status)
@@ -207,7 +205,7 @@ class TargetRun:
         if problems:
             self.status = TargetStatus.FAILED
             self.errors += problems
-            self.notes.append("nothing is written to it: a target changes as a whole or not at all")
+            self.notes.append(_AS_A_WHOLE)
             self._mark_left()
         return not problems
 
@@ -218,8 +216,7 @@ class TargetRun:
             with self._in_flight():
                 await self._finish_writing(session, services, done)
         except Interrupted as error:
-            self.status = TargetStatus.INTERRUPTED
-            self.errors.append(error)
+            self.fail(TargetStatus.INTERRUPTED, error)
             self._mark_left()
             return
         except FazaiError as error:
@@ -227,7 +224,7 @@ class TargetRun:
                 await self._handle_failure(session, error, done)
             return
         self.status = TargetStatus.CHANGED
-        await self.store.settle(self.item.target.name)
+        await self.store.settle()
 
     async def _write_all(self, session: Session, diff: Diff, done: Written) -> list[str]:
         """Carry out every change, and the activations that later changes need. Returns the other activations,
@@ -262,24 +259,20 @@ class TargetRun:
             since = [each for each, _ in done.changes[done.looked :]]
             if isinstance(session, Following) and await session.explains(error, since):
                 return await self._look_again(session, resources_from(self.item.resources, change), done)
-            self._record_failed(change, self._new_action(change, undo=False), error, 0.0)
+            self._record(change, self._new_action(change, undo=False), 0.0, error)
             raise
 
     async def _look_again(self, session: Session, rest: Sequence[Resource], done: Written) -> Sequence[Step]:
         """Observe and compare the resources that are left: the changes so far may have altered them."""
         wanted = (*rest, *self.item.handlers)
-        due = {service for change, _ in done.changes for service in change.activates}
-        diff = session.diff(wanted, await session.observe(wanted), pending=self._earlier | due)
+        diff = session.diff(wanted, await session.observe(wanted), pending=self._earlier | done.services)
         done.looked = len(done.changes)
         settled = len(self.item.resources) - len(rest) - len(done.changes)
         self._set_planned(diff, settled + diff.unchanged)
         self.notes += [note for note in diff.notes if note not in self.notes]
         if self.expected is not None:
-            planned = self._promised
-            check_later(self.item.target.name, planned.changes, planned.later, diff.changes)
-        problems = [*diff.errors, *(error for _, error in diff.refused)]
-        if problems:
-            raise Errors(problems) if len(problems) > 1 else problems[0]
+            check_later(self.item.target.name, self._promised, diff.changes)
+        raise_found([*diff.errors, *(error for _, error in diff.refused)])
         return diff.steps
 
     async def _write_next(self, session: Session, changes: Sequence[Change], done: Written) -> int:
@@ -310,10 +303,10 @@ class TargetRun:
         problems = await session.verify([change for change, _ in done.changes])
         if problems:
             done.keep = True  # the configuration is as wanted and the target answers: do not take it back
-            raise Errors(problems) if len(problems) > 1 else problems[0]
+            raise_found(problems)
         for change, ref in done.changes:
             if change.adopts:
-                await self.store.adopt(change.target, ref, change.kind, change.identity, self.run.run_id)
+                await self.store.adopt(change, ref)
 
     async def _read_back(self, session: Session, done: Written) -> None:
         """Read back what was sent and compare it; a field that did not stick is an error with its name."""
@@ -326,17 +319,14 @@ class TargetRun:
         wanted += self.item.handlers
         if touched - {
             r.kind for r in wanted if not r.listen
-        }:  # something was pruned whose kind is not declared any more
+        }:  # pruned, of a kind that is not declared any more
             wanted = list(self.item.wanted)
         seen = await session.observe(wanted)
-        adopted = (await self.store.memory(self.item.target.name)).adopted
+        adopted = (await self.store.memory()).adopted
         adopted |= {ref for change, ref in done.changes if change.adopts}
         again = session.diff(wanted, seen, adopted=adopted, prune=self.item.whole)
-        left: list[FazaiError] = [not_stuck_error(change) for change in again.changes]
-        left += again.errors
-        left += [error for _, error in again.refused]
-        if left:
-            raise Errors(left) if len(left) > 1 else left[0]
+        not_stuck = [not_stuck_error(change) for change in again.changes]
+        raise_found([*not_stuck, *again.errors, *(error for _, error in again.refused)])
 
     # -- actions ----------------------------------------------------------------------------------------
 
@@ -345,61 +335,63 @@ class TargetRun:
         action = self._new_action(change, undo)
         begun = time.monotonic()
         try:
-            await self.store.action_begin(action, change.activates)
+            await self.store.store.action_begin(action, change.activates)
         except StateError:
             if not undo:  # nothing is written that the journal does not know; but what is, is taken back
                 raise
         try:
             ref = await session.write(change)
         except FazaiError as error:
-            await self.store.action_end(action.action_id, "failed", error=str(error))
+            await self.store.store.action_end(action.action_id, "failed", error=str(error))
             if not undo and not isinstance(error, Moved):  # which need not be the end of it
-                self._record_failed(change, action, error, time.monotonic() - begun)
+                self._record(change, action, time.monotonic() - begun, error)
             raise
-        await self.store.action_end(action.action_id, "done", ref=ref)
+        await self.store.store.action_end(action.action_id, "done", ref=ref)
         if not undo:
-            self._record_done(change, action, time.monotonic() - begun)
+            self._record(change, action, time.monotonic() - begun, None)
         return ref
 
     async def _write_joined(self, session: Joining, changes: Sequence[Change], done: Written) -> None:
         """Write several changes at once; all are journaled before the first."""
         actions = [self._new_action(change, undo=False) for change in changes]
         begun = time.monotonic()
-        await self.store.actions_begin([(a, c.activates) for a, c in zip(actions, changes, strict=True)])
+        await self.store.store.actions_begin(
+            [(a, c.activates) for a, c in zip(actions, changes, strict=True)]
+        )
         refs, error = await session.write_joined(changes)
         each_s = (time.monotonic() - begun) / len(changes)
         for change, action, ref in zip(changes, actions, refs, strict=False):
             done.changes.append((change, ref))
-            await self.store.action_end(action.action_id, "done", ref=ref)
-            self._record_done(change, action, each_s)
+            await self.store.store.action_end(action.action_id, "done", ref=ref)
+            self._record(change, action, each_s, None)
         if error is None:
             return
         count = len(refs)
         for action in actions[count + 1 :]:
-            await self.store.action_end(action.action_id, "left", error="the one before it failed")
-        await self.store.action_end(actions[count].action_id, "failed", error=str(error))
+            await self.store.store.action_end(action.action_id, "left", error="the one before it failed")
+        await self.store.store.action_end(actions[count].action_id, "failed", error=str(error))
         if not isinstance(error, Moved):
-            self._record_failed(changes[count], actions[count], error, each_s)
+            self._record(changes[count], actions[count], each_s, error)
         if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
             done.changes += [(change, change.ref) for change in changes[count:]]
         else:  # what the journal was told of the rest is not to be activated
-            begun_for = {s for change in changes[: count + 1] for s in change.activates}
-            left = {s for change in changes[count + 1 :] for s in change.activates}
-            before = {s for change, _ in done.changes for s in change.activates}
-            await self._clear_pending(left - begun_for - before - self._earlier)
+            left = services_of(changes[count + 1 :])
+            await self._clear_pending(
+                left - services_of(changes[: count + 1]) - done.services - self._earlier
+            )
         raise error
 
     def _new_action(self, change: Change, undo: bool) -> Action:
-        run_id = self.run.run_id
-        return Action(make_action_id(run_id, change, undo), run_id, mask_change(change), token=self._token)
+        run_id, shown = self.run.run_id, mask_change(change)
+        action_id = make_action_id(run_id, change, undo)
+        return Action(action_id, run_id, shown, box=self.store.box, token=self._token)
 
-    def _record_done(self, change: Change, action: Action, duration_s: float) -> None:
-        self.actions.append(ActionOutcome(change, "done", action.action_id, None, duration_s))
-        self._emit_change(change, status="done", action_id=action.action_id)
-
-    def _record_failed(self, change: Change, action: Action, error: FazaiError, duration_s: float) -> None:
-        self.actions.append(ActionOutcome(change, "failed", action.action_id, error, duration_s))
-        self._emit_change(change, status="failed", error=self.mask(str(error)))
+    def _record(self, change: Change, action: Action, duration_s: float, error: FazaiError | None) -> None:
+        """Record that an action is done, or that it failed with an error."""
+        status: ActionStatus = "done" if error is None else "failed"
+        self.actions.append(ActionOutcome(change, status, action.action_id, error, duration_s))
+        more = {"action_id": action.action_id} if error is None else {"error": self.mask(str(error))}
+        self._emit_change(change, status=status, **more)
 
     async def _activate(self, session: Session, service: str) -> None:
         try:
@@ -407,15 +399,15 @@ class TargetRun:
         except FazaiError:
             self.not_activated = service
             raise
-        await self.store.activated(self.item.target.name, service)
+        await self.store.activated(service)
         self.activated.append(service)
         self.event("activate", self.item.target.name, {"service": service})
 
     # -- when it goes wrong -----------------------------------------------------------------------------
 
     async def _handle_failure(self, session: Session, error: FazaiError, done: Written) -> None:
-        self.status = TargetStatus.UNREACHABLE if isinstance(error, Unreachable) else TargetStatus.FAILED
-        self.errors.append(error)
+        gone = isinstance(error, Unreachable)
+        self.fail(TargetStatus.UNREACHABLE if gone else TargetStatus.FAILED, error)
         if not done.keep and done.changes:
             await self._undo_all(session, done)
         if getattr(self.provider, "atomic_writes", False) and not isinstance(error, Unreachable | Unsure):
@@ -427,17 +419,16 @@ class TargetRun:
         name, total = self.item.target.name, len(done.changes)
         back = await self._revert_changes(session, done)
         if back.undone and not back.cut:
-            adopted = (await self.store.memory(name)).adopted
+            adopted = (await self.store.memory()).adopted
             self.errors += await read_undone(session, self.item, back, self._promised, adopted)
             self.status = TargetStatus.FAILED if back.still else self.status
         running = list(dict.fromkeys(self.activated))
         if not back.cut:
-            stays = {s for change in (*back.stuck, *back.lasting) for s in change.activates}
-            due = {service for change, _ in done.changes for service in change.activates}
+            stays = services_of((*back.stuck, *back.lasting))
             try:
                 for service in running:
                     await session.activate(service)
-                await self._clear_pending(due - stays - self._earlier)
+                await self._clear_pending(done.services - stays - self._earlier)
                 if running:
                     await session.probe()
             except FazaiError as error:
@@ -450,7 +441,7 @@ class TargetRun:
             if each.status == "done" and id(each.change) in undone:
                 self.actions[number] = replace(each, status="undone")
         if count := len(back.undone):
-            self.notes.append(f"{count} change{'s' if count > 1 else ''} taken back")
+            self.notes.append(f"{count_noun(count, 'change')} taken back")
         self.event("undo", name, {"undone": count, "kept": total - count})
 
     async def _revert_changes(self, session: Session, done: Written) -> TakenBack:
@@ -481,7 +472,7 @@ class TargetRun:
         pending: the next run then activates once more, which changes nothing."""
         for service in services:
             with suppress(StateError):
-                await self.store.activated(self.item.target.name, service)
+                await self.store.activated(service)
 
     def _mark_left(self) -> None:
         """Report every planned change that was not reached as left."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Mapping
@@ -15,8 +16,6 @@ from fazai.errors import InputError, SecretError, missing_file
 
 if TYPE_CHECKING:
     import httpx
-
-__all__ = ["DaemonAddress", "find_daemon", "parse_daemon_url", "read_token_file"]
 
 _TOKEN_BYTES = 64 * 1024
 
@@ -51,18 +50,14 @@ class DaemonAddress:
             return False  # there is no TLS, and loading the authorities takes 20 ms
         import ssl
 
+        hint = "FAZAI_CA_FILE names a PEM file of the authority"
         try:
             return ssl.create_default_context(cafile=str(self.ca) if self.ca else None)
         except FileNotFoundError:
-            hint = "FAZAI_CA_FILE names a PEM file of the authority"
             raise missing_file(InputError, "CA file", str(self.ca), hint) from None
         except (OSError, ssl.SSLError) as error:
             why = "no certificate is in it" if isinstance(error, ssl.SSLError) else error.strerror
-            raise InputError(
-                f"it cannot be used: {why}",
-                where=str(self.ca),
-                hint="FAZAI_CA_FILE names a PEM file of the authority",
-            ) from None
+            raise InputError(f"it cannot be used: {why}", where=str(self.ca), hint=hint) from None
 
 
 def find_daemon(environ: Mapping[str, str], *, root: bool) -> DaemonAddress | None:
@@ -70,12 +65,12 @@ def find_daemon(environ: Mapping[str, str], *, root: bool) -> DaemonAddress | No
     else None. Raises InputError, SecretError."""
     url = environ.get("FAZAI_URL")
     if url:
-        return parse_daemon_url(environ, url=url, root=root)
+        return parse_daemon_url(environ, url)
     path = find_local_socket(root)
     return DaemonAddress("http://fazai", socket=path) if path is not None else None
 
 
-def parse_daemon_url(environ: Mapping[str, str], *, url: str, root: bool) -> DaemonAddress:
+def parse_daemon_url(environ: Mapping[str, str], url: str) -> DaemonAddress:
     """Return the address that `url` names: http, https, or unix:PATH. Raises InputError, SecretError."""
     if url.startswith("unix:"):
         return DaemonAddress("http://fazai", socket=Path(url.removeprefix("unix:")))
@@ -88,9 +83,7 @@ def parse_daemon_url(environ: Mapping[str, str], *, url: str, root: bool) -> Dae
         raise InputError(f"a token goes to {url} in the clear", hint="use https://")
     ca = environ.get("FAZAI_CA_FILE")
     return DaemonAddress(
-        url.rstrip("/"),
-        token=read_token_file(Path(file)) if file else None,
-        ca=Path(ca) if ca else None,
+        url.rstrip("/"), token=read_token_file(Path(file)) if file else None, ca=Path(ca) if ca else None
     )
 
 
@@ -101,6 +94,19 @@ def _is_local_url(url: str) -> bool:
         return is_loopback(urlsplit(url).hostname or "")
     except ValueError:
         return False
+
+
+def refusal_reason(body: bytes, otherwise: str) -> str:
+    """Return the reason that the daemon gives in the body of a refusal."""
+    try:
+        return str(json.loads(body)["error"])
+    except (ValueError, KeyError, TypeError):
+        return otherwise
+
+
+def read_key_file(file: Path) -> str:
+    """Read the API key of the fallback for the worker. Raises SecretError."""
+    return read_token_file(file, "file with the fallback's key", None)
 
 
 def read_token_file(
@@ -120,9 +126,8 @@ def read_token_file(
     except FileNotFoundError:
         raise missing_file(SecretError, what, file, hint) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise SecretError(
-            f"it cannot be read: {getattr(error, 'strerror', None) or 'no text'}", where=str(file)
-        ) from None
+        why = getattr(error, "strerror", None) or "no text"
+        raise SecretError(f"it cannot be read: {why}", where=str(file)) from None
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise SecretError("it holds no token", where=str(file), hint=hint or "one line")
     return text

@@ -29,18 +29,6 @@ if TYPE_CHECKING:
     from fazai.store.base import Run, Store
     from fazai.yamltext import OnFileRead
 
-__all__ = [
-    "allows_scripts",
-    "inventory_sources",
-    "make_secret_reader",
-    "new_run",
-    "parse_extra_vars",
-    "read_config",
-    "read_inventory",
-    "read_store",
-    "split_words",
-]
-
 
 def read_config() -> ProcessConfig:
     return ProcessConfig.from_environ(os.environ, root=os.geteuid() == 0)
@@ -50,10 +38,8 @@ def _read_run_id() -> str | None:
     """Return the id that the daemon gave the run it starts. It is a part of paths. Raises UsageError."""
     text = os.environ.get("FAZAI_RUN_ID", "")
     if text and not is_ulid(text):
-        raise UsageError(
-            f"FAZAI_RUN_ID is {text[:64]!r}, and that is no id of a run",
-            hint="26 letters and digits, as: fazai history; leave it unset, and the run has one of its own",
-        )
+        hint = "26 letters and digits, as: fazai history; leave it unset, and the run has one of its own"
+        raise UsageError(f"FAZAI_RUN_ID is {text[:64]!r}, and that is no id of a run", hint=hint)
     return text or None
 
 
@@ -66,10 +52,8 @@ def refuse_used_run_id(store: Store, run_id: str) -> None:
 
     found = asyncio.run(store.find_run(run_id))
     if found is not None and found.run_id == run_id and (found.pid or found.exit_code is not None):
-        raise UsageError(
-            f"FAZAI_RUN_ID is {run_id}, and that run was made before",
-            hint="each run has an id of its own; leave it unset",
-        )
+        hint = "each run has an id of its own; leave it unset"
+        raise UsageError(f"FAZAI_RUN_ID is {run_id}, and that run was made before", hint=hint)
 
 
 def new_run(command: str, sources: Sequence[str]) -> Run:
@@ -130,17 +114,14 @@ def read_store() -> Iterator[Store]:
 def inventory_sources(given: Sequence[str]) -> tuple[str, ...]:
     """Return the inventory's sources: those given, else FAZAI_INVENTORY (several with `:`). Raises
     UsageError."""
-    found = list(given)
-    if not found and os.environ.get("FAZAI_INVENTORY"):
-        found = os.environ["FAZAI_INVENTORY"].split(":")
-    if not found:
-        raise UsageError(
-            "an inventory is missing", hint="fazai COMMAND inventory.yml, or set FAZAI_INVENTORY"
-        )
-    return tuple(found)
+    named = os.environ.get("FAZAI_INVENTORY")
+    if not given and not named:
+        hint = "fazai COMMAND inventory.yml, or set FAZAI_INVENTORY"
+        raise UsageError("an inventory is missing", hint=hint)
+    return tuple(given or (named or "").split(":"))
 
 
-def split_words(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_inventories(words: Sequence[str], option: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split the words of a command into inventories and host patterns. Raises InventoryError for a word that
     was surely meant as an inventory."""
     found = tuple(word for word in words if os.path.exists(word))
@@ -158,10 +139,9 @@ def make_secret_reader(vault_password_files: Sequence[str]) -> SecretReader:
     a text needs them or not; their `rest` is the reader."""
     from fazai.secrets import PROMPTS, SecretReader
 
-    reader = SecretReader(
-        environ=os.environ, folder=read_config().secrets, vault_password_files=tuple(vault_password_files)
-    )
-    paths = [word.rpartition("@")[2] for word in vault_password_files]
+    files, folder = tuple(vault_password_files), read_config().secrets
+    reader = SecretReader(environ=os.environ, folder=folder, vault_password_files=files)
+    paths = [word.rpartition("@")[2] for word in files]
     missing = [
         missing_file(SecretError, "vault password file", path)
         for path in paths
@@ -215,8 +195,7 @@ def parse_extra_vars(words: Sequence[str], on_read: OnFileRead | None = None) ->
 
 def _parse_extra_vars_word(word: str, on_read: OnFileRead | None) -> dict[str, Any]:
     """Parse one `-e`. Raises InputError, Errors."""
-    from fazai.yamltext import load_yaml, loads_yaml
-    from fazai.yamltext import parse_yaml_value as scalar
+    from fazai.yamltext import load_yaml, loads_yaml, parse_yaml_value
 
     value: object
     if word.startswith("@"):
@@ -227,7 +206,7 @@ def _parse_extra_vars_word(word: str, on_read: OnFileRead | None) -> dict[str, A
         name, equals, text = word.partition("=")
         if not equals or not name.isidentifier():
             raise UsageError(f"--extra-vars {word!r} is not name=value", hint="or @file, or a YAML mapping")
-        value = {name: scalar(text, "--extra-vars") if text else ""}
+        value = {name: parse_yaml_value(text, "--extra-vars") if text else ""}
     if not isinstance(value, dict):
         raise InputError("extra variables are a mapping", where=f"--extra-vars {word}")
     return value

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from fnmatch import fnmatchcase
@@ -12,17 +13,10 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fazai.errors import UsageError, spelling_hint
 
-__all__ = ["EventCondition", "check_condition", "check_event_types", "parse_condition"]
-
 _TERM = re.compile(
     r"\A\s*(?P<field>[A-Za-z_][\w.]*)\s*(?P<op>>=|<=|!=|=|>|<)\s*(?P<value>.*?)\s*\Z", re.DOTALL
 )
-_NUMBERS: Mapping[str, Callable[[float, float], bool]] = {
-    ">=": lambda a, b: a >= b,
-    "<=": lambda a, b: a <= b,
-    ">": lambda a, b: a > b,
-    "<": lambda a, b: a < b,
-}
+_NUMBERS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +26,11 @@ class _ConditionTerm:
     values: tuple[str, ...]
 
     def holds(self, event: Mapping[str, Any]) -> bool:
-        found = _look_up(event, self.field)
+        found = _find_field(event, self.field)
         if self.op in _NUMBERS:
             number = isinstance(found, int | float) and not isinstance(found, bool)
             return number and _NUMBERS[self.op](found, float(self.values[0]))
-        texts = [_format_value(one) for one in found] if isinstance(found, list) else [_format_value(found)]
+        texts = map(_comparable_text, found if isinstance(found, list) else [found])
         same = any(fnmatchcase(text, value) for text in texts for value in self.values)
         return same if self.op == "=" else not same
 
@@ -59,10 +53,8 @@ def parse_condition(text: str) -> EventCondition:
     for part in text.split(","):
         found = _TERM.match(part)
         if found is None:
-            raise UsageError(
-                f"{part!r} is no condition",
-                hint="such as type=outcome,status=failed|unreachable or exit_code>0",
-            )
+            hint = "such as type=outcome,status=failed|unreachable or exit_code>0"
+            raise UsageError(f"{part!r} is no condition", hint=hint)
         values = tuple(value.strip() for value in found["value"].split("|"))
         if found["op"] in _NUMBERS:
             try:
@@ -82,10 +74,8 @@ def check_event_types(words: Iterable[str]) -> tuple[str, ...]:
     found = tuple(words)
     for word in found:
         if word not in known:
-            raise UsageError(
-                f'there are no events of the type "{word}"',
-                hint=spelling_hint(word, known) or f"there are: {', '.join(known)}",
-            )
+            hint = spelling_hint(word, known) or f"there are: {', '.join(known)}"
+            raise UsageError(f'there are no events of the type "{word}"', hint=hint)
     return found or known
 
 
@@ -152,7 +142,7 @@ def _words_of_part(part: Any) -> set[str]:
     return {word for schema in schemas for word in schema.get("enum", ())}
 
 
-def _look_up(event: Any, path: str) -> Any:
+def _find_field(event: Any, path: str) -> Any:
     for name in path.split("."):
         if not isinstance(event, Mapping):
             return None
@@ -160,9 +150,5 @@ def _look_up(event: Any, path: str) -> Any:
     return event
 
 
-def _format_value(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return str(value)
+def _comparable_text(value: Any) -> str:
+    return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)

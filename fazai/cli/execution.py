@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,21 +15,20 @@ import click
 
 from fazai.cli import environment
 from fazai.cli.planfile import plan_folder, save_plan
-from fazai.cli.preparing import PreparedRun, count
-from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError
+from fazai.cli.preparing import PreparedRun
+from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError, count_noun
 from fazai.model import Verb, Work
 from fazai.outcome import event_not_applied, mark_not_applied
 from fazai.store.preview import PreviewStore
 
 if TYPE_CHECKING:
+    from fazai.apply import Engine
     from fazai.cli.reporting import RunReporter
     from fazai.config import ProcessConfig
-    from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome
+    from fazai.outcome import EngineEvent, RunOutcome
     from fazai.plan import Expected
     from fazai.report.text import TextReport
     from fazai.store.base import Run, Store
-
-__all__ = ["execute_run"]
 
 
 def execute_run(
@@ -47,61 +46,50 @@ def execute_run(
     `expected`: what a saved plan expects of each target. `on_outcome` is called with the outcome of the run,
     not with that of a preview. Raises FazaiError.
     """
-    return _Execution(prepared, environment.read_config(), on_outcome).execute(
-        check=check, approved=approved, out=out, expected=expected
-    )
+    execution = _Execution(prepared, environment.read_config(), check, expected, on_outcome)
+    return execution.execute(approved, out)
 
 
+@dataclass(slots=True)
 class _Execution:
     """One run on its way; see `execute_run`."""
 
-    def __init__(
-        self, prepared: PreparedRun, config: ProcessConfig, on_outcome: Callable[[RunOutcome], object]
-    ) -> None:
-        self._prepared = prepared
-        self._command = prepared.command
-        self._works = prepared.works
-        self._options = prepared.options
-        self._config = config
-        self._on_outcome = on_outcome
-        self._interrupts = 0
-        self._recorded = True
+    prepared: PreparedRun
+    config: ProcessConfig
+    check: bool
+    expected: Mapping[str, Expected] | None
+    on_outcome: Callable[[RunOutcome], object]
+    interrupts: int = 0
+    recorded: bool = True
 
-    def execute(
-        self,
-        *,
-        check: bool,
-        approved: bool = False,
-        out: str | None = None,
-        expected: Mapping[str, Expected] | None = None,
-    ) -> int:
+    def execute(self, approved: bool, out: str | None) -> int:
         """Run, report, and return the exit code."""
-        writes = self._command == "apply" and not check
+        check, writes = self.check, self.prepared.command == "apply" and not self.check
         deletable: frozenset[str] | None = None  # all that may be deleted was approved
-        run = environment.new_run(self._command, self._prepared.sources)
+        run = environment.new_run(self.prepared.command, self.prepared.sources)
         with self._open_store(writes) as store:
             environment.refuse_used_run_id(store, run.run_id)
-            if expected is not None:
+            if self.expected is not None:
                 look = PreviewStore(store)
-                preview = self._run_engine(look, run, check=True, expected=expected, silent=True)
+                preview = self._run_engine(look, run, check=True, silent=True)
                 if preview.exit_code not in (ExitCode.OK, ExitCode.PENDING):
                     ended = preview if check else mark_not_applied(preview)
                     if not check:
                         look.retell(event_not_applied)
                     self._end_with(look, run, ended)
                     return ended.exit_code
-            elif writes and not approved and _may_delete(self._works):
+            elif writes and not approved and _may_delete(self.prepared.works):
                 preview = self._run_engine(PreviewStore(store), run, check=True, silent=True)
                 if preview.interrupted:
                     raise Interrupted("interrupted; nothing was written")
                 deletable = self._ask_approval(preview)
-            outcome = self._run_engine(store, run, check=check, expected=expected, deletable=deletable)
+            outcome = self._run_engine(store, run, check=check, deletable=deletable)
         self._publish_outcome(outcome)
         if out is not None and outcome.exit_code in (ExitCode.OK, ExitCode.PENDING):
-            hashes = self._prepared.hashes(plan_folder(Path(out)))
-            sources, selection = self._prepared.sources, self._prepared.selection
-            digest = save_plan(outcome, sources, selection, self._works, hashes, Path(out))
-            if self._options.output == "text" and not self._options.quiet:
+            hashes = self.prepared.hashes(plan_folder(Path(out)))
+            sources, selection = self.prepared.sources, self.prepared.selection
+            digest = save_plan(outcome, sources, selection, self.prepared.works, hashes, Path(out))
+            if self.prepared.options.output == "text" and not self.prepared.options.quiet:
                 click.echo(f"plan {digest}")
                 click.echo(f"saved, apply it with: fazai apply --plan {out} --plan-hash {digest}")
         return outcome.exit_code
@@ -113,14 +101,14 @@ class _Execution:
 
         store: Store
         try:
-            store = open_store(self._config.state, keep_runs=self._config.keep_runs)
-            if (warning := describe_openness(self._config.state)) is not None:
+            store = open_store(self.config.state, keep_runs=self.config.keep_runs)
+            if (warning := describe_openness(self.config.state)) is not None:
                 click.echo(f"warning: {warning}", err=True)
         except StateError as error:
             if writes:
                 raise
             click.echo(f"warning: {error.message}; this run is not recorded", err=True)
-            store, self._recorded = NullStore(), False
+            store, self.recorded = NullStore(), False
         try:
             yield store
         finally:
@@ -135,17 +123,35 @@ class _Execution:
         run: Run,
         *,
         check: bool,
-        expected: Mapping[str, Expected] | None = None,
         deletable: frozenset[str] | None = None,
         silent: bool = False,
     ) -> RunOutcome:
         import asyncio  # validate does not pay for it
 
-        works = tuple(map(_make_read_only, self._works)) if check else self._works
-        report = None if silent or self._options.output != "text" else self._begin_report(check)
+        from fazai.apply import Engine
+
+        works = tuple(map(_make_read_only, self.prepared.works)) if check else self.prepared.works
+        report = None if silent or self.prepared.options.output != "text" else self._begin_report(check)
         reporter = None if silent else self._start_reporter(run, check)
-        emits = [each.event for each in (report, reporter) if each is not None]
-        outcome = asyncio.run(self._carry_out(store, run, works, check, expected, deletable, report, emits))
+
+        def emit(event: EngineEvent) -> None:
+            for each in (report, reporter):
+                if each is not None:
+                    each.event(event)
+
+        engine = Engine(
+            store=store,
+            provider=self.prepared.registry.provider,
+            run=run,
+            emit=emit,
+            finished=report.target if report else lambda _: None,
+            forks=self.prepared.options.forks or self.config.forks,
+            check=check,
+            expected=self.expected,
+            deletable=deletable,
+            secrets=self.prepared.secrets.texts,
+        )
+        outcome = asyncio.run(self._carry_out(engine, works))
         if report is not None:
             report.end(outcome)
         if reporter is not None:
@@ -176,52 +182,22 @@ class _Execution:
             return None  # without paying for the import
         from fazai.cli.reporting import start_reporter
 
-        return start_reporter(os.environ, root=root, state=self._config.state, run=run, check=check)
+        return start_reporter(os.environ, root=root, state=self.config.state, run=run, check=check)
 
-    async def _carry_out(
-        self,
-        store: Store,
-        run: Run,
-        works: tuple[Work, ...],
-        check: bool,
-        expected: Mapping[str, Expected] | None,
-        deletable: frozenset[str] | None,
-        report: TextReport | None,
-        emits: Sequence[Callable[[EngineEvent], None]],
-    ) -> RunOutcome:
+    async def _carry_out(self, engine: Engine, works: tuple[Work, ...]) -> RunOutcome:
         import asyncio
 
-        from fazai.apply import Engine
         from fazai.cli.lab_targets import with_lab_firewalls
 
-        def ignore(_: TargetOutcome) -> None:
-            pass
-
-        def emit(event: EngineEvent) -> None:
-            for one in emits:
-                one(event)
-
-        engine = Engine(
-            store=store,
-            provider=self._prepared.registry.provider,
-            run=run,
-            emit=emit,
-            finished=report.target if report else ignore,
-            forks=self._options.forks or self._config.forks,
-            check=check,
-            expected=expected,
-            deletable=deletable,
-            secrets=self._prepared.secrets.texts,
-        )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt, engine.interrupt)
-        async with with_lab_firewalls(works, self._config.lab) as reachable:
+        async with with_lab_firewalls(works, self.config.lab) as reachable:
             return await engine.carry_out(reachable)
 
     def _interrupt(self, interrupt: Callable[[], None]) -> None:
-        self._interrupts += 1
-        what = "stopping now" if self._interrupts > 1 else "finishing what is in flight (again: stop now)"
+        self.interrupts += 1
+        what = "stopping now" if self.interrupts > 1 else "finishing what is in flight (again: stop now)"
         click.echo(f"\ninterrupted: {what}", err=True)
         interrupt()
 
@@ -239,12 +215,10 @@ class _Execution:
         if not deletes:
             return frozenset()
         targets = len({change.target for change in deletes})
-        what = f"{count(len(deletes), 'item')} on {count(targets, 'target')}"
-        if not sys.stdin.isatty() or self._options.output != "text":
-            raise UsageError(
-                f"{what} would be deleted and there is no terminal to ask at; nothing was written",
-                hint="look at it with: fazai plan, then say --yes",
-            )
+        what = f"{count_noun(len(deletes), 'item')} on {count_noun(targets, 'target')}"
+        if not sys.stdin.isatty() or self.prepared.options.output != "text":
+            text = f"{what} would be deleted and there is no terminal to ask at; nothing was written"
+            raise UsageError(text, hint="look at it with: fazai plan, then say --yes")
         from fazai.report.lines import change_title
 
         for change in deletes[:50]:
@@ -265,57 +239,41 @@ class _Execution:
         from fazai.cli.terminal import Terminal
         from fazai.report.text import TextReport
 
-        terminal = Terminal.of(sys.stdout, os.environ, self._options.color)
+        terminal = Terminal.of(sys.stdout, os.environ, self.prepared.options.color)
         report = TextReport(
             out=sys.stdout,
-            noun=self._count_noun,
+            noun=self._noun,
             paint=terminal.paint,
-            live=terminal.live and not self._options.quiet,
-            every_change=terminal.live or check or self._options.verbose,
-            diff=self._options.diff,
-            explain=self._options.explain,
-            quiet=self._options.quiet,
-            recorded=self._recorded,
+            live=terminal.live and not self.prepared.options.quiet,
+            every_change=terminal.live or check or self.prepared.options.verbose,
+            diff=self.prepared.options.diff,
+            explain=self.prepared.options.explain,
+            quiet=self.prepared.options.quiet,
+            recorded=self.recorded,
             columns=shutil.get_terminal_size().columns if terminal.live else 160,
         )
-        plays: dict[str, dict[str, int]] = {}
-        alike: dict[str, str] = {}  # ssh and local are both hosts
-        for work in self._works:
-            counts = plays.setdefault(work.name, {})
-            for item in work.targets:
-                name = alike.setdefault(self._count_noun(item.target.provider, 1), item.target.provider)
-                counts[name] = counts.get(name, 0) + 1
-        resources = {work.name: sum(len(item.resources) for item in work.targets) for work in self._works}
-        names = max((len(item.target.name) for work in self._works for item in work.targets), default=0)
-        report.begin(plays, resources, names)
+        report.begin(self.prepared.works)
         return report
 
     def _report_preview(self, outcome: RunOutcome) -> None:
         """Report a preview, which ran silently, as the run that it stands for."""
         self._publish_outcome(outcome)
-        if self._options.output == "text":
+        if self.prepared.options.output == "text":
             report = self._begin_report(check=True)  # it had no room for progress: all that is known is shown
             for target in outcome.targets:
                 report.target(target)
             report.end(outcome)
 
-    def _count_noun(self, provider: str, number: int) -> str:
-        noun: str = getattr(self._prepared.registry.provider(provider), "noun", "target")
-        return count(number, noun)
+    def _noun(self, provider: str) -> str:
+        return getattr(self.prepared.registry.provider(provider), "noun", "target")
 
     def _publish_outcome(self, outcome: RunOutcome) -> None:
         """Hand the outcome to the caller, and print it in the machine format that was asked for."""
-        self._on_outcome(outcome)
-        if self._options.output == "text":
-            return
-        from fazai.report import machine
+        self.on_outcome(outcome)
+        if self.prepared.options.output != "text":
+            from fazai.report.machine import render_outcome
 
-        if self._options.output == "json":
-            click.echo(machine.as_json(machine.run_record(outcome, self._command)), nl=False)
-        elif self._options.output == "junit":
-            click.echo(machine.as_junit(outcome, self._command), nl=False)
-        else:
-            click.echo(machine.as_markdown(outcome, self._command), nl=False)
+            click.echo(render_outcome(self.prepared.options.output, outcome, self.prepared.command), nl=False)
 
 
 def _may_delete(works: Sequence[Work]) -> bool:
@@ -328,7 +286,5 @@ def _may_delete(works: Sequence[Work]) -> bool:
 
 def _make_read_only(work: Work) -> Work:
     """Return the same work on read-only targets: a check cannot write by mistake either."""
-    return replace(
-        work,
-        targets=tuple(replace(item, target=replace(item.target, mode="read")) for item in work.targets),
-    )
+    targets = (replace(item, target=replace(item.target, mode="read")) for item in work.targets)
+    return replace(work, targets=tuple(targets))

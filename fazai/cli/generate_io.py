@@ -19,18 +19,6 @@ if TYPE_CHECKING:
     from fazai.providers.gemma.client import GemmaClient
     from fazai.wire.worker import SessionParams
 
-__all__ = [
-    "FiniteFloat",
-    "await_worker",
-    "check_shape",
-    "check_stop_texts",
-    "protect_terminal",
-    "read_grammar",
-    "read_prompt",
-    "read_schema",
-    "stream_answer",
-]
-
 _KEPT = {9: "\t", 10: "\n", 13: ""}
 _CONTROLS = {code: _KEPT.get(code, f"\\x{code:02x}") for code in (*range(32), *range(127, 160))}
 
@@ -73,12 +61,6 @@ def _is_utf8(word: str) -> bool:
     return True
 
 
-def check_shape(json_schema: Path | None, read_grammar: Path | None) -> None:
-    """Refuse a schema beside a grammar. Raises UsageError."""
-    if json_schema is not None and read_grammar is not None:
-        raise UsageError("--json-schema and --grammar exclude each other")
-
-
 def check_stop_texts(texts: tuple[str, ...]) -> tuple[str, ...] | None:
     """Return the texts that end an answer, None for none. Raises UsageError."""
     if len(texts) > 16 or not all(1 <= len(text) <= 256 and _is_utf8(text) for text in texts):
@@ -89,13 +71,9 @@ def check_stop_texts(texts: tuple[str, ...]) -> tuple[str, ...] | None:
 def read_grammar(path: Path) -> str:
     """Read a grammar. Raises UsageError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read_option_file(path, "grammar").decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: it is not UTF-8 (byte {error.start})") from None
-    except FileNotFoundError:
-        raise missing_file(UsageError, "grammar", path) from None
-    except OSError as error:
-        raise UsageError(f"{path}: {error.strerror}") from None
     if not 1 <= len(text) <= 65_536:
         raise UsageError(f"{path}: a grammar has 1 to 65536 characters")
     return text
@@ -105,12 +83,18 @@ def read_schema(path: Path) -> dict[str, Any]:
     """Read a JSON Schema. Raises UsageError."""
     from fazai.wire.base import WireError, parse_object
 
+    data = _read_option_file(path, "JSON Schema")
     try:
-        return parse_object(path.read_bytes(), unique_names=True)
+        return parse_object(data, unique_names=True)
     except WireError as error:
         raise UsageError(f"{path}: {error.message}") from None
+
+
+def _read_option_file(path: Path, what: str) -> bytes:
+    try:
+        return path.read_bytes()
     except FileNotFoundError:
-        raise missing_file(UsageError, "JSON Schema", path) from None
+        raise missing_file(UsageError, what, path) from None
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
 

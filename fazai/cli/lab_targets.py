@@ -16,8 +16,6 @@ from fazai.model import Secret, TargetWork, Work
 if TYPE_CHECKING:
     from fazai.lab import LabAddress, LabFirewall
 
-__all__ = ["lab_names", "with_lab_firewalls", "with_lab_folders"]
-
 _LAB = "lab://"
 
 
@@ -27,7 +25,7 @@ def lab_names(works: Sequence[Work]) -> dict[str, TargetWork]:
         item.target.name: item
         for work in works
         for item in work.targets
-        if str(item.target.options.get("base_url", "")).startswith("lab://")
+        if str(item.target.options.get("base_url", "")).startswith(_LAB)
     }
 
 
@@ -52,11 +50,8 @@ async def with_lab_firewalls(works: Sequence[Work], folder: Path) -> AsyncIterat
                 if lab is None:
                     lab = await stack.enter_async_context(Lab(folder))
                 found = await lab.start(firewall, LabSettings.parse(wanted))
-            options[name] = {
-                **item.target.options,
-                **_lab_options(found),
-                "lab": f"lab://{folder}/{firewall}",
-            }
+            reached = {**_lab_options(found), "lab": f"{_LAB}{folder}/{firewall}"}
+            options[name] = {**item.target.options, **reached}
         yield tuple(_with_options(work, options) for work in works)
 
 
@@ -98,15 +93,13 @@ def _parse_lab_url(item: TargetWork) -> tuple[str, dict[str, str | float]]:
     """`lab://NAME?release=26.1.11` -> the firewall's name and its settings."""
     url = urlsplit(str(item.target.options["base_url"]))
     if not url.netloc or url.path not in ("", "/"):
-        raise InventoryError(
-            f"{url.geturl()!r} does not name a firewall of the lab",
-            where=item.target.where("base_url"),
-            hint="lab://NAME, for instance lab://fw-01",
-        )
-    return url.netloc, {name: _parse_setting(text) for name, text in parse_qsl(url.query)}
+        text = f"{url.geturl()!r} does not name a firewall of the lab"
+        hint = "lab://NAME, for instance lab://fw-01"
+        raise InventoryError(text, where=item.target.where("base_url"), hint=hint)
+    return url.netloc, {name: _parse_lab_setting(text) for name, text in parse_qsl(url.query)}
 
 
-def _parse_setting(text: str) -> str | float:
+def _parse_lab_setting(text: str) -> str | float:
     """Convert a setting of an address to a number if it is one; a release such as 26.1.11 is none."""
     if text.isascii() and text.isdigit():
         return int(text)
@@ -114,10 +107,8 @@ def _parse_setting(text: str) -> str | float:
 
 
 def _with_options(work: Work, options: Mapping[str, Mapping[str, Any]]) -> Work:
-    targets = tuple(
-        replace(item, target=replace(item.target, options=options[item.target.name]))
-        if item.target.name in options
-        else item
-        for item in work.targets
-    )
-    return replace(work, targets=targets)
+    def change(item: TargetWork) -> TargetWork:
+        own = options.get(item.target.name)
+        return item if own is None else replace(item, target=replace(item.target, options=own))
+
+    return replace(work, targets=tuple(map(change, work.targets)))

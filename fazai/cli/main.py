@@ -14,8 +14,6 @@ import click
 
 from fazai.errors import Errors, FazaiError, Interrupted, UsageError, spelling_hint
 
-__all__ = ["COMMANDS", "main", "root"]
-
 #: command -> (module of fazai.cli.commands, one line of help); importing a module costs only who calls it.
 COMMANDS = {
     "apply": ("run", "Bring the targets of an inventory to their declared state."),
@@ -161,8 +159,7 @@ def _run_command(argv: list[str]) -> int:
 
 def _tolerate_closed_pipes(argv: Sequence[str]) -> None:
     """Let `fazai apply … | head -1` go on when head has read its line."""
-    command = next((word for word in argv if word in COMMANDS), "")
-    if command in _ENDLESS:
+    if _find_command(argv) in _ENDLESS:
         return
     for name, number in (("stdout", 1), ("stderr", 2)):
         stream = getattr(sys, name)
@@ -188,9 +185,8 @@ def _usage_error(error: click.UsageError) -> UsageError:
     if near:
         hint = f'did you mean "{near[0]}"? {hint}'
     message = error.message or error.format_message()
-    if isinstance(error, click.MissingParameter) and isinstance(
-        choice := error.param and error.param.type, click.Choice
-    ):
+    choice = error.param and error.param.type if isinstance(error, click.MissingParameter) else None
+    if isinstance(error, click.MissingParameter) and isinstance(choice, click.Choice):
         what = error.param.opts[0] if isinstance(error.param, click.Option) else "an argument"
         message = f"{what} is missing, one of: {', '.join(map(str, choice.choices))}"
     elif isinstance(error, click.NoSuchOption):
@@ -209,13 +205,7 @@ def _report_error(error: FazaiError, argv: list[str]) -> int:
     if output is not None:
         from fazai.report import machine
 
-        command = next((word for word in argv if word in COMMANDS), "")
-        text: dict[str, Any] = {
-            "json": lambda: machine.as_json(machine.run_record(None, command, errors)),
-            "junit": lambda: machine.as_junit(None, command, errors),
-            "markdown": lambda: machine.as_markdown(None, command, errors),
-        }
-        click.echo(text[output](), nl=False)
+        click.echo(machine.render_outcome(output, None, _find_command(argv), errors), nl=False)
     terminal = Terminal.of(sys.stderr, os.environ)
     for line in error_lines(Errors(errors[:_SHOWN]), terminal.paint):
         click.echo(line, err=True)
@@ -224,6 +214,11 @@ def _report_error(error: FazaiError, argv: list[str]) -> int:
     if len(errors) > 1:
         click.echo(f"{len(errors)} errors, nothing was contacted", err=True)
     return int(error.exit_code)
+
+
+def _find_command(argv: Sequence[str]) -> str:
+    """Find the command of a line, also when the rest was not understood; none: an empty text."""
+    return next((word for word in argv if word in COMMANDS), "")
 
 
 def _find_output_format(argv: list[str]) -> str | None:

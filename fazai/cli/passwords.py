@@ -4,27 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
-
-import click
 
 from fazai.cli.run_options import RunOptions
 from fazai.errors import Interrupted, UsageError
 from fazai.model import Provider, Secret, Work
-
-__all__ = ["ask_passwords", "password_options"]
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def password_options(function: _Function) -> _Function:
-    """Add the two options to a command, as Ansible has them."""
-    function = click.option(
-        "-K", "--ask-become-pass", is_flag=True, help="Ask at the terminal for the password of sudo."
-    )(function)
-    return click.option(
-        "-k", "--ask-pass", is_flag=True, help="Ask at the terminal for the password of the login."
-    )(function)
 
 
 def ask_passwords(
@@ -66,10 +49,8 @@ def _ask_password(prompt: str, otherwise: Secret | None = None) -> Secret:
             warnings.simplefilter("error", getpass.GetPassWarning)
             typed = getpass.getpass(f"{prompt}: ")
     except (OSError, EOFError, getpass.GetPassWarning):
-        raise UsageError(
-            "there is no terminal to ask for a password at",
-            hint="password: !env NAME or become_password: !env NAME in the inventory needs none",
-        ) from None
+        hint = "password: !env NAME or become_password: !env NAME in the inventory needs none"
+        raise UsageError("there is no terminal to ask for a password at", hint=hint) from None
     except KeyboardInterrupt:
         raise Interrupted("interrupted; nothing was contacted") from None
     return otherwise if not typed and otherwise is not None else Secret(typed)

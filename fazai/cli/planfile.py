@@ -18,19 +18,8 @@ if TYPE_CHECKING:
     from fazai.model import Work
     from fazai.outcome import RunOutcome
 
-__all__ = ["FileHashes", "plan_arguments", "plan_folder", "plan_selection", "refuse_secrets", "save_plan"]
-
 #: The parts of a selection that a plan keeps.
-_KEPT = (
-    "inventory",
-    "playbook",
-    "limit",
-    "tags",
-    "skip_tags",
-    "kind",
-    "extra_vars",
-    "vault_password_file",
-)
+_KEPT = ("inventory", "playbook", "limit", "tags", "skip_tags", "kind", "extra_vars", "vault_password_file")
 
 
 class FileHashes:
@@ -78,10 +67,8 @@ def refuse_secrets(extra_vars: Sequence[str]) -> None:
 
     for word in extra_vars:
         if not word.startswith("@") and (found := TELLTALE.search(word)):
-            raise UsageError(
-                f'a saved plan holds no secret, and --extra-vars speaks of "{found[0]}"',
-                hint="give it as -e @file, or by reference (!env, !file, !cmd, !vault)",
-            )
+            text = f'a saved plan holds no secret, and --extra-vars speaks of "{found[0]}"'
+            raise UsageError(text, hint="give it as -e @file, or by reference (!env, !file, !cmd, !vault)")
 
 
 def _map_paths(selection: RunSelection, rename: Callable[[str], str]) -> dict[str, list[str]]:

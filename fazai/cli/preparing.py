@@ -16,7 +16,7 @@ from fazai.cli import environment
 from fazai.cli.passwords import ask_passwords
 from fazai.cli.planfile import FileHashes, plan_folder
 from fazai.cli.run_options import RunOptions, RunSelection
-from fazai.errors import FazaiError, UsageError, raise_found
+from fazai.errors import FazaiError, UsageError, count_noun, raise_found
 from fazai.model import Provider, Warming, Work
 
 if TYPE_CHECKING:
@@ -26,14 +26,7 @@ if TYPE_CHECKING:
     from fazai.registry import Registry
     from fazai.secrets import SecretReader
 
-__all__ = ["PreparedRun", "count", "prepare_run"]
-
 _T = TypeVar("_T")
-
-
-def count(number: int, noun: str) -> str:
-    """Return a number with its noun, such as "1 host", "3 hosts"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +53,7 @@ class PreparedRun:
 
 
 def prepare_run(
-    command: str,
-    selection: RunSelection,
-    options: RunOptions,
-    plan: tuple[SavedPlan, Path] | None = None,
+    command: str, selection: RunSelection, options: RunOptions, plan: tuple[SavedPlan, Path] | None = None
 ) -> PreparedRun:
     """Read everything that a command names, and resolve it to work.
 
@@ -124,14 +114,8 @@ class _Preparation:
     ) -> tuple[Work, ...]:
         from fazai.playbook import load_playbooks, resolve_work
 
-        paths = [path for path, _ in inventory.playbooks]
-        plays = self._read_part(
-            lambda: load_playbooks(
-                [*paths, *(Path(path) for path in self.selection.playbook)],
-                decrypt=secrets.open_file,
-                on_read=self.inputs,
-            )
-        )
+        paths = [*(path for path, _ in inventory.playbooks), *map(Path, self.selection.playbook)]
+        plays = self._read_part(lambda: load_playbooks(paths, decrypt=secrets.open_file, on_read=self.inputs))
         known = len(self.errors)
         extra_vars = self._read_part(
             lambda: environment.parse_extra_vars(self.selection.extra_vars, self.inputs)
@@ -156,15 +140,10 @@ class _Preparation:
             whole=whole,
         )
         self._note_renamed()
-        if plan is None:
-            return works
-        works = tuple(
-            replace(w, targets=tuple(i for i in w.targets if i.target.name in plan[0].targets)) for w in works
-        )
-        plan[0].check_files(self.contents.digest(inventory, plan_folder(plan[1])))
-        plan[0].check_kinds(self.registry.current_name)
-        plan[0].check_wanted(item for work in works for item in work.targets)
-        return works
+        if plan is not None:
+            plan[0].check_files(self.contents.digest(inventory, plan_folder(plan[1])))
+            plan[0].check_kinds(self.registry.current_name)
+        return works if plan is None else _planned_work(works, plan[0])
 
     def _parse_selection(self) -> Selection:
         """Return what `--limit`, `--tags` and their like choose. Raises UsageError, Errors."""
@@ -185,24 +164,23 @@ class _Preparation:
         return Selection(limit, words["tags"], words["skip_tags"], kinds)
 
     def _note_renamed(self) -> None:
-        """Says once that kinds were asked for by names of the past."""
+        """Say once that kinds were asked for by names of the past."""
         renamed = self.registry.renamed
         if renamed and not self.options.quiet:
             names = ", ".join(f"{old} is {new} now" for old, new in sorted(renamed.items()))
             click.echo(f"note: {names}; the old names are still read", err=True)
 
     def _note_left_out(self, hosts: Sequence[str]) -> None:
-        """Says that hosts are no targets: `provider:` is easily forgotten, and all would seem well."""
+        """Say that hosts are no targets: `provider:` is easily forgotten, and all would seem well."""
         if hosts and not self.options.quiet:
             has, are = ("has", "is") if len(hosts) == 1 else ("have", "are")
             names = ", ".join(hosts[:3]) + (", …" if len(hosts) > 3 else "")
-            click.echo(
-                f"note: {count(len(hosts), 'host')} {has} no provider: and {are} left out: {names}", err=True
-            )
+            which = f"{count_noun(len(hosts), 'host')} {has} no provider: and {are} left out"
+            click.echo(f"note: {which}: {names}", err=True)
 
     def _note_misnamed(self, name: str, meant: str, hosts: Sequence[str]) -> None:
         if not self.options.quiet:
-            more = f" and {count(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
+            more = f" and {count_noun(len(hosts) - 1, 'more host')}" if len(hosts) > 1 else ""
             text = f'the variable "{name}" of {hosts[0]}{more} is no option; did you mean "{meant}"?'
             click.echo(f"note: {text}", err=True)
 
@@ -211,6 +189,16 @@ class _Preparation:
         if self.command != "validate" and isinstance(found, Warming):
             found.warm()  # a connection will be wanted
         return found
+
+
+def _planned_work(works: Sequence[Work], plan: SavedPlan) -> tuple[Work, ...]:
+    """Return the part of the work that was planned. Raises PlanStale where it is another one by now."""
+    found = []
+    for work in works:
+        targets = tuple(item for item in work.targets if item.target.name in plan.targets)
+        found.append(replace(work, targets=targets))
+    plan.check_wanted(item for work in found for item in work.targets)
+    return tuple(found)
 
 
 def _split_option(option: str, values: Sequence[str]) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fazai.apply.engine import is_routine
+from fazai.cli.clients import refusal_reason
 from fazai.errors import FazaiError, InputError
 from fazai.timestamps import timestamp
 
@@ -30,8 +32,6 @@ if TYPE_CHECKING:
     from fazai.cli.clients import DaemonAddress
     from fazai.outcome import EngineEvent, RunOutcome
     from fazai.store.base import Run
-
-__all__ = ["RunReporter", "start_reporter"]
 
 _TICK_S = 0.1
 _LINGER_S = 1.0  # a person waits
@@ -66,9 +66,8 @@ def _parse_linger_s(text: str | None) -> float:
     if not text:
         return _LINGER_S
     if not (text.isascii() and text.isdigit() and len(text) < 5 and int(text) <= _LINGER_MOST_S):
-        raise InputError(
-            f"FAZAI_REPORT_S is {text[:32]!r}", hint=f"whole seconds, 0 to {_LINGER_MOST_S}, such as 10"
-        )
+        hint = f"whole seconds, 0 to {_LINGER_MOST_S}, such as 10"
+        raise InputError(f"FAZAI_REPORT_S is {text[:32]!r}", hint=hint)
     return float(text)
 
 
@@ -92,7 +91,7 @@ class RunReporter:
             "command": run.command,
             "host": run.host or "-",
             "user": run.user or "-",
-            "started": _timestamp(run.started),
+            "started": _timestamp_text(run.started),
             "sources": list(run.sources)[:256],
         }
         self._check = check
@@ -109,10 +108,8 @@ class RunReporter:
 
     def event(self, event: EngineEvent) -> None:
         """Report what the store keeps of an event: neither beginnings nor that nothing changed."""
-        same = event.data.get("status") == "converged" and "was" not in event.data
-        if event.type == "target" or (event.type == "outcome" and same):
-            return
-        self._enqueue(event.type, event.time, event.target, event.data)
+        if not is_routine(event.type, event.data):
+            self._enqueue(event.type, event.time, event.target, event.data)
 
     def end(self, outcome: RunOutcome) -> None:
         """Report the end, and wait for the delivery, not for long."""
@@ -130,7 +127,7 @@ class RunReporter:
 
     def _enqueue(self, type_: str, moment: float, target: str, data: Mapping[str, Any]) -> None:
         if self._place is not None:
-            record = {**data, "type": type_, "timestamp": _timestamp(moment)}
+            record = {**data, "type": type_, "timestamp": _timestamp_text(moment)}
             if target:
                 record["target"] = target
             self._queue.put(record)
@@ -153,9 +150,8 @@ class RunReporter:
                 batch += records
                 if sender.send(self._head, batch):
                     batch = []
-            unsent = sequence if not sender.open else len(batch)
-            if not sender.open:
-                batch = []
+            unsent = len(batch) if sender.open else sequence
+            batch = batch if sender.open else []
         self.trouble = self.trouble or sender.trouble
         if spool is not None:
             spool.close(delivered=unsent == 0)
@@ -181,7 +177,7 @@ class RunReporter:
         return found, True
 
 
-def _timestamp(seconds: float) -> str:
+def _timestamp_text(seconds: float) -> str:
     return timestamp(seconds).isoformat(timespec="microseconds")
 
 
@@ -210,7 +206,7 @@ class _EventSender:
             headers["Authorization"] = f"Bearer {self._place.token}"
         try:
             if self._connection is None:
-                self._connection = _connect(self._place, self._timeout_s)
+                self._connection = _open_connection(self._place, self._timeout_s)
             self._connection.request("POST", "/events", body, headers)
             answer = self._connection.getresponse()
             text = answer.read(64 * 1024)
@@ -223,20 +219,13 @@ class _EventSender:
         self.forbidden = answer.status == 403
         self.refused = answer.status in (400, 413, 422)
         if answer.status not in (429, 503):
-            self.trouble = (
-                f"{self._place.name} does not take the run's events: {_refusal_reason(answer.status, text)}"
-            )
+            reason = refusal_reason(text, f"HTTP {answer.status}")[:300]
+            self.trouble = f"{self._place.name} does not take the run's events: {reason}"
         return False
 
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
-
-
-def _refusal_reason(status: int, text: bytes) -> str:
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        return str(json.loads(text)["error"])[:300]
-    return f"HTTP {status}"
 
 
 def _split_batches(records: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
@@ -278,7 +267,7 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def _connect(place: DaemonAddress, timeout_s: float) -> http.client.HTTPConnection:
+def _open_connection(place: DaemonAddress, timeout_s: float) -> http.client.HTTPConnection:
     """Return a connection that is opened with the first request. Raises InputError for an unusable CA
     file."""
     if place.socket is not None:
@@ -357,16 +346,14 @@ def _parse_record(line: str) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _lock_unowned(path: Path) -> Iterator[bool]:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
+    """Take the lock of a spool; gives whether its run has ended, so that nobody else holds it."""
+    with path.open("rb") as file:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:
             yield True
-    finally:
-        os.close(handle)
 
 
 def _prune_spool(folder: Path) -> None:

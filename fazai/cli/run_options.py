@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-__all__ = ["OUTPUTS", "ColorChoice", "OutputFormat", "RunOptions", "RunSelection"]
-
 OutputFormat = Literal["text", "json", "junit", "markdown"]
 OUTPUTS: tuple[OutputFormat, ...] = get_args(OutputFormat)
 ColorChoice = Literal["auto", "always", "never"]

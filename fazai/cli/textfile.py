@@ -19,8 +19,6 @@ from fazai.files import replace_file
 if TYPE_CHECKING:
     from fazai.outcome import RunOutcome
 
-__all__ = ["METRICS", "MetricsTextfile"]
-
 #: name -> (help, labels beside `file`)
 METRICS: dict[str, tuple[str, str]] = {
     "fazai_apply_exit_code": ("Exit code of the newest run.", ""),
@@ -53,10 +51,8 @@ class MetricsTextfile:
     def of(cls, path: str | None, *, check: bool) -> MetricsTextfile:
         """Make a textfile at `path`. Raises UsageError for a name that node_exporter would not read."""
         if path is not None and not re.fullmatch(r"[^.].*\.prom", os.path.basename(path)):
-            raise UsageError(
-                f"--textfile {path!r} does not end in .prom",
-                hint="node_exporter reads no others; such as /var/lib/prometheus/node-exporter/fazai.prom",
-            )
+            hint = "node_exporter reads no others; such as /var/lib/prometheus/node-exporter/fazai.prom"
+            raise UsageError(f"--textfile {path!r} does not end in .prom", hint=hint)
         return cls(Path(path) if path is not None else None, check=check)
 
     def outcome(self, outcome: RunOutcome) -> None:

@@ -8,8 +8,6 @@ from fazai.errors import FazaiError, InventoryError, Mark
 from fazai.inventory.nodes import Group, Host, VariableMaps
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["GroupDraft", "HostDraft", "InventoryDraft"]
-
 
 @dataclass(slots=True)
 class GroupDraft:
@@ -21,6 +19,7 @@ class GroupDraft:
     children: dict[str, None] = field(default_factory=dict)
     parents: dict[str, None] = field(default_factory=dict)
     vars: list[YamlMap] = field(default_factory=list)
+    files: tuple[VariableMaps, ...] = ()  # from each folder of group_vars, once one has some
     resources: list[YamlList] = field(default_factory=list)
 
 
@@ -31,6 +30,7 @@ class HostDraft:
     key: str
     source: str
     vars: list[YamlMap] = field(default_factory=list)
+    files: VariableMaps = ()  # from host_vars
     resources: list[YamlList] = field(default_factory=list)
 
 
@@ -50,7 +50,7 @@ class InventoryDraft:
         return draft
 
     def adopt(self, parent: str, child: str) -> None:
-        """Makes one group the child of another. Raises ValueError for a loop."""
+        """Make one group the child of another. Raises ValueError for a loop."""
         if child in self.groups[parent].children:
             return
         if child == parent:
@@ -93,14 +93,8 @@ class InventoryDraft:
             elif "ungrouped" not in above[own]:
                 ungrouped[name] = None
 
-    def finish(
-        self,
-        group_files: dict[str, tuple[VariableMaps, ...]],
-        host_files: dict[str, VariableMaps],
-        group_resources: dict[str, list[YamlList]],
-        host_resources: dict[str, list[YamlList]],
-    ) -> tuple[dict[str, Group], dict[str, Host]]:
-        """The finished groups and hosts, with what the vars folders say of them."""
+    def finish(self) -> tuple[dict[str, Group], dict[str, Host]]:
+        """Return the finished groups and hosts."""
         depths = self._measure_depths()
         groups = {
             name: Group(
@@ -112,8 +106,8 @@ class InventoryDraft:
                 tuple(draft.children),
                 tuple(draft.parents),
                 tuple(draft.vars),
-                group_files.get(name, ()),
-                (*draft.resources, *group_resources.get(name, ())),
+                draft.files,
+                tuple(draft.resources),
             )
             for name, draft in self.groups.items()
         }
@@ -131,8 +125,8 @@ class InventoryDraft:
                 closed[own],
                 host.source,
                 tuple(host.vars),
-                host_files.get(name, ()),
-                (*host.resources, *host_resources.get(name, ())),
+                host.files,
+                tuple(host.resources),
             )
         return groups, hosts
 

@@ -10,8 +10,6 @@ from fazai.errors import InventoryError
 from fazai.inventory.scripts import revive_ansible_values
 from fazai.yamltext import Decrypt, YamlLimits, YamlList, YamlMap, parse_yaml, read_limited
 
-__all__ = ["InventoryFiles", "InventoryTooLarge"]
-
 _VAULT: Final = b"$ANSIBLE_VAULT;"
 _ENTRIES_MAX: Final = 100_000
 _BYTES_MAX: Final = 128 * 1024 * 1024
@@ -48,13 +46,6 @@ class InventoryFiles:
             raise InventoryError(f"cannot read the folder: {error.strerror}", where=folder) from None
         return found
 
-    def read(self, path: str, label: str) -> bytes:
-        """The bytes of a file, opened if Ansible Vault has encrypted all of it; `label` is its name in the
-        digest. Raises InputError."""
-        data = self.read_raw(path)
-        self.add_to_digest(label, data)
-        return self.open_vault(data, path)
-
     def read_raw(self, path: str) -> bytes:
         """The bytes of a file as they are, which may be no part of the inventory. Raises InputError."""
         data = read_limited(path, self.limits)
@@ -70,8 +61,10 @@ class InventoryFiles:
         return data
 
     def read_document(self, path: str, label: str) -> YamlMap | YamlList | None:
-        """The document of a file. Raises InputError or Errors."""
-        return self.parse(self.read(path, label), path)
+        """The document of a file; `label` is its name in the digest. Raises InputError or Errors."""
+        data = self.read_raw(path)
+        self.add_to_digest(label, data)
+        return self.parse(self.open_vault(data, path), path)
 
     def parse(self, data: bytes, path: str) -> YamlMap | YamlList | None:
         """The document of these bytes, with what Ansible writes into JSON revived. Raises as
@@ -90,8 +83,5 @@ class InventoryFiles:
 
 
 def _too_large_error(what: str, path: str) -> InventoryTooLarge:
-    return InventoryTooLarge(
-        f"{what}: this is no folder of inventories",
-        where=path,
-        hint="give the inventory a folder of its own, or name the file",
-    )
+    hint = "give the inventory a folder of its own, or name the file"
+    return InventoryTooLarge(f"{what}: this is no folder of inventories", where=path, hint=hint)

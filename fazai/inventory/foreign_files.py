@@ -8,8 +8,6 @@ from typing import Any, Final
 from fazai.errors import did_you_mean
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["identify_bytes", "identify_document"]
-
 _SECTIONS: Final = ("hosts", "children", "vars", "resources")
 _TOP: Final = ("all", "ungrouped", "playbooks", "plugin", "_meta")
 _LOOK_BYTES: Final = 8192

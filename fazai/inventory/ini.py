@@ -18,8 +18,6 @@ from fazai.errors import InventoryError, Mark
 from fazai.inventory.reader import InventoryReader
 from fazai.yamltext import SourceText, YamlLimits, YamlList, YamlMap, pack_place
 
-__all__ = ["is_ini", "read_ini"]
-
 _SECTION: Final = re.compile(r"\[([^:\]\s]+)(?::(\w+))?\]\s*(?:#.*)?")
 _GROUP: Final = re.compile(r"([^:\]\s]+)\s*(?:#.*)?")
 _STATES: Final = ("hosts", "children", "vars")
@@ -43,12 +41,12 @@ def _is_content(line: str) -> bool:
 
 
 def read_ini(reader: InventoryReader, data: bytes, path: str, limits: YamlLimits) -> None:
-    """Takes one INI inventory into the reader's drafts; what is wrong goes to its errors, line by line."""
+    """Take one INI inventory into the reader's drafts; what is wrong goes to its errors, line by line."""
     reader.begin_source(path)
     source = SourceText(path, data)
     before = len(reader.errors)
     file = _IniFile(reader, source, limits)
-    for number, line in enumerate(_split_lines(data, path)):
+    for number, line in enumerate(_split_ini_lines(data, path)):
         file.read_line(number, line)
         if len(reader.errors) - before >= _ERRORS_MAX:
             return
@@ -57,7 +55,7 @@ def read_ini(reader: InventoryReader, data: bytes, path: str, limits: YamlLimits
     file.finish()
 
 
-def _split_lines(data: bytes, path: str) -> list[str]:
+def _split_ini_lines(data: bytes, path: str) -> list[str]:
     """The lines as Ansible cuts them. Only comments may be other than UTF-8. Raises InventoryError."""
     try:
         return data.removeprefix(b"\xef\xbb\xbf").decode().splitlines()
@@ -68,9 +66,9 @@ def _split_lines(data: bytes, path: str) -> list[str]:
         try:
             lines.append("" if line[:1] in (b"#", b";") else line.decode())
         except UnicodeDecodeError:
-            raise InventoryError(
-                "this line is not UTF-8", where=Mark(path, number, 1), hint="save the file as UTF-8"
-            ) from None
+            place = Mark(path, number, 1)
+            hint = "save the file as UTF-8"
+            raise InventoryError("this line is not UTF-8", where=place, hint=hint) from None
     return lines
 
 
@@ -100,7 +98,7 @@ class _IniFile:
 
     def read_line(self, number: int, raw: str) -> None:
         line = raw.strip()
-        if not line or line[0] in ";#":
+        if not _is_content(line):
             return
         self.is_empty = False
         at = pack_place(number, len(raw) - len(raw.lstrip()))
@@ -122,7 +120,7 @@ class _IniFile:
             self._report(at, str(error))
 
     def finish(self) -> None:
-        """Ends the last section, and reports the groups that were named and that no section declares."""
+        """End the last section, and report the groups that were named and that no section declares."""
         self._end_section()
         for name, pending in self._pending.items():
             if pending.state == "vars":
@@ -164,7 +162,7 @@ class _IniFile:
             self._variables = YamlMap(self._source, 0)
 
     def _declare_group(self, name: str) -> None:
-        """Makes a group that was waited for the child of those that named it, and these of theirs."""
+        """Make a group that was waited for the child of those that named it, and these of theirs."""
         pending = self._pending.pop(name)
         for parent in pending.parents:
             self._adopt(parent, name, pending.at)
@@ -201,10 +199,8 @@ class _IniFile:
         for word in words:
             name, equals, text = word.partition("=")
             if not equals:
-                raise ValueError(
-                    "behind a host stand its variables as name=value, and a word here has no ="
-                    " (quote a value with blanks)"
-                )
+                text = "behind a host stand its variables as name=value, and a word here has no ="
+                raise ValueError(f"{text} (quote a value with blanks)")
             self._put_variable(variables, name, text, pack_place(at >> 32, max(raw.find(f"{name}="), 0)))
         entries = self._make_entry(at, pattern, variables or None)
         self._reader.add_hosts(self._reader.drafts.groups[self._group], entries)

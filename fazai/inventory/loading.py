@@ -18,8 +18,6 @@ from fazai.inventory.scripts import RunScript, is_script, read_script_output
 from fazai.inventory.varsfiles import VarsFolders
 from fazai.yamltext import DEFAULT_YAML_LIMITS, Decrypt, KeyFile, YamlLimits, YamlList, YamlMap
 
-__all__ = ["load_inventory"]
-
 _EXTENSIONS = ("", ".yml", ".yaml", ".json")  # where Ansible expects YAML
 _TO_YAML = "ansible-inventory -i FILE --list --yaml --export writes the same as YAML"
 #: Names that Ansible skips in a folder of inventories, and our folders for secrets, files and templates.
@@ -39,7 +37,7 @@ def load_inventory(
     decrypt: Decrypt | None = None,
     run_script: RunScript | None = None,
 ) -> Inventory:
-    """Reads inventory files, folders and host lists (`fw-01,fw-02`), with their group_vars and host_vars.
+    """Read inventory files, folders and host lists (`fw-01,fw-02`), with their group_vars and host_vars.
 
     `decrypt` opens files that are Ansible Vault text as a whole, `run_script` runs inventory scripts, which
     are refused without it. Raises InventoryError, YamlError, or Errors with everything that is wrong in all
@@ -62,16 +60,18 @@ def load_inventory(
         reader.errors.append(InventoryError("no inventory was given", hint="name one: -i inventory.yml"))
     errors = reader.errors
     errors += drafts.settle()
-    extra = VarsFolders(list(folders), drafts, reader, files)
-    extra.read()
-    groups, hosts = drafts.finish(
-        extra.group_files, extra.host_files, extra.group_resources, extra.host_resources
+    VarsFolders(list(folders), reader, files).read()
+    groups, hosts = drafts.finish()
+    inventory = Inventory(
+        names,
+        groups,
+        hosts,
+        playbooks=tuple(reader.playbooks.items()),
+        digest=files.digest,
+        notes=tuple(reader.notes),
+        whole=len(errors) == reader.harmless,
+        skipped=tuple(reader.skipped),
     )
-    playbooks = tuple(reader.playbooks.items())
-    notes = (*reader.notes, *extra.notes)
-    whole = len(errors) == reader.harmless
-    skipped = tuple(reader.skipped)
-    inventory = Inventory(names, groups, hosts, playbooks, files.digest, notes, whole, skipped)
     raise_found(errors, inventory)
     return inventory
 
@@ -89,7 +89,7 @@ class _SourceReader:
         self._some = False  # of the files was read
 
     def read(self, name: str, label: str) -> str | None:
-        """Reads one source; returns the folder whose group_vars and host_vars belong to it."""
+        """Read one source; returns the folder whose group_vars and host_vars belong to it."""
         if os.path.isdir(name):
             self._read_folder(name, label, 0)
             self._note_others(name)
@@ -164,7 +164,7 @@ class _SourceReader:
                 self._reader.errors.append(error)
 
     def _read_document(self, path: str, label: str) -> None:
-        """Reads a file in the form that Ansible would find it to have: a script, YAML or JSON, else INI.
+        """Read a file in the form that Ansible would find it to have: a script, YAML or JSON, else INI.
         Raises FazaiError."""
         extension = os.path.splitext(path)[1]
         if extension == ".toml":
@@ -223,11 +223,9 @@ class _SourceReader:
     def _read_script(self, path: str, label: str) -> None:
         run = self._run_script
         if run is None:
-            raise InventoryError(
-                "this is an inventory script, and scripts are not run unless it is asked for",
-                where=path,
-                hint="--allow-scripts, or FAZAI_ALLOW_SCRIPTS=1 in the environment",
-            )
+            text = "this is an inventory script, and scripts are not run unless it is asked for"
+            hint = "--allow-scripts, or FAZAI_ALLOW_SCRIPTS=1 in the environment"
+            raise InventoryError(text, where=path, hint=hint)
 
         def ask(*arguments: str) -> YamlMap | YamlList | None:
             data = run(path, arguments)

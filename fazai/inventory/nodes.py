@@ -11,18 +11,8 @@ from fazai.errors import InventoryError, Mark, spelling_hint
 from fazai.model import Value
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["Group", "Host", "Inventory", "ResourceLayer"]
-
 #: Variables as they stand in one place, without `resources`.
 VariableMaps = tuple[YamlMap, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ResourceLayer:
-    """The resources that one place declares for a host."""
-
-    label: str  # "group web", "host fw-01"
-    resources: YamlList
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +78,10 @@ class Inventory:
 
     def host(self, name: str) -> Host:
         """Return a host. Raises InventoryError, with the nearest name."""
-        try:
-            return self.hosts[name]
-        except KeyError:
-            raise InventoryError(
-                f'there is no host "{name}" in the inventory', hint=spelling_hint(name, self.hosts)
-            ) from None
+        if name not in self.hosts:
+            hint = spelling_hint(name, self.hosts)
+            raise InventoryError(f'there is no host "{name}" in the inventory', hint=hint)
+        return self.hosts[name]
 
     def variables(self, host: str) -> Mapping[str, Value]:
         """The host's variables, merged by Ansible's precedence, raw. Not to be changed: hosts share them."""
@@ -110,11 +98,6 @@ class Inventory:
         """The variables of a host that is in exactly these groups (`Host.groups`) and has none of its own."""
         return MappingProxyType(self._group_variables(groups).merged)
 
-    def places(self, host: str) -> Mapping[str, Mark]:
-        """Return the place of the value that won, for each variable of the host."""
-        winners = {name: scope for scope in self.scopes(host) for name in scope}
-        return {name: scope.mark(name) for name, scope in winners.items()}
-
     def scopes(self, host: str) -> VariableMaps:
         """The places that the host's variables come from, the weakest first."""
         entry = self.host(host)
@@ -127,34 +110,24 @@ class Inventory:
         directory = str(Path(entry.source).absolute().parent) if entry.source else None
         return {
             "inventory_hostname": host,
-            "inventory_hostname_short": host if _is_address(host) else host.split(".", 1)[0],
+            "inventory_hostname_short": host if _is_ip_address(host) else host.split(".", 1)[0],
             "group_names": sorted(name for name in entry.groups if name != "all"),
             "inventory_file": str(Path(entry.source).absolute()) if entry.source else None,
             "inventory_dir": directory,
         }
 
-    def layers(self, host: str) -> tuple[ResourceLayer, ...]:
+    def layers(self, host: str) -> tuple[YamlList, ...]:
         """The lists of resources that apply to the host: "all" first, then its groups by depth, priority and
         name, then its own."""
         entry = self.host(host)
-        found = [
-            ResourceLayer(f"group {name}", resources)
-            for name in entry.groups
-            for resources in self.groups[name].resources
-        ]
-        found += [ResourceLayer(f"host {host}", resources) for resources in entry.resources]
-        return tuple(found)
-
-    def groups_of(self, host: str) -> tuple[str, ...]:
-        """All groups that the host is in, least specific first; "all" is the first."""
-        return self.host(host).groups
+        shared = (resources for name in entry.groups for resources in self.groups[name].resources)
+        return (*shared, *entry.resources)
 
     def members(self, group: str) -> tuple[str, ...]:
         """The hosts of a group and of all groups below it, level by level, each once."""
         if group not in self._members:
-            self._members[group] = tuple(
-                dict.fromkeys(host for name in self._groups_below(group) for host in self.groups[name].hosts)
-            )
+            found = (host for name in self._groups_below(group) for host in self.groups[name].hosts)
+            self._members[group] = tuple(dict.fromkeys(found))
         return self._members[group]
 
     def _groups_below(self, group: str) -> list[str]:
@@ -192,5 +165,5 @@ class Inventory:
         return found
 
 
-def _is_address(name: str) -> bool:
+def _is_ip_address(name: str) -> bool:
     return ":" in name or (name.count(".") == 3 and name.replace(".", "").isdigit())

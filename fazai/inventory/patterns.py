@@ -10,16 +10,14 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import translate
-from ipaddress import AddressValueError, IPv6Address
 from typing import TYPE_CHECKING
 
-from fazai.errors import Errors, FazaiError, InventoryError, did_you_mean, missing_file
+from fazai.errors import FazaiError, InventoryError, count_noun, did_you_mean, missing_file, raise_found
+from fazai.inventory.ranges import is_ipv6
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
     from fazai.yamltext import OnFileRead
-
-__all__ = ["rename_lists", "select_hosts", "split_pattern"]
 
 _PIECE = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)[:-]([0-9]*))\]", re.ASCII | re.DOTALL)
@@ -55,11 +53,10 @@ def select_hosts(
     if errors:
         if any("::" in text and "," not in text for text in texts):
             raise InventoryError(errors[0].message, hint=_COLONS)
-        raise errors[0] if len(errors) == 1 else Errors(errors)
+        raise_found(errors)
     if not hosts and not empty_ok:
-        raise InventoryError(
-            f'the host pattern "{",".join(texts)}" leaves no host', hint=_empty_hint(inventory, steps)
-        )
+        text = f'the host pattern "{",".join(texts)}" leaves no host'
+        raise InventoryError(text, hint=_empty_hint(inventory, steps))
     return tuple(hosts)
 
 
@@ -69,10 +66,9 @@ def split_pattern(text: str, on_read: OnFileRead | None = None) -> list[str]:
     with nothing in it: with `edge:&$SITE` and no SITE the whole group would be meant."""
     if not text.strip():
         return []
-    parts = _split_parts(text)
     found: list[str] = []
-    for part in parts:
-        found += _read_list(part[1:], on_read) if part.startswith("@") else [part]
+    for part in _split_parts(text):
+        found += _read_pattern_file(part[1:], on_read) if part.startswith("@") else [part]
     filled = [bool(part.lstrip("&!").removeprefix("~")) for part in found]
     if not any(filled):
         return []
@@ -108,14 +104,10 @@ def _is_one_part(text: str) -> bool:
     """Tell whether a colon separates nothing: an IPv6 address, or a host with its port (which matches no
     name)."""
     bare = text.lstrip("!&")
-    try:
-        IPv6Address(bare)
-    except (AddressValueError, ValueError):
-        return bool(_HOST_PORT.fullmatch(bare))
-    return True
+    return is_ipv6(bare) or _HOST_PORT.fullmatch(bare) is not None
 
 
-def _read_list(path: str, on_read: OnFileRead | None) -> list[str]:
+def _read_pattern_file(path: str, on_read: OnFileRead | None) -> list[str]:
     from fazai.yamltext import read_limited  # reads within limits
 
     try:
@@ -124,17 +116,14 @@ def _read_list(path: str, on_read: OnFileRead | None) -> list[str]:
             on_read(path, data)
         text = data.decode()
     except UnicodeDecodeError:
-        raise InventoryError(
-            f'the limit file "{path}" is not UTF-8 text', hint="one pattern a line"
-        ) from None
+        text = f'the limit file "{path}" is not UTF-8 text'
+        raise InventoryError(text, hint="one pattern a line") from None
     except FazaiError as error:
+        hint = "@file takes the path of a file with one pattern a line"
         if not os.path.exists(path):
-            hint = "@file takes the path of a file with one pattern a line"
             raise missing_file(InventoryError, "limit file", path, hint) from None
-        raise InventoryError(
-            f'the limit file "{path}" cannot be read: {error.message.partition(": ")[2] or error.message}',
-            hint="@file takes the path of a file with one pattern a line",
-        ) from None
+        reason = error.message.partition(": ")[2] or error.message
+        raise InventoryError(f'the limit file "{path}" cannot be read: {reason}', hint=hint) from None
     lines = (line.strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -153,7 +142,7 @@ def _apply_part(inventory: Inventory, hosts: dict[str, None], step: str) -> dict
 def _match_hosts(inventory: Inventory, pattern: str) -> dict[str, None]:
     """The hosts of one part. Raises InventoryError when no group and no host has such a name."""
     expression, subscript = _split_subscript(pattern)
-    matches = _compile_pattern(expression)
+    matches = _compile_host_pattern(expression)
     groups = [name for name in inventory.groups if matches(name)]
     hosts = [host for name in groups for host in inventory.members(name)]
     if not groups or expression[0] == "~" or any(special in expression for special in ".?*["):
@@ -165,11 +154,8 @@ def _match_hosts(inventory: Inventory, pattern: str) -> dict[str, None]:
     start, end = subscript
     chosen = hosts[start:end] if end is not None else hosts[start : start + 1 or None]
     if not chosen:
-        count = len(hosts)
-        raise InventoryError(
-            f'"{pattern}" takes no host: "{expression}" has {count} host{"" if count == 1 else "s"}',
-            hint=f"numbers go from 0 to {count - 1}, or from -1 backwards",
-        )
+        text = f'"{pattern}" takes no host: "{expression}" has {count_noun(len(hosts), "host")}'
+        raise InventoryError(text, hint=f"numbers go from 0 to {len(hosts) - 1}, or from -1 backwards")
     return dict.fromkeys(chosen)
 
 
@@ -189,7 +175,7 @@ def _split_subscript(pattern: str) -> tuple[str, tuple[int, int | None] | None]:
     return expression, (int(start), int(end) + 1 if int(end) else int(start) + 1)
 
 
-def _compile_pattern(expression: str) -> Callable[[str], object]:
+def _compile_host_pattern(expression: str) -> Callable[[str], object]:
     source = expression[1:] if expression.startswith("~") else translate(expression)
     try:
         return re.compile(source).match

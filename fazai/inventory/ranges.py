@@ -6,8 +6,6 @@ import re
 from ipaddress import AddressValueError, IPv6Address
 from string import ascii_letters
 
-__all__ = ["HOSTS_IN_ALL_MAX", "HOSTS_MAX", "BadName", "check_group_name", "check_host_name", "expand_hosts"]
-
 #: Limit for one pattern: more hosts are a slip of the keyboard.
 HOSTS_MAX = 100_000
 #: Limit for all patterns together: more is more than a machine can hold.
@@ -19,9 +17,8 @@ _RANGE = re.compile(r"\[([^\[\]]*)\]")
 _NUMERIC = re.compile(r"([0-9]*):([0-9]+)(?::([0-9]+))?", re.ASCII)
 _LETTERS = re.compile(r"([A-Za-z]):([A-Za-z])(?::([0-9]+))?", re.ASCII)
 _WITH_PORT = re.compile(r"((?:[^:\[\]]|\[[^\[\]]*\])+):([0-9]+)", re.ASCII)
-_BRACKETED = re.compile(
-    r"\[([^\[\]]*:[^\[\]]*:[^\[\]]*)\](?::([0-9]+))?", re.ASCII
-)  # two colons: no range of two
+#: Two colons: no range of two.
+_BRACKETED = re.compile(r"\[([^\[\]]*:[^\[\]]*:[^\[\]]*)\](?::([0-9]+))?", re.ASCII)
 _NAME_MAX = 253
 
 
@@ -49,7 +46,7 @@ def expand_hosts(pattern: str) -> tuple[list[str], int | None]:
 
 def _split_port(pattern: str) -> tuple[str, int | None]:
     bracketed = _BRACKETED.fullmatch(pattern)
-    if bracketed and _is_ipv6(bracketed[1]):
+    if bracketed and is_ipv6(bracketed[1]):
         address, port = bracketed[1], bracketed[2]
     elif with_port := _WITH_PORT.fullmatch(pattern):
         address, port = with_port[1], with_port[2]
@@ -90,9 +87,8 @@ def _expand_range(text: str) -> list[str]:
     first = numeric[1] or "0"
     width = len(first) if first.startswith("0") else 0
     if width > 1 and width != len(numeric[2]):
-        raise ValueError(
-            f"begin and end of the range [{text}] have different lengths, and the begin is padded"
-        )
+        lengths = "have different lengths, and the begin is padded"
+        raise ValueError(f"begin and end of the range [{text}] {lengths}")
     if max(len(first), len(numeric[2]), len(numeric[3] or "")) > 18:
         raise ValueError(f"stands for more than {HOSTS_MAX} hosts")
     begin, end, step = int(first), int(numeric[2]), int(numeric[3] or 1)
@@ -104,20 +100,21 @@ def _expand_range(text: str) -> list[str]:
 
 
 def check_host_name(name: str) -> None:
-    """Raise BadName unless `name` can name a host: no blanks, no pattern characters, no path."""
-    if not _HOST.fullmatch(name) and not _is_ipv6(name):
+    """Check that `name` can name a host: no blanks, no pattern characters, no path. Raises BadName."""
+    if not _HOST.fullmatch(name) and not is_ipv6(name):
         raise BadName("no name for a host: letters, digits, and . _ - + @ inside, or an IPv6 address")
     if len(name) > _NAME_MAX:
         raise BadName(f"no name for a host: longer than {_NAME_MAX} characters")
 
 
 def check_group_name(name: str) -> None:
-    """Raise BadName unless `name` can name a group."""
+    """Check that `name` can name a group. Raises BadName."""
     if not _GROUP.fullmatch(name) or len(name) > _NAME_MAX:
         raise BadName("no name for a group: letters, digits, and . _ - inside")
 
 
-def _is_ipv6(text: str) -> bool:
+def is_ipv6(text: str) -> bool:
+    """Tell whether a text is an IPv6 address."""
     try:
         IPv6Address(text)
     except (AddressValueError, ValueError):

@@ -7,22 +7,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from fazai.errors import (
-    FazaiError,
-    InventoryError,
-    Mark,
-    did_you_mean,
-    missing_file_hint,
-    spelling_hint,
-)
+from fazai.errors import FazaiError, InventoryError, Mark, did_you_mean, missing_file_hint, spelling_hint
 from fazai.inventory.drafts import GroupDraft, HostDraft, InventoryDraft
 from fazai.inventory.ranges import HOSTS_IN_ALL_MAX, BadName, check_group_name, expand_hosts
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["InventoryReader"]
-
 _SECTIONS = ("hosts", "vars", "children", "resources")
 _OUTSIDE = ("resources", "playbooks")  # what can stand in an inventory file and is no group
+_GROUP_HINT = "a group is `name:` with hosts:, vars:, children: or resources: below it"
+_BELOW_HINT = "put it below a group, such as all:"
 
 
 class InventoryReader:
@@ -43,19 +36,16 @@ class InventoryReader:
         self._source = source
 
     def read_file(self, document: YamlMap | YamlList | None, file: str, source: str) -> None:
-        """Takes in one inventory file. `source` is what the user named."""
+        """Take in one inventory file. `source` is what the user named."""
         self._source = source
         if document is None:
             self._report_file("the inventory file is empty", file, "start with `all:` and `hosts:` below it")
-        elif isinstance(document, YamlList) and any(
-            isinstance(i, YamlMap) and "hosts" in i for i in document
-        ):
-            hint = f"give the inventory first, and this behind --playbook: -p {file}"
-            self.report(document, None, "this is a playbook, and stands where an inventory is expected", hint)
         elif isinstance(document, YamlList):
-            self.report(
-                document, None, "an inventory is a mapping of groups, and this is a list", "start with `all:`"
-            )
+            text, hint = "an inventory is a mapping of groups, and this is a list", "start with `all:`"
+            if any(isinstance(item, YamlMap) and "hosts" in item for item in document):
+                text = "this is a playbook, and stands where an inventory is expected"
+                hint = f"give the inventory first, and this behind --playbook: -p {file}"
+            self.report(document, None, text, hint)
         elif "plugin" in document:
             hint = "`ansible-inventory -i FILE --list --yaml --export` writes what it finds as an inventory"
             self.report(document, "plugin", "this configures an inventory plugin of Ansible's", hint)
@@ -78,14 +68,13 @@ class InventoryReader:
             self._read_playbooks(document, body, file)
 
     def read_host_list(self, text: str) -> None:
-        """Takes in hosts named on the command line: `fw-01,fw-02:22`."""
+        """Take in hosts named on the command line: `fw-01,fw-02:22`."""
         from fazai.yamltext import loads_yaml
 
         self._source = ""
         for word in filter(None, (part.strip() for part in text.split(","))):
-            node = (
-                loads_yaml(f'"{word}":\n', "command line") if '"' not in word and "\\" not in word else None
-            )
+            odd = '"' in word or "\\" in word
+            node = None if odd else loads_yaml(f'"{word}":\n', "command line")
             if isinstance(node, YamlMap):
                 self.add_hosts(self.drafts.groups["ungrouped"], node)
             else:
@@ -95,10 +84,8 @@ class InventoryReader:
 
     def _read_group(self, parent: YamlMap, name: str, body: Any) -> GroupDraft | None:
         """The group `name`, which stands as a key of `parent`; None when it cannot be one."""
-        if not self._group_name(parent, name, body):
-            return None
-        group = self.drafts.group(name, parent)
-        if body is None:
+        group = self.add_group(parent, name) if self._may_be_group(parent, name) else None
+        if group is None or body is None:
             return group
         for section, content in body.items():
             if section not in _SECTIONS:
@@ -120,7 +107,7 @@ class InventoryReader:
             self.add_resources(group.resources, body)
 
     def add_group(self, parent: YamlMap, name: str) -> GroupDraft | None:
-        """Takes in a group that stands by its name as a key of `parent`; None when it cannot be one."""
+        """Take in a group that stands by its name as a key of `parent`; None when it cannot be one."""
         try:
             check_group_name(name)
         except ValueError as error:
@@ -128,28 +115,22 @@ class InventoryReader:
             return None
         return self.drafts.group(name, parent)
 
-    def _group_name(self, parent: YamlMap, name: str, body: Any) -> bool:
+    def _may_be_group(self, parent: YamlMap, name: str) -> bool:
+        """Tell whether a key can stand for a group, by what is below it; else report it."""
+        body = parent[name]
         if body is not None and not isinstance(body, YamlMap):
-            hint = "a group is `name:` with hosts:, vars:, children: or resources: below it"
+            hint = spelling_hint(name, _OUTSIDE) or _GROUP_HINT
             if name == "resources":
-                hint = "put it below a group, such as all:"
-            elif near := spelling_hint(name, _OUTSIDE):
-                hint = near
+                hint = _BELOW_HINT
             self.report(parent, name, f'"{name}" is no group: {_describe_shape(body)} stands there', hint)
             return False
         if name in (*_SECTIONS, *_OUTSIDE):
-            hint = "put it below a group, such as all:"
-            self.report(parent, name, f'"{name}" stands where a group is expected', hint, at_key=True)
-            return False
-        try:
-            check_group_name(name)
-        except ValueError as error:
-            self.report(parent, name, f'"{name}" is {error}', at_key=True)
+            self.report(parent, name, f'"{name}" stands where a group is expected', _BELOW_HINT, at_key=True)
             return False
         return True
 
     def _unknown_section(self, body: YamlMap, section: str, group: str) -> str | None:
-        """Reports a key that no group has; returns the one that was surely meant, to read on with."""
+        """Report a key that no group has; returns the one that was surely meant, to read on with."""
         near = did_you_mean(section, _SECTIONS)
         hint = None if near is None else f'did you mean "{near}"?'
         if hint is None and isinstance(body[section], YamlMap | None):
@@ -168,28 +149,14 @@ class InventoryReader:
             return content
         if isinstance(content, str):
             return body.renamed(section, content)
-        if isinstance(content, YamlList):
-            self.report(
-                body,
-                section,
-                f"{section}: takes a mapping, and a list stands there",
-                "write `name:` without the dash",
-            )
-        else:
-            self.report(
-                body, section, f"{section}: takes a mapping, and {_describe_shape(content)} stands there"
-            )
+        hint = "write `name:` without the dash" if isinstance(content, YamlList) else None
+        self._report_shape(body, section, f"{section}: takes a mapping", hint)
         return YamlMap(body.source, 0)
 
     def add_group_vars(self, group: GroupDraft, body: YamlMap, content: Any) -> None:
-        """Takes in the variables of a group, which stand below the key `vars` of `body`."""
+        """Take in the variables of a group, which stand below the key `vars` of `body`."""
         if not isinstance(content, YamlMap):
-            self.report(
-                body,
-                "vars",
-                f"vars: takes a mapping, and {_describe_shape(content)} stands there",
-                "write `name: value`",
-            )
+            self._report_shape(body, "vars", "vars: takes a mapping", "write `name: value`")
             return
         if "ansible_group_priority" in content:
             priority = content["ansible_group_priority"]
@@ -200,10 +167,10 @@ class InventoryReader:
             else:
                 self.report(content, "ansible_group_priority", "ansible_group_priority takes a whole number")
             content = content.without("ansible_group_priority")
-        self._take_variables(group, content)
+        self.add_variables(group, content)
 
-    def _take_variables(self, draft: GroupDraft | HostDraft, content: YamlMap) -> None:
-        """Variables for a group or host; the key `add_resources` is none of them."""
+    def add_variables(self, draft: GroupDraft | HostDraft, content: YamlMap) -> None:
+        """Take in variables of a group or host; the key `resources` is none of them."""
         if "resources" in content:
             self.add_resources(draft.resources, content)
             content = content.without("resources")
@@ -211,18 +178,13 @@ class InventoryReader:
             draft.vars.append(content)
 
     def add_resources(self, into: list[YamlList], body: YamlMap) -> None:
-        """The list below the key `add_resources` of `body`."""
+        """Take in the list below the key `resources` of `body`."""
         content = body["resources"]
         if isinstance(content, YamlList):
             if not any(known is content for known in into):  # an alias brings the same list again
                 into.append(content)
         elif content is not None:
-            self.report(
-                body,
-                "resources",
-                f"resources: takes a list, and {_describe_shape(content)} stands there",
-                "write `- kind: {fields}`",
-            )
+            self._report_shape(body, "resources", "resources: takes a list", "write `- kind: {fields}`")
             self.harmless += 1
 
     def _read_children(self, group: GroupDraft, entries: YamlMap) -> None:
@@ -232,7 +194,7 @@ class InventoryReader:
                 self.adopt(group, child, entries)
 
     def adopt(self, group: GroupDraft, child: GroupDraft, entries: YamlMap) -> None:
-        """Makes `child`, which stands as a key of `entries`, a child of `group`."""
+        """Make `child`, which stands as a key of `entries`, a child of `group`."""
         try:
             self.drafts.adopt(group.name, child.name)
         except ValueError as error:
@@ -241,38 +203,28 @@ class InventoryReader:
     # -- hosts -----------------------------------------------------------------------------------------
 
     def add_hosts(self, group: GroupDraft, entries: YamlMap) -> None:
-        """Takes in hosts: patterns, each with its variables or None."""
+        """Take in hosts: patterns, each with its variables or None."""
         for pattern, body in entries.items():
             if body is not None and not isinstance(body, YamlMap):
                 hint = "write its variables as `name: value` below it"
-                self.report(
-                    entries,
-                    pattern,
-                    f'the host "{pattern}" takes a mapping, and {_describe_shape(body)} stands there',
-                    hint,
-                )
+                self._report_shape(entries, pattern, f'the host "{pattern}" takes a mapping', hint)
                 continue
             try:
                 names, port = expand_hosts(pattern)
             except ValueError as error:
-                self.report(
-                    entries,
-                    pattern,
-                    f'"{pattern}" is {error}' if isinstance(error, BadName) else f'"{pattern}": {error}',
-                    at_key=True,
-                )
+                link = " is" if isinstance(error, BadName) else ":"
+                self.report(entries, pattern, f'"{pattern}"{link} {error}', at_key=True)
                 continue
             if len(self.drafts.hosts) + len(names) > HOSTS_IN_ALL_MAX:
-                raise InventoryError(
-                    f"more than {HOSTS_IN_ALL_MAX} hosts in one inventory", where=entries.key_mark(pattern)
-                )
+                text = f"more than {HOSTS_IN_ALL_MAX} hosts in one inventory"
+                raise InventoryError(text, where=entries.key_mark(pattern))
             for name in names:
                 self.add_host(group, name, port, entries, pattern)
 
     def add_host(
         self, group: GroupDraft, name: str, port: int | None, entries: YamlMap, pattern: str
     ) -> HostDraft:
-        """Takes in one host, which stands as the key `pattern` of `entries`, with its variables there."""
+        """Take in one host, which stands as the key `pattern` of `entries`, with its variables there."""
         host = self.drafts.hosts.get(name)
         if host is None:
             host = self.drafts.hosts[name] = HostDraft(name, entries, pattern, self._source)
@@ -281,23 +233,15 @@ class InventoryReader:
         group.hosts[name] = None
         body = entries[pattern]
         if body:
-            self._take_variables(host, body)
+            self.add_variables(host, body)
         return host
-
-    def add_host_vars(self, host: HostDraft, content: YamlMap) -> None:
-        """Takes in variables of a host that was named before."""
-        self._take_variables(host, content)
 
     # -- the rest --------------------------------------------------------------------------------------
 
     def _read_playbooks(self, document: YamlMap, content: Any, file: str) -> None:
         if not isinstance(content, YamlList) or not all(isinstance(path, str) for path in content):
-            self.report(
-                document,
-                "playbooks",
-                "playbooks: takes a list of paths",
-                "playbooks: [../playbooks/site.yml]",
-            )
+            hint = "playbooks: [../playbooks/site.yml]"
+            self.report(document, "playbooks", "playbooks: takes a list of paths", hint)
             self.harmless += 1
             return
         for index, text in enumerate(content):
@@ -305,35 +249,21 @@ class InventoryReader:
             if os.path.isfile(path):  # Path.is_file() raises for a name that is too long
                 self.playbooks.setdefault(path, content.mark(index))
             else:
-                hint = (
-                    missing_file_hint(str(path), besides=file) or "paths are relative to the inventory file"
-                )
-                self.errors.append(
-                    InventoryError(
-                        f'there is no playbook "{text}"',
-                        where=content.mark(index),
-                        hint=hint,
-                        excerpt=content.excerpt(index),
-                    )
-                )
+                hint = missing_file_hint(str(path), file) or "paths are relative to the inventory file"
+                self.report(content, index, f'there is no playbook "{text}"', hint)
                 self.harmless += 1
 
     def report(
-        self,
-        node: YamlMap | YamlList,
-        key: str | None,
-        message: str,
-        hint: str | None = None,
-        *,
-        at_key: bool = False,
+        self, node: YamlMap | YamlList, key: Any, text: str, hint: str | None = None, *, at_key: bool = False
     ) -> None:
-        if isinstance(node, YamlList) or key is None:
-            where = node.mark()
-        else:
-            where = node.key_mark(key) if at_key else node.mark(key)
-        self.errors.append(
-            InventoryError(message, where=where, hint=hint, excerpt=node.source.excerpt(where))
-        )
+        """Report what is wrong with an entry (or item) of a container; without a key, with all of it."""
+        where = node.key_mark(key) if at_key and isinstance(node, YamlMap) else node.mark(key)
+        excerpt = node.source.excerpt(where)
+        self.errors.append(InventoryError(text, where=where, hint=hint, excerpt=excerpt))
+
+    def _report_shape(self, node: YamlMap, key: str, rule: str, hint: str | None) -> None:
+        """Report a value that is neither what the rule asks for nor nothing."""
+        self.report(node, key, f"{rule}, and {_describe_shape(node[key])} stands there", hint)
 
     def _report_file(self, message: str, where: str, hint: str | None = None) -> None:
         self.errors.append(InventoryError(message, where=where, hint=hint))

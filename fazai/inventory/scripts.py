@@ -16,8 +16,6 @@ from fazai.inventory.reader import InventoryReader
 from fazai.model import SecretRef
 from fazai.yamltext import UnsafeText, YamlList, YamlMap
 
-__all__ = ["RunScript", "is_script", "read_script_output", "revive_ansible_values"]
-
 #: Runs an inventory script with these arguments; returns what it prints. Raises InventoryError.
 RunScript = Callable[[str, tuple[str, ...]], bytes]
 
@@ -50,28 +48,25 @@ def revive_ansible_values(value: Any) -> Any:
 def read_script_output(
     reader: InventoryReader, document: Any, path: str, ask: Callable[[str], YamlMap | YamlList | None] | None
 ) -> None:
-    """Takes one answer to `--list` into the reader's drafts. `ask` has the answer to `--host NAME`, where
+    """Take one answer to `--list` into the reader's drafts. `ask` has the answer to `--host NAME`, where
     there is a script to be asked. Raises InventoryError."""
     reader.begin_source(path)
     if not isinstance(document, YamlMap):
-        raise InventoryError(
-            "an inventory script prints a JSON object of groups, and this is something else", where=path
-        )
+        text = "an inventory script prints a JSON object of groups, and this is something else"
+        raise InventoryError(text, where=path)
     hosts: dict[str, HostDraft] = {}
     variables = _host_variables(reader, document)
     for name, body in document.items():
         if name != "_meta":
             _read_group(reader, document, name, body, hosts)
     if variables is None and ask is None:
-        raise InventoryError(
-            "there are no variables of hosts: _meta with hostvars is missing",
-            where=document.mark(),
-            hint="a script prints them for --host; give fazai the script itself",
-        )
+        text = "there are no variables of hosts: _meta with hostvars is missing"
+        hint = "a script prints them for --host; give fazai the script itself"
+        raise InventoryError(text, where=document.mark(), hint=hint)
     for name, host in hosts.items():
         body = variables.get(name) if variables is not None else ask(name) if ask is not None else None
         if isinstance(body, YamlMap):
-            reader.add_host_vars(host, body)
+            reader.add_variables(host, body)
         elif body is not None:
             reader.report(document, None, f'the variables of "{name}" are no JSON object')
 

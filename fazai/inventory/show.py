@@ -13,8 +13,6 @@ from fazai.inventory.nodes import Inventory
 from fazai.model import Secret, SecretRef
 from fazai.yamltext import UnsafeText
 
-__all__ = ["TELLTALE", "as_ansible", "as_graph", "as_host_variables", "as_json"]
-
 TELLTALE = re.compile(
     r"passw|passphrase|secret|token|api_?key|private_?key|\bpsk\b|_psk\b|credential", re.IGNORECASE
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from fazai.errors import FazaiError, InventoryError, spelling_hint
@@ -12,63 +12,54 @@ from fazai.inventory.nodes import VariableMaps
 from fazai.yamltext import YamlList, YamlMap
 
 if TYPE_CHECKING:
-    from fazai.inventory.drafts import InventoryDraft
+    from fazai.inventory.drafts import GroupDraft, HostDraft
     from fazai.inventory.reader import InventoryReader
-
-__all__ = ["VarsFolders"]
 
 _EXTENSIONS = ("", ".yml", ".yaml", ".json")
 _FOLDERS_MAX = 32
 
 
 class VarsFolders:
-    """Reads what `folders` (in order) say of the groups and hosts of `drafts`; errors go to the reader's."""
+    """Reads what `folders` (in order) say of the groups and hosts of the reader's drafts; errors and notes go
+    to the reader's."""
 
-    def __init__(
-        self, folders: list[str], drafts: InventoryDraft, reader: InventoryReader, files: InventoryFiles
-    ) -> None:
+    def __init__(self, folders: list[str], reader: InventoryReader, files: InventoryFiles) -> None:
         self._folders = folders
-        self._drafts = drafts
         self._reader = reader
         self._files = files
-        self.group_files: dict[str, tuple[VariableMaps, ...]] = {}
-        self.host_files: dict[str, VariableMaps] = {}
-        self.group_resources: dict[str, list[YamlList]] = {}
-        self.host_resources: dict[str, list[YamlList]] = {}
-        self.notes: list[str] = []
 
     def read(self) -> None:
-        groups = [self._read_kind(folder, "group_vars", self.group_resources) for folder in self._folders]
-        for name in {name for found in groups for name in found}:
-            self.group_files[name] = tuple(found.get(name, ()) for found in groups)
+        """Add to the drafts what the folders say."""
+        drafts = self._reader.drafts
+        found = [self._read_kind(folder, "group_vars", drafts.groups) for folder in self._folders]
+        for name in {name for scopes in found for name in scopes}:
+            drafts.groups[name].files = tuple(scopes.get(name, ()) for scopes in found)
         for folder in self._folders:
-            for name, scope in self._read_kind(folder, "host_vars", self.host_resources).items():
-                self.host_files[name] = (*self.host_files.get(name, ()), *scope)
+            for name, scope in self._read_kind(folder, "host_vars", drafts.hosts).items():
+                drafts.hosts[name].files += scope
 
     def _read_kind(
-        self, folder: str, kind: str, resources: dict[str, list[YamlList]]
+        self, folder: str, kind: str, known: Mapping[str, GroupDraft | HostDraft]
     ) -> dict[str, VariableMaps]:
-        """Read `folder/kind`: variables by the name of the group or host."""
+        """Read `folder/kind`: variables by the name of the group or host; resources go into the drafts."""
         path = os.path.join(folder, kind)
         if not os.path.isdir(path):
             return {}
         entries = self._list_folder(path)
-        known = self._drafts.groups if kind == "group_vars" else self._drafts.hosts
         present = set(entries)
         used: set[str] = set()
         found: dict[str, VariableMaps] = {}
-        for name in known:
+        for name, draft in known.items():
             candidates = [name + extension for extension in _EXTENSIONS if name + extension in present]
             if not candidates:
                 continue
             used.update(candidates)
             chosen = os.path.join(path, candidates[0])
-            self.notes += [
-                f"{os.path.join(path, other)} is not read, because {chosen} is there"
-                for other in candidates[1:]
-            ]
+            for other in candidates[1:]:
+                text = f"{os.path.join(path, other)} is not read, because {chosen} is there"
+                self._reader.notes.append(text)
             files = self._list_files(chosen, 0) if os.path.isdir(chosen) else [chosen]
-            scope = [self._read_file(file, folder, name, resources) for file in files]
+            scope = [self._read_file(file, folder, draft.resources) for file in files]
             found[name] = tuple(values for values in scope if values)
         self._note_strangers(path, kind, [entry for entry in entries if entry not in used], known)
         return found
@@ -100,20 +91,15 @@ class VarsFolders:
                 files.append(path)
         return files
 
-    def _read_file(
-        self, path: str, folder: str, name: str, resources: dict[str, list[YamlList]]
-    ) -> YamlMap | None:
-        """The variables of one file; its resources go to `add_resources`."""
+    def _read_file(self, path: str, folder: str, resources: list[YamlList]) -> YamlMap | None:
+        """The variables of one file; its resources go to `resources`."""
         label = path.removeprefix(folder).lstrip(os.sep)
         try:
             document = self._read_document(path, f"vars/{label}")
             if isinstance(document, YamlList):
-                raise InventoryError(
-                    "a file of variables is a mapping, and this is a list",
-                    where=document.mark(),
-                    hint="write `name: value` lines",
-                    excerpt=document.excerpt(),
-                )
+                text = "a file of variables is a mapping, and this is a list"
+                hint = "write `name: value` lines"
+                raise InventoryError(text, where=document.mark(), hint=hint, excerpt=document.excerpt())
         except InventoryTooLarge:
             raise
         except FazaiError as error:
@@ -121,7 +107,7 @@ class VarsFolders:
             return None
         if document is None or "resources" not in document:
             return document
-        self._reader.add_resources(resources.setdefault(name, []), document)
+        self._reader.add_resources(resources, document)
         return document.without("resources")
 
     def _read_document(self, path: str, label: str) -> YamlMap | YamlList | None:
@@ -144,4 +130,5 @@ class VarsFolders:
                 name = entry
             near = spelling_hint(name, known)
             hint = f"; {near}" if near else ""
-            self.notes.append(f'{os.path.join(path, entry)} is not read: there is no {what} "{name}"{hint}')
+            text = f'{os.path.join(path, entry)} is not read: there is no {what} "{name}"{hint}'
+            self._reader.notes.append(text)

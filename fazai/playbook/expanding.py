@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from fazai.errors import FazaiError, Mark, PlaybookError, spelling_hint
 from fazai.model import Problem, Secret, Value
 from fazai.playbook.files import ContentFiles
-from fazai.playbook.nodes import DeclaredResource
-from fazai.playbook.prepared import ExpandedResource, PreparedResource, conceal_fields, read_notified
+from fazai.playbook.nodes import DeclaredResource, split_texts
+from fazai.playbook.prepared import ExpandedResource, PreparedResource, conceal_fields
 from fazai.playbook.problems import ProblemCollector
 from fazai.template import OMIT, Scope, UndefinedName, describe_type
 from fazai.yamltext import OnFileRead, YamlMap
-
-__all__ = ["ResourceExpander"]
 
 _LOOP_MAX: Final = 10_000
 _STATES: Final = ("present", "absent")
@@ -60,10 +59,8 @@ class ResourceExpander:
                 return []
             raise
         if not isinstance(items, list):
-            raise PlaybookError(
-                f"loop: takes a list, and the template gives {describe_type(items)}",
-                hint="a mapping becomes one with | dict2items",
-            )
+            text = f"loop: takes a list, and the template gives {describe_type(items)}"
+            raise PlaybookError(text, hint="a mapping becomes one with | dict2items")
         if len(items) > _LOOP_MAX:
             raise PlaybookError(f"loop: has more than {_LOOP_MAX} items")
         found = []
@@ -82,13 +79,13 @@ class ResourceExpander:
         return scope.child(names, declared.vars.mark)
 
     def _expand_once(self, source: PreparedResource, host: str, scope: Scope) -> ExpandedResource | None:
-        declared = source.declared
-        if declared.when is not None:
+        when = source.declared.when
+        if when is not None:
             try:
-                if not scope.test(declared.when):
+                if not scope.test(when):
                     return None
             except FazaiError as error:
-                self._report_error(source, error, host, declared.node.mark("when"))
+                self._report_error(source, error, host, source.declared.node.mark("when"))
                 return None
         return self._render_piece(source, host, scope)
 
@@ -96,30 +93,42 @@ class ResourceExpander:
         self, source: PreparedResource, host: str | None, scope: Scope | None
     ) -> ExpandedResource | None:
         """Render what is declared; None if something is wrong with it. Without a scope, for all hosts."""
-        before = self._problems.count
-        fields, origins = self._render_fields(source, host, scope)
-        self._insert_contents(source, host, scope, fields, origins)
+        return _PieceRenderer(source, host, scope, self._files, self._problems).render()
+
+    def _report_error(self, source: PreparedResource, error: FazaiError, host: str, place: Mark) -> None:
+        _PieceRenderer(source, host, None, self._files, self._problems).report_error(error, place)
+
+
+@dataclass(frozen=True, slots=True)
+class _PieceRenderer:
+    """Renders one resource for one host, or for all of them (no `host`, no `scope`)."""
+
+    source: PreparedResource
+    host: str | None
+    scope: Scope | None
+    files: ContentFiles
+    problems: ProblemCollector
+
+    def render(self) -> ExpandedResource | None:
+        """Render what is declared; None if something is wrong with it."""
+        source, before = self.source, self.problems.count
+        fields, origins = self._render_fields()
+        self._insert_contents(fields, origins)
         declared = source.declared
-        state = self._render_beside(source, host, scope, "state", declared.state)
-        name = self._render_beside(source, host, scope, "name", declared.name)
-        adopt = self._render_beside(source, host, scope, "adopt", declared.adopt)
-        notify = read_notified(self._render_beside(source, host, scope, "notify", declared.notify))
-        listen = read_notified(self._render_beside(source, host, scope, "listen", declared.listen))
+        state = self._render_beside("state", declared.state)
+        name = self._render_beside("name", declared.name)
+        adopt = self._render_beside("adopt", declared.adopt)
+        notify = self._render_names("notify", declared.notify)
+        listen = self._render_names("listen", declared.listen)
         if state is not None and state not in _STATES:
             hint = spelling_hint(state, _STATES) if isinstance(state, str) else None
-            self._report(source, host, "state", "state: is present or absent", hint)
+            self._report("state", "state: is present or absent", hint)
         if adopt is not None and not isinstance(adopt, bool):
-            self._report(source, host, "adopt", "adopt: is true or false", "add | bool")
-        if notify is None:
-            self._report(source, host, "notify", "notify: takes a text, or a list of texts", None)
-        if listen is None:
-            self._report(source, host, "listen", "listen: takes a text, or a list of texts", None)
-        elif listen and not getattr(source.kind, "runs", False):
+            self._report("adopt", "adopt: is true or false", "add | bool")
+        if listen and not getattr(source.kind, "runs", False):
             text = f"{source.kind.name} cannot be a handler: there is nothing in it to run"
-            self._report(source, host, None, text, "a handler is host.command, or a kind that restarts")
-        if self._problems.count > before:
-            return None
-        identity = self._identify(source, host, fields, origins)
+            self._report(None, text, "a handler is host.command, or a kind that restarts")
+        identity = None if self.problems.count > before else self._identify(fields, origins)
         if identity is None:
             return None
         return ExpandedResource(
@@ -130,24 +139,22 @@ class ResourceExpander:
             state or "present",
             None if name is None else str(name),
             adopt,
-            notify or (),
-            listen or (),
-            shared=scope is None and source.reused,
+            notify,
+            listen,
+            shared=self.scope is None and source.reused,
         )
 
-    def _render_fields(
-        self, source: PreparedResource, host: str | None, scope: Scope | None
-    ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
-        written = source.declared.fields
+    def _render_fields(self) -> tuple[dict[str, Value], Mapping[str, Mark]]:
+        source, written = self.source, self.source.declared.fields
         if isinstance(written, str):
-            return self._render_whole(source, host, scope, written)
+            return self._render_whole(written)
         fields = dict(written)
         for name in source.dynamic:
-            assert scope is not None
+            assert self.scope is not None
             try:
-                value = scope.render(written[name], sensitive=name in source.hidden)
+                value = self.scope.render(written[name], sensitive=name in source.hidden)
             except FazaiError as error:
-                self._report_error(source, error, host, source.origins[name])
+                self.report_error(error, source.origins[name])
                 continue
             if value is OMIT:
                 del fields[name]
@@ -155,98 +162,78 @@ class ResourceExpander:
                 fields[name] = value
         return conceal_fields(source, fields), source.origins
 
-    def _render_whole(
-        self, source: PreparedResource, host: str | None, scope: Scope | None, template: str
-    ) -> tuple[dict[str, Value], Mapping[str, Mark]]:
+    def _render_whole(self, template: str) -> tuple[dict[str, Value], Mapping[str, Mark]]:
         """Render `kind: "{{ item }}"`: one template that gives all fields."""
-        declared = source.declared
+        declared = self.source.declared
         place = declared.node.mark(declared.kind)
-        assert scope is not None
+        assert self.scope is not None
         try:
-            value = scope.render(template)
+            value = self.scope.render(template)
             if not isinstance(value, dict) or not value:
-                raise PlaybookError(
-                    f"{declared.kind}: takes a mapping of fields, and the template gives none",
-                    hint=f"for an example: fazai kinds {declared.kind}",
-                )
+                text = f"{declared.kind}: takes a mapping of fields, and the template gives none"
+                raise PlaybookError(text, hint=f"for an example: fazai kinds {declared.kind}")
         except FazaiError as error:
-            self._report_error(source, error, host, place)
+            self.report_error(error, place)
             return {}, {}
         origins = {name: value.mark(name) if isinstance(value, YamlMap) else place for name in value}
-        return conceal_fields(source, dict(value)), origins
+        return conceal_fields(self.source, dict(value)), origins
 
-    def _insert_contents(
-        self,
-        source: PreparedResource,
-        host: str | None,
-        scope: Scope | None,
-        fields: dict[str, Value],
-        origins: Mapping[str, Mark],
-    ) -> None:
+    def _insert_contents(self, fields: dict[str, Value], origins: Mapping[str, Mark]) -> None:
         """Replace the names of files by their content; templates are rendered."""
-        for name in source.files:
+        for name in self.source.files:
             if isinstance(path := fields.get(name), str):
-                place = origins.get(name) or source.declared.mark
+                place = origins.get(name) or self.source.declared.mark
+                type_ = self.source.kind.fields[name].type
                 try:
-                    fields[name] = self._files.content(path, place, source.kind.fields[name].type, scope)
+                    fields[name] = self.files.content(path, place, type_, self.scope)
                 except FazaiError as error:
-                    self._report_error(source, error, host, place)
+                    self.report_error(error, place)
 
-    def _render_beside(
-        self, source: PreparedResource, host: str | None, scope: Scope | None, key: str, value: Value
-    ) -> Value:
+    def _render_beside(self, key: str, value: Value) -> Value:
         """Render a key that stands beside the fields, such as `state`."""
-        if value is None or scope is None:
+        if value is None or self.scope is None:
             return value
         try:
-            value = scope.render(value)
+            value = self.scope.render(value)
         except FazaiError as error:
-            self._report_error(source, error, host, source.declared.node.mark(key))
+            self.report_error(error, self.source.declared.node.mark(key))
             return None
         return None if value is OMIT else value
 
-    def _identify(
-        self,
-        source: PreparedResource,
-        host: str | None,
-        fields: Mapping[str, Value],
-        origins: Mapping[str, Mark],
-    ) -> str | None:
-        kind = source.kind
+    def _render_names(self, key: str, value: Value) -> tuple[str, ...]:
+        """Render `notify:` or `listen:`, a text or a list of texts."""
+        rendered = self._render_beside(key, value)
+        names = () if rendered is None else split_texts(rendered)
+        if names is None:
+            self._report(key, f"{key}: takes a text, or a list of texts")
+        return names or ()
+
+    def _identify(self, fields: Mapping[str, Value], origins: Mapping[str, Mark]) -> str | None:
+        kind = self.source.kind
         for name in kind.identity:
             if isinstance(fields.get(name), Secret):
-                self._report(
-                    source, host, None, f"{kind.name}: {name} names the item, and cannot be a secret"
-                )
+                self._report(None, f"{kind.name}: {name} names the item, and cannot be a secret")
                 return None
         found = kind.identify(fields)
         if not isinstance(found, Problem):
             return found
-        self._problems.add(field_error(source, found, origins, kind.name), host)
+        self.problems.add(field_error(self.source, found, origins, kind.name), self.host)
         return None
 
-    def _report(
-        self,
-        source: PreparedResource,
-        host: str | None,
-        key: str | None,
-        message: str,
-        hint: str | None = None,
-    ) -> None:
-        node = source.declared.node
-        place = node.mark(key) if key is not None else source.declared.mark
-        excerpt = node.excerpt(key if key is not None else source.declared.kind)
-        self._problems.add(PlaybookError(message, where=place, hint=hint, excerpt=excerpt), host)
+    def _report(self, key: str | None, message: str, hint: str | None = None) -> None:
+        declared = self.source.declared
+        place = declared.node.mark(key) if key is not None else declared.mark
+        excerpt = declared.node.excerpt(key if key is not None else declared.kind)
+        self.problems.add(PlaybookError(message, where=place, hint=hint, excerpt=excerpt), self.host)
 
-    def _report_error(
-        self, source: PreparedResource, error: FazaiError, host: str | None, place: Mark
-    ) -> None:
+    def report_error(self, error: FazaiError, place: Mark) -> None:
+        """Report what a template caused at this place."""
         if error.where is None:
             error.where = place
         if error.excerpt is not None and isinstance(error.where, Mark):  # the template: its line says more
-            line = source.declared.node.source.excerpt(error.where)
+            line = self.source.declared.node.source.excerpt(error.where)
             error.excerpt = line if line is not None and error.excerpt in line else error.excerpt
-        self._problems.add(error, host)
+        self.problems.add(error, self.host)
 
 
 def field_error(

@@ -10,8 +10,6 @@ from fazai.model import Value
 from fazai.template import Scope
 from fazai.yamltext import OnFileRead
 
-__all__ = ["ContentFiles"]
-
 _FOLDERS: Final = {"source": "files", "template": "templates"}  # where Ansible's roles have them
 _LIMIT_BYTES: Final = 64 * 1024 * 1024
 _ALL_BYTES: Final = 512 * 1024 * 1024
@@ -33,7 +31,7 @@ class ContentFiles:
         path = self._find(name, os.path.dirname(place.file), _FOLDERS[type_])
         data = self._known.get(path)
         if data is None:
-            data = self._known[path] = _read_file(path)
+            data = self._known[path] = _read_content(path)
             if self._on_read is not None:
                 self._on_read(path, data)
             self._bytes += len(data)
@@ -68,7 +66,7 @@ def _list_folder(folder: str) -> list[str]:
         return []
 
 
-def _read_file(path: str) -> bytes:
+def _read_content(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
             data = file.read(_LIMIT_BYTES + 1)

@@ -3,35 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from fazai.errors import FazaiError, PlaybookError, did_you_mean, raise_found, spelling_hint
 from fazai.playbook.modules import module_hint
-from fazai.playbook.nodes import DeclaredResource, Play, split_words
+from fazai.playbook.nodes import DeclaredResource, Play, split_texts
 from fazai.yamltext import Decrypt, OnFileRead, YamlList, YamlMap, load_yaml
 
-__all__ = ["load_playbooks", "read_resources"]
-
 _PLAY: Final = ("name", "hosts", "vars", "tags", "resources", "handlers", "serial", "max_fail")
-_BESIDE: Final = (
-    "state",
-    "when",
-    "loop",
-    "loop_control",
-    "tags",
-    "name",
-    "adopt",
-    "notify",
-    "listen",
-    "vars",
-)
-_STATES: Final = ("present", "absent")
 #: Keys that decide whether and how often a resource is wanted: read without one of them, a resource would
 #: cause errors that are none.
 _DECIDING: Final = ("when", "loop", "loop_control", "vars")
+_BESIDE: Final = ("state", "tags", "name", "adopt", "notify", "listen", *_DECIDING)
+_STATES: Final = ("present", "absent")
 _KIND: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PERCENT: Final = re.compile(r"(\d{1,3})%")
@@ -97,8 +84,8 @@ def load_playbooks(
             hint = "start every play with `- name:`"
             errors.append(_grammar_error(document, None, "a playbook is a list of plays", hint))
             continue
-        for index, item in enumerate(document):
-            play = _PlayReader(document, index, item, path, errors).read()
+        for node in _read_mappings(document, "a play", "`- name: …` with hosts: below it", errors):
+            play = _PlayReader(node, errors).read(path)
             if play is not None:
                 plays.append(play)
     raise_found(errors, tuple(plays))
@@ -108,8 +95,18 @@ def load_playbooks(
 def read_resources(resources: YamlList) -> tuple[tuple[DeclaredResource, ...], tuple[FazaiError, ...]]:
     """Read the resources of a list; returns them, and all errors in its shape."""
     errors: list[FazaiError] = []
-    found = [_ResourceReader(resources, index, item, errors).read() for index, item in enumerate(resources)]
+    nodes = _read_mappings(resources, "a resource", "`- opnsense.alias: {name: …}`", errors)
+    found = [_ResourceReader(node, errors).read() for node in nodes]
     return tuple(each for each in found if each is not None), tuple(errors)
+
+
+def _read_mappings(items: YamlList, what: str, hint: str, errors: list[FazaiError]) -> Iterator[YamlMap]:
+    """Yield the items of a list that are mappings; every other is an error."""
+    for index, item in enumerate(items):
+        if isinstance(item, YamlMap):
+            yield item
+        else:
+            errors.append(_grammar_error(items, index, f"{what} is a mapping", hint))
 
 
 def _grammar_error(
@@ -140,7 +137,7 @@ class _MappingReader:
 
     def read_words(self, key: str) -> tuple[str, ...]:
         value = self.node.get(key)
-        found = () if value is None else split_words(value)
+        found = () if value is None else split_texts(value)
         if found is None:
             self.report(key, f"{key}: takes a text, or a list of texts", f"{key}: [one, two]")
         return found or ()
@@ -152,27 +149,22 @@ class _MappingReader:
         self.report(key, f"{key}: takes a mapping", f"write `name: value` lines below {key}:")
         return None
 
+    def read_if(self, fine: bool, key: str, message: str, hint: str | None = None) -> Any:
+        """Return the value of a key; of a value that is not fine, report it and return None."""
+        value = self.node.get(key)
+        if value is None or fine:
+            return value
+        self.report(key, message, hint)
+        return None
+
 
 class _PlayReader(_MappingReader):
     """Reads one item of a playbook."""
 
-    def __init__(
-        self, document: YamlList, index: int, item: Any, path: Path, errors: list[FazaiError]
-    ) -> None:
-        super().__init__(item if isinstance(item, YamlMap) else YamlMap(document.source, 0), errors)
-        self._item = item
-        self._place = (document, index)
-        self._path = path
-
-    def read(self) -> Play | None:
-        if not isinstance(self._item, YamlMap):
-            self.errors.append(
-                _grammar_error(*self._place, "a play is a mapping", "`- name: …` with hosts: below it")
-            )
-            return None
+    def read(self, path: Path) -> Play | None:
         for key in self.node:
             if key not in _PLAY:
-                hint = _PLAY_HINTS.get(key) or spelling_hint(key, _PLAY) or _kind_hint(key)
+                hint = _PLAY_HINTS.get(key) or spelling_hint(key, _PLAY) or _misplaced_kind_hint(key)
                 self.report(key, f'a play has no "{key}"', hint, at_key=True)
         hosts = self._read_hosts()
         resources = (*self._read_resources(), *self._read_misnamed(), *self._read_handlers())
@@ -182,7 +174,7 @@ class _PlayReader(_MappingReader):
             name=self.read_text("name") or ", ".join(hosts),
             hosts=hosts,
             resources=resources,
-            path=self._path,
+            path=path,
             node=self.node,
             tags=self.read_words("tags"),
             vars=self.read_map("vars"),
@@ -238,18 +230,14 @@ class _PlayReader(_MappingReader):
             return ()
         sizes = tuple(value) if isinstance(value, YamlList) else (value,)
         if not sizes or not all(_is_size(size, least=1) for size in sizes):
-            self.report(
-                "serial", "serial: takes a number from 1 on, a percentage, or a list", 'serial: [1, "30%"]'
-            )
+            text = "serial: takes a number from 1 on, a percentage, or a list"
+            self.report("serial", text, 'serial: [1, "30%"]')
             return ()
         return sizes
 
-    def _read_max_fail(self) -> int | str | None:
-        value = self.node.get("max_fail")
-        if value is not None and not _is_size(value, least=0):
-            self.report("max_fail", "max_fail: takes a number of targets, or a percentage", 'max_fail: "10%"')
-            return None
-        return value
+    def _read_max_fail(self) -> Any:
+        fine, text = _is_size(self.node.get("max_fail"), least=0), "a number of targets, or a percentage"
+        return self.read_if(fine, "max_fail", f"max_fail: takes {text}", 'max_fail: "10%"')
 
 
 def _is_size(value: Any, *, least: int) -> bool:
@@ -259,7 +247,11 @@ def _is_size(value: Any, *, least: int) -> bool:
     return found is not None and least <= int(found[1]) <= 100
 
 
-def _kind_hint(key: str) -> str | None:
+def _is_template(value: Any) -> bool:
+    return isinstance(value, str) and "{{" in value
+
+
+def _misplaced_kind_hint(key: str) -> str | None:
     return "resources stand in a list below resources:" if _KIND.fullmatch(key) else None
 
 
@@ -270,17 +262,7 @@ def _resource_hint(key: str) -> str | None:
 class _ResourceReader(_MappingReader):
     """Reads one item of a list of resources."""
 
-    def __init__(self, resources: YamlList, index: int, item: Any, errors: list[FazaiError]) -> None:
-        super().__init__(item if isinstance(item, YamlMap) else YamlMap(resources.source, 0), errors)
-        self._item = item
-        self._place = (resources, index)
-
     def read(self) -> DeclaredResource | None:
-        if not isinstance(self._item, YamlMap):
-            self.errors.append(
-                _grammar_error(*self._place, "a resource is a mapping", "`- opnsense.alias: {name: …}`")
-            )
-            return None
         kind = self._find_kind()
         fields = self._read_fields(kind) if kind is not None else None
         before = len(self.errors)
@@ -336,36 +318,31 @@ class _ResourceReader(_MappingReader):
             return None
         return kinds[0]
 
-    def _read_fields(self, kind: str) -> YamlMap | str | None:
+    def _read_fields(self, kind: str) -> Any:
         value = self.node[kind]
-        if isinstance(value, YamlMap) or (isinstance(value, str) and "{{" in value):
+        if isinstance(value, YamlMap) or _is_template(value):
             return value
         self.report(kind, f"{kind}: takes a mapping of fields", f"for an example: fazai kinds {kind}")
         return None
 
-    def _read_state(self) -> str | None:
+    def _read_state(self) -> Any:
         value = self.node.get("state")
-        if value is None or (isinstance(value, str) and (value in _STATES or "{{" in value)):
-            return value
-        hint = spelling_hint(value, _STATES) if isinstance(value, str) else None
-        self.report("state", "state: is present or absent", hint)
-        return None
+        fine = isinstance(value, str) and (value in _STATES or _is_template(value))
+        hint = spelling_hint(value, _STATES) if isinstance(value, str) and not fine else None
+        return self.read_if(fine, "state", "state: is present or absent", hint)
 
     def _read_when(self) -> Any:
         value = self.node.get("when")
         items = value if isinstance(value, YamlList) else [value]
-        if value is not None and not all(isinstance(item, str | bool) for item in items):
-            self.report("when", "when: takes an expression, or a list of them", "when: site == 'north'")
-            return None
-        return value
+        fine = all(isinstance(item, str | bool) for item in items)
+        text = "when: takes an expression, or a list of them"
+        return self.read_if(fine, "when", text, "when: site == 'north'")
 
     def _read_loop(self) -> Any:
         value = self.node.get("loop")
-        if value is None or isinstance(value, YamlList) or (isinstance(value, str) and "{{" in value):
-            return value
         hint = 'loop: "{{ mapping | dict2items }}"' if isinstance(value, YamlMap) else 'loop: "{{ names }}"'
-        self.report("loop", "loop: takes a list", hint)
-        return None
+        fine = isinstance(value, YamlList) or _is_template(value)
+        return self.read_if(fine, "loop", "loop: takes a list", hint)
 
     def _read_loop_control(self) -> tuple[str, str | None]:
         control = self.read_map("loop_control")
@@ -377,18 +354,14 @@ class _ResourceReader(_MappingReader):
         for key, value in control.items():
             if key not in known:
                 hint = spelling_hint(key, known) or "it has loop_var and index_var"
-                self.errors.append(
-                    _grammar_error(control, key, f'loop_control: has no "{key}"', hint, at_key=True)
-                )
+                error = _grammar_error(control, key, f'loop_control: has no "{key}"', hint, at_key=True)
+                self.errors.append(error)
             elif not isinstance(value, str) or not _NAME.fullmatch(value):
-                self.errors.append(
-                    _grammar_error(control, key, f"{key}: takes the name of a variable", f"{key}: rule")
-                )
+                error = _grammar_error(control, key, f"{key}: takes the name of a variable", f"{key}: rule")
+                self.errors.append(error)
         return str(control.get("loop_var", "item")), control.get("index_var")
 
     def _read_adopt(self) -> Any:
         value = self.node.get("adopt")
-        if value is None or isinstance(value, bool) or (isinstance(value, str) and "{{" in value):
-            return value
-        self.report("adopt", "adopt: is true or false")
-        return None
+        fine = isinstance(value, bool) or _is_template(value)
+        return self.read_if(fine, "adopt", "adopt: is true or false")

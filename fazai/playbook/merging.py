@@ -10,12 +10,12 @@ from fazai.playbook.expanding import field_error
 from fazai.playbook.prepared import ExpandedResource
 from fazai.playbook.problems import ProblemCollector
 
-__all__ = ["ResourceMerger"]
-
 #: All pieces for one item, the least specific first.
 PieceChain = tuple[ExpandedResource, ...]
 #: Kind, identity, and to what it listens: a handler may name an item that is a resource, too.
 _Key = tuple[str, str, tuple[str, ...]]
+#: Identities of several items, with the fields that tell these apart.
+_Apart = Mapping[_Key, tuple[str, ...]]
 
 
 class ResourceMerger:
@@ -25,30 +25,24 @@ class ResourceMerger:
         self._problems = problems
         self._made: dict[tuple[object, ...], tuple[PieceChain, Resource | None]] = {}
 
-    def merge(self, host: str | None, layers: Iterable[Sequence[ExpandedResource]]) -> tuple[Resource, ...]:
-        """The resources of a host, each where its identity comes first. Layers: least specific first."""
-        return self._merge(host, list(layers), {})
-
-    def _merge(
-        self,
-        host: str | None,
-        layers: Sequence[Sequence[ExpandedResource]],
-        apart: Mapping[_Key, tuple[str, ...]],
+    def merge(
+        self, host: str | None, layers: Sequence[Sequence[ExpandedResource]], apart: _Apart | None = None
     ) -> tuple[Resource, ...]:
-        """`apart`: identities of several items, with the fields that tell these apart."""
+        """Return the resources of a host, each where its identity comes first. Layers: least specific first.
+        `apart` is found on the way (`_find_alike`)."""
         chains: dict[_Key, PieceChain] = {}
         twice: list[tuple[ExpandedResource, ExpandedResource]] = []
         for pieces in layers:
             seen: dict[_Key, ExpandedResource] = {}
             for piece in pieces:
-                key = _merge_key(piece, apart)
+                key = _merge_key(piece, apart or {})
                 other = seen.get(key)
                 if other is not None and other is not piece:
                     twice.append((other, piece))
                 seen[key] = piece
                 chains[key] = (*chains.get(key, ()), piece)
         if twice and not apart and (apart := _find_alike(layers)):
-            return self._merge(host, layers, apart)
+            return self.merge(host, layers, apart)
         for first, second in twice:
             self._check_twice(host, first, second)
         found = [self._share_resource(host, chain, key[1]) for key, chain in chains.items()]
@@ -57,24 +51,20 @@ class ResourceMerger:
     def _check_twice(self, host: str | None, first: ExpandedResource, second: ExpandedResource) -> None:
         """Report an item that stands twice in one list with two values of one field."""
         both = f'{first.source.kind.name} "{first.identity}" stands twice in this list'
-        hint = f"the other one is at {first.mark}"
+
+        def report(how: str, where: Mark, other: Mark, excerpt: str | None) -> None:
+            hint = f"the other one is at {other}"
+            error = PlaybookError(f"{both}, {how}", where=where, hint=hint, excerpt=excerpt)
+            self._problems.add(error, host)
+
         for name, value in second.fields.items():
             if name in first.fields and first.fields[name] != value:
-                place = second.origins.get(name, second.mark)
-                self._problems.add(
-                    PlaybookError(
-                        f"{both}, with different values for {name}",
-                        where=place,
-                        hint=f"the other one is at {first.origins.get(name, first.mark)}",
-                        excerpt=second.source.excerpt(name),
-                    ),
-                    host,
-                )
+                where, other = (each.origins.get(name, each.mark) for each in (second, first))
+                report(f"with different values for {name}", where, other, second.source.excerpt(name))
                 return
         if first.state != second.state:
-            message = f"{both}, once {first.state} and once {second.state}"
-            excerpt = second.source.excerpt()
-            self._problems.add(PlaybookError(message, where=second.mark, hint=hint, excerpt=excerpt), host)
+            how = f"once {first.state} and once {second.state}"
+            report(how, second.mark, first.mark, second.source.excerpt())
 
     def _share_resource(self, host: str | None, chain: PieceChain, identity: str) -> Resource | None:
         if not all(piece.shared for piece in chain):
@@ -131,13 +121,12 @@ def _find_alike(layers: Iterable[Sequence[ExpandedResource]]) -> dict[_Key, tupl
                 texts = {
                     name: {kind.apart_text(each.fields, name) for each in several} for name in kind.apart
                 }
-                names = [name for name, values in texts.items() if len(values) > 1]
-                if names:
+                if names := [name for name, values in texts.items() if len(values) > 1]:
                     found[key] = tuple(dict.fromkeys((*found.get(key, ()), *names)))
     return found
 
 
-def _merge_key(piece: ExpandedResource, apart: Mapping[_Key, tuple[str, ...]]) -> _Key:
+def _merge_key(piece: ExpandedResource, apart: _Apart) -> _Key:
     kind = piece.source.kind
     key = (kind.name, piece.identity, piece.listen)
     if not apart or key not in apart or not isinstance(kind, Telling):

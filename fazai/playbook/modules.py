@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["module_hint"]
-
-_COLLECTIONS: Final = (
-    "ansible.builtin",
-    "ansible.legacy",
-    "ansible.posix",
-    "community.general",
-    "community.crypto",
-)
-_PREFIXES: Final = ("ssh", "local", "host", "linux", *_COLLECTIONS)
+_COLLECTIONS: Final = ("ansible.builtin", "ansible.legacy", "ansible.posix")
+_PREFIXES: Final = ("ssh", "local", "host", "linux", *_COLLECTIONS, "community.general", "community.crypto")
 _SERVICE: Final = "host.service: {name: …, state: started, enabled: true}"
 _PACKAGE: Final = "host.package: {name: …}"
 _COMMAND: Final = "host.command: {argv: [program, argument], creates: …}"

@@ -9,8 +9,6 @@ from fazai.errors import Mark
 from fazai.model import Value
 from fazai.yamltext import YamlList, YamlMap
 
-__all__ = ["DeclaredResource", "Play", "Selection"]
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DeclaredResource:
@@ -66,7 +64,7 @@ class Selection:
         return bool(self.tags or self.skip_tags or self.kinds)
 
 
-def split_words(value: Value) -> tuple[str, ...] | None:
+def split_texts(value: Value) -> tuple[str, ...] | None:
     """Split a text at its commas, or take a list of texts; None for anything else."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field
 
 from fazai.errors import FazaiError, InputError, Mark, PlaybookError
 from fazai.model import Kind, Secret, Value
-from fazai.playbook.nodes import DeclaredResource, Play, split_words
+from fazai.playbook.nodes import DeclaredResource, Play
 from fazai.template import is_static
 from fazai.yamltext import YamlMap
-
-__all__ = ["ExpandedResource", "PreparedResource", "ResourcePreparer"]
 
 
 class FieldOrigins(Mapping[str, Mark]):
@@ -147,8 +145,3 @@ def conceal_fields(source: PreparedResource, fields: dict[str, Value]) -> dict[s
         if isinstance(value, str):
             fields[name] = Secret(value)
     return fields
-
-
-def read_notified(value: Value) -> tuple[str, ...] | None:
-    """`notify:` as texts; None if it is something else."""
-    return () if value is None else split_words(value)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fazai.errors import Errors, FazaiError, Mark
+from fazai.errors import Errors, FazaiError, Mark, count_noun
 from fazai.template import UndefinedName
-
-__all__ = ["ProblemCollector"]
 
 
 class ProblemCollector:
@@ -59,7 +57,7 @@ class ProblemCollector:
             self.add(error, host)
 
     def check(self) -> None:
-        """Raise Errors with all of them, in the order of their places; nothing if there are none."""
+        """End here if anything is wrong. Raises Errors: all of them, in the order of their places."""
         if not self._found:
             return
         for error, hosts in self._found.values():
@@ -70,9 +68,7 @@ class ProblemCollector:
 
 def _name_hosts(hosts: list[str]) -> str:
     more = len(dict.fromkeys(hosts)) - 1
-    if more == 0:
-        return hosts[0]
-    return f"{hosts[0]} and {more} more host{'' if more == 1 else 's'}"
+    return f"{hosts[0]} and {count_noun(more, 'more host')}" if more else hosts[0]
 
 
 def _sort_key(error: FazaiError) -> tuple[int, str, int, int]:

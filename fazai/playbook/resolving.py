@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 from fazai.errors import FazaiError, InventoryError, PlaybookError, spelling_hint
@@ -24,8 +25,6 @@ from fazai.yamltext import OnFileRead, YamlList
 
 if TYPE_CHECKING:
     from fazai.secrets import SecretReader
-
-__all__ = ["resolve_work"]
 
 _REST: Final = "inventory"
 #: A play's variables are not a target's options; these names would surely be meant as such.
@@ -152,20 +151,16 @@ class _Resolver:
     def _check_vars(self, play: Play) -> None:
         for name in _OPTIONS_ONLY:
             if play.vars and name in play.vars:
-                self._problems.add(
-                    PlaybookError(
-                        f"{name} is an option of the target, and a play cannot set it",
-                        where=play.vars.mark(name),
-                        hint="set it in the inventory",
-                    )
-                )
+                text = f"{name} is an option of the target, and a play cannot set it"
+                where, hint = play.vars.mark(name), "set it in the inventory"
+                self._problems.add(PlaybookError(text, where=where, hint=hint))
 
     def _resolve_host(self, host: str, plays: Sequence[Play]) -> TargetWork | None:
         """Resolve one host; None if it is no target, or something is wrong with it."""
         layers: list[_PreparedLayer] = [(play, self._prepare_play(play)) for play in plays if play.resources]
         layers += [
-            (None, self._prepare_list(layer.resources, reused=id(layer.resources) not in self._lone))
-            for layer in self._inventory.layers(host)
+            (None, self._prepare_list(resources, reused=id(resources) not in self._lone))
+            for resources in self._inventory.layers(host)
         ]
         provider = self._targets.provider(host)
         if provider is None:
@@ -220,16 +215,12 @@ class _Resolver:
         """Report resources on a host that no provider is named for."""
         if self._scopes.raw(host).get("provider") is not None:
             return  # there is one, and it is wrong: that is said already
-        for _, sources in layers:
-            if sources:
-                error = PlaybookError(
-                    "resources for a host that has no provider",
-                    where=sources[0].declared.mark,
-                    hint="set provider: for the host, or leave it out of hosts:",
-                    excerpt=sources[0].excerpt(),
-                )
-                self._problems.add_absence(error, host)
-                return
+        first = next((sources[0] for _, sources in layers if sources), None)
+        if first is not None:
+            text = "resources for a host that has no provider"
+            hint = "set provider: for the host, or leave it out of hosts:"
+            error = PlaybookError(text, where=first.declared.mark, hint=hint, excerpt=first.excerpt())
+            self._problems.add_absence(error, host)
 
     def _check_idle(self) -> None:
         """Look for errors in resources of no chosen host: once there are errors, all are reported. Only
@@ -241,13 +232,8 @@ class _Resolver:
             for resources in group.resources
         ]
         for sources in lists:
-            pieces = [
-                piece
-                for source in sources
-                if source.same
-                for piece in self._expander.expand(source, "", self._no_scope)
-            ]
-            self._merger.merge(None, [pieces])
+            found = [self._expander.expand(each, "", self._no_scope) for each in sources if each.same]
+            self._merger.merge(None, [[piece for pieces in found for piece in pieces]])
 
     def _no_scope(self) -> Scope:
         raise AssertionError("what is the same for all hosts has no template")
@@ -256,24 +242,14 @@ class _Resolver:
         self, host: str, provider: Provider, play: Play | None, sources: tuple[PreparedResource, ...]
     ) -> list[ExpandedResource]:
         """Expand a layer for the host."""
-        scope: Scope | None = None
-
-        def scoped() -> Scope:
-            nonlocal scope
-            if scope is None:
-                scope = self._scopes.host(host, play)
-            return scope
-
+        scoped = cache(lambda: self._scopes.host(host, play))
         found: list[ExpandedResource] = []
         for source in sources:
             pieces = self._expander.expand(source, host, scoped)
             if pieces and source.kind.name not in provider.kinds:
-                error = PlaybookError(
-                    f'{source.kind.name} is no kind of the provider "{provider.name}"',
-                    where=source.declared.mark,
-                    hint=f"leave it out there: when: provider != '{provider.name}'",
-                    excerpt=source.excerpt(),
-                )
+                text = f'{source.kind.name} is no kind of the provider "{provider.name}"'
+                where, hint = source.declared.mark, f"leave it out there: when: provider != '{provider.name}'"
+                error = PlaybookError(text, where=where, hint=hint, excerpt=source.excerpt())
                 self._problems.add(error, host)
                 continue
             found += pieces
@@ -304,10 +280,9 @@ def _no_target_error(chosen: Iterable[str]) -> InventoryError:
     """Return the error for a run without targets, in which all would seem well."""
     if not list(chosen):
         return InventoryError("the inventory has no hosts", hint="hosts stand below `all:` and `hosts:`")
-    return InventoryError(
-        "no host that was chosen has a provider, so there is nothing to look at",
-        hint="write provider: opnsense, ssh or local among the variables of the hosts, in the inventory",
-    )
+    text = "no host that was chosen has a provider, so there is nothing to look at"
+    hint = "write provider: opnsense, ssh or local among the variables of the hosts, in the inventory"
+    return InventoryError(text, hint=hint)
 
 
 def _lone_lists(inventory: Inventory) -> frozenset[int]:

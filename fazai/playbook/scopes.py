@@ -12,8 +12,6 @@ from fazai.playbook.nodes import Play
 from fazai.template import HostVars, Scope, Templates
 from fazai.yamltext import YamlMap
 
-__all__ = ["HostScopes"]
-
 
 class HostScopes:
     """Builds a scope when one is asked for: most hosts share all they have, and many need none."""

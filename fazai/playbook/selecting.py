@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
+from itertools import compress
 from typing import Final
 
 from fazai.errors import InputError, did_you_mean
 from fazai.model import Resource
 from fazai.playbook.nodes import Selection
-
-__all__ = ["ResourceChooser"]
 
 _SPECIAL: Final = ("all", "always", "never", "tagged", "untagged")
 
@@ -27,9 +26,8 @@ class ResourceChooser:
     def choose(self, resources: tuple[Resource, ...]) -> tuple[Resource, ...]:
         """Return the selected resources; the same tuple if all are."""
         # both are asked of every resource: what there is to choose from is remembered
-        chosen = tuple(
-            [each for each in resources if self._matches_kind(each.kind) & self._matches_tags(each.tags)]
-        )
+        matches = (self._matches_kind(each.kind) & self._matches_tags(each.tags) for each in resources)
+        chosen = tuple(compress(resources, matches))
         self.chosen += len(chosen)
         return resources if len(chosen) == len(resources) else chosen
 
@@ -55,9 +53,8 @@ class ResourceChooser:
                 meant = did_you_mean(glob, self._kinds)
                 found.append(InputError(text, where="--kind", hint=hint, meant=meant))
         if not found and self._selection.filters and not self.chosen:
-            found.append(
-                InputError("the selection leaves no resource", hint="each part matches, but not all at once")
-            )
+            hint = "each part matches, but not all at once"
+            found.append(InputError("the selection leaves no resource", hint=hint))
         return found
 
     def _matches_kind(self, kind: str) -> bool:

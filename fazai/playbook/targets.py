@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from fazai.errors import (
@@ -25,8 +26,6 @@ from fazai.template import OMIT, Scope, is_static
 if TYPE_CHECKING:
     from fazai.secrets import SecretReader
 
-__all__ = ["COMMON_OPTIONS", "TargetBuilder"]
-
 #: Options that every target has, whatever its provider.
 COMMON_OPTIONS: Final[Mapping[str, FieldSpec]] = {
     spec.name: spec
@@ -40,43 +39,41 @@ COMMON_OPTIONS: Final[Mapping[str, FieldSpec]] = {
     )
 }
 _MODES: Final = ("read", "write")
+_SHAPES: Final[Mapping[str, tuple[type, str]]] = {
+    "boolean": (bool, "is true or false"),
+    "list": (list, "is a list"),
+    "map": (dict, "is a mapping"),
+}
 _PEM: Final = "-----BEGIN"
 #: Names that other tools have for an option.
 _OTHER_NAMES: Final = dict.fromkeys(("key_file", "private_key", "private_key_file", "identity_file"), "key")
 
 
+@dataclass(slots=True)
 class TargetBuilder:
     """Builds targets; what is wrong with one goes into `problems`."""
 
-    def __init__(
-        self,
-        inventory: Inventory,
-        scopes: HostScopes,
-        providers: Callable[[str], Provider],
-        secrets: SecretReader,
-        problems: ProblemCollector,
-    ) -> None:
-        self._inventory = inventory
-        self._scopes = scopes
-        self._providers = providers
-        self._secrets = secrets
-        self._problems = problems
-        #: Variables that are surely meant as options and are none: the name to the option's, and the hosts.
-        self.misnamed: dict[str, tuple[str, list[str]]] = {}
-        self._meant: dict[tuple[str, str], str | None] = {}
+    inventory: Inventory
+    scopes: HostScopes
+    providers: Callable[[str], Provider]
+    secrets: SecretReader
+    problems: ProblemCollector
+    #: Variables that are surely meant as options and are none: the name to the option's, and the hosts.
+    misnamed: dict[str, tuple[str, list[str]]] = field(default_factory=dict)
+    _meant: dict[tuple[str, str], str | None] = field(default_factory=dict)
 
     def provider(self, host: str) -> Provider | None:
         """The provider that the host names; None if it names none, or one that is not there."""
-        raw = self._scopes.raw(host).get("provider")
+        raw = self.scopes.raw(host).get("provider")
         if raw is None:
             return None
         try:
-            name = raw if is_static(raw) else self._scopes.host(host).render(raw)
+            name = raw if is_static(raw) else self.scopes.host(host).render(raw)
             if name is None or name is OMIT:
                 return None
             if not isinstance(name, str) or not name:
                 raise InventoryError("provider is the name of a provider", hint="provider: opnsense")
-            return self._providers(name)
+            return self.providers(name)
         except FazaiError as error:
             self._report(host, "provider", error)
             return None
@@ -84,11 +81,11 @@ class TargetBuilder:
     def build(self, host: str, provider: Provider) -> Target | None:
         """The target, or None if there is something wrong with it."""
         specs = {**COMMON_OPTIONS, **provider.options}
-        raw = self._scopes.raw(host)
+        raw = self.scopes.raw(host)
         self._look_for_misnamed(host, provider, specs, raw)
         scope: Scope | None = None
         options: dict[str, Value] = {}
-        before = self._problems.count
+        before = self.problems.count
         mode: str = getattr(provider, "default_mode", "read")
         for name in (*specs, "mode"):
             if name not in raw or raw[name] is None:
@@ -96,7 +93,7 @@ class TargetBuilder:
             value = raw[name]
             try:
                 if not is_static(value):
-                    scope = scope or self._scopes.host(host)
+                    scope = scope or self.scopes.host(host)
                     value = scope.render(value, sensitive=name != "mode" and specs[name].secret)
                 if value is OMIT or value is None:
                     continue
@@ -112,20 +109,23 @@ class TargetBuilder:
             provider=provider.name,
             mode=mode,
             options=options,
-            groups=self._inventory.groups_of(host),
-            mark=self._inventory.host(host).mark,
+            groups=self.inventory.host(host).groups,
+            mark=self.inventory.host(host).mark,
             marks=self._find_marks(host, (*options, "mode") if "mode" in raw else tuple(options)),
         )
-        if self._problems.count > before:
-            return None
+        return target if self.problems.count == before and self._is_right(target, provider, raw) else None
+
+    def _is_right(self, target: Target, provider: Provider, raw: Mapping[str, Value]) -> bool:
+        """Ask the provider about a target, and report all that is wrong with it."""
+        host, specs = target.name, {**COMMON_OPTIONS, **provider.options}
         found = provider.check(target)
         for each in found:
             if isinstance(each, MissingOption):
                 each.hint = _misnamed_hint(each.option, specs, raw) or each.hint
-                self._problems.add_absence(each, host)
+                self.problems.add_absence(each, host)
             else:
-                self._problems.add(each, host)
-        return None if found else target
+                self.problems.add(each, host)
+        return not found
 
     def _look_for_misnamed(
         self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], raw: Mapping[str, Value]
@@ -146,12 +146,12 @@ class TargetBuilder:
         self, host: str, provider: Provider, specs: Mapping[str, FieldSpec], options: dict[str, Value]
     ) -> None:
         """Take the secret from the secrets folder, for a target that names none."""
-        if "secret" not in specs or self._scopes.raw(host).get("secret") is not None:
+        if "secret" not in specs or self.scopes.raw(host).get("secret") is not None:
             return
         try:
-            found = self._secrets.lookup(provider.name, host, self._inventory.host(host).mark)
+            found = self.secrets.lookup(provider.name, host, self.inventory.host(host).mark)
         except FazaiError as error:
-            self._problems.add(error, host)
+            self.problems.add(error, host)
             return
         if found is not None:
             options["secret"] = found
@@ -161,7 +161,7 @@ class TargetBuilder:
     ) -> Value:
         """The value of an option as the provider gets it. Raises InventoryError, SecretError."""
         if spec.secret or spec.type == "secret":
-            return self._secrets.wrap(value)
+            return self.secrets.wrap(value)
         if spec.name == "ca" and isinstance(value, str) and not value.lstrip().startswith(_PEM):
             return self._resolve_path(host, spec.name, value)
         if spec.type == "path" and isinstance(value, str) and not value.startswith("lab://"):
@@ -173,22 +173,22 @@ class TargetBuilder:
 
     def _resolve_path(self, host: str, name: str, path: str) -> str:
         """Return the path in an option, relative to the file that holds the option."""
-        place = self._scopes.place(host, name)
+        place = self.scopes.place(host, name)
         return os.path.join(os.path.dirname(place.file), path) if place is not None else path
 
     def _find_marks(self, host: str, names: tuple[str, ...]) -> dict[str, Mark]:
-        found = {name: self._scopes.place(host, name) for name in names}
+        found = {name: self.scopes.place(host, name) for name in names}
         return {name: mark for name, mark in found.items() if mark is not None}
 
     def _report(self, host: str, name: str, error: FazaiError) -> None:
         if error.where is None:
-            node = self._scopes.node(host, name)
+            node = self.scopes.node(host, name)
             error.where = node.mark(name) if node is not None else f"--extra-vars {name}"
             if node is not None and error.excerpt is None and not isinstance(error, SecretError):
                 error.excerpt = node.excerpt(name)
         if not isinstance(error, InputError):
             raise error
-        self._problems.add(error, host)
+        self.problems.add(error, host)
 
 
 def _option_purpose(spec: FieldSpec, specs: Mapping[str, FieldSpec]) -> str | None:
@@ -208,16 +208,13 @@ def _type_problem(spec: FieldSpec, value: Value) -> str | None:
     """Return the problem with the value's type, None if there is none."""
     if isinstance(value, Secret):
         return None if spec.type in ("text", "any") else "cannot be a secret"
-    if spec.type == "boolean" and not isinstance(value, bool):
-        return "is true or false"
+    if spec.type in _SHAPES:
+        class_, rule = _SHAPES[spec.type]
+        return None if isinstance(value, class_) else rule
     if spec.type in ("number", "integer"):
         return _number_problem(spec, value)
     if spec.type == "choice" and value not in spec.choices:
         return f"is one of {', '.join(spec.choices)}"
-    if spec.type == "list" and not isinstance(value, list):
-        return "is a list"
-    if spec.type == "map" and not isinstance(value, dict):
-        return "is a mapping"
     if spec.type in ("text", "path") and (isinstance(value, bool | list | dict)):
         return "is a text"
     return None

@@ -12,8 +12,6 @@ import msgspec
 from fazai.outcome import TargetStatus
 from fazai.wire.changes import ChangeRecord
 
-__all__ = ["Document"]
-
 
 class ErrorDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Something that went wrong: its class, text, place and next step."""
@@ -37,7 +35,7 @@ class ChangeDocument(ChangeRecord, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one target ended. `unchanged` counts resources, `activated` names services."""
+    """The outcome of one target. `unchanged` counts resources, `activated` names services."""
 
     name: str
     provider: str

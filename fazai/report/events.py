@@ -9,27 +9,16 @@ from typing import Any
 from fazai.model import Change, Verb
 from fazai.report.lines import SIGNS, change_details, change_title, escape_controls
 
-__all__ = ["event_host", "event_line", "event_style"]
-
-_BAD = {"failed", "unreachable", "refused", "locked", "stale", "interrupted", "closing"}
-_GOOD = {"changed", "done"}
-_WAITS = {"pending", "planned", "skipped", "left", "undone"}
-_LEVELS = {"critical": "red", "error": "red", "warning": "yellow", "debug": "dim"}
-_IDS = {
-    *(
-        "id",
-        "type",
-        "timestamp",
-        "target",
-        "run_id",
-        "session_id",
-        "agent_id",
-        "action_id",
-        "sequence",
-        "reported_by",
-    ),
-    "hostname",
+_BAD = ("failed", "unreachable", "refused", "locked", "stale", "interrupted", "closing")
+#: The style of an event with this status or state.
+_STYLES = {
+    **dict.fromkeys(_BAD, "red"),
+    **dict.fromkeys(("changed", "done"), "green"),
+    **dict.fromkeys(("pending", "planned", "skipped", "left", "undone"), "yellow"),
 }
+_LEVELS = {"critical": "red", "error": "red", "warning": "yellow", "debug": "dim"}
+_IDS = {"id", "type", "timestamp", "target", "hostname", "sequence", "reported_by"}
+_IDS |= {"run_id", "session_id", "agent_id", "action_id"}
 
 
 def event_host(event: Mapping[str, Any]) -> str:
@@ -43,24 +32,15 @@ def event_host(event: Mapping[str, Any]) -> str:
 def event_style(event: Mapping[str, Any]) -> str:
     """Return the event's style: red, yellow, green, dim, or "" for plain."""
     type_ = event.get("type")
-    if (
-        type_ == "error"
-        or event.get("error")
-        or (type_ == "run" and event.get("exit_code") not in (None, 0, 2))
-    ):
+    failed_run = type_ == "run" and event.get("exit_code") not in (None, 0, 2)
+    if type_ == "error" or event.get("error") or failed_run:
         return "red"
     if type_ == "gap":
         return "yellow"
     if type_ == "log":
         return _LEVELS.get(str(event.get("level")), "")
     state = str(event.get("status") or event.get("state") or "")
-    if state in _BAD:
-        return "red"
-    if state in _GOOD:
-        return "green"
-    if state in _WAITS:
-        return "yellow"
-    return "dim" if type_ in ("telemetry", "target", "play") else ""
+    return _STYLES.get(state, "dim" if type_ in ("telemetry", "target", "play") else "")
 
 
 def event_line(event: Mapping[str, Any]) -> str:
@@ -70,10 +50,10 @@ def event_line(event: Mapping[str, Any]) -> str:
     return escape_controls(text)
 
 
-def _other_fields(event: Mapping[str, Any], *, without: tuple[str, ...] = ()) -> str:
-    hidden = _IDS | set(without)
-    parts = [f"{name}={_shortened(value)}" for name, value in event.items() if name not in hidden and value]
-    return "  ".join(parts)
+def _other_fields(event: Mapping[str, Any]) -> str:
+    return "  ".join(
+        f"{name}={_shortened(event[name])}" for name in event if name not in _IDS and event[name]
+    )
 
 
 def _shortened(value: object) -> str:
@@ -121,10 +101,9 @@ def _run_text(event: Mapping[str, Any]) -> str:
     if event.get("exit_code") is not None:
         words.append(f"exit {event['exit_code']}")
     totals = event.get("totals")
-    counts = (
-        [f"{count} {name}" for name, count in totals.items() if count] if isinstance(totals, Mapping) else []
-    )
-    return " ".join(words) + (f": {', '.join(counts)}" if counts else "")
+    if isinstance(totals, Mapping) and any(totals.values()):
+        words[-1] += f": {', '.join(f'{count} {name}' for name, count in totals.items() if count)}"
+    return " ".join(words)
 
 
 def _gap_text(event: Mapping[str, Any]) -> str:

@@ -6,21 +6,9 @@ import difflib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from fazai.errors import Errors, FazaiError, Mark
+from fazai.errors import FazaiError, Mark
 from fazai.model import Change, Verb
 from fazai.outcome import RunOutcome, TargetOutcome, TargetStatus, json_value
-
-__all__ = [
-    "SIGNS",
-    "Paint",
-    "activation_lines",
-    "change_details",
-    "change_title",
-    "diff_lines",
-    "error_lines",
-    "result_words",
-    "unstyled",
-]
 
 #: Puts a style ("red", "green", "yellow", "dim", "bold") on text.
 Paint = Callable[[str, str], str]
@@ -132,7 +120,7 @@ def result_words(outcome: RunOutcome) -> list[str]:
 
 def error_lines(error: FazaiError, paint: Paint = unstyled) -> Iterator[str]:
     """Yield `error: file:line:col: text`, the offending line with a mark under its place, and the hint."""
-    for one in error.errors if isinstance(error, Errors) else (error,):
+    for one in error.errors:
         place = f"{one.where}: " if one.where is not None else ""
         yield f"{paint('error:', 'red')} {place}{escape_controls(one.message)}"
         if one.excerpt is not None and isinstance(one.where, Mark):

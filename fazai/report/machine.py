@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -19,8 +19,6 @@ from fazai.report.lines import (
     result_words,
 )
 from fazai.timestamps import timestamp
-
-__all__ = ["as_json", "as_junit", "as_markdown", "run_record"]
 
 FORMAT = "fazai-run/1"
 
@@ -75,8 +73,13 @@ def _target_record(target: TargetOutcome) -> dict[str, Any]:
     }
 
 
-def as_json(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, indent=1, ensure_ascii=False) + "\n"
+def render_outcome(
+    output: str, outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()
+) -> str:
+    """Return the report in the format that was asked for: json, junit or markdown."""
+    if output == "json":
+        return json.dumps(run_record(outcome, command, errors), indent=1, ensure_ascii=False) + "\n"
+    return (as_junit if output == "junit" else as_markdown)(outcome, command, errors)
 
 
 def as_junit(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> str:
@@ -93,20 +96,17 @@ def as_junit(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiErr
             "</testcase>\n"
             for e in found
         )
-        parts.append(
-            f'<testsuite name="input" tests="{len(found)}" errors="{len(found)}">\n{cases}</testsuite>\n'
-        )
-    name = _quoted(f"fazai {command}")
-    return (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name={name}>\n{"".join(parts)}</testsuites>\n'
-    )
+        head = f'<testsuite name="input" tests="{len(found)}" errors="{len(found)}">'
+        parts.append(f"{head}\n{cases}</testsuite>\n")
+    head = f'<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name={_quoted(f"fazai {command}")}>'
+    return f"{head}\n{''.join(parts)}</testsuites>\n"
 
 
 def _junit_suite(name: str, targets: list[TargetOutcome]) -> str:
-    bad = [t for t in targets if t.exit_code not in (0,)]
     skipped = sum(t.status is TargetStatus.SKIPPED for t in targets)
+    failures = sum(t.exit_code != 0 for t in targets) - skipped
     head = (
-        f'<testsuite name={_quoted(name)} tests="{len(targets)}" failures="{len(bad) - skipped}"'
+        f'<testsuite name={_quoted(name)} tests="{len(targets)}" failures="{failures}"'
         f' skipped="{skipped}" time="{sum(t.duration_s for t in targets):.3f}">\n'
     )
     return head + "".join(_junit_case(target) for target in targets) + "</testsuite>\n"
@@ -147,8 +147,7 @@ def _quoted(text: str) -> str:
 def as_markdown(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> str:
     """Return a table of targets and a folded diff for each that has changes, as a pull request shows it."""
     lines = [f"### fazai {command}", ""]
-    for error in errors:
-        lines.append(f"- **{type(error).__name__}** {_markdown_cell(str(error))}")
+    lines += [f"- **{type(error).__name__}** {_markdown_cell(str(error))}" for error in errors]
     if outcome is not None:
         lines += _markdown_table(outcome)
         for target in outcome.targets:
@@ -165,15 +164,8 @@ def _markdown_table(outcome: RunOutcome) -> list[str]:
     ]
     for t in outcome.targets:
         word = t.errors[0].message if t.errors else "; ".join(t.notes)
-        cells = (
-            _markdown_cell(t.target),
-            _markdown_cell(t.play),
-            t.status,
-            len(t.actions),
-            t.unchanged,
-            _markdown_cell(word),
-        )
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        cells = (t.target, t.play, str(t.status), str(len(t.actions)), str(t.unchanged), word)
+        lines.append(f"| {' | '.join(map(_markdown_cell, cells))} |")
     return [*lines, ""]
 
 
@@ -182,10 +174,8 @@ def _markdown_details(target: TargetOutcome) -> list[str]:
     if not target.actions and not activations:
         return []
     lines: list[str] = []
-    for action in target.actions:
-        lines += diff_lines(action.change) or [
-            f"# {change_title(action.change)} {change_details(action.change)}"
-        ]
+    for change in (action.change for action in target.actions):
+        lines += diff_lines(change) or [f"# {change_title(change)} {change_details(change)}"]
     body = [line.replace("```", "'''") for line in [*lines, *activations]]
     head = f"<details><summary>{escape(escape_controls(target.target))}</summary>"
     return [head, "", "```diff", *body, "```", "</details>", ""]

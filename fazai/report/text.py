@@ -4,11 +4,13 @@ when piped, nothing when quiet and converged."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
-from fazai.errors import FazaiError, Mark
+from fazai.errors import Mark, count_noun
+from fazai.model import TargetWork, Work
 from fazai.outcome import ActionOutcome, EngineEvent, RunOutcome, TargetOutcome, TargetStatus
 from fazai.report.lines import (
     SIGNS,
@@ -17,12 +19,11 @@ from fazai.report.lines import (
     change_details,
     change_title,
     diff_lines,
+    error_lines,
     escape_controls,
     result_words,
     unstyled,
 )
-
-__all__ = ["TextReport"]
 
 _STYLE = {"+": "green", "~": "yellow", "-": "red", ">": "yellow", "!": "yellow", "=": "dim"}
 _TITLE_WIDTH = 26
@@ -32,11 +33,11 @@ _REDRAW_S = 0.1
 @dataclass(slots=True)
 class TextReport:
     """Report for people. `live`: a terminal that can show progress. `every_change`: a line a change (else a
-    line a target). `noun(provider, count)` returns "2 firewalls". `columns`: how long a line of a change may
-    be."""
+    line a target). `noun(provider)` is what its targets are called. `columns`: how long a line of a change
+    may be."""
 
     out: TextIO
-    noun: Callable[[str, int], str]
+    noun: Callable[[str], str]
     paint: Paint = unstyled
     live: bool = False
     every_change: bool = True
@@ -46,7 +47,6 @@ class TextReport:
     columns: int = 160
     recorded: bool = True  # else there is no run to show
     _play: str = ""
-    _header: str = ""
     _status: str = ""
     _drawn: float = 0.0
     _total: int = 0
@@ -69,15 +69,18 @@ class TextReport:
         elif event.type == "target":
             self._draw_progress(f"{event.target} observing")
 
-    def begin(self, plays: Mapping[str, Mapping[str, int]], resources: Mapping[str, int], names: int) -> None:
-        """Take the plays with their targets by provider, their resources, and the longest target's name."""
-        self._width = min(max(names, 4), 40)
-        for play, providers in plays.items():
-            self._total += sum(providers.values())
-            what = ", ".join(self.noun(name, count) for name, count in providers.items())
-            title = f"PLAY {escape_controls(play)}"
-            count = resources.get(play, 0)
-            self._plays[play] = f"{title:<56} {what}, {count} resource{'' if count == 1 else 's'}"
+    def begin(self, works: Iterable[Work]) -> None:
+        """Take the plays that are to come: their targets, and how many resources each has."""
+        plays: dict[str, list[TargetWork]] = {}
+        for work in works:
+            plays.setdefault(work.name, []).extend(work.targets)
+        names = [item.target.name for items in plays.values() for item in items]
+        self._width, self._total = min(max([4, *map(len, names)]), 40), len(names)
+        for play, items in plays.items():
+            nouns = Counter(self.noun(item.target.provider) for item in items)  # ssh and local are both hosts
+            counts = [count_noun(number, noun) for noun, number in nouns.items()]
+            counts.append(count_noun(sum(len(item.resources) for item in items), "resource"))
+            self._plays[play] = f"{f'PLAY {escape_controls(play)}':<56} {', '.join(counts)}"
 
     def target(self, outcome: TargetOutcome) -> None:
         """Report one target that is finished."""
@@ -86,19 +89,17 @@ class TextReport:
             return
         if outcome.play != self._play:
             self._play = outcome.play
-            self._write_line(
-                self.paint(self._plays.get(outcome.play, f"PLAY {escape_controls(outcome.play)}"), "bold")
-            )
+            title = self._plays.get(outcome.play, f"PLAY {escape_controls(outcome.play)}")
+            self._write_line(self.paint(title, "bold"))
         if self.every_change or self.diff or self.explain:
             self._write_changes(outcome)
         else:
-            self._write_line(self._summary_line(outcome))
+            self._write_row(outcome, self._summary(outcome))
         for error in outcome.errors:
-            self._write_error(outcome, error)
+            for line in error_lines(error, self.paint):
+                self._write_row(outcome, line)
         for note in outcome.notes:
-            self._write_line(
-                f"  {self._name_column(outcome)}  {self.paint('note:', 'dim')} {escape_controls(note)}"
-            )
+            self._write_row(outcome, f"{self.paint('note:', 'dim')} {escape_controls(note)}")
 
     def end(self, outcome: RunOutcome) -> None:
         """Write the recap. Raises OSError when something of the report could not be written."""
@@ -110,29 +111,27 @@ class TextReport:
     def _write_recap(self, outcome: RunOutcome) -> None:
         if self.quiet and outcome.exit_code == 0 and not outcome.totals()["changed"]:
             return
-        parts = result_words(outcome)
         style = "green" if outcome.exit_code == 0 else "yellow" if outcome.exit_code == 2 else "red"
         run = outcome.run_id[:13]
         tail = f"   {outcome.duration_s:.1f} s" + f"   run {run}   fazai show {run}" * self.recorded
-        self._write_line(self.paint("RESULT " + ", ".join(parts), style) + tail)
+        self._write_line(self.paint("RESULT " + ", ".join(result_words(outcome)), style) + tail)
 
     # -- lines ------------------------------------------------------------------------------------------
 
-    def _name_column(self, outcome: TargetOutcome) -> str:
-        return f"{escape_controls(outcome.target):<{self._width}}"
+    def _write_row(self, outcome: TargetOutcome, text: str) -> None:
+        """Write a line about a target, its name in front."""
+        self._write_line(f"  {escape_controls(outcome.target):<{self._width}}  {text}".rstrip())
 
     def _write_changes(self, outcome: TargetOutcome) -> None:
         if not outcome.actions:
             sign = "=" if outcome.status is TargetStatus.CONVERGED else "!"
-            self._write_line(
-                f"  {self._name_column(outcome)}  {self.paint(f'{sign} {outcome.status}', _STYLE[sign])}"
-            )
+            self._write_row(outcome, self.paint(f"{sign} {outcome.status}", _STYLE[sign]))
         for action in outcome.actions:
             self._write_action(outcome, action)
         for word, name in activation_lines(outcome):
             style = "red" if word == "not activated" else _STYLE["!"]
             title = self.paint(f"! {word:<{_TITLE_WIDTH - 2}}", style)
-            self._write_line(f"  {self._name_column(outcome)}  {title}  {escape_controls(name)}")
+            self._write_row(outcome, f"{title}  {escape_controls(name)}")
 
     def _write_action(self, outcome: TargetOutcome, action: ActionOutcome) -> None:
         change = action.change
@@ -141,9 +140,7 @@ class TextReport:
         state = "" if action.status in ("done", "planned", "refused") else f"[{action.status}] "
         used = self._width + max(_TITLE_WIDTH, len(change_title(change))) + 8 + len(state)
         details = change_details(change, max(self.columns - used, 20))
-        self._write_line(
-            f"  {self._name_column(outcome)}  {title}  {self.paint(state, 'red')}{details}".rstrip()
-        )
+        self._write_row(outcome, f"{title}  {self.paint(state, 'red')}{details}")
         if self.explain:
             for name in change.after:
                 mark: Mark | None = change.origins.get(name)
@@ -153,24 +150,16 @@ class TextReport:
                 style = {"+": "green", "-": "red", "@": "dim"}.get(line[:1], "")
                 self._write_line(f"      {self.paint(line, style) if style else line}")
 
-    def _summary_line(self, outcome: TargetOutcome) -> str:
-        changes = outcome.verbs
+    def _summary(self, outcome: TargetOutcome) -> str:
         words = [
             f"{count} to {verb}" if outcome.count("planned") else f"{count} {_past_tense(verb)}"
-            for verb, count in sorted(changes.items())
+            for verb, count in sorted(outcome.verbs.items())
         ]
         sign = "=" if outcome.status is TargetStatus.CONVERGED else "~" if not outcome.errors else "!"
         words += [f"{word} {escape_controls(name)}" for word, name in activation_lines(outcome)]
         what = ", ".join([*words, f"{outcome.unchanged} unchanged"])
         text = f"{sign} {outcome.status}"
-        status = self.paint(f"{text:<13}", _STYLE[sign])
-        return f"  {self._name_column(outcome)}  {status}  {what}   {outcome.duration_s:.1f} s"
-
-    def _write_error(self, outcome: TargetOutcome, error: FazaiError) -> None:
-        from fazai.report.lines import error_lines
-
-        for line in error_lines(error, self.paint):
-            self._write_line(f"  {self._name_column(outcome)}  {line}")
+        return f"{self.paint(f'{text:<13}', _STYLE[sign])}  {what}   {outcome.duration_s:.1f} s"
 
     # -- the terminal -----------------------------------------------------------------------------------
 

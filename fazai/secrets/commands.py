@@ -11,11 +11,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from fazai.errors import SecretError
-
-__all__ = ["OUTPUT_MAX_BYTES", "run_program"]
 
 OUTPUT_MAX_BYTES: Final = 64 * 1024
 _STDERR_KEPT_BYTES: Final = 4096
@@ -56,9 +54,7 @@ def run_program(
     assert process.stderr is not None
     try:
         with contextlib.nullcontext() if alone else _lend_terminal(process.pid):
-            finished = _read_output(
-                process, process.stdout, process.stderr, heard, timeout_s, output_max_bytes
-            )
+            finished = _read_output(process, heard, timeout_s, output_max_bytes)
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing of its group is left
             os.killpg(process.pid, signal.SIGKILL)
@@ -66,20 +62,17 @@ def run_program(
         process.stderr.close()
         with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in the kernel
             process.wait(_KILLED_S)
-    if finished and process.returncode in (
-        -signal.SIGINT,
-        128 + signal.SIGINT,
-    ):  # Ctrl-C: for us
+    if finished and process.returncode in (-signal.SIGINT, 128 + signal.SIGINT):  # Ctrl-C: for us
         raise KeyboardInterrupt
     if heard.too_much:
         raise SecretError(f'"{name}" prints more than {output_max_bytes} bytes', hint="a secret is shorter")
     if not finished:
-        raise SecretError(
-            f'"{name}" has not ended after {timeout_s:g} s',
-            hint="it may be waiting for input, which it does not get",
-        )
+        hint = "it may be waiting for input, which it does not get"
+        raise SecretError(f'"{name}" has not ended after {timeout_s:g} s', hint=hint)
     if process.returncode != 0:
-        raise SecretError(f'"{name}" failed: {_describe_exit(process.returncode)}{_last_error_line(heard)}')
+        code = process.returncode
+        reason = f"exit code {code}" if code > 0 else f"ended by signal {-code}"
+        raise SecretError(f'"{name}" failed: {reason}{_last_error_line(heard)}')
     return bytes(heard.output)
 
 
@@ -101,9 +94,8 @@ def _start_program(
     except FileNotFoundError:
         if not cwd.is_dir():
             raise SecretError(f'"{name}" cannot be started: there is no folder {cwd}') from None
-        raise SecretError(
-            f'there is no program "{name}"', hint="install it, or name it with its path"
-        ) from None
+        hint = "install it, or name it with its path"
+        raise SecretError(f'there is no program "{name}"', hint=hint) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "its arguments cannot be passed on"
         raise SecretError(f'"{name}" cannot be started: {reason}') from None
@@ -136,17 +128,13 @@ def _lend_terminal(group: int) -> Iterator[None]:
 
 
 def _read_output(
-    process: subprocess.Popen[bytes],
-    stdout: IO[bytes],
-    stderr: IO[bytes],
-    heard: _ProgramOutput,
-    timeout_s: float,
-    output_max_bytes: int,
+    process: subprocess.Popen[bytes], heard: _ProgramOutput, timeout_s: float, output_max_bytes: int
 ) -> bool:
-    """Reads until the program has ended. False when it is too slow, or prints too much."""
+    """Read until the program has ended; False when it is too slow, or prints too much."""
     deadline = time.monotonic() + timeout_s
     with selectors.DefaultSelector() as selector:
-        for stream in (stdout, stderr):
+        for stream in (process.stdout, process.stderr):
+            assert stream is not None
             selector.register(stream, selectors.EVENT_READ)
         while selector.get_map():
             ended = process.poll() is not None
@@ -160,7 +148,7 @@ def _read_output(
                 data = os.read(key.fd, 65536)
                 if not data:
                     selector.unregister(key.fileobj)
-                elif key.fileobj is stdout:
+                elif key.fileobj is process.stdout:
                     heard.output += data
                 else:
                     heard.complaints = (heard.complaints + data)[-_STDERR_KEPT_BYTES:]
@@ -174,18 +162,12 @@ def _read_output(
     return True
 
 
-def _describe_exit(code: int) -> str:
-    return f"exit code {code}" if code > 0 else f"ended by signal {-code}"
-
-
 def _last_error_line(heard: _ProgramOutput) -> str:
     """Return the last line of the error output, without anything that was also printed as the secret."""
-    lines = [
-        line.strip() for line in heard.complaints.decode("utf-8", "replace").splitlines() if line.strip()
-    ]
+    lines = heard.complaints.decode("utf-8", "replace").strip().splitlines()
     if not lines:
         return ""
-    line = "".join(character if character.isprintable() else " " for character in lines[-1])
+    line = "".join(character if character.isprintable() else " " for character in lines[-1].strip())
     for word in heard.output.decode("utf-8", "replace").split():
         line = line.replace(word, "***")
     return f": {line[:_LINE_MAX]}"

@@ -12,8 +12,6 @@ from typing import Final
 from fazai.errors import SecretError, StateError, spelling_hint
 from fazai.files import replace_file
 
-__all__ = ["SIZE_MAX_BYTES", "read_private", "write_keys", "write_private"]
-
 SIZE_MAX_BYTES: Final = 64 * 1024
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
@@ -54,9 +52,8 @@ def write_private(path: Path, data: bytes) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         replace_file(path, data)
     except OSError as error:
-        raise StateError(
-            f"{path} cannot be written: {error.strerror}", hint="df -h; ls -ld its folder"
-        ) from None
+        hint = "df -h; ls -ld its folder"
+        raise StateError(f"{path} cannot be written: {error.strerror}", hint=hint) from None
 
 
 def write_keys(folder: Path, host: str, keys: Sequence[str]) -> None:
@@ -68,14 +65,11 @@ def _check_private(path: Path, status: os.stat_result, uid: int, mode: str) -> N
     what = "the folder" if stat.S_ISDIR(status.st_mode) else "the file"
     quoted = shlex.quote(str(path))
     if status.st_uid not in (uid, 0):
-        raise SecretError(
-            f"{what} {path} belongs to another user", hint=f"make it ours: chown {uid} {quoted}"
-        )
+        hint = f"make it ours: chown {uid} {quoted}"
+        raise SecretError(f"{what} {path} belongs to another user", hint=hint)
     if status.st_mode & _OTHERS:
-        shown = stat.S_IMODE(status.st_mode)
-        raise SecretError(
-            f"{what} {path} is open to others (mode {shown:04o})", hint=f"chmod {mode} {quoted}"
-        )
+        text = f"{what} {path} is open to others (mode {stat.S_IMODE(status.st_mode):04o})"
+        raise SecretError(text, hint=f"chmod {mode} {quoted}")
 
 
 def _unreadable_error(path: Path, error: OSError | RuntimeError) -> SecretError:
@@ -89,7 +83,6 @@ def _missing_secret_hint(path: Path) -> str:
     try:
         names = [entry.name for entry in path.parent.iterdir()]
     except OSError:
-        return (
-            f"there is no folder {path.parent}" if not path.parent.is_dir() else "its folder cannot be read"
-        )
+        folder = path.parent
+        return "its folder cannot be read" if folder.is_dir() else f"there is no folder {folder}"
     return spelling_hint(path.name, names) or "a path is relative to the file that names it"

@@ -16,8 +16,6 @@ from fazai.secrets.files import read_private
 if TYPE_CHECKING:
     from fazai.secrets.vault import VaultPassword
 
-__all__ = ["PROMPTS", "SecretReader"]
-
 #: Words that Ansible takes in the place of a vault password file, to ask for the password.
 PROMPTS: Final = ("prompt", "prompt_ask_vault_pass")
 
@@ -65,9 +63,8 @@ class SecretReader:
         value = ref.value
         if ref.scheme == "cmd":
             if isinstance(value, str):
-                raise SecretError(
-                    "!cmd takes a list of arguments", where=ref.mark, hint='!cmd [pass, "fw-01"]'
-                )
+                hint = '!cmd [pass, "fw-01"]'
+                raise SecretError("!cmd takes a list of arguments", where=ref.mark, hint=hint)
             cwd = self._folder_of(ref.mark)
             return self._read_once(("cmd", value, cwd), ref.mark, lambda: self._read_command(value, cwd))
         text = value if isinstance(value, str) else " ".join(value)
@@ -99,11 +96,8 @@ class SecretReader:
             return Secret(value)
         if isinstance(value, Mapping) and value:
             return {key: self._wrap_entry(key, item, where) for key, item in value.items()}
-        raise SecretError(
-            "a secret is text, or a mapping of texts",
-            where=where,
-            hint="{api_key: !env NAME, api_secret: !env NAME}",
-        )
+        hint = "{api_key: !env NAME, api_secret: !env NAME}"
+        raise SecretError("a secret is text, or a mapping of texts", where=where, hint=hint)
 
     def open_file(self, data: bytes, name: str) -> bytes:
         """Decrypt a file that is Vault text as a whole. Raises SecretError."""
@@ -137,10 +131,8 @@ class SecretReader:
         return _parse_secret(text, f'the environment variable "{name}"')
 
     def _read_file(self, path: Path) -> Value:
-        data = read_private(path, uid=self._uid)
-        found = _parse_secret(
-            _decode_utf8(data, f"the file {path}"), f"the file {path}", is_json=path.suffix == ".json"
-        )
+        data, what = read_private(path, uid=self._uid), f"the file {path}"
+        found = _parse_secret(_decode_utf8(data, what), what, is_json=path.suffix == ".json")
         return Secret(found.reveal(), os.path.abspath(path)) if isinstance(found, Secret) else found
 
     def _read_command(self, argv: tuple[str, ...], cwd: Path) -> Value:
@@ -161,20 +153,16 @@ class SecretReader:
         texts = list(self._password_files)
         texts += [self._environ[name] for name in _PASSWORD_VARIABLES if self._environ.get(name)]
         texts += [part.strip() for part in self._environ.get(_IDENTITIES, "").split(",") if part.strip()]
-        sources = []
-        for text in dict.fromkeys(texts):
-            label, at, path = text.rpartition("@")
-            sources.append((label if at and label else None, path))
-        return sources
+        parts = (text.rpartition("@") for text in dict.fromkeys(texts))
+        return [(label or None, path) for label, _, path in parts]
 
     def _read_password(self, source: tuple[str | None, str]) -> VaultPassword:
         from fazai.secrets.vault import VaultPassword
 
         label, name = source
         if name in PROMPTS:
-            raise SecretError(
-                "a vault password is not asked for", hint="put it into a file, or behind a program"
-            )
+            hint = "put it into a file, or behind a program"
+            raise SecretError("a vault password is not asked for", hint=hint)
         path = self._base / self._expand_home(name)
         if path.is_file() and os.access(path, os.X_OK):
             argv = [str(path)]

@@ -10,8 +10,6 @@ from typing import Final
 from fazai.errors import InventoryError, SecretError
 from fazai.secrets.commands import run_program
 
-__all__ = ["SCRIPT_OUTPUT_MAX_BYTES", "SCRIPT_TIMEOUT_S", "script_runner"]
-
 #: Time for `--list`, and again for all questions `--host` together.
 SCRIPT_TIMEOUT_S: Final = 60.0
 SCRIPT_OUTPUT_MAX_BYTES: Final = 16 * 1024 * 1024

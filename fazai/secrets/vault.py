@@ -1,4 +1,4 @@
-"""Ansible Vault, formats 1.1 and 1.2 (AES256): encryption as `ansible-vault encrypt_string`, and decryption.
+"""Decryption of Ansible Vault, formats 1.1 and 1.2 (AES256).
 
 Source: ansible-core, "Ansible Vault format". A header line `$ANSIBLE_VAULT;1.1;AES256` (1.2 adds the vault
 id), then the hex of three lines of hex: salt, HMAC-SHA256 of the ciphertext, ciphertext. PBKDF2-HMAC-SHA256
@@ -9,22 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from binascii import Error as HexError
-from binascii import hexlify, unhexlify
+from binascii import unhexlify
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
 from fazai.errors import SecretError
 
-__all__ = ["VaultPassword", "decrypt_vault", "encrypt_vault", "is_vault", "read_vault_label"]
-
 _MAGIC: Final = "$ANSIBLE_VAULT"
 _ROUNDS: Final = 10_000
-_SALT_BYTES: Final = 32
-_LINE: Final = 80
-_BLOCK_BITS: Final = 128
+_BLOCK_BYTES: Final = 16
 _SIZE_MAX: Final = 16 * 1024 * 1024
 
 
@@ -47,16 +42,6 @@ class _Envelope:
     ciphertext: bytes
 
 
-def is_vault(text: str) -> bool:
-    """Tell whether a text is Ansible Vault text."""
-    return text.lstrip().startswith(_MAGIC + ";")
-
-
-def read_vault_label(text: str) -> str | None:
-    """Return the vault id in the header; None in format 1.1. Raises SecretError."""
-    return _parse_header(text.strip().splitlines()[0] if text.strip() else "")
-
-
 def decrypt_vault(text: str, passwords: Iterable[VaultPassword]) -> bytes:
     """Decrypt Vault text to bytes. Passwords for the text's vault id are tried first, then all others.
 
@@ -65,32 +50,16 @@ def decrypt_vault(text: str, passwords: Iterable[VaultPassword]) -> bytes:
     envelope = _parse_envelope(text)
     known = list(passwords)
     if not known:
-        raise SecretError(
-            "no vault password was given",
-            hint="name its file: --vault-password-file, or FAZAI_VAULT_PASSWORD_FILE",
-        )
+        hint = "name its file: --vault-password-file, or FAZAI_VAULT_PASSWORD_FILE"
+        raise SecretError("no vault password was given", hint=hint)
     first = [each for each in known if each.label == envelope.label]
     for password in first + [each for each in known if each not in first]:
         key, sign, counter = _derive_keys(password.value, envelope.salt)
         digest = hmac.new(sign, envelope.ciphertext, hashlib.sha256).digest()
         if hmac.compare_digest(digest, envelope.digest):
-            return _strip_padding(_apply_cipher(key, counter, envelope.ciphertext, decrypt=True))
-    raise SecretError(
-        _no_match_text(envelope.label, len(known)),
-        hint="name the right --vault-password-file, or encrypt the text anew: it may be damaged",
-    )
-
-
-def encrypt_vault(data: bytes, password: VaultPassword) -> str:
-    """Encrypt `data` to Vault text, in format 1.2 when the password has a label."""
-    salt = secrets.token_bytes(_SALT_BYTES)
-    key, sign, counter = _derive_keys(password.value, salt)
-    ciphertext = _apply_cipher(key, counter, _add_padding(data), decrypt=False)
-    digest = hmac.new(sign, ciphertext, hashlib.sha256).hexdigest().encode()
-    body = hexlify(b"\n".join((hexlify(salt), digest, hexlify(ciphertext)))).decode()
-    header = f"{_MAGIC};1.2;AES256;{password.label}" if password.label else f"{_MAGIC};1.1;AES256"
-    lines = [body[at : at + _LINE] for at in range(0, len(body), _LINE)]
-    return "\n".join((header, *lines)) + "\n"
+            return _strip_padding(_apply_cipher(key, counter, envelope.ciphertext))
+    hint = "name the right --vault-password-file, or encrypt the text anew: it may be damaged"
+    raise SecretError(_no_match_text(envelope.label, len(known)), hint=hint)
 
 
 def _no_match_text(label: str | None, count: int) -> str:
@@ -103,9 +72,8 @@ def _no_match_text(label: str | None, count: int) -> str:
 def _parse_header(line: str) -> str | None:
     parts = line.strip().split(";")
     if parts[0] != _MAGIC or len(parts) < 3:
-        raise SecretError(
-            "this is not Ansible Vault text", hint="its first line is $ANSIBLE_VAULT;1.1;AES256"
-        )
+        hint = "its first line is $ANSIBLE_VAULT;1.1;AES256"
+        raise SecretError("this is not Ansible Vault text", hint=hint)
     if parts[1] not in ("1.1", "1.2"):
         raise SecretError(f"Ansible Vault format {parts[1][:20]} is not known", hint="1.1 and 1.2 are")
     if parts[2] != "AES256":
@@ -131,25 +99,20 @@ def _derive_keys(password: bytes, salt: bytes) -> tuple[bytes, bytes, bytes]:
     return derived[:32], derived[32:64], derived[64:]
 
 
-def _apply_cipher(key: bytes, counter: bytes, data: bytes, *, decrypt: bool) -> bytes:
+def _apply_cipher(key: bytes, counter: bytes, data: bytes) -> bytes:
+    """Encrypt or decrypt: in counter mode it is the same."""
     # heavy, and needed by few
     from cryptography.hazmat.primitives.ciphers import Cipher
     from cryptography.hazmat.primitives.ciphers.algorithms import AES
     from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-    cipher = Cipher(AES(key), CTR(counter))
-    context = cipher.decryptor() if decrypt else cipher.encryptor()
+    context = Cipher(AES(key), CTR(counter)).decryptor()
     return context.update(data) + context.finalize()
 
 
-def _add_padding(data: bytes) -> bytes:
-    """Pad to whole blocks (PKCS #7)."""
-    count = _BLOCK_BITS // 8 - len(data) % (_BLOCK_BITS // 8)
-    return data + bytes([count]) * count
-
-
 def _strip_padding(data: bytes) -> bytes:
+    """Strip what fills the last block (PKCS #7). Raises SecretError."""
     count = data[-1] if data else 0
-    if not 1 <= count <= _BLOCK_BITS // 8 or data[-count:] != bytes([count]) * count:
+    if not 1 <= count <= _BLOCK_BYTES or data[-count:] != bytes([count]) * count:
         raise SecretError("the vault text is damaged: its padding is wrong")
     return data[:-count]

@@ -11,7 +11,7 @@ template needs more than names (`{{ a.b }}`). Variables are rendered when they a
 
 from fazai.template.errors import UndefinedName, describe_type
 from fazai.template.hostvars import HostVars
-from fazai.template.limits import OMIT, Omit
+from fazai.template.limits import OMIT
 from fazai.template.scope import Scope, Templates, is_static
 
-__all__ = ["OMIT", "HostVars", "Omit", "Scope", "Templates", "UndefinedName", "describe_type", "is_static"]
+__all__ = ["OMIT", "HostVars", "Scope", "Templates", "UndefinedName", "describe_type", "is_static"]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
 
 import jinja2
 from jinja2 import nodes
@@ -22,61 +24,45 @@ from fazai.template.limits import TEMPLATE_MAX, Rendering
 from fazai.template.simple import count_newlines, end_lines
 from fazai.template.undefined import NamedUndefinedError
 
-__all__ = ["CompiledTemplate", "compile_file", "compile_text", "new_engine"]
-
 _MESSAGE_MAX: Final = 200
 _EXCERPT_MAX: Final = 160
 
 
+@dataclass(frozen=True, slots=True, eq=False)
 class CompiledTemplate:
-    """A template that Jinja2 has compiled."""
+    """A template that Jinja2 has compiled. `newlines`: the line ends at its end; `header_lines`: those of a
+    file that say how the rest is read."""
 
-    __slots__ = ("_engine", "_header_lines", "_loops", "_newlines", "_template", "_text")
-
-    def __init__(
-        self,
-        engine: TemplateEngine,
-        text: str,
-        template: jinja2.Template,
-        *,
-        loops: bool,
-        newlines: int,
-        header_lines: int,
-    ) -> None:
-        self._engine = engine
-        self._text = text
-        self._template = template
-        self._loops = loops
-        self._newlines = newlines  # at the end of the text
-        self._header_lines = header_lines
+    engine: TemplateEngine
+    text: str
+    template: jinja2.Template
+    loops: bool
+    newlines: int
+    header_lines: int
 
     def render(self, scope: Variables, rendering: Rendering) -> Value:
         """Return the value. Raises TemplateError without a place, and what reading a secret raises."""
-        engine = self._engine
-        outer, engine.rendering = engine.rendering, rendering
-        try:
-            pieces = list(self._template.root_render_func(engine.context(scope)))
-            if len(pieces) != 1 or self._loops:
-                return end_lines(guard.join_pieces(rendering, pieces), self._newlines)
+        with self._run(scope, rendering) as pieces:
+            if len(pieces) != 1 or self.loops:
+                return end_lines(guard.join_pieces(rendering, pieces), self.newlines)
             value = guard.plain_value(rendering, pieces[0])
-            return end_lines(value, self._newlines) if type(value) is str else value
-        except FazaiError:
-            raise
-        except FAULTS as error:
-            raise self._explain(error, scope, rendering) from None
-        finally:
-            engine.rendering = outer
+            return end_lines(value, self.newlines) if type(value) is str else value
 
     def render_file(self, scope: Variables, rendering: Rendering) -> str | Secret:
         """Return the content of a file. What puts out nothing, or one value that is no text, ends without a
         line end, as in Ansible. Raises as `render`."""
-        engine = self._engine
-        outer, engine.rendering = engine.rendering, rendering
-        try:
-            pieces = list(self._template.root_render_func(engine.context(scope)))
+        with self._run(scope, rendering) as pieces:
             text = guard.join_pieces(rendering, pieces)
             bare = not pieces or (len(pieces) == 1 and not isinstance(pieces[0], str | Secret))
-            return text if bare else end_lines(text, self._newlines)
+            return text if bare else end_lines(text, self.newlines)
+
+    @contextmanager
+    def _run(self, scope: Variables, rendering: Rendering) -> Iterator[list[Any]]:
+        """Run the template; gives the pieces that it puts out. Explains a fault in it, or in the block."""
+        engine = self.engine
+        outer, engine.rendering = engine.rendering, rendering
+        try:
+            yield list(self.template.root_render_func(engine.context(scope)))
         except FazaiError:
             raise
         except FAULTS as error:
@@ -86,9 +72,9 @@ class CompiledTemplate:
 
     def _explain(self, error: Exception, scope: Variables, rendering: Rendering) -> TemplateError:
         line = self._find_line(error)
-        excerpt = None if rendering.tainted else _excerpt_line(self._text, line)
-        told = line + self._header_lines
-        place = f" (line {told} of the template)" if told > 1 or self._text.count("\n") > 1 else ""
+        excerpt = None if rendering.tainted else _excerpt_line(self.text, line)
+        told = line + self.header_lines
+        place = f" (line {told} of the template)" if told > 1 or self.text.count("\n") > 1 else ""
         if isinstance(error, NamedUndefinedError):
             message, meant = _explain_undefined(error, scope)
             return UndefinedName(message + place, meant=meant, excerpt=excerpt)
@@ -99,24 +85,19 @@ class CompiledTemplate:
         """Return the line of the template that was being rendered."""
         line, trace = 1, error.__traceback__
         while trace is not None:
-            if trace.tb_frame.f_globals.get("__jinja_template__") is self._template:
-                line = self._template.get_corresponding_lineno(trace.tb_lineno)
+            if trace.tb_frame.f_globals.get("__jinja_template__") is self.template:
+                line = self.template.get_corresponding_lineno(trace.tb_lineno)
             trace = trace.tb_next
         return line
 
 
-def new_engine() -> TemplateEngine:
-    """Return the Jinja2 environment that templates are compiled in."""
-    return TemplateEngine()
-
-
-def compile_text(engine: TemplateEngine, text: str, *, condition: bool = False) -> CompiledTemplate:
+def compile_template(engine: TemplateEngine, text: str, *, condition: bool = False) -> CompiledTemplate:
     """Compile a text, or the expression of a condition. Raises TemplateError without a place."""
     with engine.reading(escapes=condition):
         return _compile(engine, text, condition=condition)
 
 
-def compile_file(engine: TemplateEngine, text: str) -> CompiledTemplate:
+def compile_template_file(engine: TemplateEngine, text: str) -> CompiledTemplate:
     """Compile a template file with the settings of its first line. Raises TemplateError without a place."""
     body, settings = read_header(text)
     with engine.reading(escapes=True, settings=settings):
@@ -137,13 +118,12 @@ def _compile(
     except FazaiError:
         raise
     except jinja2.TemplateSyntaxError as error:
-        raise _syntax_error(error, text, condition, header_lines) from None
+        raise _template_syntax_error(error, text, condition, header_lines) from None
     except (RecursionError, MemoryError):
         raise TemplateError("the template is nested too deeply", excerpt=_excerpt_line(text, 1)) from None
     except (SyntaxError, ValueError, OverflowError) as error:
-        raise TemplateError(
-            f"the template cannot be compiled: {_shorten(error)}", excerpt=_excerpt_line(text, 1)
-        ) from None
+        message = f"the template cannot be compiled: {_short_message(error)}"
+        raise TemplateError(message, excerpt=_excerpt_line(text, 1)) from None
     loops = any(True for _ in tree.find_all(nodes.For))
     newlines = 0 if condition else count_newlines(text)
     return CompiledTemplate(engine, text, template, loops=loops, newlines=newlines, header_lines=header_lines)
@@ -159,14 +139,12 @@ def _is_expression(tree: nodes.Template) -> bool:
     )
 
 
-def _syntax_error(
+def _template_syntax_error(
     error: jinja2.TemplateSyntaxError, text: str, condition: bool, header_lines: int
 ) -> TemplateError:
     message, hint = error.message or "", getattr(error, "hint", None)
-    line = error.lineno + header_lines
-    place = (
-        f" (line {line} of the template)" if header_lines or ("\n" in text.strip() and not condition) else ""
-    )
+    several = header_lines or ("\n" in text.strip() and not condition)
+    place = f" (line {error.lineno + header_lines} of the template)" if several else ""
     if message.lower().startswith(("unexpected", "expected")):
         message = f"this is not a template that can be read: {message[0].lower()}{message[1:]}"
     return TemplateError(message + place, hint=hint, excerpt=_excerpt_line(text, error.lineno))
@@ -181,12 +159,8 @@ def _explain_undefined(error: NamedUndefinedError, scope: Variables) -> tuple[st
         return f'"{error.name}" is not defined', did_you_mean(str(error.name), known)
     if isinstance(error.obj, Mapping):
         meant = did_you_mean(str(error.name), (key for key in error.obj if isinstance(key, str)))
-        what = (
-            f"{error.obj.what} has no"
-            if isinstance(error.obj, HostVars | HostView)
-            else "the mapping has no key"
-        )
-        return f'{what} "{error.name}"', meant
+        owner = f"{error.obj.what} has no" if isinstance(error.obj, HostVars | HostView) else None
+        return f'{owner or "the mapping has no key"} "{error.name}"', meant
     if isinstance(error.obj, list | tuple):
         return f"the list of {len(error.obj)} has no item {error.name!r}", None
     return f'{describe_type(error.obj)} has no "{error.name}"', None
@@ -203,10 +177,10 @@ def _explain_fault(error: Exception) -> tuple[str, str | None]:
         return "the template divides by zero", None
     if is_about_secret(error):
         return "a secret cannot be measured, looped over or calculated with", WHOLE_ONLY
-    return f"the template fails: {_shorten(error)}", None
+    return f"the template fails: {_short_message(error)}", None
 
 
-def _shorten(error: Exception) -> str:
+def _short_message(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _MESSAGE_MAX else text[:_MESSAGE_MAX] + "…"
 

@@ -27,8 +27,6 @@ from fazai.template.rewrite import TreeRewriter
 from fazai.template.simple import MISSING
 from fazai.template.undefined import NamedUndefined
 
-__all__ = ["TemplateEngine"]
-
 _TEXT_METHODS: Final = (
     "capitalize casefold center count endswith expandtabs find format index isalnum isalpha isascii isdecimal"
     " isdigit islower isnumeric isspace istitle isupper join ljust lower lstrip partition removeprefix"
@@ -97,11 +95,7 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
 
     def __init__(self) -> None:
         super().__init__(
-            undefined=NamedUndefined,
-            finalize=_check_output,
-            optimized=False,
-            trim_blocks=True,
-            cache_size=0,
+            undefined=NamedUndefined, finalize=_check_defined, optimized=False, trim_blocks=True, cache_size=0
         )
         self.rendering = Rendering(0)
         self._lexer = BackslashLexer(self)
@@ -146,11 +140,8 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
             return obj
         for kind, names in _METHODS:
             if isinstance(obj, kind) and attribute in names:
-                return (
-                    _FormatMethod(self, str(obj))
-                    if attribute == "format"
-                    else getattr(self._bind(obj), attribute)
-                )
+                is_format = attribute == "format"
+                return _FormatMethod(self, str(obj)) if is_format else getattr(self._bind(obj), attribute)
         if isinstance(obj, Namespace) and not attribute.startswith("_"):
             return getattr(obj, attribute, NamedUndefined(obj=obj, name=attribute))
         return self.getitem(obj, attribute)
@@ -158,12 +149,8 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
     def getitem(self, obj: Any, argument: Any) -> Any:
         if isinstance(obj, NamedUndefined):
             return obj
-        if isinstance(argument, NamedUndefined):
-            argument.fail()
-        if isinstance(obj, Secret):
-            raise FilterError(
-                "a part of a secret cannot be taken like this", "use a filter: | split(':') | first"
-            )
+        _check_defined(argument)
+        _check_divisible(obj)
         if isinstance(obj, _SUBSCRIBED):
             try:
                 found = self._bind(obj)[argument]
@@ -181,23 +168,19 @@ class TemplateEngine(ImmutableSandboxedEnvironment):
         return obj.bound(self.rendering) if isinstance(obj, HostView) else obj
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        for each in (left, right):
-            if isinstance(each, NamedUndefined):
-                each.fail()
-        return guard.calculate(self.rendering, operator, left, right)
+        return guard.calculate(self.rendering, operator, _check_defined(left), _check_defined(right))
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805
         rendering = __self.rendering
         rendering.spend(1)
-        if isinstance(__obj, NamedUndefined):
-            __obj.fail()
+        _check_defined(__obj)
         if isinstance(__obj, Macro | LoopContext):
             return __context.call(__obj, *args, **kwargs)
         kwargs.pop("_loop_vars", None)
         kwargs.pop("_block_vars", None)
-        for each in (*args, *kwargs.values()):
-            if isinstance(each, NamedUndefined) and __obj is not Namespace:
-                each.fail()
+        if __obj is not Namespace:
+            for each in (*args, *kwargs.values()):
+                _check_defined(each)
         if __obj is safe_range or __obj is dict or __obj is Namespace:
             rendering.spend(sum([rendering.measure(each)[0] for each in args]))
             if __obj is dict and args and isinstance(args[0], SecretMap):
@@ -298,11 +281,7 @@ def _settle_result(rendering: Rendering, result: Any) -> Any:
     if isinstance(result, list | dict | tuple):
         rendering.spend(len(result))
         return result
-    if (
-        result is None
-        or isinstance(result, int | float | Secret | NamedUndefined)
-        or not hasattr(result, "__next__")
-    ):
+    if isinstance(result, int | float | Secret | NamedUndefined | None) or not hasattr(result, "__next__"):
         return result
     done = []
     for item in result:
@@ -319,11 +298,18 @@ def _make_comparison(sign: str) -> Callable[..., bool]:
     return call
 
 
-def _check_output(value: Any) -> Any:
-    """Refuse undefined output of `{{ }}` here, where the line is known, and not when all is joined."""
+def _check_defined(value: Any) -> Any:
+    """Return the value. Raises for an undefined one: for output of `{{ }}` here, where the line is known, and
+    not when all is joined."""
     if isinstance(value, NamedUndefined):
         value.fail()
     return value
+
+
+def _check_divisible(value: Any) -> None:
+    if isinstance(value, Secret):
+        text, hint = "a part of a secret cannot be taken like this", "use a filter: | split(':') | first"
+        raise FilterError(text, hint)
 
 
 @pass_environment
@@ -338,11 +324,9 @@ def _concat(engine: TemplateEngine, pieces: list[Any]) -> Any:
 
 @pass_environment
 def _iterate(engine: TemplateEngine, value: Any) -> Any:
-    if isinstance(value, NamedUndefined):
-        value.fail()
     if isinstance(value, Secret):
         raise FilterError("a secret cannot be looped over")
-    return value
+    return _check_defined(value)
 
 
 @pass_environment
@@ -353,28 +337,16 @@ def _pay(engine: TemplateEngine, weight: int) -> bool:
 
 @pass_environment
 def _slice(engine: TemplateEngine, value: Any, start: Any, stop: Any, step: Any) -> Any:
-    if isinstance(value, NamedUndefined):
-        value.fail()
-    if isinstance(value, Secret):
-        raise FilterError(
-            "a part of a secret cannot be taken like this", "use a filter: | split(':') | first"
-        )
+    _check_divisible(_check_defined(value))
     if isinstance(value, str | list | tuple):
         engine.rendering.spend(1 + len(value) // (64 if isinstance(value, str) else 1))
     return value[start:stop:step]
 
 
-def _truth(value: Any) -> bool:
-    return guard.is_true(value)
-
-
+#: Filters that only `rewrite.TreeRewriter` puts into templates.
 _HIDDEN: Final[dict[str, Callable[..., Any]]] = {
-    "_compare": _compare,
-    "_concat": _concat,
-    "_iterate": _iterate,
-    "_pay": _pay,
-    "_slice": _slice,
-    "_truth": _truth,
+    "_truth": guard.is_true,
+    **{each.__name__: each for each in (_compare, _concat, _iterate, _pay, _slice)},
 }
 _COMPARISONS: Final[Mapping[str, str]] = {
     "==": "eq", "eq": "eq", "equalto": "eq",

@@ -6,8 +6,6 @@ from typing import Any
 
 from fazai.errors import TemplateError
 
-__all__ = ["UndefinedName", "describe_type"]
-
 
 class UndefinedName(TemplateError):
     """An undefined name: the only error that `default` and `is defined` accept."""

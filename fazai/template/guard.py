@@ -11,19 +11,14 @@ import jinja2
 from jinja2 import Undefined
 
 from fazai.model import Secret
-from fazai.template.filters.base import FilterError, SecretMap, check_percent, plain_entries
-from fazai.template.limits import OMIT, TEXT_MAX, Rendering, conceal, is_listed, reveal
-
-__all__ = [
-    "calculate",
-    "call_text_method",
-    "check_percent_cost",
-    "compare_values",
-    "is_true",
-    "join_pieces",
-    "plain_value",
-    "to_text",
-]
+from fazai.template.filters.base import (
+    FilterError,
+    SecretMap,
+    check_percent,
+    check_text_length,
+    plain_entries,
+)
+from fazai.template.limits import OMIT, Rendering, conceal, is_listed, reveal
 
 #: The hint for an operation that would tell what a secret is made of.
 WHOLE_ONLY: Final = "what a secret is made of is not told: put it out whole, or compare it"
@@ -80,11 +75,8 @@ def calculate(rendering: Rendering, sign: str, left: Any, right: Any) -> Any:
         if sign in ("*", "**") and isinstance(left, int) and isinstance(right, int):
             _check_bits(sign, left, right)
         return _ARITHMETIC[sign](left, right)
-    if (
-        isinstance(left, Secret)
-        or isinstance(right, Secret)
-        or (sign == "%" and rendering.holds_secret(right))
-    ):
+    given = isinstance(left, Secret) or isinstance(right, Secret)
+    if given or (sign == "%" and rendering.holds_secret(right)):
         return _calculate_secret(rendering, sign, left, right)
     if sign == "%" and isinstance(left, str):
         check_percent_cost(rendering, left, right)
@@ -104,7 +96,8 @@ def _calculate_secret(rendering: Rendering, sign: str, left: Any, right: Any) ->
         rendering.spend_text(len(text))
         return Secret(text)
     if sign == "%" and isinstance(left, str | Secret):
-        pattern, values = reveal(left), _revealed_arguments(right)
+        pattern, values = reveal(left), reveal(right)
+        values = tuple(values) if isinstance(right, tuple) else values
         check_percent_cost(rendering, pattern, values)
         try:
             return Secret(pattern % values)
@@ -113,20 +106,12 @@ def _calculate_secret(rendering: Rendering, sign: str, left: Any, right: Any) ->
     raise FilterError(f"a secret cannot be used with {sign}")
 
 
-def _revealed_arguments(right: Any) -> Any:
-    values = reveal(right)
-    return tuple(values) if isinstance(right, tuple) else values
-
-
 def check_percent_cost(rendering: Rendering, pattern: str, values: Any) -> None:
     """Pay for `pattern % values` before it is made."""
     check_percent(pattern)
     weight, _ = rendering.measure(values)
     times = 1 if isinstance(values, tuple) else pattern.count("%")
-    if weight > 4:
-        rendering.spend_text(len(pattern) + times * weight * _UNIT)
-    else:
-        rendering.spend_text(len(pattern))
+    rendering.spend_text(len(pattern) + (times * weight * _UNIT if weight > 4 else 0))
 
 
 def _check_bits(sign: str, left: int, right: int) -> None:
@@ -194,7 +179,7 @@ def call_text_method(
 def _check_method(
     rendering: Rendering, name: str, text: str, args: tuple[Any, ...], named: dict[str, Any]
 ) -> None:
-    """Refuses a result that is too large before it is made."""
+    """Refuse a result that is too large before it is made."""
     if name in ("center", "ljust", "rjust", "zfill") and args and isinstance(args[0], int):
         rendering.spend_text(args[0])
     elif name == "expandtabs":
@@ -206,7 +191,7 @@ def _check_method(
         rendering.spend_text(sum([len(item) + len(text) for item in args[0] if isinstance(item, str)]))
 
 
-def to_text(rendering: Rendering, value: Any) -> tuple[str, bool]:
+def text_of_piece(rendering: Rendering, value: Any) -> tuple[str, bool]:
     """Return the text of a value inside of a larger text, and whether it is secret."""
     if isinstance(value, str):
         return value, False
@@ -228,10 +213,9 @@ def to_text(rendering: Rendering, value: Any) -> tuple[str, bool]:
 
 def join_pieces(rendering: Rendering, pieces: list[Any]) -> str | Secret:
     """Join the pieces that a template puts out."""
-    texts = [to_text(rendering, piece) for piece in pieces]
+    texts = [text_of_piece(rendering, piece) for piece in pieces]
     length = sum([len(text) for text, _ in texts])
-    if length > TEXT_MAX:
-        raise FilterError(f"the template makes a text of more than {TEXT_MAX} characters")
+    check_text_length(length)
     rendering.spend(1 + len(texts) + length // _UNIT)
     text = "".join([text for text, _ in texts])
     return Secret(text) if any(secret for _, secret in texts) else text
@@ -258,8 +242,7 @@ def _plain_container(value: Any) -> Any:
         return value
     if isinstance(value, dict):
         items = {_plain_key(key): _plain_container(item) for key, item in plain_entries(value)}
-        same = all(items.get(key) is item and item is not OMIT for key, item in plain_entries(value))
-        if same:
+        if all(items.get(key) is item and item is not OMIT for key, item in plain_entries(value)):
             return value
         kept = {key: item for key, item in items.items() if item is not OMIT}
         return SecretMap.of(kept) if isinstance(value, SecretMap) else kept
@@ -273,14 +256,11 @@ def _plain_container(value: Any) -> Any:
         return str(value)
     if is_listed(value):
         return [_plain_container(item) for item in value]
-    raise FilterError(
-        f"the template gives {type(value).__name__}, which is no value", "put out one of its variables"
-    )
+    text = f"the template gives {type(value).__name__}, which is no value"
+    raise FilterError(text, "put out one of its variables")
 
 
 def _plain_key(key: Any) -> str:
-    if isinstance(key, str):
-        return str(key)
-    if isinstance(key, int | float) and not isinstance(key, bool):
+    if isinstance(key, str | int | float) and not isinstance(key, bool):
         return str(key)
     raise FilterError(f"the template gives a mapping with a key that is no text: {type(key).__name__}")

@@ -7,8 +7,6 @@ from typing import Any, Final
 
 from fazai.errors import TemplateError
 
-__all__ = ["HEADER", "read_header"]
-
 HEADER: Final = "#jinja2:"
 _SWITCHES: Final = ("trim_blocks", "lstrip_blocks")
 _MARKERS: Final = tuple(
@@ -28,7 +26,7 @@ def read_header(text: str) -> tuple[str, dict[str, Any]]:
         raise TemplateError("the line #jinja2: is all there is in the template", excerpt=line)
     for pair in line.removeprefix(HEADER).split(","):
         name, _, value = (word.strip() for word in pair.partition(":"))
-        settings[name] = _parse_setting(name, value, line)
+        settings[name] = _parse_header_setting(name, value, line)
     starts = [settings.get(f"{what}_start_string", usual) for what, usual in _USUAL.items()]
     if len(set(starts)) < len(starts):
         raise TemplateError("#jinja2: blocks, variables and comments start alike", excerpt=line)
@@ -38,18 +36,17 @@ def read_header(text: str) -> tuple[str, dict[str, Any]]:
 _USUAL: Final = {"block": "{%", "variable": "{{", "comment": "{#"}
 
 
-def _parse_setting(name: str, text: str, line: str) -> Any:
+def _parse_header_setting(name: str, text: str, line: str) -> Any:
     known = ", ".join((*_SWITCHES, *_MARKERS))
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = None
-    if name in _SWITCHES:
-        if isinstance(value, bool):
-            return value
+    if name not in (*_SWITCHES, *_MARKERS):
+        text, hint = f'#jinja2: has no setting "{name[:60]}" here', f"it has {known}"
+        raise TemplateError(text, hint=hint, excerpt=line)
+    if name in _SWITCHES and not isinstance(value, bool):
         raise TemplateError(f"#jinja2: {name} is True or False", excerpt=line)
-    if name in _MARKERS:
-        if isinstance(value, str) and value:
-            return value
+    if name in _MARKERS and not (isinstance(value, str) and value):
         raise TemplateError(f"#jinja2: {name} is a quoted text", excerpt=line)
-    raise TemplateError(f'#jinja2: has no setting "{name[:60]}" here', hint=f"it has {known}", excerpt=line)
+    return value

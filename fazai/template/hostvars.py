@@ -8,8 +8,6 @@ from typing import Any, Protocol
 from fazai.template.limits import Rendering
 from fazai.template.simple import MISSING
 
-__all__ = ["HostVars", "HostView", "Variables"]
-
 
 class Variables(Protocol):
     """Variables that are rendered when they are asked for (`scope.Scope`)."""

@@ -13,8 +13,6 @@ from typing import Final
 
 from jinja2.lexer import Lexer
 
-__all__ = ["BackslashLexer"]
-
 _ESCAPES: Final = re.compile(
     r"\\(?:[\\'\"abfnrtv\n]|[0-7]{1,3}|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8}|N\{[^}]*\})|\\"
 )

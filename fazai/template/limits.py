@@ -11,20 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.model import Secret, Value
-from fazai.template.filters.base import TEXT_MAX, FilterError, SecretMap, plain_entries
-
-__all__ = [
-    "CHAIN_MAX",
-    "OMIT",
-    "OPERATIONS",
-    "TEMPLATE_MAX",
-    "TEXT_MAX",
-    "Omit",
-    "Rendering",
-    "conceal",
-    "is_listed",
-    "reveal",
-]
+from fazai.template.filters.base import FilterError, SecretMap, check_text_length, plain_entries
 
 #: Operations in one rendering, with everything it refers to: about half a second at worst.
 OPERATIONS: Final = 500_000
@@ -74,8 +61,7 @@ class Rendering:
 
     def spend_text(self, length: int) -> None:
         """Pay for a text of this length before it is made."""
-        if length > TEXT_MAX:
-            raise FilterError(f"the template makes a text of more than {TEXT_MAX} characters")
+        check_text_length(length)
         self.spend(1 + length // _TEXT_UNIT)
 
     def measure(self, value: Any, depth: int = 0) -> tuple[int, bool]:

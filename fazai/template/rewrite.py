@@ -15,8 +15,6 @@ from jinja2.visitor import NodeTransformer
 
 from fazai.errors import spelling_hint
 
-__all__ = ["TreeRewriter"]
-
 _COLLECTIONS: Final = ("ansible.builtin.", "ansible.utils.", "ansible.netcommon.", "ansible.posix.")
 _REFUSED: Final[dict[type[nodes.Node], str]] = {
     nodes.Include: "include",
@@ -27,19 +25,13 @@ _REFUSED: Final[dict[type[nodes.Node], str]] = {
 }
 _ABSENT: Final = {
     "password_hash": "store the hash, and read it with !file or !cmd",
-    "random": "what is random changes with every run",
-    "shuffle": "what is random changes with every run",
+    **dict.fromkeys(("random", "shuffle"), "what is random changes with every run"),
     "json_query": "use selectattr and map",
-    "vault": "use the tag !vault",
-    "unvault": "use the tag !vault",
-    "expanduser": "a template does not see this machine",
+    **dict.fromkeys(("vault", "unvault"), "use the tag !vault"),
+    **dict.fromkeys(("expanduser", "realpath", "fileglob"), "a template does not see this machine"),
     "expandvars": "use the tag !env",
-    "realpath": "a template does not see this machine",
-    "fileglob": "a template does not see this machine",
-    "strftime": "what depends on the clock changes with every run",
-    "to_datetime": "what depends on the clock changes with every run",
-    "safe": "nothing is escaped here",
-    "escape": "nothing is escaped here",
+    **dict.fromkeys(("strftime", "to_datetime"), "what depends on the clock changes with every run"),
+    **dict.fromkeys(("safe", "escape"), "nothing is escaped here"),
 }
 
 
@@ -61,9 +53,8 @@ class TreeRewriter(NodeTransformer):
     def visit(self, node: nodes.Node, *args: Any, **kwargs: Any) -> Any:
         refused = _REFUSED.get(type(node))
         if refused is not None:
-            raise UnavailableSyntax(
-                f"{{% {refused} %}} is not available: one text is all there is", node.lineno
-            )
+            text = f"{{% {refused} %}} is not available: one text is all there is"
+            raise UnavailableSyntax(text, node.lineno)
         return super().visit(node, *args, **kwargs)
 
     def visit_Filter(self, node: nodes.Filter) -> nodes.Node:  # noqa: N802 - the visitor's naming
@@ -85,11 +76,8 @@ class TreeRewriter(NodeTransformer):
     def visit_Call(self, node: nodes.Call) -> nodes.Node:  # noqa: N802
         called = node.node
         if isinstance(called, nodes.Name) and called.name in ("lookup", "query", "q"):
-            raise UnavailableSyntax(
-                f"{called.name}() is not available: a template reads nothing",
-                node.lineno,
-                "use the tags !env, !file, !cmd",
-            )
+            text = f"{called.name}() is not available: a template reads nothing"
+            raise UnavailableSyntax(text, node.lineno, "use the tags !env, !file, !cmd")
         return self.generic_visit(node)
 
     def visit_Compare(self, node: nodes.Compare) -> nodes.Node:  # noqa: N802
@@ -119,35 +107,28 @@ class TreeRewriter(NodeTransformer):
         node.node = _filter_call("_truth", node.node, node.lineno)
         return node
 
-    def visit_If(self, node: nodes.If) -> nodes.Node:  # noqa: N802
+    def _visit_condition(self, node: nodes.If | nodes.CondExpr) -> nodes.Node:
         self.generic_visit(node)
         node.test = _filter_call("_truth", node.test, node.lineno)
         return node
 
-    def visit_CondExpr(self, node: nodes.CondExpr) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        node.test = _filter_call("_truth", node.test, node.lineno)
-        return node
+    visit_If = visit_CondExpr = _visit_condition  # noqa: N815 - the visitor's naming
 
     def visit_For(self, node: nodes.For) -> nodes.Node:  # noqa: N802
         self.generic_visit(node)
         node.iter = _filter_call("_iterate", node.iter, node.lineno)
         node.body.insert(0, _payment_statement(node))
         if node.test is not None:
-            node.test = nodes.And(
-                _filter_call("_pay", nodes.Const(1), node.lineno), node.test, lineno=node.lineno
-            )
+            payment = _filter_call("_pay", nodes.Const(1), node.lineno)
+            node.test = nodes.And(payment, node.test, lineno=node.lineno)
         return node
 
-    def visit_Macro(self, node: nodes.Macro) -> nodes.Node:  # noqa: N802
+    def _visit_body(self, node: nodes.Macro | nodes.CallBlock) -> nodes.Node:
         self.generic_visit(node)
         node.body.insert(0, _payment_statement(node))
         return node
 
-    def visit_CallBlock(self, node: nodes.CallBlock) -> nodes.Node:  # noqa: N802
-        self.generic_visit(node)
-        node.body.insert(0, _payment_statement(node))
-        return node
+    visit_Macro = visit_CallBlock = _visit_body  # noqa: N815
 
 
 def _payment_statement(node: nodes.Node) -> nodes.ExprStmt:

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
     from fazai.template.compiled import CompiledTemplate
     from fazai.template.engine import TemplateEngine
 
-__all__ = ["Scope", "Templates", "is_static"]
-
 _COMPILED_MAX: Final = 20_000
 _LEAVES: Final = frozenset({int, float, bool, type(None)})
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
+#: Parts of names whose values may be secret.
+_TELLING: Final = ("secret", "passw", "pwd", "token", "key", "psk", "credential", "auth")
 
 Places = Callable[[str], Mark | None]
 
@@ -51,13 +51,11 @@ class Templates:
         self._secrets = secrets
         self._operations = operations
         self._plans: dict[str, SimpleTemplate | CompiledTemplate] = {}
-        self._heavy: dict[str, CompiledTemplate] = {}
-        self._files: dict[str, CompiledTemplate] = {}
-        self._conditions: dict[str, CompiledTemplate] = {}
+        self._compiled: dict[tuple[str, str], CompiledTemplate] = {}
         self._static: dict[int, tuple[Any, bool]] = {}
         self._engine: TemplateEngine | None = None
 
-    def scope(self, variables: Mapping[str, Value], places: Places | None = None, label: str = "") -> Scope:
+    def scope(self, variables: Mapping[str, Value], places: Places | None = None) -> Scope:
         """A scope of these variables. `places` finds a variable's place."""
         return Scope(self, variables, places)
 
@@ -83,39 +81,28 @@ class Templates:
         """The template of a text. Raises TemplateError."""
         plan = self._plans.get(text)
         if plan is None:
-            plan = parse_simple(text) or self.compile_text(text)
+            plan = parse_simple(text) or self.compile(text, "text")
             self._plans[text] = plan
         return plan
 
-    def compile_text(self, text: str) -> CompiledTemplate:
-        """The template of a text as Jinja2 has it. Raises TemplateError."""
-        return self._compile(self._heavy, text, "text")
-
-    def compile_file(self, text: str) -> CompiledTemplate:
-        """The template of a template file. Raises TemplateError."""
-        return self._compile(self._files, text, "file")
-
-    def compile_condition(self, text: str) -> CompiledTemplate:
-        """The template of an expression that stands without braces. Raises TemplateError."""
-        return self._compile(self._conditions, text, "condition")
-
-    def _compile(
-        self, known: dict[str, CompiledTemplate], text: str, form: Literal["text", "file", "condition"]
-    ) -> CompiledTemplate:
-        compiled = known.get(text)
-        if compiled is None:
+    def compile(self, text: str, form: Literal["text", "file", "condition"]) -> CompiledTemplate:
+        """Compile a text with Jinja2: that of a value, of a template file, or an expression that stands
+        without braces. Raises TemplateError."""
+        known = self._compiled.get((form, text))
+        if known is None:
             from fazai.template import compiled as compiling  # Jinja2: only when a template needs it
+            from fazai.template.engine import TemplateEngine
 
             if self._engine is None:
-                self._engine = compiling.new_engine()
-            if len(known) >= _COMPILED_MAX:
-                known.clear()
+                self._engine = TemplateEngine()
+            if len(self._compiled) >= _COMPILED_MAX:
+                self._compiled.clear()
             if form == "file":
-                compiled = compiling.compile_file(self._engine, text)
+                known = compiling.compile_template_file(self._engine, text)
             else:
-                compiled = compiling.compile_text(self._engine, text, condition=form == "condition")
-            known[text] = compiled
-        return compiled
+                known = compiling.compile_template(self._engine, text, condition=form == "condition")
+            self._compiled[form, text] = known
+        return known
 
 
 class _FailedVariable:
@@ -170,10 +157,7 @@ class Scope:
 
     def has(self, name: object) -> bool:
         """Tell whether there is such a variable, whatever its value."""
-        scope: Scope | None = self
-        while scope is not None and name not in scope._variables:
-            scope = scope._parent
-        return scope is not None
+        return self._find_owner(name) is not None
 
     def render(self, value: Value, where: Mark | None = None, *, sensitive: bool = False) -> Value:
         """Return the value with templates and secret references resolved; the same object if there are none.
@@ -198,7 +182,7 @@ class Scope:
             return text
         scope = self if self.has("ansible_managed") else self.having({"ansible_managed": "Ansible managed"})
         try:
-            return self.templates.compile_file(text).render_file(scope, self.templates.new_rendering())
+            return self.templates.compile(text, "file").render_file(scope, self.templates.new_rendering())
         except FazaiError as error:
             raise _add_place(error, where, False) from None
 
@@ -223,25 +207,18 @@ class Scope:
 
     def _test_condition(self, condition: Value) -> bool:
         if not isinstance(condition, str) or not condition.strip():
-            raise TemplateError(
-                f"a condition is an expression, not {describe_type(condition)}",
-                hint="write: when: site == 'north'",
-            )
+            text = f"a condition is an expression, not {describe_type(condition)}"
+            raise TemplateError(text, hint="write: when: site == 'north'")
         if "{{" in condition or "{%" in condition:
-            raise TemplateError(
-                "a condition is an expression already",
-                hint="write it without {{ }}",
-                excerpt=condition.strip(),
-            )
+            text, hint = "a condition is an expression already", "write it without {{ }}"
+            raise TemplateError(text, hint=hint, excerpt=condition.strip())
         rendering = self.templates.new_rendering()
-        value = self.templates.compile_condition(condition).render(self, rendering)
+        value = self.templates.compile(condition, "condition").render(self, rendering)
         answer = _read_truth(value)
         if answer is None:
-            raise TemplateError(
-                f"a condition gives true or false, and this one gives {describe_type(value)}",
-                hint="compare it, or ask: x is defined, x | length > 0, x | bool",
-                excerpt=None if rendering.tainted else condition.strip(),
-            )
+            text = f"a condition gives true or false, and this one gives {describe_type(value)}"
+            hint = "compare it, or ask: x is defined, x | length > 0, x | bool"
+            raise TemplateError(text, hint=hint, excerpt=None if rendering.tainted else condition.strip())
         return answer
 
     def find(self, name: str, rendering: Rendering) -> Any:
@@ -252,9 +229,7 @@ class Scope:
             if type(value) is _FailedVariable:
                 raise value.error
             return value
-        owner: Scope | None = self
-        while owner is not None and name not in owner._variables:
-            owner = owner._parent
+        owner = self._find_owner(name)
         if owner is None:
             return MISSING
         raw = owner._variables[name]
@@ -262,6 +237,13 @@ class Scope:
             raw = self._render_variable(name, raw, owner, rendering)
         done[name] = raw
         return raw
+
+    def _find_owner(self, name: object) -> Scope | None:
+        """Find the scope that a variable is from: this one, or the nearest above it."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope._variables:
+            scope = scope._parent
+        return scope
 
     def _render_variable(self, name: str, raw: Value, owner: Scope, rendering: Rendering) -> Value:
         """Render a variable that is a template; errors get its place."""
@@ -313,7 +295,7 @@ class Scope:
             value = plan.render(self.find, rendering)
             if value is not LATER and not isinstance(value, HostVars | HostView):
                 return value
-            plan = self.templates.compile_text(text)
+            plan = self.templates.compile(text, "text")
         elif text in self._texts:  # the same template again: names do not change within a scope
             return self._texts[text]
         value = self._texts[text] = plan.render(self, rendering)
@@ -380,10 +362,7 @@ def _read_truth(value: Value) -> bool | None:
 
 def _may_be_secret(name: str) -> bool:
     """Tell whether a value of this name may be secret, so that its template is not quoted."""
-    word = name.lower()
-    return any(
-        part in word for part in ("secret", "passw", "pwd", "token", "key", "psk", "credential", "auth")
-    )
+    return any(part in name.lower() for part in _TELLING)
 
 
 def _add_place(error: FazaiError, where: Mark | None, sensitive: bool) -> FazaiError:

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from fazai.model import Secret
-from fazai.template.limits import TEMPLATE_MAX, TEXT_MAX, Rendering
-
-__all__ = ["LATER", "MISSING", "SimpleTemplate", "count_newlines", "end_lines", "parse_simple"]
+from fazai.template.filters.base import TEXT_MAX
+from fazai.template.limits import TEMPLATE_MAX, Rendering
 
 #: The result of a template that only Jinja2 can render.
 LATER: Final = object()
@@ -22,6 +21,8 @@ MISSING: Final = LATER
 
 _NAME: Final = r"[A-Za-z][A-Za-z0-9_]*"
 _EXPRESSION: Final = re.compile(r"\{\{[ \t\n]*(" + _NAME + r"(?:\." + _NAME + r")*)[ \t\n]*\}\}")
+#: Where an expression, a statement or a comment begins.
+_BEGIN: Final = re.compile(r"\{[{%#]")
 _RESERVED: Final = (
     "true false none True False None not and or in is if else elif for recursive range dict namespace lookup"
     " query q omit self"
@@ -104,12 +105,7 @@ def parse_simple(text: str) -> SimpleTemplate | None:
             if path[0] in _WORDS:
                 return None
             parts.append(path)
-        elif (
-            "{{" in piece
-            or "{%" in piece
-            or "{#" in piece
-            or (piece.endswith("{") and index + 1 < len(pieces))
-        ):
+        elif _BEGIN.search(piece) or (piece.endswith("{") and index + 1 < len(pieces)):
             return None
         elif piece:
             parts.append(piece)

@@ -10,8 +10,6 @@ from jinja2.utils import missing
 from fazai.errors import FazaiError
 from fazai.template.errors import UndefinedName
 
-__all__ = ["NamedUndefined", "NamedUndefinedError"]
-
 
 class NamedUndefinedError(UndefinedError):
     """An undefined name was used."""
@@ -56,7 +54,7 @@ class NamedUndefined(StrictUndefined):
         )
 
     def fail(self) -> NoReturn:
-        """Raise what any use of it raises."""
+        """Fail as any use of the name does: with the fault of its variable, else NamedUndefinedError."""
         raise self._exception(self._undefined_message)
 
     def absent(self) -> bool:

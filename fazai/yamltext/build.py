@@ -25,8 +25,6 @@ from fazai.yamltext.nodes import SourceText, UnsafeText, YamlList, YamlMap, pack
 from fazai.yamltext.phrases import explain_problem, find_bad_byte
 from fazai.yamltext.scalars import convert_plain, convert_plain_json, convert_tagged
 
-__all__ = ["build_document"]
-
 _STANDARD: Final = "tag:yaml.org,2002:"
 _SECRET_TAGS: Final = {
     "!env": "env",
@@ -48,25 +46,21 @@ class _StopReading(Exception):
     """Reading stops here; the reason is among the errors."""
 
 
-def build_document(data: bytes, file: str, limits: YamlLimits, *, scalar_ok: bool = False) -> Any:
+def build_yaml(data: bytes, file: str, limits: YamlLimits, *, scalar_ok: bool = False) -> Any:
     """Build the one document of `data`: YamlMap, YamlList or None; with `scalar_ok` any value.
 
     Raises YamlError, or Errors for several; their `rest` is the document without what is wrong in it."""
     if not yaml.__with_libyaml__:
-        raise YamlError(
-            "PyYAML was built without libyaml, which fazai reads YAML with",
-            where=file,
-            hint="install a PyYAML wheel for this platform, or libyaml before building PyYAML",
-        )
+        text = "PyYAML was built without libyaml, which fazai reads YAML with"
+        hint = "install a PyYAML wheel for this platform, or libyaml before building PyYAML"
+        raise YamlError(text, where=file, hint=hint)
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise YamlError("the file is UTF-16", where=file, hint="save it as UTF-8")
     is_json = _is_json(data)
     if is_json:
         data = _SURROGATES.sub(_join_surrogates, data)
-    builder = _DocumentBuilder(
-        data, SourceText(file, data), limits, convert_plain_json if is_json else convert_plain
-    )
-    return builder.build(scalar_ok)
+    scalar = convert_plain_json if is_json else convert_plain
+    return _DocumentBuilder(data, SourceText(file, data), limits, scalar).build(scalar_ok)
 
 
 def _is_json(data: bytes) -> bool:
@@ -85,10 +79,8 @@ def _is_json(data: bytes) -> bool:
 
 def _join_surrogates(match: re.Match[bytes]) -> bytes:
     pair = match.group(2).decode()
-    return (
-        match.group(1)
-        + chr(0x10000 + ((int(pair[2:6], 16) & 0x3FF) << 10) + (int(pair[8:12], 16) & 0x3FF)).encode()
-    )
+    code = 0x10000 + ((int(pair[2:6], 16) & 0x3FF) << 10) + (int(pair[8:12], 16) & 0x3FF)
+    return match.group(1) + chr(code).encode()
 
 
 class _DocumentBuilder:
@@ -137,17 +129,15 @@ class _DocumentBuilder:
                 continue
             count += 1
             if count > 1:
-                self._report(
-                    event, "a second document starts here; one was expected", "make it a file of its own"
-                )
+                hint = "make it a file of its own"
+                self._report(event, "a second document starts here; one was expected", hint)
                 raise _StopReading
             start = self._next()
             value = self._build_value(start)
             fine = scalar_ok or value is None or value is _BAD or isinstance(value, YamlMap | YamlList)
             if not fine:
-                self._report(
-                    start, "expected a mapping or a list, found a single value", "write `key: value` lines"
-                )
+                hint = "write `key: value` lines"
+                self._report(start, "expected a mapping or a list, found a single value", hint)
         return value
 
     def _report_syntax(self, error: yaml.MarkedYAMLError) -> None:
@@ -161,25 +151,27 @@ class _DocumentBuilder:
             return  # the line is known to be wrong, for a reason that says more
         reason = explain_problem(problem, context, self._source.line(place), place.column - 1)
         excerpt = self._source.excerpt(place)
-        if began is not None and self._source.may_hold_secret(
-            self._source.mark(pack_place(began.line, began.column))
-        ):
+        start = pack_place(began.line, began.column) if began is not None else None
+        if start is not None and self._source.may_hold_secret(self._source.mark(start)):
             excerpt = None  # what is wrong goes on from there
         self._errors.append(YamlError(reason.message, where=place, hint=reason.hint, excerpt=excerpt))
 
     def _report_unreadable(self) -> None:
         line, column, what = find_bad_byte(self._data)
         place = self._source.mark(pack_place(line, column))
-        self._errors.append(
-            YamlError(f"{what} in a text file", where=place, hint="save the file as UTF-8 text")
-        )
+        hint = "save the file as UTF-8 text"
+        self._errors.append(YamlError(f"{what} in a text file", where=place, hint=hint))
 
-    def _report(self, event: Any, message: str, hint: str | None = None) -> None:
-        mark = event.start_mark
-        place = self._source.mark(pack_place(mark.line, mark.column))
+    def _report(self, event: Any, message: str, hint: str | None = None) -> Any:
+        """Report what is wrong at an event; returns _BAD, which is then its value."""
+        place = self._place(event)
         self._errors.append(YamlError(message, where=place, hint=hint, excerpt=self._source.excerpt(place)))
         if len(self._errors) >= _ERRORS_MAX:
             raise _StopReading
+        return _BAD
+
+    def _place(self, event: Any) -> Mark:
+        return self._source.mark(pack_place(event.start_mark.line, event.start_mark.column))
 
     # -- values ----------------------------------------------------------------------------------------
 
@@ -194,10 +186,7 @@ class _DocumentBuilder:
         anchor = event.anchor
         if anchor is not None:
             self._open.add(anchor)
-        if kind is ScalarEvent:
-            value = self._build_text(event)
-        else:
-            value = self._build_container(event)
+        value = self._build_text(event) if kind is ScalarEvent else self._build_container(event)
         if anchor is not None:
             self._open.discard(anchor)
             self._anchors[anchor] = (value, self._weight - before)
@@ -205,34 +194,29 @@ class _DocumentBuilder:
 
     def _resolve_alias(self, event: Any) -> Any:
         if event.anchor not in self._anchors or event.anchor in self._open:
-            self._report_alias(event)
-            return _BAD
+            return self._report_alias(event)
         value, weight = self._anchors[event.anchor]
         self._add_weight(event, weight)
         return value
 
-    def _report_alias(self, event: Any) -> None:
+    def _report_alias(self, event: Any) -> Any:
+        name = event.anchor
         if self._may_hold_secret(event):
-            self._report(event, "an alias (*…) that names nothing", "quote a text that starts with *")
-        elif event.anchor in self._open:
-            self._report(event, f"*{event.anchor} stands inside of what it names, which would never end")
-        else:
-            hint = spelling_hint(event.anchor, self._anchors)
-            self._report(event, f"*{event.anchor} names nothing: there is no &{event.anchor} above", hint)
+            return self._report(event, "an alias (*…) that names nothing", "quote a text that starts with *")
+        if name in self._open:
+            return self._report(event, f"*{name} stands inside of what it names, which would never end")
+        hint = spelling_hint(name, self._anchors)
+        return self._report(event, f"*{name} names nothing: there is no &{name} above", hint)
 
     def _may_hold_secret(self, event: Any) -> bool:
         """Tell whether the line may hold a secret: a password with ! or * in front looks like a tag."""
-        mark = event.start_mark
-        return self._source.may_hold_secret(self._source.mark(pack_place(mark.line, mark.column)))
+        return self._source.may_hold_secret(self._place(event))
 
     def _add_weight(self, event: Any, weight: int) -> None:
         self._weight += weight
         if self._weight > self._limits.values:
-            self._report(
-                event,
-                f"more than {self._limits.values} values, with what anchors and aliases multiply",
-                "split the file, or use fewer aliases of aliases",
-            )
+            text = f"more than {self._limits.values} values, with what anchors and aliases multiply"
+            self._report(event, text, "split the file, or use fewer aliases of aliases")
             raise _StopReading
 
     def _build_text(self, event: Any) -> Any:
@@ -253,8 +237,8 @@ class _DocumentBuilder:
         try:
             value = self._scalar(text)
         except (ValueError, OverflowError):
-            self._report(event, "this looks like a number but is none", "quote it if it is meant as text")
-            return _BAD
+            hint = "quote it if it is meant as text"
+            return self._report(event, "this looks like a number but is none", hint)
         if self._unsafe:
             return UnsafeText(value) if isinstance(value, str) else value
         self._known[text] = value
@@ -273,38 +257,29 @@ class _DocumentBuilder:
             try:
                 return convert_tagged(tag.removeprefix(_STANDARD), text)
             except (ValueError, OverflowError):
-                self._report(event, f"this is no value for the tag !!{tag.removeprefix(_STANDARD)}")
-                return _BAD
+                return self._report(event, f"this is no value for the tag !!{tag.removeprefix(_STANDARD)}")
             except KeyError:
                 pass
         return self._report_tag(event, tag)
 
     def _build_secret(self, event: Any, tag: str, text: str) -> Any:
         if tag == "!cmd":
-            self._report(event, "!cmd takes a list of arguments, no shell", 'write !cmd [sops, -d, "file"]')
-            return _BAD
+            hint = 'write !cmd [sops, -d, "file"]'
+            return self._report(event, "!cmd takes a list of arguments, no shell", hint)
         if not text.strip():
             what = {"!env": "the name of a variable", "!file": "a path"}.get(tag, "Ansible Vault text")
-            self._report(event, f"{tag} takes {what}, and there is none")
-            return _BAD
+            return self._report(event, f"{tag} takes {what}, and there is none")
         if tag.startswith("!vault") and not text.lstrip().startswith("$ANSIBLE_VAULT;"):
-            self._report(
-                event,
-                "!vault takes text that starts with $ANSIBLE_VAULT;",
-                "ansible-vault encrypt_string makes it",
-            )
-            return _BAD
-        mark = self._source.mark(pack_place(event.start_mark.line, event.start_mark.column))
-        return SecretRef(_SECRET_TAGS[tag], text, mark)
+            hint = "ansible-vault encrypt_string makes it"
+            return self._report(event, "!vault takes text that starts with $ANSIBLE_VAULT;", hint)
+        return SecretRef(_SECRET_TAGS[tag], text, self._place(event))
 
     def _report_tag(self, event: Any, tag: str) -> Any:
         if self._may_hold_secret(event):
-            self._report(event, "an unknown tag (!…)", "quote a text that starts with !")
-            return _BAD
+            return self._report(event, "an unknown tag (!…)", "quote a text that starts with !")
         shown = tag.replace(_STANDARD, "!!")[:60]
         hint = spelling_hint(shown, _OUR_TAGS) or f"the tags are {', '.join(_OUR_TAGS)}"
-        self._report(event, f"unknown tag {shown}", hint)
-        return _BAD
+        return self._report(event, f"unknown tag {shown}", hint)
 
     # -- containers ------------------------------------------------------------------------------------
 
@@ -327,18 +302,14 @@ class _DocumentBuilder:
             return self._build_command(event, value)
         if tag in _SECRET_TAGS:
             expected = "a list of arguments" if tag == "!cmd" else "a text"
-            self._report(event, f"{tag} takes {expected}, not a {'mapping' if is_map else 'list'}")
-            return _BAD
+            return self._report(event, f"{tag} takes {expected}, not a {'mapping' if is_map else 'list'}")
         return self._report_tag(event, tag)
 
     def _build_command(self, event: Any, argv: YamlList) -> Any:
         if not argv or not all(isinstance(word, str) and word for word in argv):
-            self._report(
-                event, "!cmd takes a list of texts, the program first", 'quote numbers: !cmd [pass, "1"]'
-            )
-            return _BAD
-        mark = self._source.mark(pack_place(event.start_mark.line, event.start_mark.column))
-        return SecretRef("cmd", tuple(argv), mark)
+            hint = 'quote numbers: !cmd [pass, "1"]'
+            return self._report(event, "!cmd takes a list of texts, the program first", hint)
+        return SecretRef("cmd", tuple(argv), self._place(event))
 
     def _build_list(self, start: Any) -> YamlList:
         mark = start.start_mark
@@ -388,15 +359,11 @@ class _DocumentBuilder:
         else:
             key = self._build_value(event)
             if not isinstance(key, str):
-                self._report_odd_key(event, key)
-                return _BAD
+                return self._report_odd_key(event, key)
             key = str(key)
         if key in node:
-            first = node.key_mark(key)
-            self._report(
-                event, f'the key "{key}" stands twice, first in line {first.line}', "keep one of them"
-            )
-            return _BAD
+            text = f'the key "{key}" stands twice, first in line {node.key_mark(key).line}'
+            return self._report(event, text, "keep one of them")
         return key
 
     def _check_new_key(self, event: Any, text: str, is_plain: bool) -> Any:
@@ -406,27 +373,23 @@ class _DocumentBuilder:
             except (ValueError, OverflowError):
                 value = text
             if not isinstance(value, str):
-                self._report_odd_key(event, value)
-                return _BAD
+                return self._report_odd_key(event, value)
         self._add_weight(event, len(text) >> 6)
         self._keys[0 if is_plain else 1][text] = text
         return text
 
-    def _report_odd_key(self, event: Any, value: Any) -> None:
+    def _report_odd_key(self, event: Any, value: Any) -> Any:
+        text, hint = "a key that is no text", "give it a name"
         if value is _BAD:
-            return
+            return _BAD
         if type(event) is MappingStartEvent:
-            self._report(event, "a mapping stands where a key is expected", 'quote a template: "{{ … }}"')
+            text, hint = "a mapping stands where a key is expected", 'quote a template: "{{ … }}"'
         elif type(event) is SequenceStartEvent:
-            self._report(event, "a list stands where a key is expected", "quote a text that starts with [")
+            text, hint = "a list stands where a key is expected", "quote a text that starts with ["
         elif type(event) is ScalarEvent and isinstance(value, bool | int | float):
-            self._report(
-                event,
-                f"the key {event.value} is no text but a {_scalar_type(value)}",
-                f'write "{event.value}"',
-            )
-        else:
-            self._report(event, "a key that is no text", "give it a name")
+            kind = "truth value" if isinstance(value, bool) else "number"
+            text, hint = f"the key {event.value} is no text but a {kind}", f'write "{event.value}"'
+        return self._report(event, text, hint)
 
     def _read_merge(self, event: Any, value: Any) -> list[YamlMap]:
         """The mappings that `<<:` takes in, the weakest first."""
@@ -434,18 +397,13 @@ class _DocumentBuilder:
             return [value]
         if isinstance(value, YamlList) and all(isinstance(item, YamlMap) for item in value):
             return list(reversed(value))
-        self._report(
-            event, "<<: takes a mapping or a list of mappings", "write <<: *name, with &name at a mapping"
-        )
+        hint = "write <<: *name, with &name at a mapping"
+        self._report(event, "<<: takes a mapping or a list of mappings", hint)
         return []
 
 
-def _scalar_type(value: object) -> str:
-    return "truth value" if isinstance(value, bool) else "number"
-
-
 def _merge_below(node: YamlMap, merges: list[YamlMap]) -> None:
-    """Takes the merged entries into `node`, each with its own place; what `node` says itself wins."""
+    """Take the merged entries into `node`, each with its own place; what `node` says itself wins."""
     entries: dict[str, tuple[Any, int, int]] = {}
     for layer in (*merges, node):
         for index, (key, value) in enumerate(layer.items()):

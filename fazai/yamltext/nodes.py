@@ -8,8 +8,6 @@ from typing import Any
 
 from fazai.errors import Mark
 
-__all__ = ["SourceText", "UnsafeText", "YamlList", "YamlMap", "pack_place"]
-
 #: A place in one integer: the line above the column, both counted from 0 as libyaml does.
 _COLUMN_BITS = 32
 _COLUMN_MASK = (1 << _COLUMN_BITS) - 1
@@ -77,14 +75,14 @@ class SourceText:
         lines, index = self._split_lines(), mark.line - 1
         if index >= len(lines) or len(lines[index]) > _LINE_MAX or _TELLTALE.search(lines[index]):
             return True
-        indent = _indent(lines[index])
+        indent = _indent_width(lines[index])
         loose = not _SHAPED.match(lines[index])
         for line in reversed(lines[max(0, index - _LOOK_BACK) : index]):
-            if not line.strip() or not (loose or _indent(line) < indent):
+            if not line.strip() or not (loose or _indent_width(line) < indent):
                 continue
             if len(line) > _LINE_MAX or _TELLTALE.search(line):
                 return True
-            indent = min(indent, _indent(line))
+            indent = min(indent, _indent_width(line))
             loose = loose and not _SHAPED.match(line)
             if indent == 0 and not loose:
                 return False
@@ -94,14 +92,11 @@ class SourceText:
         if self._lines is None:
             text = self._data.decode("utf-8-sig", "replace")
             # at what libyaml calls a line break, and nothing else that splitlines() would cut at
-            for other in ("\r\n", "\r", "\x85", "\u2028", "\u2029"):
-                if other in text:
-                    text = text.replace(other, "\n")
-            self._lines = text.split("\n")
+            self._lines = re.split("\r\n|[\n\r\x85\u2028\u2029]", text)
         return self._lines
 
 
-def _indent(line: str) -> int:
+def _indent_width(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 

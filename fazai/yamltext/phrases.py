@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-__all__ = ["Explanation", "explain_problem", "find_bad_byte"]
-
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
@@ -71,15 +69,13 @@ def explain_problem(problem: str, context: str, line: str, column: int) -> Expla
     if re.match(r"\s*(- )?([\w.-]+:\s+)?\{\{", line):
         return Explanation("a template that is not quoted", 'write "{{ … }}" with the quotes')
     if "end of stream" in problem and "quoted scalar" in context:
-        return Explanation(
-            "the quote that opens here is never closed", "close it; ' inside '…' is written ''"
-        )
+        hint = "close it; ' inside '…' is written ''"
+        return Explanation("the quote that opens here is never closed", hint)
     if "end of stream" in problem and "flow" in context:
         return Explanation(f"the {line[column : column + 1]} that opens here is never closed", "close it")
     if "did not find expected ',' or '}'" in problem and "[" in line[: column + 1]:
-        return Explanation(
-            "a [ ends the name before it inside of { }", 'quote a name with a range: "fw-[01:20]"'
-        )
+        hint = 'quote a name with a range: "fw-[01:20]"'
+        return Explanation("a [ ends the name before it inside of { }", hint)
     for known, explanation in _KNOWN:
         if known in problem:
             return explanation

@@ -16,17 +16,6 @@ from fazai.errors import YamlError, missing_file
 from fazai.yamltext.limits import DEFAULT_YAML_LIMITS, YamlLimits
 from fazai.yamltext.nodes import YamlList, YamlMap
 
-__all__ = [
-    "Decrypt",
-    "KeyFile",
-    "OnFileRead",
-    "load_yaml",
-    "loads_yaml",
-    "parse_yaml",
-    "parse_yaml_value",
-    "read_limited",
-]
-
 #: Opens a file that is Ansible Vault text as a whole: its bytes and its name to the plain bytes.
 Decrypt = Callable[[bytes, str], bytes]
 
@@ -62,38 +51,35 @@ def loads_yaml(
     text: str | bytes, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS
 ) -> YamlMap | YamlList | None:
     """Parse the one document of a text; `file` is its name in marks. Raises as `load_yaml`."""
-    return parse_yaml(
-        text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text, file, limits=limits
-    )
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    return parse_yaml(data, file, limits=limits)
 
 
 def parse_yaml_value(text: str, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS) -> Any:
     """Parse a text that may also be a single value: `5`, `yes`, `[a]`. Raises as `load_yaml`."""
-    from fazai.yamltext.build import build_document
+    from fazai.yamltext.build import build_yaml
 
     data = text.encode("utf-8", "surrogatepass")
     if len(data) > limits.size_bytes:
-        raise _too_large(file, len(data), limits)
-    return build_document(data, file, limits, scalar_ok=True)
+        raise _size_error(file, len(data), limits)
+    return build_yaml(data, file, limits, scalar_ok=True)
 
 
 def parse_yaml(
     data: bytes, file: str, *, limits: YamlLimits = DEFAULT_YAML_LIMITS, decrypt: Decrypt | None = None
 ) -> YamlMap | YamlList | None:
     """Parse the one document of these bytes. Raises as `load_yaml`."""
-    from fazai.yamltext.build import build_document  # with PyYAML, which takes its time to import
+    from fazai.yamltext.build import build_yaml  # with PyYAML, which takes its time to import
 
     if data.startswith(_VAULT):
         if decrypt is None:
-            raise YamlError(
-                "the whole file is encrypted with Ansible Vault, and no vault password was given",
-                where=file,
-                hint="give the vault password file, or encrypt single values with !vault instead",
-            )
+            text = "the whole file is encrypted with Ansible Vault, and no vault password was given"
+            hint = "give the vault password file, or encrypt single values with !vault instead"
+            raise YamlError(text, where=file, hint=hint)
         data = decrypt(data, file)
     if len(data) > limits.size_bytes:
-        raise _too_large(file, len(data), limits)
-    found: YamlMap | YamlList | None = build_document(data, file, limits)
+        raise _size_error(file, len(data), limits)
+    found: YamlMap | YamlList | None = build_yaml(data, file, limits)
     return found
 
 
@@ -106,7 +92,7 @@ def read_limited(path: str | Path, limits: YamlLimits = DEFAULT_YAML_LIMITS, wha
             if not stat.S_ISREG(status.st_mode):
                 data = _read_pipe(stream.fileno(), limits)
             elif status.st_size > limits.size_bytes:
-                raise _too_large(name, status.st_size, limits)
+                raise _size_error(name, status.st_size, limits)
             else:
                 data = stream.read(status.st_size + 1)  # not the limit: room for all of that would be made
                 if len(data) > status.st_size:  # it grows
@@ -117,7 +103,7 @@ def read_limited(path: str | Path, limits: YamlLimits = DEFAULT_YAML_LIMITS, wha
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise YamlError(f"cannot read the file: {reason}", where=name) from None
     if len(data) > limits.size_bytes:
-        raise _too_large(name, None, limits)
+        raise _size_error(name, None, limits)
     if data.lstrip()[: len(_PEM)] == _PEM:
         hint = "was another file meant? a key is named where it is used, such as key_file:"
         raise KeyFile("this is a key or a certificate (PEM)", where=name, hint=hint)
@@ -147,10 +133,7 @@ def _read_pipe(handle: int, limits: YamlLimits) -> bytes:
     return bytes(data)
 
 
-def _too_large(file: str, size_bytes: int | None, limits: YamlLimits) -> YamlError:
+def _size_error(file: str, size_bytes: int | None, limits: YamlLimits) -> YamlError:
     size = f"{size_bytes / 2**20:.1f} MiB" if size_bytes is not None else "an endless stream"
-    return YamlError(
-        f"the file is too large: {size}, at most {limits.size_bytes / 2**20:g} MiB are read",
-        where=file,
-        hint="split it: an inventory may be a folder of files",
-    )
+    text = f"the file is too large: {size}, at most {limits.size_bytes / 2**20:g} MiB are read"
+    return YamlError(text, where=file, hint="split it: an inventory may be a folder of files")

@@ -6,9 +6,8 @@ The one difference: dates and times stay text.
 from __future__ import annotations
 
 import re
+from functools import reduce
 from typing import Any
-
-__all__ = ["convert_plain", "convert_plain_json", "convert_tagged"]
 
 _WORDS: dict[str, bool | None] = {
     "": None,
@@ -67,34 +66,23 @@ def convert_tagged(kind: str, text: str) -> Any:
 
 
 def _parse_int(text: str) -> int:
-    digits = text.replace("_", "")
-    if len(digits) > _DIGITS_MAX:
-        raise ValueError("too many digits")
-    sign = -1 if digits.startswith("-") else 1
-    digits = digits.lstrip("+-")
-    if digits == "0":
-        return 0
-    if digits.startswith("0b"):
-        return sign * int(digits[2:], 2)
-    if digits.startswith("0x"):
-        return sign * int(digits[2:], 16)
-    if digits.startswith("0"):
-        return sign * int(digits, 8)
-    value = 0
-    for part in digits.split(":"):  # 1:30 is ninety: base 60
-        value = value * 60 + int(part)
-    return sign * value
+    sign, digits = _split_sign(text)
+    for prefix, base in (("0b", 2), ("0x", 16), ("0", 8)):
+        if digits.startswith(prefix):
+            return sign * int(digits, base)
+    return sign * reduce(lambda value, part: value * 60 + int(part), digits.split(":"), 0)  # 1:30 is ninety
 
 
 def _parse_float(text: str) -> float:
-    digits = text.replace("_", "").lower()
-    if len(digits) > _DIGITS_MAX:
-        raise ValueError("too many digits")
-    sign = -1.0 if digits.startswith("-") else 1.0
-    digits = digits.lstrip("+-")
+    sign, digits = _split_sign(text.lower())
     if digits in (".inf", ".nan"):
         return sign * float(digits[1:])
-    value = 0.0
-    for part in digits.split(":"):
-        value = value * 60 + float(part)
-    return sign * value
+    return sign * reduce(lambda value, part: value * 60 + float(part), digits.split(":"), 0.0)
+
+
+def _split_sign(text: str) -> tuple[int, str]:
+    """Return 1 or -1, and the digits without underscores. Raises ValueError for too many."""
+    digits = text.replace("_", "")
+    if len(digits) > _DIGITS_MAX:
+        raise ValueError("too many digits")
+    return (-1 if digits.startswith("-") else 1), digits.lstrip("+-")

@@ -93,6 +93,17 @@ def test_variables_that_are_almost_named_as_an_option_are_noted(
     assert capsys.readouterr().err == ""
 
 
+def test_an_option_that_is_missing_is_named_with_the_variable_that_was_meant_for_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "provider: opnsense, base_ulr: https://192.0.2.1, secret: {api_key: a, api_secret: b}"
+    (tmp_path / "inventory.yml").write_text(f"all: {{hosts: {{fw-01: {{{options}}}}}}}\n")
+    assert main(["validate", str(tmp_path / "inventory.yml")]) == 3
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].endswith(": base_url is missing, for fw-01")
+    assert lines[-1] == '  hint: "base_ulr" is set: was base_url meant?'
+
+
 def test_a_key_that_is_not_there_is_named_with_the_one_that_was_meant(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

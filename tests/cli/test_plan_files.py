@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import InputError, PlanStale
-from fazai.model import Change, Verb
+from fazai.model import Change, Diff, Verb
 from fazai.plan import FORMAT, SavedPlan, check_later, read_plan
 
 PLAN = SavedPlan(
@@ -85,9 +85,10 @@ def test_another_hash_is_another_plan(approved: str) -> None:
 
 
 def test_a_later_look_compares_changes_and_not_what_is_noted_beside_them() -> None:
-    check_later("fw-01", [replace(CHANGE, note="after category")], [], [replace(CHANGE, note="looked again")])
+    promised = Diff((replace(CHANGE, note="after category"),))
+    check_later("fw-01", promised, [replace(CHANGE, note="looked again")])
     with pytest.raises(PlanStale) as refused:
-        check_later("fw-01", [CHANGE], [], [replace(CHANGE, after={"name": "web", "type": "url"})])
+        check_later("fw-01", Diff((CHANGE,)), [replace(CHANGE, after={"name": "web", "type": "url"})])
     assert refused.value.message == (
         "the plan is stale for fw-01: opnsense.alias web is not the planned change"
     )

@@ -12,8 +12,9 @@ import pytest
 import yaml
 
 from fazai.errors import InventoryError
-from fazai.inventory import Inventory, as_ansible, as_graph, as_host_variables, as_json, load_inventory
+from fazai.inventory import Inventory, load_inventory
 from fazai.inventory.patterns import select_hosts
+from fazai.inventory.show import as_ansible, as_graph, as_host_variables, as_json
 from fazai.secrets.scripts import script_runner
 from tests.inventory.make_cases import ansible_inventory
 

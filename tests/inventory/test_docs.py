@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import InventoryError
-from fazai.inventory import HOSTS_MAX, Inventory, expand_hosts, load_inventory
+from fazai.inventory import Inventory, load_inventory
 from fazai.inventory.patterns import select_hosts
+from fazai.inventory.ranges import HOSTS_MAX, expand_hosts
 from fazai.yamltext import DEFAULT_YAML_LIMITS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "inventory.md").read_text()

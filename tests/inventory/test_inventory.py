@@ -12,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import Errors, FazaiError, InputError, InventoryError, Mark
-from fazai.inventory import Inventory, as_ansible, as_graph, as_host_variables, as_json, load_inventory
+from fazai.inventory import Inventory, load_inventory
+from fazai.inventory.show import as_ansible, as_graph, as_host_variables, as_json
 
 Tree = dict[str, str | bytes]
 
@@ -69,21 +70,17 @@ all:
     )
     inventory = load_inventory(tmp_path / "inv.yml")
     layers = inventory.layers("fw-01")
-    assert [(layer.label, layer.resources[0]["opnsense.alias"]["name"]) for layer in layers] == [
-        ("group all", "all"),
-        ("group all", "all_file"),
-        ("group b_vars", "in_vars"),
-        ("group deep", "deep"),
-        ("group deep", "deep_file"),
-        ("group a_late", "late"),
-        ("group deeper", "deeper"),
-        ("host fw-01", "range"),
-        ("host fw-01", "host"),
-        ("host fw-01", "host_file"),
+    assert [resources[0]["opnsense.alias"]["name"] for resources in layers] == [
+        *("all", "all_file"),
+        "in_vars",
+        *("deep", "deep_file"),
+        *("late", "deeper"),
+        *("range", "host", "host_file"),
     ]
     assert inventory.variables("fw-01") == {"x": 1, "y": 2}
-    assert [layer.label for layer in inventory.layers("fw-02")] == ["group all", "group all", "host fw-02"]
-    assert layers[1].resources[0].mark("opnsense.alias") == Mark(str(tmp_path / "group_vars/all.yml"), 1, 30)
+    others = [resources[0]["opnsense.alias"]["name"] for resources in inventory.layers("fw-02")]
+    assert others == ["all", "all_file", "range"]
+    assert layers[1][0].mark("opnsense.alias") == Mark(str(tmp_path / "group_vars/all.yml"), 1, 30)
     assert "resources" not in as_json(as_ansible(inventory))
 
 
@@ -107,6 +104,12 @@ def test_playbooks_are_relative_to_the_file_and_come_once(tmp_path: Path) -> Non
 # -- variables and places ----------------------------------------------------------------------------------
 
 
+def places(inventory: Inventory, host: str) -> dict[str, Mark]:
+    """The place of the value that won, for each variable of the host."""
+    winners = {name: scope for scope in inventory.scopes(host) for name in scope}
+    return {name: scope.mark(name) for name, scope in winners.items()}
+
+
 def test_places_name_where_the_winning_value_stands(tmp_path: Path) -> None:
     inventory = opened(
         tmp_path,
@@ -114,15 +117,15 @@ def test_places_name_where_the_winning_value_stands(tmp_path: Path) -> None:
         **{"group_vars/all.yml": "c: 3\n"},
     )
     file = str(tmp_path / "inv.yml")
-    assert inventory.places("h1") == {
+    assert places(inventory, "h1") == {
         "a": Mark(file, 3, 8),
         "b": Mark(file, 7, 10),
         "c": Mark(str(tmp_path / "group_vars/all.yml"), 1, 4),
     }
-    assert inventory.places("h2")["ansible_port"] == Mark(file, 8, 5)
+    assert places(inventory, "h2")["ansible_port"] == Mark(file, 8, 5)
     assert inventory.hosts["h2"].mark == Mark(file, 8, 5)
     assert inventory.variables("h2") == {"a": 1, "b": 1, "c": 3, "ansible_port": 22}
-    assert inventory.groups_of("h1") == ("all", "ungrouped")
+    assert inventory.host("h1").groups == ("all", "ungrouped")
 
 
 def test_hosts_of_the_same_groups_share_their_variables(tmp_path: Path) -> None:
@@ -209,9 +212,8 @@ def test_unknown_hosts_and_groups_come_with_a_hint(tmp_path: Path) -> None:
     inventory = opened(tmp_path, "web: {hosts: {fw-01: }}\n")
     for call in (
         inventory.variables,
-        inventory.places,
+        inventory.scopes,
         inventory.layers,
-        inventory.groups_of,
         inventory.magic,
     ):
         with pytest.raises(InventoryError, match='no host "fw-O1"') as caught:
@@ -527,8 +529,8 @@ def test_any_structure_gives_an_inventory_or_an_error_of_ours(
         return
     assert list(json.loads(as_json(as_ansible(found)))["_meta"]["hostvars"]) <= sorted(found.hosts)
     for host in found.hosts:
-        assert found.groups_of(host)[0] == "all"
-        assert set(found.places(host)) == set(found.variables(host))
+        assert found.host(host).groups[0] == "all"
+        assert set(places(found, host)) == set(found.variables(host))
         assert host in found.members("all")
         found.layers(host)
     as_graph(found)

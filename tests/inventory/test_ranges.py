@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fazai.inventory import HOSTS_MAX, expand_hosts
+from fazai.inventory.ranges import HOSTS_MAX, expand_hosts
 
 STEADY = settings(deadline=None, derandomize=True)
 

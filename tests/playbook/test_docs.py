@@ -17,10 +17,11 @@ from fazai.registry import Registry
 from fazai.secrets import SecretReader
 from fazai.template import Templates
 from fazai.template.engine import TemplateEngine
+from fazai.template.filters.base import TEXT_MAX
 from fazai.template.filters.network import _ALIASES, _QUERIES
 from fazai.template.filters.pattern import check_pattern
 from fazai.template.filters.table import FILTERS
-from fazai.template.limits import CHAIN_MAX, DEPTH_MAX, OPERATIONS, TEMPLATE_MAX, TEXT_MAX
+from fazai.template.limits import CHAIN_MAX, DEPTH_MAX, OPERATIONS, TEMPLATE_MAX
 
 PAGE = (Path(__file__).parents[2] / "docs/playbooks.md").read_text()
 BLOCKS = re.findall(r"```yaml\n# ([^\n]+)\n(.*?)```", PAGE, re.DOTALL)

@@ -15,10 +15,8 @@ from fazai.secrets.vault import (
     VaultPassword,
     _apply_cipher,
     _derive_keys,
+    _parse_header,
     decrypt_vault,
-    encrypt_vault,
-    is_vault,
-    read_vault_label,
 )
 
 VAULT = Path(__file__).parent / "vault"
@@ -42,8 +40,7 @@ CASES = {
 def test_opens_what_ansible_made(name: str) -> None:
     label, plain = CASES[name]
     text = (VAULT / f"{name}.vault").read_text()
-    assert is_vault(text)
-    assert read_vault_label(text) == label
+    assert _parse_header(text.splitlines()[0]) == label
     assert decrypt_vault(text, ANY) == plain
     assert decrypt_vault(text.replace("\n", "\r\n"), ANY) == plain  # a file that went through Windows
     assert decrypt_vault("\n  " + text.replace("\n", "\n  "), ANY) == plain  # as it stands in YAML
@@ -52,30 +49,25 @@ def test_opens_what_ansible_made(name: str) -> None:
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.binary(max_size=200), st.binary(min_size=1, max_size=40), st.sampled_from([None, "dev"]))
 def test_round_trip(data: bytes, password: bytes, label: str | None) -> None:
-    text = encrypt_vault(data, VaultPassword(label, password))
-    assert read_vault_label(text) == label
-    assert all(len(line) <= 80 for line in text.splitlines())
+    padding = 16 - len(data) % 16
+    text = _sealed(data + bytes([padding]) * padding, password, label)
+    assert _parse_header(text.splitlines()[0]) == label
     assert decrypt_vault(text, [VaultPassword(None, b"wrong"), VaultPassword(label, password)]) == data
-
-
-def test_never_the_same_twice() -> None:
-    assert encrypt_vault(b"x", VaultPassword(None, PASSWORD)) != encrypt_vault(
-        b"x", VaultPassword(None, PASSWORD)
-    )
 
 
 def test_password_is_not_shown() -> None:
     assert "correct" not in repr(VaultPassword("prod", PASSWORD))
 
 
-def _sealed(padded: bytes) -> str:
+def _sealed(padded: bytes, password: bytes = PASSWORD, label: str | None = None) -> str:
     """A vault text of one who has the password, and pads as he likes."""
     salt = bytes(32)
-    key, mac, counter = _derive_keys(PASSWORD, salt)
-    ciphertext = _apply_cipher(key, counter, padded, decrypt=False)
+    key, mac, counter = _derive_keys(password, salt)
+    ciphertext = _apply_cipher(key, counter, padded)
     digest = hmac.new(mac, ciphertext, "sha256").hexdigest()
     inner = "\n".join((salt.hex(), digest, ciphertext.hex()))
-    return f"$ANSIBLE_VAULT;1.1;AES256\n{inner.encode().hex()}\n"
+    header = f"$ANSIBLE_VAULT;1.2;AES256;{label}" if label else "$ANSIBLE_VAULT;1.1;AES256"
+    return f"{header}\n{inner.encode().hex()}\n"
 
 
 @pytest.mark.parametrize("tail", [b"\0", b"\x11", b"\x02\x03", b"\x01\x02"])

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from fazai.cli import environment
 from fazai.cli.execution import execute_run
-from fazai.cli.lab_targets import with_lab_folders
-from fazai.cli.preparing import PreparedRun, prepare_run
-from fazai.cli.run_options import RunOptions, RunSelection
-from fazai.config import ProcessConfig
+from fazai.cli.host_targets import ask_hosts, prepare_hosts
+from fazai.cli.preparing import PreparedRun
 from fazai.errors import ExitCode, FazaiError, UsageError
-from fazai.model import Resource, TargetWork, Work
+from fazai.model import TargetWork, Work
 
 if TYPE_CHECKING:
     from fazai.providers.hosts.agent.health import AgentReport
     from fazai.providers.hosts.session import HostSession
 
-__all__ = ["KIND", "AgentFleet"]
-
 KIND = "host.telemetry_agent"
-_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +24,16 @@ class AgentFleet:
     """The hosts of an inventory that declare a telemetry agent; `prepared.works` holds nothing else."""
 
     prepared: PreparedRun
-    config: ProcessConfig
 
     @classmethod
     def read(cls, options: Mapping[str, Any]) -> AgentFleet:
         """Read the inventory that the command line names, from click's parameters. Raises FazaiError."""
-        sources, limit = environment.split_words(options["words"], options["more"])
-        selection = RunSelection.from_click({**options, "inventory": sources, "limit": limit})
-        shown = replace(RunOptions.from_click(options), quiet=True)
-        prepared = prepare_run("apply", selection, shown)
-        config = environment.read_config()
-        works = with_lab_folders(prepared.works, config.lab)
-        agents = tuple(found for work in works if (found := _agents_of(work)) is not None)
+        prepared = prepare_hosts("apply", options, quiet=True)
+        agents = tuple(found for work in prepared.works if (found := _agents_of(work)) is not None)
         if not agents:
-            raise UsageError(
-                "none of these hosts declares a telemetry agent", hint=f"- {KIND}: {{server: https://…}}"
-            )
-        return cls(replace(prepared, works=agents), config)
+            text, hint = "none of these hosts declares a telemetry agent", f"- {KIND}: {{server: https://…}}"
+            raise UsageError(text, hint=hint)
+        return cls(replace(prepared, works=agents))
 
     @property
     def items(self) -> dict[str, TargetWork]:
@@ -64,33 +50,9 @@ class AgentFleet:
             report: AgentReport = found["report"]
             return report if "settings" in found else None  # else nothing of it is there
 
-        return self.each(look, names)
-
-    def each(
-        self,
-        work: Callable[[TargetWork, HostSession], Awaitable[_Found]],
-        names: Iterable[str] | None = None,
-    ) -> dict[str, _Found | FazaiError]:
-        """Do `work` on each host; returns what it found there, or why not."""
-        chosen = self.items if names is None else {name: self.items[name] for name in names}
-        return asyncio.run(self._each(work, list(chosen.values())))
-
-    async def _each(
-        self, work: Callable[[TargetWork, HostSession], Awaitable[_Found]], items: Sequence[TargetWork]
-    ) -> dict[str, _Found | FazaiError]:
-        gate = asyncio.Semaphore(self.prepared.options.forks or self.config.forks)
-
-        async def work_on(item: TargetWork) -> _Found | FazaiError:
-            provider: Any = self.prepared.registry.provider(item.target.provider)
-            try:
-                # deadline: the target's connect_timeout and timeout
-                async with gate, provider.connect(item.target) as session:
-                    return await work(item, session)
-            except FazaiError as error:
-                return error
-
-        answers = await asyncio.gather(*(work_on(item) for item in items))
-        return {item.target.name: found for item, found in zip(items, answers, strict=True)}
+        items = self.items
+        chosen = items if names is None else {name: items[name] for name in names}
+        return ask_hosts(self.prepared, chosen.values(), look)
 
     def write(self, more: Mapping[str, Mapping[str, Any]]) -> int:
         """Bring the agents of these hosts to their declared state with these fields changed: through the
@@ -111,12 +73,11 @@ def _agents_of(work: Work) -> Work | None:
 
 
 def _with_fields(work: Work, more: Mapping[str, Mapping[str, Any]]) -> Work:
-    def changed(resource: Resource, fields: Mapping[str, Any]) -> Resource:
-        return replace(resource, fields={**resource.fields, **fields})
+    """Return the same work on the hosts of `more`, with these fields on top."""
 
-    targets = tuple(
-        replace(item, resources=tuple(changed(r, more[item.target.name]) for r in item.resources))
-        for item in work.targets
-        if item.target.name in more
-    )
-    return replace(work, targets=targets)
+    def change(item: TargetWork, fields: Mapping[str, Any]) -> TargetWork:
+        changed = (replace(each, fields={**each.fields, **fields}) for each in item.resources)
+        return replace(item, resources=tuple(changed))
+
+    chosen = [item for item in work.targets if item.target.name in more]
+    return replace(work, targets=tuple(change(item, more[item.target.name]) for item in chosen))

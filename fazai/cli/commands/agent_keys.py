@@ -24,14 +24,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fazai.cli import environment
 from fazai.errors import FazaiError, InputError, Refused, Unreachable, worst_exit
 from fazai.model import Secret
 
 if TYPE_CHECKING:
     from fazai.cli.commands.agent_fleet import AgentFleet
     from fazai.providers.hosts.agent.health import AgentReport
-
-__all__ = ["AgentKeyStore", "rotate_keys"]
 
 _PAUSE_S = 0.3
 
@@ -56,7 +55,7 @@ def rotate_keys(fleet: AgentFleet, timeout_s: float) -> int:
     reports = fleet.reports()
     failed: dict[str, FazaiError] = {}
     files = _find_key_files(fleet, reports, failed)
-    with AgentKeyStore.of(fleet) as registry:
+    with AgentKeyStore.find() as registry:
         turns: list[_KeyRotation] = []
         for host, (file, name) in files.items():
             try:
@@ -65,11 +64,8 @@ def rotate_keys(fleet: AgentFleet, timeout_s: float) -> int:
                 turns.append(turn)
             except FazaiError as error:
                 failed[host] = error
-        codes = [
-            fleet.write(
-                {turn.host: {**turn.field(2), **_restart_fields(reports[turn.host])} for turn in turns}
-            )
-        ]
+        both = {turn.host: {**turn.field(2), **_restart_fields(reports[turn.host])} for turn in turns}
+        codes = [fleet.write(both)]
         taken = _await_new_keys(fleet, turns, timeout_s, failed)
         codes.append(fleet.write({turn.host: turn.field(1) for turn in taken}))
         _retire_old_keys(fleet, taken, registry, failed)
@@ -109,9 +105,8 @@ def _find_key_files(
             found[host] = Path(key.source), str(resource.fields.get("settings", {}).get("id", name))
     shared = Counter(file for file, _ in found.values())
     for host in [host for host, (file, _) in found.items() if shared[file] > 1]:
-        failed[host] = InputError(
-            f"{found[host][0]} is the key of several hosts", hint="one file for each host"
-        )
+        text = f"{found[host][0]} is the key of several hosts"
+        failed[host] = InputError(text, hint="one file for each host")
         del found[host]
     return found
 
@@ -197,19 +192,18 @@ class AgentKeyStore:
 
     @classmethod
     @contextlib.contextmanager
-    def of(cls, fleet: AgentFleet) -> Iterator[AgentKeyStore]:
+    def find(cls) -> Iterator[AgentKeyStore]:
         """Open the daemon's store at FAZAI_URL or the local socket, else the one in the folder. Raises
         InputError, SecretError."""
         from fazai.cli.clients import find_daemon
 
-        folder = fleet.config.secrets / "hosts"
+        folder = environment.read_config().secrets / "hosts"
         place = find_daemon(os.environ, root=os.geteuid() == 0)
         if place is None:
             if os.environ.get("FAZAI_SOCKET"):
                 text = f"no daemon listens at {os.environ['FAZAI_SOCKET']}, which FAZAI_SOCKET names"
-                raise Unreachable(
-                    text, stage="connect", hint="start it, or unset FAZAI_SOCKET: keys then go into a folder"
-                )
+                hint = "start it, or unset FAZAI_SOCKET: keys then go into a folder"
+                raise Unreachable(text, stage="connect", hint=hint)
             click.echo(f"no daemon is asked: the keys go into {folder}", err=True)
             yield cls(folder)
             return
@@ -227,6 +221,8 @@ class AgentKeyStore:
 
         import httpx
 
+        from fazai.cli.clients import refusal_reason
+
         try:
             answer = self.client.post(f"/agents/{quote(name, safe='')}/key", json={"keys": list(keys)})
         except httpx.HTTPError as error:
@@ -234,9 +230,6 @@ class AgentKeyStore:
             raise Unreachable(text, stage="connect", where=self.place) from None
         if answer.status_code == 200:
             return
-        try:
-            reason = str(answer.json()["error"])
-        except (ValueError, KeyError, TypeError):
-            reason = f"status {answer.status_code}"
+        reason = refusal_reason(answer.content, f"status {answer.status_code}")
         hint = "the key of a host is registered by an admin" if answer.status_code in (401, 403) else None
         raise Refused(f"the daemon does not take the key of {name}: {reason}", where=self.place, hint=hint)

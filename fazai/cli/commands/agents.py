@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fazai.cli.commands.agent_fleet import AgentFleet
-from fazai.cli.passwords import password_options
+from fazai.cli.host_targets import ask_hosts
+from fazai.cli.options import HOSTS, OUTPUT, add_options
 from fazai.errors import ExitCode, FazaiError, worst_exit
 from fazai.model import TargetWork
 
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
     from fazai.providers.hosts.agent.health import AgentReport
     from fazai.providers.hosts.session import HostSession
 
-__all__ = ["agents_command"]
-
 _LOG_BYTES = 262_144
-_Decorated = Callable[..., Any]
 
 
 @click.group(
@@ -34,24 +32,9 @@ def agents_command() -> None:
     """The telemetry agents of hosts that declare host.telemetry_agent."""
 
 
-def _common_options(function: _Decorated) -> _Decorated:
-    options = [
-        click.argument("words", nargs=-1, metavar="[INVENTORY]... [PATTERN]..."),
-        click.option("-i", "--inventory", "more", multiple=True, type=click.Path(), help="Another source."),
-        click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Hosts at once."),
-        click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
-        click.option("--vault-password-file", multiple=True, type=click.Path(), help="Or label@file."),
-        password_options,
-        click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
-    ]
-    for option in reversed(options):
-        function = option(function)
-    return function
-
-
 @agents_command.command("status")
-@_common_options
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@add_options(HOSTS)
+@OUTPUT
 def status(output: str, **options: Any) -> int:
     """Version, running, last delivery, spool. Exit 2 when an agent is not there or does not deliver."""
     fleet = AgentFleet.read(options)
@@ -67,7 +50,7 @@ def status(output: str, **options: Any) -> int:
 
 
 @agents_command.command("restart")
-@_common_options
+@add_options(HOSTS)
 def restart(**options: Any) -> int:
     """Restart agents. Journaled as every write; a host whose other settings differ gets them as well."""
     fleet = AgentFleet.read(options)
@@ -87,12 +70,12 @@ def restart(**options: Any) -> int:
     left = [name for name, one in found.items() if one is not None and name not in {*moments, *failed}]
     for name in left:
         click.echo(f"{name}: nothing runs there that could be restarted", err=True)
-    codes = [e.exit_code for e in failed.values()]
+    codes = [error.exit_code for error in failed.values()]
     return worst_exit([*codes, code, ExitCode.FAILED if missing or left else ExitCode.OK])
 
 
 @agents_command.command("logs")
-@_common_options
+@add_options(HOSTS)
 @click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=50, show_default=True)
 def logs(lines: int, **options: Any) -> int:
     """The last lines of the agents' logs, as the journal or the log file has them."""
@@ -107,7 +90,7 @@ def logs(lines: int, **options: Any) -> int:
         answer = (await session.ask(question))[question]
         return answer.out if isinstance(answer, Output) else b""
 
-    found = fleet.each(ask)
+    found = ask_hosts(fleet.prepared, fleet.items.values(), ask)
     for name, output in found.items():
         if isinstance(output, FazaiError):
             click.echo(f"{name}: {output}", err=True)
@@ -118,7 +101,7 @@ def logs(lines: int, **options: Any) -> int:
 
 
 @agents_command.command("rotate-key")
-@_common_options
+@add_options(HOSTS)
 @click.option("--timeout", "timeout_s", type=click.IntRange(1, 3600), default=60, show_default=True)
 def rotate_key(timeout_s: int, **options: Any) -> int:
     """Give agents new keys: the daemon first, then the host; the old key goes once the new one was taken.
@@ -158,31 +141,18 @@ _STATUS_HEADINGS = ("host", "version", "running", "delivered", "spool", "dropped
 def _status_table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     from fazai.report.lines import escape_controls
 
-    lines = [_STATUS_HEADINGS]
+    lines: list[tuple[str, ...]] = [_STATUS_HEADINGS]
     for name, row in rows.items():
         if "error" in row:
             lines.append((name, "-", "-", "-", "-", "-", f"error: {row['error']}"))
             continue
-        lines.append(
-            (
-                name,
-                row.get("version") or "-",
-                {True: "yes", False: "no", None: "-"}[row.get("running")],
-                _format_age(row.get("last_delivery_s")),
-                _or_dash(row.get("spool")),
-                _or_dash(row.get("dropped")),
-                row["trouble"] or row.get("last_error") or "",
-            )
-        )
-    widths = [max(len(escape_controls(str(line[n]))) for line in lines) for n in range(len(_STATUS_HEADINGS))]
-    return [
-        "  ".join(escape_controls(str(t)).ljust(w) for t, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    ]
-
-
-def _or_dash(value: int | None) -> str:
-    return "-" if value is None else str(value)
+        running = {True: "yes", False: "no", None: "-"}[row.get("running")]
+        counts = ("-" if row.get(key) is None else str(row[key]) for key in ("spool", "dropped"))
+        age, trouble = _format_age(row.get("last_delivery_s")), row["trouble"] or row.get("last_error") or ""
+        lines.append((name, row.get("version") or "-", running, age, *counts, trouble))
+    shown = [[escape_controls(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in shown]
 
 
 def _format_age(seconds: int | None) -> str:

@@ -18,14 +18,12 @@ if TYPE_CHECKING:
     from fazai.providers.gemma.client import GemmaClient, GemmaSession
     from fazai.wire.worker import SessionParams
 
-__all__ = ["run_chat"]
-
 _CUT = {"length": "--max-tokens", "timeout": "--timeout"}
 _BUSY_S = 5.0  # for the end of an answer that was aborted
 
 
 def run_chat(client: GemmaClient, params: SessionParams, stdin: TextIO, *, wait_s: float) -> None:
-    """Runs the turns of one conversation. Raises Unreachable, WireError; Interrupted for a kill."""
+    """Run the turns of one conversation. Raises Unreachable, WireError; Interrupted for a kill."""
     with asyncio.Runner() as runner:
         chat = _ChatLoop(client, params, stdin)
         for number in (signal.SIGTERM, signal.SIGHUP):

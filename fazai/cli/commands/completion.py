@@ -11,8 +11,6 @@ import click
 
 from fazai.errors import FazaiError
 
-__all__ = ["complete_kind", "complete_pattern", "complete_run", "completion_command"]
-
 _RUNS_MAX = 50
 
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from fazai.cli.generate_io import FiniteFloat
-from fazai.errors import FazaiError
+from fazai.cli.options import FILE, GEMMA_SOCKET_HELP, add_options
+from fazai.errors import FazaiError, UsageError
 
 if TYPE_CHECKING:
     from fazai.providers.gemma.client import GemmaClient
@@ -22,9 +22,9 @@ _FALLBACK = (
     "\n\n\n\b\nWithout a worker it asks the OpenAI-compatible server of FAZAI_GEMMA_FALLBACK_URL,"
     "\nFAZAI_GEMMA_FALLBACK_MODEL and FAZAI_GEMMA_FALLBACK_KEY_FILE, if they are set."
 )
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_OPTIONS = (
-    click.option("--socket", "socket_path", help="[default: $FAZAI_GEMMA_SOCK, else /run/fazai/gemma.sock]"),
+#: Options of a generation: the fields of the worker's contract.
+_GENERATION = (
+    click.option("--socket", "socket_path", help=GEMMA_SOCKET_HELP),
     click.option("--system", help="The system prompt."),
     click.option("--max-tokens", type=click.IntRange(1), help="The most tokens to generate. [default: 1024]"),
     click.option("--temperature", type=FiniteFloat(0), help="0: always the likeliest token. [default: 1]"),
@@ -42,8 +42,8 @@ _OPTIONS = (
     ),
     click.option("--seed", type=click.IntRange(-1, 4294967295), help="The same seed gives the same text."),
     click.option("--stop", multiple=True, help="A text that ends the answer and is not shown; up to 16."),
-    click.option("--json-schema", type=_FILE, help="The output conforms to this JSON Schema."),
-    click.option("--grammar", type=_FILE, help="The output conforms to this grammar: GBNF, or Lark."),
+    click.option("--json-schema", type=FILE, help="The output conforms to this JSON Schema."),
+    click.option("--grammar", type=FILE, help="The output conforms to this grammar: GBNF, or Lark."),
     click.option(
         "--timeout",
         "timeout_s",
@@ -63,13 +63,6 @@ _OPTIONS = (
 )
 
 
-def _generation_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of a generation: the fields of the worker's contract."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 def _session_params(
     *, timeout_s: float, stop: tuple[str, ...], json_schema: Path | None, grammar: Path | None, **plain: Any
 ) -> SessionParams:
@@ -77,7 +70,8 @@ def _session_params(
     from fazai.cli import generate_io
     from fazai.wire.worker import SessionParams
 
-    generate_io.check_shape(json_schema, grammar)
+    if json_schema is not None and grammar is not None:
+        raise UsageError("--json-schema and --grammar exclude each other")
     return SessionParams(
         **plain,
         stop=generate_io.check_stop_texts(stop),
@@ -88,14 +82,12 @@ def _session_params(
 
 
 def _make_client(socket_path: str | None) -> GemmaClient:
-    from fazai.cli.clients import read_token_file
+    from fazai.cli.clients import read_key_file
     from fazai.cli.commands.worker import worker_socket
     from fazai.providers.gemma.client import GemmaClient
     from fazai.providers.gemma.endpoint import FallbackEndpoint
 
-    fallback = FallbackEndpoint.from_environ(
-        os.environ, lambda file: read_token_file(file, "file with the fallback's key", None)
-    )
+    fallback = FallbackEndpoint.from_environ(os.environ, read_key_file)
     return GemmaClient(worker_socket(socket_path), fallback=fallback)
 
 
@@ -107,7 +99,7 @@ def _make_client(socket_path: str | None) -> GemmaClient:
     '\n  fazai generate --temperature 0 --stop . "The capital of Portugal is"' + _FALLBACK,
 )
 @click.argument("prompt", required=False)
-@_generation_options
+@add_options(_GENERATION)
 def generate_command(prompt: str | None, socket_path: str | None, wait_s: float, **options: Any) -> None:
     """Ask the worker; PROMPT - (or none, with a pipe) reads stdin. The text streams to stdout; Ctrl-C aborts.
 
@@ -127,7 +119,7 @@ def generate_command(prompt: str | None, socket_path: str | None, wait_s: float,
     epilog="\b\nExamples:\n  fazai chat"
     '\n  fazai chat --system "You know OPNsense. Answer in one sentence." --temperature 0.2' + _FALLBACK,
 )
-@_generation_options
+@add_options(_GENERATION)
 def chat_command(socket_path: str | None, wait_s: float, **options: Any) -> None:
     """Talk with the worker: a line is a turn, and the worker keeps the conversation.
 

@@ -9,15 +9,19 @@ from typing import Any
 import click
 
 from fazai.cli.commands.completion import complete_run
+from fazai.cli.options import OUTPUT
 from fazai.errors import InputError
-from fazai.outcome import change_record
+from fazai.outcome import change_record, json_value
 from fazai.store.base import Action, Run, Store
 from fazai.timestamps import timestamp
+
+#: The parts of a run that are shown as they are, in order.
+_SHOWN = ("run_id", "command", "sources", "user", "host", "pid", "started", "finished", "exit_code")
 
 
 @click.command("history", epilog="\b\nExample:\n  fazai history --limit 5")
 @click.option("--limit", "-n", type=click.IntRange(1, 10_000), default=20, show_default=True)
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 def history_command(limit: int, output: str) -> None:
     """List earlier runs, the newest first."""
     import asyncio
@@ -27,7 +31,7 @@ def history_command(limit: int, output: str) -> None:
     with read_store() as store:
         runs = asyncio.run(store.history(limit))
     if output == "json":
-        click.echo(json.dumps([_run_record(run) for run in runs], indent=1))
+        click.echo(json.dumps([_ledger_record(run) for run in runs], indent=1))
         return
     if not runs:
         click.echo("no runs yet")
@@ -37,7 +41,7 @@ def history_command(limit: int, output: str) -> None:
 
 @click.command("show", epilog="\b\nExample:\n  fazai show 01JDXK3M8Q")
 @click.argument("run", required=False, shell_complete=complete_run)
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 def show_command(run: str | None, output: str) -> None:
     """Show one run: what was done, in order. RUN is the beginning (or the end) of its id; without it, the
     latest."""
@@ -48,25 +52,12 @@ def show_command(run: str | None, output: str) -> None:
     with read_store() as store:
         found, actions, events = asyncio.run(_read_run(store, run))
     if output == "json":
-        body = _run_record(found) | {
-            "actions": [
-                {
-                    "action_id": action.action_id,
-                    **change_record(action.change),
-                    "status": action.status,
-                    "error": action.error,
-                    "started": action.started,
-                    "finished": action.finished,
-                }
-                for action in actions
-            ],
-            "events": events,
-        }
+        body = _ledger_record(found) | {"actions": list(map(_action_record, actions)), "events": events}
         click.echo(json.dumps(body, indent=1))
         return
     click.echo(_run_line(found))
     for event in events:
-        click.echo(_event_line(event))
+        click.echo(_ledger_line(event))
 
 
 async def _read_run(store: Store, run: str | None) -> tuple[Run, list[Action], list[dict[str, Any]]]:
@@ -77,6 +68,11 @@ async def _read_run(store: Store, run: str | None) -> tuple[Run, list[Action], l
     if found is None:
         raise InputError(f'there is no run "{run}"', hint="see: fazai history")
     return found, await store.actions(found.run_id), await store.events(found.run_id)
+
+
+def _action_record(action: Action) -> dict[str, Any]:
+    ended = {name: getattr(action, name) for name in ("status", "error", "started", "finished")}
+    return {"action_id": action.action_id, **change_record(action.change), **ended}
 
 
 def _run_state(run: Run) -> str:
@@ -104,35 +100,24 @@ def _plural(name: str, count: int) -> str:
     return name.removesuffix("s") if count == 1 and name in ("targets", "resources") else name
 
 
-def _format_value(value: object) -> object:
+def _format_nested(value: object) -> object:
     """Format lists and mappings as people write them."""
     if isinstance(value, list):
-        return "; ".join(str(_format_value(item)) for item in value)
+        return "; ".join(str(_format_nested(item)) for item in value)
     if isinstance(value, dict):
-        return " ".join(f"{name}={_format_value(item)}" for name, item in value.items())
+        return " ".join(f"{name}={_format_nested(item)}" for name, item in value.items())
     return value
 
 
-def _event_line(event: dict[str, object]) -> str:
+def _ledger_line(event: dict[str, object]) -> str:
     when = timestamp(float(str(event["time"]))).strftime("%H:%M:%S.%f")[:-3]
     hidden = ("id", "time", "type", "target", "ref", "before", "after", "action_id")
     rest = "  ".join(
-        f"{name} {_format_value(value)}" for name, value in event.items() if name not in hidden and value
+        f"{name} {_format_nested(value)}" for name, value in event.items() if name not in hidden and value
     )
     return f"  {when}  {event['type']:<9} {event['target'] or '-':<16} {rest}"
 
 
-def _run_record(run: Run) -> dict[str, object]:
-    return {
-        "run_id": run.run_id,
-        "command": run.command,
-        "sources": list(run.sources),
-        "user": run.user,
-        "host": run.host,
-        "pid": run.pid,
-        "started": run.started,
-        "finished": run.finished,
-        "exit_code": run.exit_code,
-        "state": _run_state(run),
-        "summary": dict(run.summary),
-    }
+def _ledger_record(run: Run) -> dict[str, object]:
+    shown = {name: json_value(getattr(run, name)) for name in _SHOWN}
+    return {**shown, "state": _run_state(run), "summary": dict(run.summary)}

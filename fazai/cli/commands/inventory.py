@@ -6,6 +6,7 @@ import click
 
 from fazai.cli import environment
 from fazai.cli.commands.completion import complete_pattern
+from fazai.cli.options import ALLOW_SCRIPTS, SOURCES
 from fazai.errors import UsageError
 
 
@@ -15,7 +16,7 @@ from fazai.errors import UsageError
     "\n  fazai inventory inventory.yml --host fw-01\n  fazai inventory inventory.yml --limit 'edge:&lab'",
 )
 @click.argument("sources", nargs=-1, type=click.Path())
-@click.option("-i", "--inventory", "more", multiple=True, type=click.Path(), help="Another source.")
+@SOURCES
 @click.option("--list", "as_list", is_flag=True, help="All as Ansible's JSON; secrets are masked.")
 @click.option("--graph", is_flag=True, help="The tree of groups and hosts.")
 @click.option(
@@ -30,7 +31,7 @@ from fazai.errors import UsageError
     help="Only the hosts that match.",
 )
 @click.option("--vault-password-file", multiple=True, type=click.Path(), help="For files in Ansible Vault.")
-@click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs.")
+@ALLOW_SCRIPTS
 def inventory_command(
     sources: tuple[str, ...],
     more: tuple[str, ...],
@@ -49,8 +50,8 @@ def inventory_command(
         environment.inventory_sources((*sources, *more)), secrets, allow_scripts=allow_scripts
     )
     if as_list or graph or host is not None:
-        from fazai.inventory import as_ansible, as_graph, as_host_variables, as_json
         from fazai.inventory.patterns import select_hosts
+        from fazai.inventory.show import as_ansible, as_graph, as_host_variables, as_json
 
         chosen = select_hosts(found, limit) if limit else None
         if chosen is not None and not as_list:

@@ -7,13 +7,20 @@ import json
 import click
 
 from fazai.cli.commands.completion import complete_kind
+from fazai.cli.options import OUTPUT
 from fazai.model import FieldSpec, Kind
 from fazai.outcome import json_value
+
+#: The parts of a field that are shown, in order.
+_SHOWN = (
+    *("name", "type", "required", "default", "choices"),
+    *("minimum", "maximum", "reference", "secret", "doc"),
+)
 
 
 @click.command("kinds", epilog="\b\nExamples:\n  fazai kinds\n  fazai kinds opnsense.alias")
 @click.argument("kind", required=False, shell_complete=complete_kind)
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 def kinds_command(kind: str | None, output: str) -> None:
     """List the kinds of resources; with a KIND, its fields and an example."""
     from fazai.registry import Registry
@@ -39,19 +46,7 @@ def _kind_record(kind: Kind) -> dict[str, object]:
         "identity": list(kind.identity),
         "ordered": kind.ordered,
         "fields": [
-            {
-                "name": spec.name,
-                "type": spec.type,
-                "required": spec.required,
-                "default": json_value(spec.default),
-                "choices": list(spec.choices),
-                "minimum": spec.minimum,
-                "maximum": spec.maximum,
-                "reference": spec.reference,
-                "secret": spec.secret,
-                "doc": spec.doc,
-            }
-            for spec in kind.fields.values()
+            {name: json_value(getattr(spec, name)) for name in _SHOWN} for spec in kind.fields.values()
         ],
         "example": kind.example,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -11,25 +11,30 @@ import click
 
 from fazai.cli.commands.completion import complete_kind, complete_pattern
 from fazai.cli.execution import execute_run
-from fazai.cli.passwords import password_options
+from fazai.cli.options import (
+    ALLOW_SCRIPTS,
+    COLOR,
+    EXTRA_VARS,
+    PASSWORDS,
+    PATH,
+    SOURCES,
+    VAULT_PASSWORDS,
+    add_options,
+)
 from fazai.cli.planfile import plan_folder, plan_selection, refuse_secrets
-from fazai.cli.preparing import PreparedRun, count, prepare_run
+from fazai.cli.preparing import PreparedRun, prepare_run
 from fazai.cli.run_options import OUTPUTS, RunOptions, RunSelection
-from fazai.errors import ExitCode, InputError, UsageError
+from fazai.errors import ExitCode, InputError, UsageError, count_noun
 
 if TYPE_CHECKING:
     from fazai.outcome import RunOutcome
     from fazai.plan import SavedPlan
 
-_Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-_PATH: Final = click.Path(dir_okay=True)
 #: Options of `RunSelection`: the files that are read, and the part of them that is meant.
 _SELECTION_OPTIONS: Final = (
-    click.argument("inventory", nargs=-1, type=_PATH),
-    click.option("-i", "--inventory", "more", multiple=True, type=_PATH, help="Another inventory source."),
-    click.option("-p", "--playbook", multiple=True, type=_PATH, help="Another playbook."),
+    click.argument("inventory", nargs=-1, type=PATH),
+    SOURCES,
+    click.option("-p", "--playbook", multiple=True, type=PATH, help="Another playbook."),
     click.option(
         "-l",
         "--limit",
@@ -47,25 +52,20 @@ _SELECTION_OPTIONS: Final = (
         shell_complete=complete_kind,
         help="Only resources of these kinds.",
     ),
-    click.option("-e", "--extra-vars", multiple=True, metavar="NAME=VALUE|@FILE", help="More variables."),
-    click.option("--vault-password-file", multiple=True, type=_PATH, help="For !vault; or label@file."),
-    click.option("--allow-scripts", is_flag=True, help="Run inventories that are programs."),
+    EXTRA_VARS,
+    VAULT_PASSWORDS,
+    ALLOW_SCRIPTS,
 )
 #: Options of `RunOptions`: the way targets are contacted, and the output.
 _RUN_OPTIONS: Final = (
     click.option("-f", "--forks", type=click.IntRange(1, 4096), help="Targets at once."),
-    password_options,
+    *PASSWORDS,
     click.option("-D", "--diff", is_flag=True, help="Show each change as a unified diff."),
     click.option("--explain", is_flag=True, help="Show where each field comes from."),
     click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is converged."),
     click.option("-v", "--verbose", is_flag=True, help="A line a change also when piped."),
-    click.option(
-        "--output",
-        type=click.Choice(OUTPUTS),
-        default="text",
-        show_default=True,
-    ),
-    click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto"),
+    click.option("--output", type=click.Choice(OUTPUTS), default="text", show_default=True),
+    COLOR,
 )
 #: Options that only apply has.
 _APPLY_OPTIONS: Final = (
@@ -77,30 +77,14 @@ _APPLY_OPTIONS: Final = (
 )
 
 
-def _add_options(*groups: Sequence[_Decorator]) -> _Decorator:
-    """Add the options of these groups to a command, in their order."""
-
-    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed([option for group in groups for option in group]):
-            function = option(function)
-        return function
-
-    return decorate
-
-
 @click.command(
     "apply",
     epilog="\b\nExamples:\n  fazai apply inventory.yml\n  fazai apply inventory.yml --check --diff"
     "\n  fazai apply inventory.yml --limit 'edge:!fw-03' --tags dns\n  fazai apply --plan change-42.json",
 )
-@_add_options(_SELECTION_OPTIONS, _RUN_OPTIONS, _APPLY_OPTIONS)
+@add_options(_SELECTION_OPTIONS, _RUN_OPTIONS, _APPLY_OPTIONS)
 def apply_command(
-    check: bool,
-    yes: bool,
-    plan_file: str | None,
-    plan_hash: str | None,
-    textfile: str | None,
-    **options: Any,
+    check: bool, yes: bool, plan_file: str | None, plan_hash: str | None, textfile: str | None, **options: Any
 ) -> int:
     """Bring the targets of INVENTORY to their declared state, and verify it."""
     from fazai.cli.textfile import MetricsTextfile
@@ -120,7 +104,7 @@ def apply_command(
     epilog="\b\nExamples:\n  fazai plan inventory.yml --diff\n  fazai plan inventory.yml -o change-42.json"
     "\n  fazai plan inventory.yml --output markdown > comment.md",
 )
-@_add_options(_SELECTION_OPTIONS, _RUN_OPTIONS)
+@add_options(_SELECTION_OPTIONS, _RUN_OPTIONS)
 @click.option("-o", "--out", type=click.Path(dir_okay=False), help="Save the plan for: apply --plan.")
 def plan_command(out: str | None, **options: Any) -> int:
     """Show what apply would change. Exit 2 when something would."""
@@ -132,14 +116,14 @@ def plan_command(out: str | None, **options: Any) -> int:
 @click.command(
     "drift", epilog="\b\nExample (cron):\n  */15 * * * * fazai drift /etc/fazai/inventory.yml --quiet"
 )
-@_add_options(_SELECTION_OPTIONS, _RUN_OPTIONS)
+@add_options(_SELECTION_OPTIONS, _RUN_OPTIONS)
 def drift_command(**options: Any) -> int:
     """Look for differences between declared and actual state. Can never write. Exit 2 when there are any."""
     return execute_run(_prepare("drift", options), check=True)
 
 
 @click.command("validate", epilog="\b\nExample:\n  fazai validate inventory.yml")
-@_add_options(_SELECTION_OPTIONS)
+@add_options(_SELECTION_OPTIONS)
 @click.option("-q", "--quiet", is_flag=True, help="Say nothing when all is well.")
 def validate_command(quiet: bool, **options: Any) -> int:
     """Check inventory, playbooks, templates and every field, without contacting anything."""
@@ -147,7 +131,7 @@ def validate_command(quiet: bool, **options: Any) -> int:
     targets = sum(len(work.targets) for work in works)
     resources = sum(len(item.resources) for work in works for item in work.targets)
     if not quiet:
-        click.echo(f"valid: {count(targets, 'target')}, {count(resources, 'resource')}")
+        click.echo(f"valid: {count_noun(targets, 'target')}, {count_noun(resources, 'resource')}")
     return ExitCode.OK
 
 
@@ -168,9 +152,8 @@ def _apply_plan(
 
     given = RunSelection.from_click(options)
     if replace(given, vault_password_file=(), allow_scripts=False) != RunSelection():
-        raise UsageError(
-            "a saved plan brings its own inventory and selection", hint="leave out everything but --plan"
-        )
+        text = "a saved plan brings its own inventory and selection"
+        raise UsageError(text, hint="leave out everything but --plan")
     plan: SavedPlan = read_plan(path)
     if approved is not None:
         plan.check_hash(approved, path)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
+from fazai.cli.options import FILE, OUTPUT
 
 
 @click.group(
@@ -20,12 +20,12 @@ def store_command() -> None:
 
 
 @store_command.command("check")
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 def check_command(output: str) -> None:
     """Read through the whole file; exit 1 when something is wrong. Works while it is used."""
     import json
 
-    from fazai.errors import FazaiError
+    from fazai.errors import FazaiError, count_noun
     from fazai.store import maintenance
 
     found = maintenance.check(_state_folder())
@@ -44,11 +44,8 @@ def check_command(output: str) -> None:
         for problem in found.problems:
             click.echo(f"  {problem}")
     if found.problems:
-        count = len(found.problems)
-        raise FazaiError(
-            f"the state file cannot be used: {count} finding{'s' if count > 1 else ''}",
-            hint=found.hint,
-        )
+        text = f"the state file cannot be used: {count_noun(len(found.problems), 'finding')}"
+        raise FazaiError(text, hint=found.hint)
     if output == "text":
         click.echo("ok")
 
@@ -63,7 +60,7 @@ def vacuum_command() -> None:
 
 
 @store_command.command("backup", short_help="Copy the state file to FILE, while it is used.")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 def backup_command(file: Path) -> None:
     """Copy the state file to FILE as it is at one moment, while it is used."""
     from fazai.store import maintenance
@@ -72,7 +69,7 @@ def backup_command(file: Path) -> None:
 
 
 @store_command.command("restore", short_help="Put a backup in its place; the daemon must not run.")
-@click.argument("file", type=_FILE)
+@click.argument("file", type=FILE)
 def restore_command(file: Path) -> None:
     """Put the backup FILE in place of the state file; the daemon must not run. The old one is kept."""
     from fazai.store import maintenance

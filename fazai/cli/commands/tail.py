@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fazai.cli.options import COLOR, OUTPUT
 from fazai.errors import ExitCode, FazaiError, InputError, Refused, Unreachable, UsageError
 from fazai.timestamps import utc_now
 
@@ -54,11 +55,11 @@ _ULID_LETTERS = 26
     "--since", metavar="10m|TIME|ID", help="Begin there. [default: now; the beginning with --no-follow]"
 )
 @click.option("--no-follow", is_flag=True, help="Show what there is, then end.")
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 @click.option("--until", multiple=True, metavar="EXPR", help="End (exit 0) after such an event.")
 @click.option("--fail-on", multiple=True, metavar="EXPR", help="End with exit 1 after such an event.")
 @click.option("--url", help="https://HOST:3120 or unix:PATH. [default: $FAZAI_URL, else the local socket]")
-@click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto")
+@COLOR
 def tail_command(**options: Any) -> int:
     """Watch what happens: runs, changes, outcomes, hosts.
 
@@ -74,6 +75,7 @@ def tail_command(**options: Any) -> int:
     }
     for condition in (*ends["until"], *ends["fail_on"]):
         event_filter.check_condition(condition, types)
+    terminal = Terminal.of(sys.stdout, os.environ, options["color"])
     tail = _EventTail(
         place=_find_address(options["url"]),
         query=_events_query(options),
@@ -81,9 +83,7 @@ def tail_command(**options: Any) -> int:
         follow=not options["no_follow"],
         until=ends["until"],
         fail_on=ends["fail_on"],
-        show=_JsonOutput()
-        if options["output"] == "json"
-        else _TextOutput(Terminal.of(sys.stdout, os.environ, options["color"])),
+        show=_write_json_line if options["output"] == "json" else _TextOutput(terminal).event,
     )
     # Ctrl-C is the usual end: there is nothing to tidy up, and an exception could be lost in a finaliser.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
@@ -99,13 +99,11 @@ def tail_command(**options: Any) -> int:
 def _find_address(url: str | None) -> DaemonAddress:
     from fazai.cli.clients import find_daemon, parse_daemon_url
 
-    root = os.geteuid() == 0
-    place = parse_daemon_url(os.environ, url=url, root=root) if url else find_daemon(os.environ, root=root)
+    found = parse_daemon_url(os.environ, url) if url else None
+    place = found or find_daemon(os.environ, root=os.geteuid() == 0)
     if place is None:
-        raise InputError(
-            "no daemon is known here",
-            hint="start one with: fazai daemon, or set FAZAI_URL and FAZAI_TOKEN_FILE, or give --url",
-        )
+        hint = "start one with: fazai daemon, or set FAZAI_URL and FAZAI_TOKEN_FILE, or give --url"
+        raise InputError("no daemon is known here", hint=hint)
     return place
 
 
@@ -138,10 +136,8 @@ def _parse_since(text: str | None) -> dict[str, str]:
     try:
         start = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(
-            f"--since {text!r} is neither a duration, a time nor an event's id",
-            hint="such as 10m, 2h, 1d, 2026-11-22T03:04:05Z",
-        ) from None
+        message = f"--since {text!r} is neither a duration, a time nor an event's id"
+        raise UsageError(message, hint="such as 10m, 2h, 1d, 2026-11-22T03:04:05Z") from None
     return {"since_time": (start if start.tzinfo else start.astimezone()).isoformat()}
 
 
@@ -164,7 +160,7 @@ class _EventTail:
     follow: bool
     until: list[EventCondition]
     fail_on: list[EventCondition]
-    show: _JsonOutput | _TextOutput
+    show: Callable[[Mapping[str, Any]], None]
     last: str | None = None  # the id of the last event
     connected: bool = False  # once, at least
     reconnecting: bool = False  # the loss of the connection was told
@@ -175,7 +171,7 @@ class _EventTail:
             while True:
                 try:
                     for event in self._read_stream(client):
-                        wait_s = _WAIT_S[0]
+                        wait_s = _WAIT_S[0] if "type" in event else wait_s
                         code = self._show_event(event)
                         if code is not None:
                             return code
@@ -184,12 +180,8 @@ class _EventTail:
                     why = "the stream ended"
                 except _StreamLost as gone:
                     if not self.connected:
-                        raise Unreachable(
-                            f"the daemon does not answer: {gone}",
-                            stage="connect",
-                            where=self.place.name,
-                            hint=gone.hint,
-                        ) from None
+                        text, where = f"the daemon does not answer: {gone}", self.place.name
+                        raise Unreachable(text, stage="connect", where=where, hint=gone.hint) from None
                     why = str(gone)
                 self._say_lost(why)
                 time.sleep(wait_s * random.uniform(0.7, 1.3))  # noqa: S311 - spread, not a secret
@@ -217,7 +209,7 @@ class _EventTail:
                     self._say("connected again")
                     self.reconnecting = False
                 self.connected = True
-                yield from _parse_events(answer.iter_lines(), self._note_start)
+                yield from _parse_events(answer.iter_lines())
         except httpx.RemoteProtocolError:
             plain = self.place.socket is None and self.place.url.startswith("http:")
             raise _StreamLost("the connection ended", "is it https:// there?" if plain else _START) from None
@@ -238,16 +230,14 @@ class _EventTail:
         why = f"several runs begin or end with {text!r}" if found else f"no run begins or ends with {text!r}"
         raise InputError(why, where=self.place.name, hint="see: fazai history")
 
-    def _note_start(self, last: str) -> None:
-        """Note the id at which the stream begins, before its first event."""
-        self.last = last
-
     def _show_event(self, event: dict[str, Any]) -> int | None:
         if "id" in event:
             self.last = str(event["id"])
+        if "type" not in event:
+            return None  # the id at which the stream begins
         if event["type"] != "gap" and not self._is_wanted(event):
             return None
-        self.show.event(event)
+        self.show(event)
         if any(one.holds(event) for one in self.fail_on):
             return ExitCode.FAILED
         if any(one.holds(event) for one in self.until):
@@ -269,10 +259,9 @@ class _EventTail:
 
 
 def _raise_refusal(answer: httpx.Response, place: DaemonAddress) -> None:
-    try:
-        text = str(answer.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        text = f"HTTP {answer.status_code}"
+    from fazai.cli.clients import refusal_reason
+
+    text = refusal_reason(answer.content, f"HTTP {answer.status_code}")
     if answer.status_code in (429, 500, 502, 503, 504):
         raise _StreamLost(text)
     if answer.status_code in (401, 403):
@@ -293,7 +282,8 @@ def _stream_lost(error: httpx.HTTPError) -> _StreamLost:
     return _StreamLost(text)
 
 
-def _parse_events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterator[dict[str, Any]]:
+def _parse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
+    """Yield the events of a stream, and what has an id alone: where the stream begins."""
     fields: dict[str, str] = {}
     for line in lines:
         if line.startswith(":"):
@@ -301,20 +291,17 @@ def _parse_events(lines: Iterator[str], begins: Callable[[str], None]) -> Iterat
         elif line:
             name, _, value = line.partition(":")
             fields[name] = value.removeprefix(" ")
-        elif "data" in fields:
-            event = json.loads(fields["data"])
-            if fields.get("id", "").isdigit():
-                event = {"id": int(fields["id"]), **event}
-            yield event
-            fields = {}
         else:
-            if fields.get("id", "").isdigit():
-                begins(fields["id"])
+            number = {"id": int(fields["id"])} if fields.get("id", "").isdigit() else {}
+            event = {**number, **json.loads(fields.get("data", "{}"))}
+            if event:
+                yield event
             fields = {}
 
 
 def _check_reader() -> None:
-    """Raise BrokenPipeError when the reader of standard output went away: without a write nobody notices."""
+    """Look whether somebody still reads standard output: without a write nobody would notice. Raises
+    BrokenPipeError."""
     try:
         poll = select.poll()
         poll.register(sys.stdout.fileno(), 0)
@@ -324,12 +311,10 @@ def _check_reader() -> None:
         return  # no real file
 
 
-class _JsonOutput:
-    """Output as JSON: one object a line, `id` first."""
-
-    def event(self, event: Mapping[str, Any]) -> None:
-        sys.stdout.write(json.dumps(event) + "\n")
-        sys.stdout.flush()
+def _write_json_line(event: Mapping[str, Any]) -> None:
+    """Write the event as one object in a line, `id` first."""
+    sys.stdout.write(json.dumps(event) + "\n")
+    sys.stdout.flush()
 
 
 class _TextOutput:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from fazai.cli.options import OUTPUT
 from fazai.errors import InputError, UsageError
 from fazai.timestamps import timestamp
 
 if TYPE_CHECKING:
-    from fazai.store.daemon import TokenStore
+    from fazai.store.daemon import Token, TokenStore
 
 _UNITS = {"m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"\A[A-Za-z0-9][\w.@-]{0,63}\Z", re.ASCII)
@@ -40,27 +41,18 @@ def create_command(name: str, role: str, expires: str | None) -> None:
     if not _NAME.match(name):
         raise UsageError(f"{name!r} is no name for a token", hint="letters, digits, . _ @ -; at most 64")
     now = time.time()
-    store = _open_tokens()
-    if any(
-        one.name == name and _token_state(one.revoked, one.expires, now) == "valid" for one in store.tokens()
-    ):
+    store = _token_store()
+    if any(one.name == name and _token_state(one, now) == "valid" for one in store.tokens()):
         raise UsageError(f'there is a token "{name}"', hint=f"fazai token revoke {name}, or another name")
     text = new_token()
-    store.put(
-        Token(
-            hash_of(text),
-            name,
-            cast("Role", role),
-            now,
-            now + _parse_duration_s(expires) if expires else None,
-        )
-    )
+    until = now + _parse_duration_s(expires) if expires else None
+    store.put(Token(hash_of(text), name, cast("Role", role), now, until))
     click.echo(text)
     click.echo(f"{role} token {name}: shown this once; keep it in a file of mode 0600", err=True)
 
 
 @token_command.command("list")
-@click.option("--output", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@OUTPUT
 def list_command(output: str) -> None:
     """List the tokens, without their text."""
     import json
@@ -71,11 +63,11 @@ def list_command(output: str) -> None:
             "id": one.hash[:12],
             "name": one.name,
             "role": one.role,
-            "state": _token_state(one.revoked, one.expires, now),
+            "state": _token_state(one, now),
             "created": _time_text(one.created),
             "expires": _time_text(one.expires),
         }
-        for one in _open_tokens().tokens()
+        for one in _token_store().tokens()
     ]
     if output == "json":
         click.echo(json.dumps(rows, indent=1))
@@ -84,19 +76,17 @@ def list_command(output: str) -> None:
         click.echo("no tokens yet")
     for row in rows:
         until = f"  until {row['expires']}" if row["expires"] else ""
-        click.echo(
-            f"{row['id']}  {row['name']:<20} {row['role']:<8} {row['state']:<7}  {row['created']}{until}"
-        )
+        known = f"{row['name']:<20} {row['role']:<8} {row['state']:<7}"
+        click.echo(f"{row['id']}  {known}  {row['created']}{until}")
 
 
 @token_command.command("revoke")
 @click.argument("name")
 def revoke_command(name: str) -> None:
     """Revoke the token of this NAME (or id)."""
-    store, now = _open_tokens(), time.time()
-    found = [
-        one for one in store.tokens() if name == one.name or (len(name) >= 8 and one.hash.startswith(name))
-    ]
+    store, now = _token_store(), time.time()
+    by_id = len(name) >= 8
+    found = [one for one in store.tokens() if name == one.name or (by_id and one.hash.startswith(name))]
     valid = [one for one in found if one.revoked is None]
     if not valid:
         hint = "it was revoked before" if found else "see: fazai token list"
@@ -106,7 +96,7 @@ def revoke_command(name: str) -> None:
     click.echo(f"revoked: {name}", err=True)
 
 
-def _open_tokens() -> TokenStore:
+def _token_store() -> TokenStore:
     from fazai.cli import environment
     from fazai.store.factory import open_tokens
 
@@ -120,10 +110,10 @@ def _parse_duration_s(text: str) -> float:
     return float(int(found[1]) * _UNITS[found[2]])
 
 
-def _token_state(revoked: float | None, expires: float | None, now: float) -> str:
-    if revoked is not None:
+def _token_state(token: Token, now: float) -> str:
+    if token.revoked is not None:
         return "revoked"
-    return "expired" if expires is not None and expires <= now else "valid"
+    return "expired" if token.expires is not None and token.expires <= now else "valid"
 
 
 def _time_text(seconds: float | None) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fazai.config import is_loopback
-from fazai.errors import InputError, InventoryError, spelling_hint
+from fazai.errors import InputError, InventoryError, MissingOption, spelling_hint
 from fazai.model import FieldSpec, Secret, SecretRef, Target, Value
 from fazai.providers.opnsense.catalogue.kinds import all_kinds
 
@@ -104,7 +104,8 @@ def find_problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:
         value = options.get(name)
         if value is None or isinstance(value, SecretRef):
             if spec.required and value is None and not (name == "secret" and in_lab):
-                yield wrong(name, "is missing", spec.doc)
+                text = f"{target.name}: {name} is missing"
+                yield MissingOption(name, text, where=target.where(name), hint=spec.doc)
         elif (problem := _CHECKS.get(name, _check_type)(value, spec)) is not None:
             yield wrong(name, *problem)
     if isinstance(options.get("prune"), (list, Mapping)):

@@ -10,21 +10,6 @@ from typing import Any, Final
 
 from fazai.model import Secret
 
-__all__ = [
-    "TEXT_MAX",
-    "FilterError",
-    "Secrecy",
-    "SecretMap",
-    "TemplateFilter",
-    "carry",
-    "check_count",
-    "check_percent",
-    "check_text",
-    "plain_entries",
-    "refuse",
-    "taint",
-]
-
 #: Characters of one text that a template makes.
 TEXT_MAX: Final = 1 << 20
 _COUNT_MAX: Final = 100_000
@@ -120,14 +105,14 @@ def refuse(call: Callable[..., Any], takes: str = "") -> TemplateFilter:
     return TemplateFilter(call, Secrecy.REFUSE, takes)
 
 
-def check_text(length: int) -> None:
-    """Raise FilterError if a text of this length is too long to be made."""
+def check_text_length(length: int) -> None:
+    """Refuse to make a text of this length if it is too long. Raises FilterError."""
     if length > TEXT_MAX:
         raise FilterError(f"the template makes a text of more than {TEXT_MAX} characters")
 
 
 def check_count(count: object) -> None:
-    """Raise FilterError if an argument that says how many is no number, or too large a one."""
+    """Refuse an argument that says how many, if it is no number or too large a one. Raises FilterError."""
     if not isinstance(count, int):
         raise FilterError(f"expected a whole number, found {type(count).__name__}")
     if abs(count) > _COUNT_MAX:
@@ -135,6 +120,6 @@ def check_count(count: object) -> None:
 
 
 def check_percent(pattern: str) -> None:
-    """Raise FilterError if a pattern of `%` asks for a text that is too wide."""
+    """Refuse a pattern of `%` that asks for a text that is too wide. Raises FilterError."""
     if _WIDE.search(pattern):
         raise FilterError("a width in a % pattern is too large")

@@ -11,8 +11,6 @@ from jinja2 import Undefined
 from fazai.template.filters.base import FilterError, TemplateFilter, carry, taint
 from fazai.template.filters.data import boolean
 
-__all__ = ["TESTS"]
-
 _LOOSE: Final = re.compile(r"\d+|[A-Za-z]+")
 _OPERATORS: Final[Mapping[str, Callable[[int], bool]]] = {
     sign: verdict

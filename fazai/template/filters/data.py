@@ -26,8 +26,6 @@ from fazai.template.filters.base import (
     taint,
 )
 
-__all__ = ["FILTERS"]
-
 _TRUE: Final = frozenset({"yes", "on", "1", "true", "y", "t"})
 _FALSE: Final = frozenset({"no", "off", "0", "false", "n", "f", ""})
 
@@ -68,7 +66,7 @@ def boolean(value: Any) -> bool:
 
 def to_json(value: Any, **options: Any) -> str:
     """JSON in one line. Options: indent, sort_keys, ensure_ascii, separators."""
-    known = _check_options("to_json", options, {"indent", "sort_keys", "ensure_ascii", "separators"})
+    known = _check_dump_options("to_json", options, {"indent", "sort_keys", "ensure_ascii", "separators"})
     if isinstance(known.get("indent"), int):
         check_indent(known["indent"])
     return json.dumps(value, default=_encode_other, **known)
@@ -110,7 +108,7 @@ def _dump_yaml(value: Any, style: bool | None, indent: int, **options: Any) -> s
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
-    known = _check_options(
+    known = _check_dump_options(
         "to_yaml", options, {"sort_keys", "width", "explicit_start", "explicit_end", "default_style"}
     )
     check_indent(indent)
@@ -161,7 +159,7 @@ def check_indent(indent: Any) -> None:
         raise FilterError("an indent is 0 to 16")
 
 
-def _check_options(name: str, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+def _check_dump_options(name: str, given: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
     unknown = sorted(given.keys() - known)
     if unknown:
         raise FilterError(f"{name} has no option {unknown[0]}", f"it has {', '.join(sorted(known))}")

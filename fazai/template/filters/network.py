@@ -22,8 +22,6 @@ from typing import Any, Final
 from fazai.errors import spelling_hint
 from fazai.template.filters.base import FilterError, TemplateFilter, taint
 
-__all__ = ["FILTERS"]
-
 Address = IPv4Address | IPv6Address
 
 
@@ -88,12 +86,9 @@ def _usable_range(host: _InterfaceAddress, which: Callable[[Address, Address], A
 
 def _next_to(host: _InterfaceAddress, step: int) -> str | None:
     ends = host.usable_range()
-    if ends is None or not int(host.net.network_address) <= int(host.ip) + step <= int(
-        host.net.broadcast_address
-    ):
+    if ends is None or not int(ends[0]) <= int(host.ip) + step <= int(ends[1]):
         return None
-    ip = host.ip + step
-    return str(ip) if int(ends[0]) <= int(ip) <= int(ends[1]) else None
+    return str(host.ip + step)
 
 
 def _value_if(condition: Callable[[_InterfaceAddress], bool]) -> Callable[[_InterfaceAddress], str | None]:

@@ -16,8 +16,6 @@ from typing import Final
 
 from fazai.template.filters.base import FilterError
 
-__all__ = ["SUBJECT_MAX", "check_pattern"]
-
 #: Characters that a regular expression is applied to.
 SUBJECT_MAX: Final = 64 * 1024
 PATTERN_MAX: Final = 2_000
@@ -49,7 +47,7 @@ class _PatternItem:
 
 
 def check_pattern(pattern: str, length: int) -> None:
-    """Raise FilterError if the pattern could take too long on a text of this length."""
+    """Refuse a pattern that could take too long on a text of this length. Raises FilterError."""
     if length > SUBJECT_MAX:
         raise FilterError(f"a regular expression is applied to at most {SUBJECT_MAX} characters")
     if len(pattern) > PATTERN_MAX:

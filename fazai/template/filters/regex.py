@@ -6,15 +6,13 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.template.filters.base import TEXT_MAX, FilterError, TemplateFilter, check_text, taint
+from fazai.template.filters.base import TEXT_MAX, FilterError, TemplateFilter, check_text_length, taint
 from fazai.template.filters.pattern import check_pattern
-
-__all__ = ["FILTERS", "TESTS"]
 
 _POSIX_BASIC: Final = re.compile(r"([].[^$*\\])")
 
 
-def _compile_pattern(
+def _compile_regex(
     pattern: Any, subject: Any, ignorecase: bool = False, multiline: bool = False
 ) -> tuple[re.Pattern[str], str]:
     """Compile the pattern, and return it with the text it is for. Raises FilterError."""
@@ -41,11 +39,11 @@ def regex_replace(
     count: int = 0,
     mandatory_count: int = 0,
 ) -> str:
-    compiled, text = _compile_pattern(pattern, value, ignorecase, multiline)
+    compiled, text = _compile_regex(pattern, value, ignorecase, multiline)
     replacement = str(replacement)
     groups = 1 + replacement.count("\\")
     if (len(text) + 1) * (len(replacement) + groups * len(text)) > TEXT_MAX:
-        check_text(_replaced_length(compiled, text, replacement, count))
+        check_text_length(_replaced_length(compiled, text, replacement, count))
     try:
         done, made = compiled.subn(replacement, text, count=count)
     except (re.error, IndexError) as error:
@@ -71,7 +69,7 @@ def regex_search(
     value: Any, pattern: Any, *groups: Any, ignorecase: bool = False, multiline: bool = False
 ) -> Any:
     """The first match, or those of its groups that are named; nothing when there is none."""
-    compiled, text = _compile_pattern(pattern, value, ignorecase, multiline)
+    compiled, text = _compile_regex(pattern, value, ignorecase, multiline)
     found = compiled.search(text)
     if found is None:
         return None
@@ -91,7 +89,7 @@ def _match_group(found: re.Match[str], reference: Any) -> str | None:
 
 
 def regex_findall(value: Any, pattern: Any, multiline: bool = False, ignorecase: bool = False) -> list[Any]:
-    compiled, text = _compile_pattern(pattern, value, ignorecase, multiline)
+    compiled, text = _compile_regex(pattern, value, ignorecase, multiline)
     return [list(each) if isinstance(each, tuple) else each for each in compiled.findall(text)]
 
 
@@ -113,7 +111,7 @@ def regex(
     """Test whether the expression is found, as `match_type` says: search, match, fullmatch."""
     if match_type not in ("search", "match", "fullmatch"):
         raise FilterError("match_type is search, match or fullmatch")
-    compiled, text = _compile_pattern(pattern, value, ignorecase, multiline)
+    compiled, text = _compile_regex(pattern, value, ignorecase, multiline)
     return getattr(compiled, match_type)(text) is not None
 
 

@@ -12,29 +12,15 @@ from jinja2.filters import make_attrgetter
 from fazai.template.filters.base import FilterError, TemplateFilter, carry, check_count
 from fazai.template.filters.data import from_jinja
 
-__all__ = ["FILTERS"]
 
-
-def _as_list(value: Any, name: str) -> list[Any]:
+def _expect_list(value: Any, name: str) -> list[Any]:
     if isinstance(value, str | bytes | Mapping) or not isinstance(value, Iterable):
         raise FilterError(f"{name} takes a list, not {type(value).__name__}")
     return list(value)
 
 
-class _ValueSet:
-    """A set of any values: hashed where they can be, their frozen form where not."""
-
-    def __init__(self, values: Iterable[Any] = ()) -> None:
-        self._keys = {_freeze_value(value) for value in values}
-
-    def __contains__(self, value: Any) -> bool:
-        return _freeze_value(value) in self._keys
-
-    def add(self, value: Any) -> None:
-        self._keys.add(_freeze_value(value))
-
-
 def _freeze_value(value: Any) -> Any:
+    """Return what stands for a value in a set: itself, or a form of it that can be hashed."""
     if isinstance(value, Mapping):
         return ("map", frozenset((key, _freeze_value(item)) for key, item in value.items()))
     if isinstance(value, list | tuple):
@@ -47,58 +33,46 @@ def unique(
 ) -> list[Any]:
     """The list without repetitions, in its order. As in Ansible, case only counts when it is said to."""
     get: Callable[[Any], Any] = make_attrgetter(environment, attribute) if attribute else lambda item: item
-    seen, kept = _ValueSet(), []
-    for item in _as_list(value, "unique"):
-        key = get(item)
-        if not case_sensitive and isinstance(key, str):
-            key = key.lower()
-        if key not in seen:
-            seen.add(key)
-            kept.append(item)
-    return kept
+    items = _expect_list(value, "unique")
+    return _drop_repeated(items, lambda item: _fold_case(get(item), bool(case_sensitive)))
 
 
 def intersect(left: Any, right: Any) -> list[Any]:
-    seen = _ValueSet(_as_list(right, "intersect"))
-    return _drop_repeated(item for item in _as_list(left, "intersect") if item in seen)
+    seen = set(map(_freeze_value, _expect_list(right, "intersect")))
+    return _drop_repeated(item for item in _expect_list(left, "intersect") if _freeze_value(item) in seen)
 
 
 def difference(left: Any, right: Any) -> list[Any]:
-    seen = _ValueSet(_as_list(right, "difference"))
-    return _drop_repeated(item for item in _as_list(left, "difference") if item not in seen)
+    seen = set(map(_freeze_value, _expect_list(right, "difference")))
+    items = _expect_list(left, "difference")
+    return _drop_repeated(item for item in items if _freeze_value(item) not in seen)
 
 
 def union(left: Any, right: Any) -> list[Any]:
-    return _drop_repeated(itertools.chain(_as_list(left, "union"), _as_list(right, "union")))
+    return _drop_repeated(itertools.chain(_expect_list(left, "union"), _expect_list(right, "union")))
 
 
 def symmetric_difference(left: Any, right: Any) -> list[Any]:
     return difference(union(left, right), intersect(left, right))
 
 
-def _drop_repeated(values: Iterable[Any]) -> list[Any]:
-    seen, kept = _ValueSet(), []
+def _drop_repeated(values: Iterable[Any], key: Callable[[Any], Any] = lambda value: value) -> list[Any]:
+    """Return the values of which each comes with another key, the first of those that are alike."""
+    kept: dict[Any, Any] = {}
     for value in values:
-        if value not in seen:
-            seen.add(value)
-            kept.append(value)
-    return kept
+        kept.setdefault(_freeze_value(key(value)), value)
+    return list(kept.values())
 
 
 def flatten(value: Any, levels: int | None = None, skip_nulls: bool = True) -> list[Any]:
     """Lists inside of the list opened, `levels` deep or all of them; nulls are left out."""
     flat: list[Any] = []
-    for item in _as_list(value, "flatten"):
+    for item in _expect_list(value, "flatten"):
         if item is None or item in ("None", "null"):
             if not skip_nulls:
                 flat.append(item)
-        elif isinstance(item, list | tuple):
-            if levels is None:
-                flat.extend(flatten(item, None, skip_nulls))
-            elif levels >= 1:
-                flat.extend(flatten(item, int(levels) - 1, skip_nulls))
-            else:
-                flat.append(item)
+        elif isinstance(item, list | tuple) and (levels is None or levels >= 1):
+            flat.extend(flatten(item, None if levels is None else int(levels) - 1, skip_nulls))
         else:
             flat.append(item)
     return flat
@@ -125,7 +99,7 @@ def total(environment: Any, value: Iterable[Any], attribute: Any = None, start: 
     if isinstance(start, list):
         joined = list(start)
         for item in items:
-            joined.extend(_as_list(item, "sum"))
+            joined.extend(_expect_list(item, "sum"))
         return joined
     if isinstance(start, str):
         raise FilterError("sum adds numbers", "use join")
@@ -134,8 +108,9 @@ def total(environment: Any, value: Iterable[Any], attribute: Any = None, start: 
 
 def subelements(obj: Any, subelements: Any, skip_missing: bool = False) -> list[list[Any]]:
     """Pairs of each item of the list and each item of the list inside of it."""
-    items = list(obj.values()) if isinstance(obj, Mapping) else _as_list(obj, "subelements")
-    path = subelements.split(".") if isinstance(subelements, str) else _as_list(subelements, "subelements")
+    items = list(obj.values()) if isinstance(obj, Mapping) else _expect_list(obj, "subelements")
+    words = subelements.split(".") if isinstance(subelements, str) else subelements
+    path = _expect_list(words, "subelements")
     pairs: list[list[Any]] = []
     for item in items:
         inner: Any = item
@@ -183,25 +158,20 @@ def _fold_case(value: Any, case_sensitive: bool) -> Any:
     return value if case_sensitive or not isinstance(value, str) else value.lower()
 
 
+_FROM_JINJA: Final = (
+    *("first", "last", "sort", "groupby", "map", "slice"),
+    *("select", "reject", "selectattr", "rejectattr"),
+)
 FILTERS: Final[Mapping[str, TemplateFilter]] = {
     "list": carry(list),
     "length": carry(len),
     "count": carry(len),
-    "first": from_jinja("first"),
-    "last": from_jinja("last"),
+    **{name: from_jinja(name) for name in _FROM_JINJA},
     "reverse": carry(JINJA["reverse"]),
     "min": carry(make_extreme(min), "environment"),
     "max": carry(make_extreme(max), "environment"),
     "sum": carry(total, "environment"),
-    "sort": from_jinja("sort"),
-    "groupby": from_jinja("groupby"),
-    "map": from_jinja("map"),
-    "select": from_jinja("select"),
-    "reject": from_jinja("reject"),
-    "selectattr": from_jinja("selectattr"),
-    "rejectattr": from_jinja("rejectattr"),
     "batch": carry(batch),
-    "slice": from_jinja("slice"),
     "round": carry(rounded),
     "unique": carry(unique, "environment"),
     "intersect": carry(intersect),

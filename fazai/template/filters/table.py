@@ -8,8 +8,6 @@ from typing import Final
 from fazai.template.filters import checks, data, network, regex, sequences, text
 from fazai.template.filters.base import TemplateFilter
 
-__all__ = ["FILTERS", "TESTS"]
-
 FILTERS: Final[Mapping[str, TemplateFilter]] = {
     **data.FILTERS,
     **text.FILTERS,

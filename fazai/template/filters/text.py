@@ -21,30 +21,20 @@ from fazai.template.filters.base import (
     TemplateFilter,
     check_count,
     check_percent,
-    check_text,
+    check_text_length,
     taint,
 )
 from fazai.template.filters.data import from_jinja
 
-__all__ = ["FILTERS"]
-
 _HASHES: Final = (
-    "md5",
-    "sha1",
-    "sha224",
-    "sha256",
-    "sha384",
-    "sha512",
-    "sha3_256",
-    "sha3_512",
-    "blake2b",
-    "blake2s",
+    *("md5", "sha1", "sha224", "sha256", "sha384", "sha512"),
+    *("sha3_256", "sha3_512", "blake2b", "blake2s"),
 )
 _ANSIBLE_NAMESPACE: Final = uuid.UUID("361E6D51-FAEC-444A-9079-341386DA8E2E")
 _SIZES: Final = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40, "P": 1 << 50, "E": 1 << 60}
 
 
-def _as_text(value: Any, name: str) -> str:
+def _expect_text(value: Any, name: str) -> str:
     if isinstance(value, str):
         return value
     if isinstance(value, int | float):
@@ -54,19 +44,19 @@ def _as_text(value: Any, name: str) -> str:
 
 def replace(value: Any, old: Any, new: Any, count: int | None = None) -> str:
     text, old, new = str(value), str(old), str(new)
-    check_text(len(text) + text.count(old) * len(new))
+    check_text_length(len(text) + text.count(old) * len(new))
     return text.replace(old, new, -1 if count is None else count)
 
 
 def join(environment: Any, value: Iterable[Any], d: Any = "", attribute: Any = None) -> str:
     items = value if attribute is None else map(make_attrgetter(environment, attribute), value)
     texts = [str(item) for item in items]
-    check_text(sum(map(len, texts)) + len(str(d)) * len(texts))
+    check_text_length(sum(map(len, texts)) + len(str(d)) * len(texts))
     return str(d).join(texts)
 
 
 def split(value: Any, separator: str | None = None, maxsplit: int = -1) -> list[str]:
-    return _as_text(value, "split").split(separator, maxsplit)
+    return _expect_text(value, "split").split(separator, maxsplit)
 
 
 def format_percent(value: Any, *args: Any, **named: Any) -> str:
@@ -75,7 +65,7 @@ def format_percent(value: Any, *args: Any, **named: Any) -> str:
         raise FilterError("format takes either positional or named arguments")
     check_percent(pattern)
     longest = max((len(str(each)) for each in (*args, *named.values())), default=0)
-    check_text(len(pattern) + pattern.count("%") * longest)
+    check_text_length(len(pattern) + pattern.count("%") * longest)
     return pattern % (named or args)
 
 
@@ -84,7 +74,7 @@ def indent(value: Any, width: int | str = 4, first: bool = False, blank: bool = 
     if isinstance(width, int):
         check_count(width)
     size = width if isinstance(width, int) else len(width)
-    check_text(len(text) + (text.count("\n") + 1) * size)
+    check_text_length(len(text) + (text.count("\n") + 1) * size)
     return str(JINJA["indent"](text, width, first, blank))
 
 
@@ -102,12 +92,12 @@ def truncate(
 
 
 def b64encode(value: Any, encoding: str = "utf-8") -> str:
-    return base64.b64encode(_as_text(value, "b64encode").encode(encoding)).decode()
+    return base64.b64encode(_expect_text(value, "b64encode").encode(encoding)).decode()
 
 
 def b64decode(value: Any, encoding: str = "utf-8") -> str:
     try:
-        return base64.b64decode(_as_text(value, "b64decode")).decode(encoding)
+        return base64.b64decode(_expect_text(value, "b64decode")).decode(encoding)
     except (binascii.Error, UnicodeDecodeError):
         raise FilterError("this is not base64 of text") from None
 
@@ -115,7 +105,7 @@ def b64decode(value: Any, encoding: str = "utf-8") -> str:
 def hashed(value: Any, hashtype: str = "sha1") -> str:
     if hashtype not in _HASHES:
         raise FilterError(f'there is no hash "{hashtype}"', f"there are {', '.join(_HASHES)}")
-    return hashlib.new(hashtype, _as_text(value, "hash").encode(), usedforsecurity=False).hexdigest()
+    return hashlib.new(hashtype, _expect_text(value, "hash").encode(), usedforsecurity=False).hexdigest()
 
 
 def sha1(value: Any) -> str:
@@ -128,11 +118,11 @@ def md5(value: Any) -> str:
 
 def to_uuid(value: Any, namespace: str | None = None) -> str:
     space = _ANSIBLE_NAMESPACE if namespace is None else uuid.UUID(namespace)
-    return str(uuid.uuid5(space, _as_text(value, "to_uuid")))
+    return str(uuid.uuid5(space, _expect_text(value, "to_uuid")))
 
 
 def splitext(value: Any) -> list[str]:
-    return list(posixpath.splitext(_as_text(value, "splitext")))
+    return list(posixpath.splitext(_expect_text(value, "splitext")))
 
 
 def path_join(value: Any) -> str:
@@ -140,12 +130,12 @@ def path_join(value: Any) -> str:
         return value
     if not isinstance(value, list | tuple) or not value:
         raise FilterError("path_join takes a list of paths")
-    return posixpath.join(*[_as_text(item, "path_join") for item in value])
+    return posixpath.join(*[_expect_text(item, "path_join") for item in value])
 
 
 def urlsplit(value: Any, query: str = "") -> Any:
     """The parts of an address, or the one named by `query`."""
-    address = _urlsplit(_as_text(value, "urlsplit"))
+    address = _urlsplit(_expect_text(value, "urlsplit"))
     names = ("fragment", "hostname", "netloc", "password", "path", "port", "query", "scheme", "username")
     if not query:
         return {name: getattr(address, name) for name in names}
@@ -196,8 +186,8 @@ FILTERS: Final[Mapping[str, TemplateFilter]] = {
     "truncate": taint(truncate, "context"),
     "urlencode": taint(JINJA["urlencode"]),
     "quote": taint(lambda value: shlex.quote("" if value is None else str(value))),
-    "basename": taint(lambda value: posixpath.basename(_as_text(value, "basename"))),
-    "dirname": taint(lambda value: posixpath.dirname(_as_text(value, "dirname"))),
+    "basename": taint(lambda value: posixpath.basename(_expect_text(value, "basename"))),
+    "dirname": taint(lambda value: posixpath.dirname(_expect_text(value, "dirname"))),
     "splitext": taint(splitext),
     "path_join": taint(path_join),
     "urlsplit": taint(urlsplit),

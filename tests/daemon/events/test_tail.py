@@ -444,13 +444,11 @@ def test_a_token_goes_to_nobody_who_only_looks_like_this_machine(tmp_path: Path,
     secret.touch(0o600)
     secret.write_text("fzt_x\n")
     with pytest.raises(InputError, match=said) as refused:
-        parse_daemon_url({"FAZAI_TOKEN_FILE": str(secret)}, url=url, root=False)
+        parse_daemon_url({"FAZAI_TOKEN_FILE": str(secret)}, url)
     assert "hunter2" not in str(refused.value)
 
 
 def test_a_token_file_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(SecretError, match="it is no file"):
-        parse_daemon_url(
-            {"FAZAI_TOKEN_FILE": str(tmp_path / "pipe")}, url="https://fazai.example.net", root=False
-        )
+        parse_daemon_url({"FAZAI_TOKEN_FILE": str(tmp_path / "pipe")}, "https://fazai.example.net")

@@ -1,0 +1,51 @@
+"""Commands that ask hosts without a run: from the words of a command to targets, and a question to all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from fazai.cli import environment
+from fazai.cli.lab_targets import with_lab_folders
+from fazai.cli.preparing import PreparedRun, prepare_run
+from fazai.cli.run_options import RunOptions, RunSelection
+from fazai.errors import FazaiError
+from fazai.model import TargetWork
+
+_Found = TypeVar("_Found")
+
+
+def prepare_hosts(command: str, given: Mapping[str, Any], *, quiet: bool = False) -> PreparedRun:
+    """Read the inventory that click's parameters name (`options.HOSTS`), with a folder for each host of the
+    lab. Raises FazaiError."""
+    sources, limit = environment.split_inventories(given["words"], given["more"])
+    selection = RunSelection.from_click({**given, "inventory": sources, "limit": limit})
+    prepared = prepare_run(command, selection, replace(RunOptions.from_click(given), quiet=quiet))
+    return replace(prepared, works=with_lab_folders(prepared.works, environment.read_config().lab))
+
+
+def ask_hosts(
+    prepared: PreparedRun, items: Iterable[TargetWork], ask: Callable[[TargetWork, Any], Awaitable[_Found]]
+) -> dict[str, _Found | FazaiError]:
+    """Call `ask` with each of these and a session on it, so many at once as the options say; returns what it
+    found, or why not."""
+    return asyncio.run(_ask_all(prepared, list(items), ask))
+
+
+async def _ask_all(
+    prepared: PreparedRun, items: list[TargetWork], ask: Callable[[TargetWork, Any], Awaitable[_Found]]
+) -> dict[str, _Found | FazaiError]:
+    gate = asyncio.Semaphore(prepared.options.forks or environment.read_config().forks)
+
+    async def ask_one(item: TargetWork) -> _Found | FazaiError:
+        try:
+            # deadline: the target's connect_timeout and timeout
+            async with gate, prepared.registry.provider(item.target.provider).connect(item.target) as session:
+                return await ask(item, session)
+        except FazaiError as error:
+            return error
+
+    answers = await asyncio.gather(*map(ask_one, items))
+    return {item.target.name: found for item, found in zip(items, answers, strict=True)}
