@@ -15,16 +15,6 @@ from typing import Final
 from fazai.lab.box import Box
 from fazai.lab.engine.schema import read_json
 
-__all__ = [
-    "GROUP_ITEMS",
-    "READONLY",
-    "USER_ITEMS",
-    "Access",
-    "find_access",
-    "make_api_key",
-    "read_privileges",
-]
-
 USER_ITEMS: Final = "Auth.User.user"
 GROUP_ITEMS: Final = "Auth.Group.group"
 READONLY: Final = "user-config-readonly"

@@ -11,18 +11,6 @@ from fazai.lab.engine.config import EMPTY, Collection, FirewallConfig, Item, Sta
 from fazai.lab.engine.schema import Catalogue, ControllerAction, ItemModel
 from fazai.lab.settings import LabSettings
 
-__all__ = [
-    "ActionCall",
-    "ActionNotFound",
-    "ArmedRollback",
-    "Box",
-    "Handler",
-    "Running",
-    "Unexpected",
-    "UserError",
-    "posted_only",
-]
-
 T = TypeVar("T")
 UNEXPECTED = "Unexpected error, check log for details"
 

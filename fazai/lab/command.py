@@ -17,8 +17,6 @@ from fazai.errors import LockHeld, StateError, UsageError
 from fazai.files import replace_file
 from fazai.lab.settings import LabSettings
 
-__all__ = ["LabAddress", "describe_lab", "find_firewall", "reset_lab", "serve_lab"]
-
 FILE = "lab.json"
 PORTS = "ports.json"
 

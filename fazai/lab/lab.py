@@ -31,8 +31,6 @@ from fazai.lab.start import start_state
 if TYPE_CHECKING:
     from fazai.lab.server.tls import LabAuthority
 
-__all__ = ["Lab", "LabFirewall"]
-
 T = TypeVar("T")
 
 BOOTED = ("alias", "filter", "group", "routes", "routing", "unbound", "vip", "vlan", "cron", "syslog")

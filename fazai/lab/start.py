@@ -8,8 +8,6 @@ from fazai.lab.engine.names import INTERFACES
 from fazai.lab.engine.schema import Catalogue, read_json
 from fazai.lab.models.rules import RULES
 
-__all__ = ["start_state"]
-
 
 def start_state(catalogue: Catalogue, key_line: str, *, legacy_rules: bool = False) -> State:
     """Return the starting state; root holds the API key whose line is given.

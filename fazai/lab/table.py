@@ -12,8 +12,6 @@ from fazai.lab.actions.common import generic_handlers
 from fazai.lab.box import Handler
 from fazai.lab.engine.schema import Catalogue, action_key
 
-__all__ = ["build_handlers"]
-
 
 def _special_handlers() -> dict[str, Handler]:
     """Return what the modules of `actions` bring, found by name."""

@@ -28,8 +28,6 @@ from fazai.lab.engine.verbs import (
 )
 from fazai.lab.models.alias import builtin_item, content_map, make_tables
 
-__all__ = ["ACTIONS", "refresh_tables"]
-
 
 def _builtin_rows(call: ActionCall) -> list[SearchRow]:
     box, model = call.box, call.model(ALIASES)

@@ -13,8 +13,6 @@ from fazai.lab.engine.config import Collection, ConfigRevision
 from fazai.lab.engine.xmlview import lines_of
 from fazai.lab.server.wire import HttpReply
 
-__all__ = ["ACTIONS"]
-
 
 def _estimate_size(call: ActionCall, revision: ConfigRevision) -> int:
     """Roughly the size of the file; a collection that did not change is counted once."""

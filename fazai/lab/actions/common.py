@@ -20,8 +20,6 @@ from fazai.lab.engine.verbs import (
     toggle_item,
 )
 
-__all__ = ["answer_constant", "change_service", "generic_handlers", "reconfigure_service", "service_handlers"]
-
 VERBS: Final[Mapping[str, Callable[[ActionCall, ItemModel], Any]]] = {
     "search": search_items,
     "get": get_item,

@@ -14,8 +14,6 @@ from fazai.lab.engine.schema import read_json
 from fazai.lab.engine.search import SearchRow, grid_answer, make_rows, recordset_answer
 from fazai.lab.engine.verbs import get_item, rows_of
 
-__all__ = ["ACTIONS", "answer_recorded", "recorded_answer"]
-
 TUNABLES: Final = "Core.Tunables.item"
 
 

@@ -8,8 +8,6 @@ from typing import Any, Final
 from fazai.lab.actions.common import CAPTIONS, change_service
 from fazai.lab.box import ActionCall, Box, Handler, posted_only
 
-__all__ = ["ENABLED", "boot_daemons", "daemon_handlers", "is_enabled", "reconfigure_daemon"]
-
 # service -> model and field of the setting that enables it
 ENABLED: Final[Mapping[str, tuple[str, str]]] = {
     "dnsmasq": ("Dnsmasq", "enable"),

@@ -18,8 +18,6 @@ from fazai.lab.models.interfaces import VIPS, vlan_devices
 from fazai.lab.models.routing import ROUTES
 from fazai.lab.server.wire import HttpReply
 
-__all__ = ["ACTIONS"]
-
 NO_STATES: Final = {"rows": [], "rowCount": 0, "total": 0, "current": 1}
 NO_CARP: Final = "Could not locate any defined CARP interfaces."
 

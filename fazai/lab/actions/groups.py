@@ -11,8 +11,6 @@ from fazai.lab.engine.names import GROUPS, natural_key
 from fazai.lab.engine.search import SearchRow, grid_answer
 from fazai.lab.engine.verbs import rows_of
 
-__all__ = ["ACTIONS"]
-
 BUILTIN: Final = {
     "enc0": "IPsec encapsulation",
     "openvpn": "OpenVPN (Group)",

@@ -16,8 +16,6 @@ from fazai.lab.engine.verbs import FAILED, get_item, get_model, posted_body
 from fazai.lab.models.interfaces import VIPS, VLANS, vlan_devices
 from fazai.lab.server.wire import make_json_reply
 
-__all__ = ["ACTIONS"]
-
 ICON: Final = "fa fa-plug text-success"
 
 

@@ -12,8 +12,6 @@ from fazai.lab.engine.search import recordset_answer
 from fazai.lab.engine.verbs import set_model
 from fazai.lab.models.kea import RESERVATIONS, SUBNETS, collect_options, subnet_of
 
-__all__ = ["ACTIONS"]
-
 MODEL: Final = "Kea.dhcp4"
 
 

@@ -14,8 +14,6 @@ from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_name
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, blank_item, delete_one, get_item, is_uuid4, posted_body, save_item
 
-__all__ = ["ACTIONS"]
-
 # the values of dpinger where nothing is set
 CURRENT: Final = {
     "latencylow": "200",

@@ -24,8 +24,6 @@ from fazai.lab.engine.sources import SOURCES
 from fazai.lab.engine.verbs import FAILED, get_item, rows_of
 from fazai.lab.models.rules import DNAT, NPT, ONE_TO_ONE, RULES, SOURCE_NAT, order_of
 
-__all__ = ["ACTIONS", "COLLECTIONS"]
-
 COLLECTIONS: Final = {
     "firewall/filter": RULES,
     "firewall/source_nat": SOURCE_NAT,

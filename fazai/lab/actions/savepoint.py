@@ -10,8 +10,6 @@ from fazai.lab.box import ActionCall, ArmedRollback, Box, Handler, posted_only
 from fazai.lab.engine.config import collections_below
 from fazai.lab.models.alias import make_tables
 
-__all__ = ["ACTIONS"]
-
 ERROR: Final = {"status": "error"}
 TIMER: Final = "/usr/local/opnsense/scripts/filter/rollback_timer.php made changes"
 

@@ -14,8 +14,6 @@ from fazai.lab.engine.config import SETTINGS
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import blank_item
 
-__all__ = ["ACTIONS"]
-
 JOBS: Final = "Cron.jobs.job"
 CHECKED: Final = {"status": "ok", "function": "check", "template": "OK", "result": ""}
 

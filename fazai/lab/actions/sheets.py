@@ -16,8 +16,6 @@ from fazai.lab.engine.sources import choices_of
 from fazai.lab.engine.verbs import blank_item, is_uuid4, merge_sent, validate_item
 from fazai.lab.server.wire import HttpReply
 
-__all__ = ["ACTIONS"]
-
 
 def _quote_cell(value: str) -> str:
     """Quote as PHP's fputcsv does: a blank, a quote, a line end or the separator needs it."""

@@ -13,8 +13,6 @@ from fazai.lab.engine.config import Item
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, get_item
 
-__all__ = ["ACTIONS"]
-
 
 def _find_user(call: ActionCall, name: str) -> tuple[str, Item] | None:
     return next(

@@ -10,8 +10,6 @@ from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.verbs import del_item
 from fazai.lab.models.trust import AUTHORITIES, CERTIFICATES, pem_text
 
-__all__ = ["ACTIONS"]
-
 
 def list_authorities(call: ActionCall) -> Any:
     rows = [{"caref": item["refid"], "descr": item["descr"]} for item in call.box.items(AUTHORITIES).values()]

@@ -10,8 +10,6 @@ from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.config import Item
 from fazai.lab.models.unbound import ALIASES, HOSTS, host_fqdn
 
-__all__ = ["ACTIONS"]
-
 
 def update_dnsbl(call: ActionCall) -> Any:
     return {"status": "ok"} if call.posted else {"status": "failed"}

@@ -12,8 +12,6 @@ from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.verbs import FAILED
 from fazai.lab.models.wireguard import CLIENTS, SERVERS, link_client
 
-__all__ = ["ACTIONS"]
-
 
 def make_key_pair(call: ActionCall) -> Any:
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey

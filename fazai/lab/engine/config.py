@@ -22,8 +22,6 @@ import msgspec
 from fazai.errors import StateError
 from fazai.files import replace_file
 
-__all__ = ["ConfigEdit", "ConfigRevision", "FirewallConfig", "Item", "State"]
-
 Item = Mapping[str, str]
 Collection = Mapping[str, Item]
 State = Mapping[str, Collection]

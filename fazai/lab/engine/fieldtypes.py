@@ -20,17 +20,6 @@ from fazai.lab.engine.names import alias_type, network_names, port_names
 from fazai.lab.engine.schema import Field
 from fazai.lab.engine.sources import choices_of
 
-__all__ = [
-    "TYPES",
-    "FieldType",
-    "is_address",
-    "is_hostname",
-    "is_network",
-    "message_of",
-    "store_value",
-    "validate_field",
-]
-
 Check = Callable[[Box, Field, str, Item], Iterable[str]]
 
 REQUIRED: Final = "A value is required."

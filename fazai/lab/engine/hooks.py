@@ -12,8 +12,6 @@ from typing import Final
 from fazai.lab import models
 from fazai.lab.engine.hooktypes import ModelHooks
 
-__all__ = ["HOOKS"]
-
 _PARTS = ("checks", "guards", "defaults", "computed", "extra", "cascades")
 
 

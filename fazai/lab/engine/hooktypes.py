@@ -10,8 +10,6 @@ from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import ConfigEdit, Item
 from fazai.lab.engine.schema import Field, ItemModel
 
-__all__ = ["CollectionHooks", "ModelHooks"]
-
 Check = Callable[[Box, ItemModel, str, Item], Iterable[tuple[str, str]]]
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 Default = Callable[[Box, ItemModel, Field], str]

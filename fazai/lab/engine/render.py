@@ -11,8 +11,6 @@ from fazai.lab.engine.fieldtypes import TYPES
 from fazai.lab.engine.schema import Field, ItemModel
 from fazai.lab.engine.sources import choices_of
 
-__all__ = ["as_php", "nested_item", "put_at", "row_maker", "show_settings"]
-
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 
 

@@ -13,17 +13,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = [
-    "Catalogue",
-    "Controller",
-    "ControllerAction",
-    "Field",
-    "ItemModel",
-    "Model",
-    "Relation",
-    "load_release",
-]
-
 Choice = Mapping[str, Any]  # {"value": label, ...}, as a get shows it without "selected"
 
 

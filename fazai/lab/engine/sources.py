@@ -19,8 +19,6 @@ from fazai.lab.engine.names import (
 )
 from fazai.lab.engine.schema import Field, Relation
 
-__all__ = ["SOURCES", "choices_of", "relation_choices"]
-
 Choices = Mapping[str, Mapping[str, Any]]
 
 NULL_GATEWAYS: Final = {"Null4": "127.0.0.1", "Null6": "::1"}

@@ -16,18 +16,6 @@ from fazai.lab.engine.schema import Controller, Field, ItemModel, Model, Unique
 from fazai.lab.engine.search import SearchRow, cache_of, grid_answer, order_key
 from fazai.lab.engine.sources import SOURCES
 
-__all__ = [
-    "add_item",
-    "del_item",
-    "get_item",
-    "get_model",
-    "rows_of",
-    "search_items",
-    "set_item",
-    "set_model",
-    "toggle_item",
-]
-
 FAILED: Final = {"result": "failed"}
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
 

@@ -15,8 +15,6 @@ from fazai.lab.engine.names import ALIASES, alias_type, alias_uuid, builtin_alia
 from fazai.lab.engine.schema import ItemModel
 from fazai.lab.models.rules import META
 
-__all__ = ["HOOKS", "builtin_item", "content_map", "make_tables", "table_stats"]
-
 # collection -> fields in which rules name aliases
 REFERENCES: Final = {path: names for path, names in META.items() if names}
 COUNTERS: Final = tuple(

@@ -13,8 +13,6 @@ from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import INTERFACES
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["HOOKS", "VIPS", "VLANS", "vlan_devices"]
-
 VLANS: Final = "Interfaces.Vlan.vlan"
 VIPS: Final = "Interfaces.Vip.vip"
 LAGGS: Final = "Interfaces.Lagg.lagg"

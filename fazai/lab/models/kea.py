@@ -13,8 +13,6 @@ from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.names import INTERFACES
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["HOOKS", "RESERVATIONS", "SUBNETS", "collect_options", "subnet_of"]
-
 SUBNETS: Final = "Kea.dhcp4.subnets.subnet4"
 RESERVATIONS: Final = "Kea.dhcp4.reservations.reservation"
 COLLECTED: Final = ("option_data.routers", "option_data.domain_name_servers", "option_data.ntp_servers")

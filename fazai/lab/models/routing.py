@@ -12,8 +12,6 @@ from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.names import GATEWAYS, INTERFACES
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["HOOKS", "ROUTES"]
-
 ROUTES: Final = "Routes.route"
 WRONG_GATEWAY: Final = "Specify a valid gateway from the list matching the networks ip protocol."
 STATIC: Final = "Dynamic gateway values cannot be specified for interfaces with a static {} configuration."

@@ -12,8 +12,6 @@ from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import ALIASES, CATEGORIES, GROUPS, INTERFACES, builtin_aliases, network_names
 from fazai.lab.engine.schema import Field, ItemModel
 
-__all__ = ["HOOKS", "META", "RULES", "SOURCE_NAT", "describe_names", "order_of"]
-
 RULES: Final = "Firewall.Filter.rules.rule"
 SOURCE_NAT: Final = "Firewall.Filter.snatrules.rule"
 ONE_TO_ONE: Final = "Firewall.Filter.onetoone.rule"

@@ -10,8 +10,6 @@ from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["HOOKS"]
-
 PIPES: Final = "TrafficShaper.pipes.pipe"
 SERVICES: Final = "Monit.service"
 TESTS: Final = "Monit.test"

@@ -11,8 +11,6 @@ from fazai.lab.engine.config import ConfigEdit, Item
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import Field, ItemModel
 
-__all__ = ["HOOKS"]
-
 
 def _check_tls(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     if item["transport"].startswith("tls") and not item["certificate"]:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from fazai.lab.server.x509 import PrivateKey
 
-__all__ = ["AUTHORITIES", "CERTIFICATES", "HOOKS", "pem_text"]
-
 AUTHORITIES: Final = "Trust.CA.ca"
 CERTIFICATES: Final = "Trust.Cert.cert"
 DESTINATIONS: Final = "Syslog.destinations.destination"

@@ -10,8 +10,6 @@ from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["ALIASES", "HOOKS", "HOSTS"]
-
 HOSTS: Final = "Unbound.hosts.host"
 ALIASES: Final = "Unbound.aliases.alias"
 

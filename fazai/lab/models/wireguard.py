@@ -10,8 +10,6 @@ from fazai.lab.engine.config import ConfigEdit, Item, stored_text
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["CLIENTS", "HOOKS", "SERVERS", "link_client"]
-
 CLIENTS: Final = "Wireguard.Client.clients.client"
 SERVERS: Final = "Wireguard.Server.servers.server"
 

@@ -11,8 +11,6 @@ from fazai.lab.server.http import LabConnection
 from fazai.lab.server.wire import HttpReply, make_json_reply
 from fazai.lab.settings import Fault
 
-__all__ = ["ArmedFaults", "carry_out"]
-
 LOGIN: Final = "/?url="
 PAGE: Final = b"<!DOCTYPE html>\n<html><body>Please wait</body></html>\n"
 

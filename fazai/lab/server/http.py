@@ -16,8 +16,6 @@ import httptools
 
 from fazai.lab.server.wire import NO_CACHE, HttpReply, HttpRequest
 
-__all__ = ["MAX_BODY", "TOO_LARGE", "Answer", "Application", "LabConnection"]
-
 MAX_BODY = 32 * 1024 * 1024
 TOO_LARGE = "/too-large"  # stands for a request whose body was not kept
 _STALL_S = 30.0  # for a client to take what was sent

@@ -8,8 +8,6 @@ from urllib.parse import unquote
 
 from fazai.lab.engine.schema import Catalogue, ControllerAction, action_key, controller_key
 
-__all__ = ["ResolvedPath", "resolve_path"]
-
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPath:

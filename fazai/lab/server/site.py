@@ -20,8 +20,6 @@ from fazai.lab.server.wire import ERROR_TYPE, HttpReply, HttpRequest, make_json_
 from fazai.lab.settings import Fault
 from fazai.lab.table import build_handlers
 
-__all__ = ["FirewallSite"]
-
 JSON_BODY: Final = ("application/json", "application/json; charset=utf-8")
 FORM_BODY: Final = "application/x-www-form-urlencoded"
 KEPT: Final = 10_000

@@ -11,8 +11,6 @@ from typing import Any, Self, TypeVar
 from fazai.lab.lab import Lab, LabFirewall
 from fazai.lab.settings import LabSettings
 
-__all__ = ["LabThread"]
-
 T = TypeVar("T")
 
 

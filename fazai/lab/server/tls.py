@@ -18,8 +18,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fazai.lab.server.x509 import begin_certificate, pem_bytes
 from fazai.lab.settings import Tls
 
-__all__ = ["LabAuthority", "lab_server_context"]
-
 DAY = datetime.timedelta(days=1)
 
 

@@ -8,8 +8,6 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-__all__ = ["HttpReply", "HttpRequest", "make_json_reply", "parse_form"]
-
 _ENCODE = msgspec.json.Encoder().encode
 
 JSON_TYPE = "application/json; charset=UTF-8"

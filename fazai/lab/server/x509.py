@@ -16,18 +16,6 @@ if TYPE_CHECKING:
 
     PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
-__all__ = [
-    "begin_certificate",
-    "certificate_facts",
-    "key_of",
-    "keys_match",
-    "load_certificate",
-    "make_key",
-    "pem_bytes",
-    "pem_of",
-    "sign_certificate",
-]
-
 # field -> (short name in a subject, dotted oid)
 SUBJECT: Final = {
     "country": ("C", "2.5.4.6"),

@@ -13,8 +13,6 @@ from fazai.errors import InputError, InventoryError, spelling_hint
 from fazai.model import FieldSpec, Secret, SecretRef, Target, Value
 from fazai.providers.opnsense.catalogue.kinds import all_kinds
 
-__all__ = ["OPTIONS", "find_problems", "option_of"]
-
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
 _SPECS = (

@@ -18,8 +18,6 @@ from fazai.providers.opnsense.options import OPTIONS, find_problems
 if TYPE_CHECKING:
     from fazai.providers.opnsense.api.budget import Budget
 
-__all__ = ["PROVIDER", "OpnsenseProvider"]
-
 
 class OpnsenseProvider:
     """OPNsense firewalls over their REST API."""

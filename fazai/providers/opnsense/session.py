@@ -37,8 +37,6 @@ from fazai.providers.opnsense.writing import verifying
 from fazai.providers.opnsense.writing.bodies import nest_body, rejection_error
 from fazai.providers.opnsense.writing.rehearsal import rehearse_changes
 
-__all__ = ["OpnsenseSession", "open_session"]
-
 #: The firewall may offer an old list of gateways for so long after one was made; the pause between tries.
 OPTION_LISTS_S, OPTION_PAUSE_S = 65.0, 2.5
 _ASSIGNED = re.compile("wan|lan|opt[0-9]+|lo0")

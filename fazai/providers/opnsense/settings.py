@@ -13,8 +13,6 @@ from fazai.providers.opnsense.catalogue.values import text_of
 from fazai.providers.opnsense.options import option_of
 from fazai.providers.opnsense.planning.policy import TargetPolicy, parse_placements, parse_prune
 
-__all__ = ["read_policy", "read_settings"]
-
 
 def read_policy(target: Target) -> TargetPolicy:
     """Return what may be done on a firewall, and to which items."""

@@ -16,17 +16,6 @@ from fazai.providers.opnsense.api.losses import Forbidden
 from fazai.providers.opnsense.api.masking import as_one_line
 from fazai.providers.opnsense.api.tls import PinMismatch
 
-__all__ = [
-    "RETRY_STATUS",
-    "connect_error",
-    "decode_json",
-    "decode_large_json",
-    "find_raised_error",
-    "nonsense_error",
-    "status_error",
-    "validations_of",
-]
-
 DECODED_AT_ONCE_BYTES = 256 * 1024
 
 #: Statuses after which a repeatable call is tried again.

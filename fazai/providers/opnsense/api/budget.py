@@ -6,8 +6,6 @@ import asyncio
 from collections import deque
 from typing import Self
 
-__all__ = ["MIB", "AnswerLease", "Budget"]
-
 MIB = 1024 * 1024
 SMALL_BYTES = MIB  # an answer up to this is read without asking: there are few connections
 TOTAL_BYTES = 64 * MIB

@@ -36,8 +36,6 @@ from fazai.providers.opnsense.api.losses import Busy, Forbidden, Lost, Stranger
 from fazai.providers.opnsense.api.masking import Mask
 from fazai.providers.opnsense.api.tls import describe_certificate, tls_context
 
-__all__ = ["Api"]
-
 MAX_RESERVES = 8
 WRITES_PER_CONNECTION = 14  # the server closes after 16; one is spent on opening, one on being late
 _BACKOFF_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.5, 15.0, 30.0

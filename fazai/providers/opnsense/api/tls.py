@@ -12,8 +12,6 @@ from pathlib import Path
 from fazai.errors import InventoryError, Mark, missing_file_hint
 from fazai.providers.opnsense.api.masking import as_one_line
 
-__all__ = ["PinMismatch", "describe_certificate", "read_ca", "tls_context"]
-
 _PEM = "give a file with the certificate in PEM form"
 
 

@@ -18,8 +18,6 @@ from fazai.errors import DeviceError
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.api.masking import as_one_line
 
-__all__ = ["Interface", "Vitals", "read_health", "read_interfaces", "read_vitals"]
-
 MAX_NOTICES = 100
 _RELEASE = re.compile(r"OPNsense\s+(\S+?)(?:-(?:amd64|arm64|aarch64))?")
 _UPTIME = re.compile(r"(?:([0-9]{1,6}) days?, )?([0-9]{1,4}):([0-9]{2}):([0-9]{2})")

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 
 from fazai.model import Problem, Value
 
-__all__ = ["alias_problems"]
-
 _NAME = re.compile(r"_?[A-Za-z][A-Za-z0-9_]*|__[A-Za-z0-9_]+|_")
 _ALIAS_NAME = re.compile(r"(?:[a-zA-Z]|_[a-zA-Z0-9_])[a-zA-Z0-9_]{0,30}|_")
 _HOST = re.compile(

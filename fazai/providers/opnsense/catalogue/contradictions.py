@@ -9,8 +9,6 @@ from fazai.model import Resource, Value
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, second_name_of
 from fazai.providers.opnsense.catalogue.table import FieldRow
 
-__all__ = ["find_contradictions", "kind_named", "names_in"]
-
 #: Kinds that a field may name beside its declared reference, by the API's type of the field.
 _NAMED_BY_TYPE: Mapping[str, str] = {
     "AliasContent": "opnsense.alias",

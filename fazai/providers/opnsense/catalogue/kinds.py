@@ -16,8 +16,6 @@ from fazai.providers.opnsense.catalogue.rows import KindRow
 from fazai.providers.opnsense.catalogue.table import CatalogueEntry, FieldRow, load_catalogue
 from fazai.providers.opnsense.catalogue.values import comparison_key, compose_name, text_of, to_canonical
 
-__all__ = ["MATCH", "UNMANAGED", "UUID", "CatalogueKind", "all_kinds", "build_label", "second_name_of"]
-
 #: Words beside the fields: which item is meant where the identity does not say it, and the fields that may
 #: have any value where they are not declared.
 UUID, MATCH, UNMANAGED = "uuid", "match", "unmanaged"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fazai.providers.opnsense.catalogue.rows import RULE, SETTINGS, KindRow
 
-__all__ = ["FIREWALL"]
-
 FIREWALL: tuple[KindRow, ...] = (
     KindRow(
         short="category",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fazai.providers.opnsense.catalogue.rows import PLAIN, KindRow, verbs_of
 
-__all__ = ["ACCESS", "NETWORK", "SERVICE_KINDS"]
-
 NETWORK: tuple[KindRow, ...] = (
     KindRow(
         short="vlan",

@@ -14,12 +14,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow, Service
+from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow
 from fazai.providers.opnsense.catalogue.rows_fields import EXTRA
 from fazai.providers.opnsense.catalogue.rows_firewall import FIREWALL
 from fazai.providers.opnsense.catalogue.rows_system import ACCESS, NETWORK, SERVICE_KINDS
-
-__all__ = ["FieldRow", "KindRow", "Service", "load_catalogue", "service_order"]
 
 #: Rules by which the API's own field types are compared when the texts differ (see `values.comparison_key`).
 _FOLDS = {

@@ -16,8 +16,6 @@ from fazai.errors import spelling_hint
 from fazai.model import Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue.table import FieldRow
 
-__all__ = ["comparison_key", "compose_name", "flatten_item", "is_same", "text_of", "to_api", "to_canonical"]
-
 _MAC = r"(?i)(?:[0-9a-f]{1,2}[:-]){1,5}[0-9a-f]{1,2}"  # compiled when a MAC turns up
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _MATCHED = 1024  # a longer text is the firewall's to judge

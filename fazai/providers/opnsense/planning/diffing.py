@@ -16,8 +16,6 @@ from fazai.providers.opnsense.planning.matching import Matcher
 from fazai.providers.opnsense.planning.policy import TargetPolicy
 from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, Keys, Snapshot
 
-__all__ = ["ItemComparer", "KindDiff", "PlannedItem", "Unresolved", "resolve_references"]
-
 
 class Unresolved(DeviceError):
     """A resource names something that is neither on the firewall nor wanted there."""

@@ -13,8 +13,6 @@ from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.catalogue.values import is_same, text_of
 from fazai.providers.opnsense.planning.snapshot import SETTINGS_REF, Collection, ItemRow
 
-__all__ = ["Matcher"]
-
 #: The API's text of a canonical value.
 ToApi = Callable[[FieldRow, Value], str]
 

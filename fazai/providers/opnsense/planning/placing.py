@@ -15,8 +15,6 @@ from fazai.providers.opnsense.planning.ordering import LAST, assign_sequences, m
 from fazai.providers.opnsense.planning.policy import ListPlacement
 from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, cell_text
 
-__all__ = ["SEQUENCE", "interfaces_of", "is_floating", "number_of", "put_in_order"]
-
 SEQUENCE = "sequence"
 SINGLE, FLOATING = "single", "floating"
 

@@ -17,8 +17,6 @@ from fazai.providers.opnsense.planning.diffing import KindDiff, PlannedItem
 from fazai.providers.opnsense.planning.placing import SEQUENCE, number_of
 from fazai.providers.opnsense.planning.snapshot import ItemRow, Snapshot, cell_text
 
-__all__ = ["find_shadowed"]
-
 _TCP_AND_ICMP = ("icmptype", "icmp6type", "tcpflags1", "tcpflags2")
 #: Fields that narrow a rule beside its addresses: one that has any of them matches less than it seems to.
 _CONDITIONS = (*_TCP_AND_ICMP, "sched", "tagged", "tos", "prio", "max-pkt-rate-number")

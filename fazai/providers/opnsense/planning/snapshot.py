@@ -18,8 +18,6 @@ from fazai.providers.opnsense.catalogue.rows import KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.catalogue.values import compose_name, flatten_item
 
-__all__ = ["SETTINGS_REF", "Collection", "ItemRow", "Keys", "Snapshot", "cell_text"]
-
 SETTINGS_REF = "settings"
 ItemRow = Mapping[str, Any]
 

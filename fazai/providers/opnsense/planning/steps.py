@@ -16,8 +16,6 @@ from fazai.providers.opnsense.planning.policy import TargetPolicy
 from fazai.providers.opnsense.planning.shadowing import find_shadowed
 from fazai.providers.opnsense.planning.snapshot import Collection, Keys, Snapshot, cell_text
 
-__all__ = ["build_reference_keys", "plan_steps"]
-
 
 def build_reference_keys(
     wanted: Sequence[Resource], kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, mark: str

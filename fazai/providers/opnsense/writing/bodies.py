@@ -10,8 +10,6 @@ from fazai.model import Change, Secret
 from fazai.providers.opnsense.api.masking import as_one_line
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 
-__all__ = ["nest_body", "rejection_error"]
-
 TOLD_FIELDS, TOLD_TEXTS = 20, 10  # of one refusal
 
 

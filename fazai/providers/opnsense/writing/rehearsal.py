@@ -26,8 +26,6 @@ from fazai.providers.opnsense.planning.diffing import Unresolved, resolve_refere
 from fazai.providers.opnsense.planning.snapshot import Keys
 from fazai.providers.opnsense.writing.bodies import nest_body, rejection_error
 
-__all__ = ["TRIALS", "TRIAL_ITEMS", "Trial", "rehearse_changes"]
-
 TRIAL_ITEMS = 100  # in one call
 _NEVER = "00000000-0000-4000-8000-000000000000"
 

@@ -16,8 +16,6 @@ from fazai.providers.opnsense.api.calls import ApiCall
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.planning.snapshot import ItemRow, Snapshot, cell_text
 
-__all__ = ["verify_changes"]
-
 _Check = Callable[[Api, Snapshot, Sequence[Change]], Awaitable[Iterable[FazaiError]]]
 
 
