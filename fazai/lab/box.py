@@ -172,6 +172,11 @@ class ActionCall:
 Handler = Callable[[ActionCall], Any]
 
 
+def failure_like(answer: Mapping[str, str]) -> dict[str, str]:
+    """Return what other methods get from an action that answers this to a POST: `failed` in its place."""
+    return {next(iter(answer)): "failed"}
+
+
 def posted_only(otherwise: Any) -> Callable[[Handler], Handler]:
     """Return a decorator for handlers that carry out a POST, and give this answer to other methods."""
 

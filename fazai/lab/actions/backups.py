@@ -106,15 +106,10 @@ def download_backup(call: ActionCall) -> Any:
     return HttpReply(200, text.encode(), "application/octet-stream")
 
 
-def list_providers(call: ActionCall) -> Any:
-    return {"items": {"this": {"description": "This Firewall", "dirname": "/conf/backup"}}}
-
-
 ACTIONS: Final[Mapping[str, Handler]] = {
     "core/backup/backups": list_backups,
     "core/backup/diff": diff_backups,
     "core/backup/revertBackup": revert_backup,
     "core/backup/deleteBackup": delete_backup,
     "core/backup/download": download_backup,
-    "core/backup/providers": list_providers,
 }

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Box, Handler, UserError, posted_only
 from fazai.lab.engine.config import Item, stored_text
 from fazai.lab.engine.names import INTERFACES, interface_label
@@ -246,18 +245,12 @@ def reload_interface(call: ActionCall) -> Any:
 ACTIONS: Final[Mapping[str, Handler]] = {
     "interfaces/vip_settings/getItem": get_vip,
     "interfaces/vip_settings/getUnusedVhid": get_unused_vhid,
-    "interfaces/vip_settings/reconfigure": reconfigure_service("vip"),
-    "interfaces/vlan_settings/reconfigure": reconfigure_service("vlan"),
-    "interfaces/lagg_settings/reconfigure": reconfigure_service("lagg"),
-    "interfaces/bridge_settings/reconfigure": reconfigure_service("bridge"),
     "interfaces/settings/get": get_settings,
-    "interfaces/settings/reconfigure": reconfigure_service("interfaces"),
     "interfaces/assignment/searchItem": search_assignments,
     "interfaces/assignment/getItem": get_assignment,
     "interfaces/assignment/addItem": add_assignment,
     "interfaces/assignment/setItem": set_assignment,
     "interfaces/assignment/delItem": delete_assignment,
-    "interfaces/assignment/reconfigure": reconfigure_service("assignment"),
     "interfaces/overview/interfacesInfo": search_overview,
     "interfaces/overview/getInterface": get_interface,
     "interfaces/overview/export": export_overview,

@@ -7,7 +7,6 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Box, Handler
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_name
@@ -126,7 +125,5 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "routing/settings/getGateway": get_gateway,
     "routing/settings/setGateway": set_gateway,
     "routing/settings/delGateway": delete_gateway,
-    "routing/settings/reconfigure": reconfigure_service("routing"),
-    "routes/routes/reconfigure": reconfigure_service("routes"),
     "routes/gateway/status": get_gateway_status,
 }

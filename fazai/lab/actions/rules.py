@@ -225,14 +225,6 @@ def list_rule_categories(call: ActionCall) -> Any:
     return count_categories(call, (COLLECTIONS[call.endpoint.controller],))
 
 
-def get_rule_stats(call: ActionCall) -> Any:
-    return {"status": "ok", "stats": []}
-
-
-def flush_inspect(call: ActionCall) -> Any:
-    return {"status": "ok"}
-
-
 def applied_rules(box: Box) -> list[Item]:
     """Return the rules that run, in their order."""
     return sorted(box.running.items("filter", RULES).values(), key=lambda item: order_of(box, item)[1])
@@ -255,6 +247,4 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "firewall/d_nat/searchRule": search_d_nat,
     "firewall/d_nat/toggleRule": toggle_d_nat,
     "firewall/filter/getInterfaceList": list_rule_interfaces,
-    "firewall/filter/flushInspectCache": flush_inspect,
-    "firewall/filter_util/ruleStats": get_rule_stats,
 }

@@ -1,4 +1,4 @@
-"""wireguard: keys, the links between peers and instances, the service."""
+"""wireguard: keys, and the links between peers and instances."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.verbs import FAILED
 from fazai.lab.models.wireguard import CLIENTS, SERVERS, link_client
@@ -51,15 +50,7 @@ def delete_client(call: ActionCall) -> Any:
     return {"result": result}
 
 
-@posted_only(otherwise={"result": "failed"})
-def reconfigure_wireguard(call: ActionCall) -> Any:
-    reconfigure_daemon(call.box, "wireguard")
-    return {"result": "ok"}
-
-
 ACTIONS: Final[Mapping[str, Handler]] = {
-    **daemon_handlers("wireguard"),
-    "wireguard/service/reconfigure": reconfigure_wireguard,
     "wireguard/server/keyPair": make_key_pair,
     "wireguard/client/psk": make_shared_key,
     "wireguard/client/listServers": list_servers,

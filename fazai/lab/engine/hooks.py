@@ -12,7 +12,7 @@ from typing import Final
 from fazai.lab import models
 from fazai.lab.engine.hooktypes import ModelHooks
 
-_PARTS = ("checks", "guards", "defaults", "computed", "extra", "cascades")
+_PARTS = ("checks", "guards", "defaults", "computed", "extra")
 
 
 def _merge_hooks() -> ModelHooks:

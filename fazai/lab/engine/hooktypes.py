@@ -45,4 +45,3 @@ class ModelHooks:
     defaults: Mapping[str, Default] = field(default_factory=dict)
     computed: Mapping[str, Computed] = field(default_factory=dict)
     extra: Mapping[str, CollectionHooks] = field(default_factory=dict)
-    cascades: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)

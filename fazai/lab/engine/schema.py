@@ -59,6 +59,14 @@ class Unique(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     twice: bool = False  # the product reports it as a list
 
 
+class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An item whose fields match all patterns is refused, with the message on the fields `on`."""
+
+    when: dict[str, str]  # field -> pattern of the whole value; "" is that of an empty one
+    on: tuple[str, ...]  # a field that is named twice gets a list of messages, as in the product
+    message: str
+
+
 class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A collection of items."""
 
@@ -69,10 +77,12 @@ class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inner: str = ""  # path in the model
     sort: tuple[str, ...] = ()  # default order of a search; () is the order of the config
     unique: tuple[Unique, ...] = ()
-    checks: tuple[str, ...] = ()  # rows of `checks.CHECKS`
+    refuse: tuple[Refusal, ...] = ()
+    checks: tuple[str, ...] = ()  # rows of `HOOKS.checks`, for what `refuse` cannot say
     toggle: str = "enabled"
     upsert: str = "v4"  # set with an unknown uuid: "v4" creates, "no" fails, "own" creates under a new uuid
-    guards: tuple[str, ...] = ()  # rows of `guards.GUARDS`, asked before a delete
+    guards: tuple[str, ...] = ()  # rows of `HOOKS.guards`, asked before a delete
+    cascades: dict[str, str] = {}  # collection -> its field with the uuid of an item here: deleted along
     describe: str = "description"  # the field that names an item in "in use" messages
     overlay: dict[str, str] = {}  # fields that a controller's verbs fix: written on every save, searched by
 
@@ -100,8 +110,13 @@ class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     get: tuple[str, ...] = ()  # a get of the whole model shows only these parts, () for all
     root: str = ""  # of the whole model, when it is not the model's own
     bulk: bool = True  # set of the whole model takes items
-    service: str = ""  # the service behind start, stop, status, reconfigure
+    service: str = ""  # the service behind start, stop, restart, status, reconfigure
+    enabled_by: tuple[str, str] | None = None  # model and field of the setting that enables the service
+    unseen: str = "stopped"  # the status of an enabled service before it first runs
+    reconfigured: dict[str, str] = msgspec.field(default_factory=lambda: {"status": "ok"})  # its answer
     answers: dict[str, Any] = {}  # action -> constant answer of a GET (or of both)
+    recorded: dict[str, str] = {}  # action -> name of its constant answer in data/answers.json
+    posted: dict[str, dict[str, str]] = {}  # action -> constant answer of a POST; other methods fail
 
 
 class ControllerAction(msgspec.Struct, frozen=True):

@@ -174,6 +174,12 @@ def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, prefix: str
         if is_taken(box, model, unique, uuid, item):
             for _ in range(2 if unique.twice else 1):
                 problems.add(unique.fields[0], unique.message)
+    for refusal in model.refuse:
+        if all(
+            re.fullmatch(pattern, item.get(name, ""), re.DOTALL) for name, pattern in refusal.when.items()
+        ):
+            for name in refusal.on:
+                problems.add(name, refusal.message)
     for name in model.checks:
         for field_name, message in HOOKS.checks[name](box, model, uuid, item):
             problems.add(field_name, message)
@@ -250,7 +256,7 @@ def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
     call.check_writable()
     edit = call.box.config.edit()
     edit.drop(model.path, uuid)
-    for path, name in HOOKS.cascades.get(model.path, ()):
+    for path, name in model.cascades.items():
         for key, other in call.box.items(path).items():
             if other.get(name) == uuid:
                 edit.drop(path, key)

@@ -93,11 +93,6 @@ def _check_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tu
     elif not item["subnet_bits"].isdigit():
         yield "network", "A valid network subnet is required."
         yield "network", "A valid network subnet is required."
-    if item["mode"] == "carp":
-        if not item["password"]:
-            yield "password", "You must specify a CARP password that is shared between the two VHID members."
-        if not item["vhid"]:
-            yield "vhid", "A VHID must be selected for this CARP VIP."
 
 
 def _compute_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:

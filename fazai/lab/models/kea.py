@@ -19,21 +19,6 @@ COLLECTED: Final = ("option_data.routers", "option_data.domain_name_servers", "o
 ROUTES: Final = "option_data.static_routes"
 CLASSLESS: Final = "option_data.classless_static_route"
 
-ZONE: Final = "Forward zone and DNS server must either both be set or left empty."
-KEY: Final = "TSIG name and secret must either both be set or left empty."
-# a field that must not be empty when another is set, and what is said otherwise
-NEEDS: Final = (
-    ("ddns_forward_zone", "ddns_dns_server", ZONE),
-    ("ddns_dns_server", "ddns_forward_zone", ZONE),
-    ("ddns_domain_key_name", "ddns_domain_key_secret", KEY),
-    ("ddns_domain_key_secret", "ddns_domain_key_name", KEY),
-    (
-        "ddns_domain_key_algorithm",
-        "ddns_domain_key_secret",
-        "An algorithm is required if a TSIG secret is set.",
-    ),
-)
-
 
 def _check_options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     """Check that static routes are addresses in pairs, and classless ones `network - router`."""
@@ -47,12 +32,6 @@ def _check_options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterabl
         network, router = (*parts, "")[:2]
         if len(parts) != 2 or not is_network(network, "4") or not is_address(router, "4"):
             yield CLASSLESS, f'Entry "{network},{router}" is not a valid dest_net - router_ip pair.'
-
-
-def _check_subnet(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    for name, other, message in NEEDS:
-        if not item[name] and item[other]:
-            yield name, message
 
 
 def _is_within(address: str, subnet: str) -> bool:
@@ -72,10 +51,6 @@ def _check_kea_reservation(box: Box, model: ItemModel, uuid: str, item: Item) ->
                 break
     if not _is_within(item["ip_address"], subnet):
         yield "ip_address", "Address not in specified subnet"
-    if item["client_id"] and item["hw_address"]:
-        yield "hw_address", "Either a client ID or a MAC address should be specified, but not both"
-    elif not item["client_id"] and not item["hw_address"]:
-        yield "hw_address", "Either a client ID or a MAC address should be specified."
 
 
 def subnet_of(box: Box, address: str) -> str:
@@ -95,10 +70,4 @@ def collect_options(box: Box) -> dict[str, Item]:
     return found
 
 
-HOOKS: Final = ModelHooks(
-    checks={
-        "kea_options": _check_options,
-        "kea_subnet": _check_subnet,
-        "kea_reservation": _check_kea_reservation,
-    }
-)
+HOOKS: Final = ModelHooks(checks={"kea_options": _check_options, "kea_reservation": _check_kea_reservation})

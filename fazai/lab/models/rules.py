@@ -172,9 +172,6 @@ def _check_prefixes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterab
         and _prefix_length(item["source_net"]) != _prefix_length(item["destination_net"])
     ):
         yield "destination_net", "External subnet should match internal subnet."
-    if not item["destination_net"] and not item["trackif"]:
-        for _ in range(2):  # the product makes a list of it
-            yield "destination_net", "A value is required when not using a track interface."
 
 
 def _refuse_used_group(box: Box, model: ItemModel, uuid: str, item: Item) -> None:

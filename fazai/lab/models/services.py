@@ -14,7 +14,6 @@ PIPES: Final = "TrafficShaper.pipes.pipe"
 SERVICES: Final = "Monit.service"
 TESTS: Final = "Monit.test"
 
-WITH_PATH: Final = ("file", "fifo", "filesystem", "directory")
 OWNED: Final = frozenset({"Existence", "UID", "GID", "Custom"})
 FILES: Final = OWNED | {"Timestamp", "Permisssion"}
 
@@ -128,26 +127,6 @@ def _check_service(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterabl
                 f"Test {tests[key]['name']} with type {tests[key]['type']} not allowed for this service type"
             )
             yield "tests", text
-    yield from _check_needed_fields(item, kind)
-
-
-def _check_needed_fields(item: Item, kind: str) -> Iterable[tuple[str, str]]:
-    if kind == "process" and not item["pidfile"] and not item["match"]:
-        for name in ("pidfile", "match"):
-            yield name, "Please set at least one of Pidfile or Match."
-    if kind == "host" and not item["address"]:
-        yield "address", "Address is mandatory for 'Remote Host' checks."
-    if kind == "network" and not item["address"] and not item["interface"]:
-        for name in ("address", "interface"):
-            yield name, "Please set at least one of Address or Interface."
-    if kind in WITH_PATH and not item["path"]:
-        yield "path", "Path is mandatory."
-
-
-def _check_alert(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if item["noton"] == "1" and not item["events"]:
-        for name in ("noton", "events"):
-            yield name, "At least one event should be selected when using an inverted selection."
 
 
 def _check_pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
@@ -157,9 +136,6 @@ def _check_pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
         text = f"{item['bandwidth']} {metric}/s exceeds the maximum bandwidth of {most} {metric}/s."
         for name in ("bandwidth", "bandwidthMetric"):
             yield name, text
-    if item["codel_enable"] == item["pie_enable"] == "1":
-        for name in ("codel_enable", "pie_enable"):
-            yield name, "CoDel and PIE can not be combined."
 
 
 def _number_pipe(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
@@ -174,7 +150,6 @@ HOOKS: Final = ModelHooks(
     checks={
         "monit_service": _check_service,
         "monit_test": _check_test,
-        "monit_alert": _check_alert,
         "shaper_pipe": _check_pipe,
     },
     extra={PIPES: CollectionHooks(before=(_number_pipe,)), TESTS: CollectionHooks(before=(_set_test_type,))},

@@ -54,13 +54,7 @@ def _compute_server(box: Box, model: ItemModel, uuid: str, item: Item) -> Mappin
     }
 
 
-def _check_disabled_routes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if item["gateway"] and item["disableroutes"] != "1":
-        yield "disableroutes", "You have to enable Disable Routes option."
-
-
 HOOKS: Final = ModelHooks(
-    checks={"wireguard_server": _check_disabled_routes},
     computed={CLIENTS: _compute_client, SERVERS: _compute_server},
     extra={
         CLIENTS: CollectionHooks(paths=(SERVERS,), after=(_link_sent,)),
