@@ -27,10 +27,6 @@ class Unexpected(Exception):
     """An error that the product did not expect (a list where a string belongs): 500, and a crash report."""
 
 
-class ActionNotFound(Exception):
-    """A 404 that only the controller itself finds out."""
-
-
 @dataclass(slots=True)
 class Running:
     """The state with which services run; changed by reconfigure and apply alone."""

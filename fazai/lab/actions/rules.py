@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.aliases import count_categories, refresh_tables
-from fazai.lab.box import ActionCall, Box, Handler, UserError, posted_only
+from fazai.lab.box import UNEXPECTED, ActionCall, Box, Handler, UserError, posted_only
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooks import HOOKS
 from fazai.lab.engine.names import (
@@ -31,7 +31,6 @@ COLLECTIONS: Final = {
     "firewall/npt": NPT,
     "firewall/d_nat": DNAT,
 }
-UNEXPECTED: Final = UserError("Unexpected error, check log for details", "Filter", "warning")
 
 
 def _rule_model(call: ActionCall) -> ItemModel:
@@ -154,7 +153,7 @@ def move_before(call: ActionCall) -> Any:
     items = box.items(model.path)
     moved, target = items.get(call.param(0) or ""), items.get(call.param(1) or "")
     if moved is None or target is None or order_of(box, moved)[0] != order_of(box, target)[0]:
-        raise UNEXPECTED
+        raise UserError(UNEXPECTED, "Filter", "warning")
     group = order_of(box, target)[0]
     uuid = call.param(0) or ""
     peers = [(key, item) for key, item in items.items() if order_of(box, item)[0] == group and key != uuid]

@@ -1,4 +1,4 @@
-"""wireguard: keys, and the links between peers and instances."""
+"""wireguard: keys, and the names of instances."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.box import ActionCall, Handler, posted_only
-from fazai.lab.engine.verbs import FAILED
-from fazai.lab.models.wireguard import CLIENTS, SERVERS, link_client
+from fazai.lab.box import ActionCall, Handler
+from fazai.lab.models.wireguard import SERVERS
 
 
 def make_key_pair(call: ActionCall) -> Any:
@@ -35,24 +34,8 @@ def list_servers(call: ActionCall) -> Any:
     return {"rows": rows, "status": "ok"}
 
 
-@posted_only(otherwise=FAILED)
-def delete_client(call: ActionCall) -> Any:
-    """Delete clients; instances lose the peer together with it."""
-    result = "not found"
-    for uuid in (call.param(0) or "").split(","):
-        result = "not found"
-        if uuid in call.box.items(CLIENTS):
-            edit = call.box.config.edit()
-            edit.drop(CLIENTS, uuid)
-            link_client(call.box, edit, uuid, ())
-            call.save(edit)
-            result = "deleted"
-    return {"result": result}
-
-
 ACTIONS: Final[Mapping[str, Handler]] = {
     "wireguard/server/keyPair": make_key_pair,
     "wireguard/client/psk": make_shared_key,
     "wireguard/client/listServers": list_servers,
-    "wireguard/client/delClient": delete_client,
 }

@@ -34,6 +34,7 @@ class CollectionHooks:
     # before validation: may change the new item; after: may add to the same edit
     before: tuple[Callable[[ActionCall, ItemModel, str, Item, dict[str, str]], None], ...] = ()
     after: tuple[Callable[[ActionCall, ConfigEdit, str, Item, Item], None], ...] = ()
+    deleted: tuple[Callable[[Box, ConfigEdit, str], None], ...] = ()  # may add to the edit that deletes
 
 
 @dataclass(frozen=True, slots=True)

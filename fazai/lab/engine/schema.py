@@ -125,7 +125,6 @@ class ControllerAction(msgspec.Struct, frozen=True):
     controller: str
     action: str
     needed: int  # path parameters that must be there
-    release: str = ""
 
 
 class Catalogue(msgspec.Struct, frozen=True):

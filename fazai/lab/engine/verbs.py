@@ -260,6 +260,8 @@ def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
         for key, other in call.box.items(path).items():
             if other.get(name) == uuid:
                 edit.drop(path, key)
+    for hook in HOOKS.extra[model.path].deleted if model.path in HOOKS.extra else ():
+        hook(call.box, edit, uuid)
     call.save(edit)
     return True
 

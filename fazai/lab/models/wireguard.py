@@ -18,8 +18,8 @@ def _peers_of(server: Item) -> list[str]:
     return server["peers"].split(",") if server["peers"] else []
 
 
-def link_client(box: Box, edit: ConfigEdit, client: str, servers: Iterable[str]) -> None:
-    """Make the client a peer of these instances, and of no other."""
+def _link_client(box: Box, edit: ConfigEdit, client: str, servers: Iterable[str] = ()) -> None:
+    """Make the client a peer of these instances, and of no other; of none when it is deleted."""
     wanted = set(servers)
     for uuid, server in box.items(SERVERS).items():
         peers = [peer for peer in _peers_of(server) if peer != client]
@@ -33,7 +33,7 @@ def _link_sent(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new: It
     """Link the instances sent with the client; those that are not sent lose it."""
     sent = call.body.get("client", {})
     names = stored_text(sent.get("servers")) if isinstance(sent, Mapping) else ""
-    link_client(call.box, edit, uuid, names.split(","))
+    _link_client(call.box, edit, uuid, names.split(","))
 
 
 def _compute_client(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
@@ -57,7 +57,7 @@ def _compute_server(box: Box, model: ItemModel, uuid: str, item: Item) -> Mappin
 HOOKS: Final = ModelHooks(
     computed={CLIENTS: _compute_client, SERVERS: _compute_server},
     extra={
-        CLIENTS: CollectionHooks(paths=(SERVERS,), after=(_link_sent,)),
+        CLIENTS: CollectionHooks(paths=(SERVERS,), after=(_link_sent,), deleted=(_link_client,)),
         SERVERS: CollectionHooks(paths=(CLIENTS,)),
     },
 )

@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Awaitable
+from http import HTTPStatus
 from typing import Protocol
 
 import httptools
@@ -19,21 +20,7 @@ from fazai.lab.server.wire import NO_CACHE, HttpReply, HttpRequest
 MAX_BODY = 32 * 1024 * 1024
 TOO_LARGE = "/too-large"  # stands for a request whose body was not kept
 _STALL_S = 30.0  # for a client to take what was sent
-_REASONS = {
-    200: "OK",
-    302: "Found",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    413: "Content Too Large",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 BAD_REQUEST_PAGE = b"""<!DOCTYPE html>
 <html lang="en">
  <head>

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from fazai.lab.access import Access, find_access
-from fazai.lab.box import ActionCall, ActionNotFound, Box, Unexpected, UserError
+from fazai.lab.box import UNEXPECTED, ActionCall, Box, Unexpected, UserError
 from fazai.lab.engine.schema import action_key
 from fazai.lab.models.rules import RULES
 from fazai.lab.server.faults import ArmedFaults, carry_out
@@ -181,10 +181,7 @@ class FirewallSite:
             return make_json_reply(error.body, 500, content_type=ERROR_TYPE)
         except Unexpected:
             self.box.running.crashed_at = self.box.clock()
-            error_body = {"errorMessage": "Unexpected error, check log for details"}
-            return make_json_reply(error_body, 500, content_type=ERROR_TYPE)
-        except ActionNotFound:
-            return make_json_reply({"errorMessage": "Endpoint not found"}, 404, content_type=ERROR_TYPE)
+            return make_json_reply({"errorMessage": UNEXPECTED}, 500, content_type=ERROR_TYPE)
         if call.posted and action_key(endpoint.action) in APPLIES:
             self._after_apply(request, endpoint.action)
         return value if isinstance(value, HttpReply) else make_json_reply(value)

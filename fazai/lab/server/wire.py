@@ -23,7 +23,6 @@ class HttpRequest:
     target: str
     headers: dict[str, str]
     body: bytes
-    peer: str = "127.0.0.1"
 
     @property
     def path(self) -> str:

@@ -15,7 +15,7 @@ from fazai.providers.opnsense.api.calls import ApiCall, ApiSettings
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.api.clock import RetryClock, SystemClock
 from fazai.providers.opnsense.api.masking import as_one_line
-from fazai.providers.opnsense.catalogue.kinds import UUID, CatalogueKind, second_name_of
+from fazai.providers.opnsense.catalogue.kinds import UUID, CatalogueKind, names_of
 from fazai.providers.opnsense.catalogue.ownership import add_mark, own_ref
 from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
@@ -175,11 +175,8 @@ class OpnsenseSession:
         except Unreachable as error:  # an answer that could not be read
             error.where = error.where or self._target
             raise
-        if (
-            self._settings.base_url.startswith("https:")
-            and not self._settings.verify_tls
-            and not self._settings.pin
-        ):
+        settings = self._settings
+        if settings.base_url.startswith("https:") and not settings.verify_tls and not settings.pin:
             note = f"the certificate of {self._target} is not verified (verify_tls: false)"
             found = replace(found, notes=(*found.notes, note))
         return found
@@ -209,10 +206,8 @@ class OpnsenseSession:
                 try:
                     return await self._write_change(kind, change)
                 except Rejected as error:
-                    if (
-                        not self._names_only_new_items(kind, change, error)
-                        or self._clock.now_s() >= deadline_s
-                    ):
+                    late = self._clock.now_s() >= deadline_s
+                    if late or not self._names_only_new_items(kind, change, error):
                         raise
                 await self._clock.sleep(OPTION_PAUSE_S)
         except DeviceError as error:
@@ -244,9 +239,8 @@ class OpnsenseSession:
         answer = await self._post(kind, path, nest_body(kind.row.root, body))
         self._check_saved(kind, change, answer)
         if change.verb is Verb.CREATE:
-            self._made[change.kind, change.identity] = ref
-            if kind.row.called:
-                self._made[change.kind, second_name_of(kind, change.after)] = ref
+            for name in names_of(kind, change.identity, change.after):
+                self._made[change.kind, name] = ref
         return ref
 
     async def _post(
@@ -329,9 +323,8 @@ class OpnsenseSession:
         except Unresolved:
             if row.reference is None or self._seen is None:
                 raise
-        fresh = await self._read_collection(
-            self._kinds[row.reference], (), {}
-        )  # made in this run, its key is the firewall's
+        # made in this run: its key is the firewall's
+        fresh = await self._read_collection(self._kinds[row.reference], (), {})
         self._seen = Snapshot({**self._seen.collections, row.reference: fresh})
         try:
             return resolve_references(row, value, self._keys_for(row))
@@ -368,14 +361,10 @@ class OpnsenseSession:
             return
         found = validations_of(answer)
         if not found:
-            raise DeviceError(
-                f'{self._target} did not save "{change.identity}" and gave no reason',
-                where=change.mark or change.where,
-                hint=(
-                    "the item may have been deleted meanwhile, or the key may not write; run "
-                    "again to look anew"
-                ),
-            )
+            text = f'{self._target} did not save "{change.identity}" and gave no reason'
+            hint = "the item may have been deleted meanwhile, or the key may not write; "
+            hint += "run again to look anew"
+            raise DeviceError(text, where=change.mark or change.where, hint=hint)
         raise rejection_error(self._target, kind, change, found)
 
     def inverse(self, change: Change, ref: str) -> Change:

@@ -16,11 +16,7 @@ _PEM = "give a file with the certificate in PEM form"
 
 
 class PinMismatch(ssl.SSLCertVerificationError):
-    """The certificate is not the pinned one; `seen` is the fingerprint of what was presented."""
-
-    def __init__(self, seen: str) -> None:
-        super().__init__(1, f"certificate fingerprint is {seen}")
-        self.seen = seen
+    """The certificate is not the pinned one."""
 
 
 def _pinned_object(pin: str) -> type[ssl.SSLObject]:
@@ -32,7 +28,7 @@ def _pinned_object(pin: str) -> type[ssl.SSLObject]:
             certificate = self.getpeercert(binary_form=True)
             seen = hashlib.sha256(certificate or b"").hexdigest()
             if seen != pin:
-                raise PinMismatch(f"sha256:{seen}")
+                raise PinMismatch(1, f"certificate fingerprint is sha256:{seen}")
 
     return PinnedObject
 

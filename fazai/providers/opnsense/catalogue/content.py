@@ -22,13 +22,8 @@ def alias_problems(fields: Mapping[str, Value]) -> list[Problem]:
     problems = []
     name = fields.get("name")
     if isinstance(name, str) and name and not _ALIAS_NAME.fullmatch(name):
-        problems.append(
-            Problem(
-                "name",
-                f'"{name}" is not a name for an alias',
-                "at most 31 letters, digits and underscores, not starting with a digit",
-            )
-        )
+        hint = "at most 31 letters, digits and underscores, not starting with a digit"
+        problems.append(Problem("name", f'"{name}" is not a name for an alias', hint))
     check = _CHECKS.get(str(fields.get("type", "")))
     content = fields.get("content")
     if check is None or not isinstance(content, tuple):
@@ -85,38 +80,22 @@ def _is_one_port(text: str) -> bool:
     return bool(_PORT.fullmatch(text)) and 1 <= int(text) <= 65535
 
 
-def _check_mac(entry: str) -> _Wrong:
-    if re.fullmatch(r"(?:[0-9A-Fa-f]{2}:){1,5}[0-9A-Fa-f]{2}", entry) or _NAME.fullmatch(entry):
-        return None
-    return "is not a MAC address or the beginning of one", None
-
-
-def _check_country(entry: str) -> _Wrong:
-    return (
-        None
-        if re.fullmatch(r"[A-Z]{2}", entry)
-        else ("is not a country code", "two capital letters, such as NL")
-    )
-
-
-def _check_asn(entry: str) -> _Wrong:
-    return None if re.fullmatch(r"[0-9]{1,10}", entry) else ("is not an AS number", "digits only")
-
-
-def _check_group_id(entry: str) -> _Wrong:
-    if entry.isascii() and entry.isdigit():
-        return None
-    return "is not the id of a group", "write its number (GID), such as 1999"
+def _match_entry(pattern: str, message: str, hint: str | None = None) -> Callable[[str], _Wrong]:
+    """Return a check that an entry matches a pattern as a whole."""
+    return lambda entry: None if re.fullmatch(pattern, entry) else (message, hint)
 
 
 _CHECKS: Mapping[str, Callable[[str], _Wrong]] = {
     "host": _check_host,
     "network": _check_network,
     "port": _check_port,
-    "mac": _check_mac,
-    "geoip": _check_country,
-    "asn": _check_asn,
-    "authgroup": _check_group_id,
+    "mac": _match_entry(
+        rf"(?:[0-9A-Fa-f]{{2}}:){{1,5}}[0-9A-Fa-f]{{2}}|{_NAME.pattern}",
+        "is not a MAC address or the beginning of one",
+    ),
+    "geoip": _match_entry(r"[A-Z]{2}", "is not a country code", "two capital letters, such as NL"),
+    "asn": _match_entry(r"[0-9]{1,10}", "is not an AS number", "digits only"),
+    "authgroup": _match_entry(r"[0-9]+", "is not the id of a group", "write its number (GID), such as 1999"),
 }
 
 

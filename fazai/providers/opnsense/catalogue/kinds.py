@@ -147,37 +147,34 @@ class CatalogueKind:
         beside = self._is_named_otherwise(flat)
         for name, value in flat.items():
             row = self.rows.get(name)
-            if row is None and name == UUID:
-                found[name] = text_of(value).lower()
-                if not is_uuid(found[name]):
-                    problems.append(Problem(name, f'is no uuid: "{text_of(value)}"'))
-                continue
-            if row is None and name == UNMANAGED:
-                found[name], problem = self._read_unmanaged(value)
-                if problem is not None:
-                    problems.append(problem)
-                continue
-            if row is None and name == MATCH:
-                found[name], problem = self._read_match(flat)
-                if problem is not None:
-                    problems.append(problem)
+            if row is None and name not in (UUID, MATCH, UNMANAGED):
+                hint = spelling_hint(name, self.rows)
+                problems.append(Problem(name, f"{self.name} has no such field", hint))
                 continue
             if row is None:
-                problems.append(
-                    Problem(name, f"{self.name} has no such field", spelling_hint(name, self.rows))
-                )
-                continue
-            if beside and name in self.row.identity:
-                row = replace(row, required=False)  # it may have no name
-            found[name], problem = to_canonical(row, value)
+                found[name], problem = self._read_word(name, flat)
+            else:
+                if beside and name in self.row.identity:
+                    row = replace(row, required=False)  # it may have no name
+                found[name], problem = to_canonical(row, value)
             if problem is not None:
                 problems.append(problem)
         if state == "present":
             problems.extend(self._find_missing(found, self.row.identity if beside else ()))
-            problems.extend(_CHECKS.get(self.row.short, _no_check)(found))
+            if self.row.short in _CHECKS:
+                problems.extend(_CHECKS[self.row.short](found))
         elif self.row.settings:
             problems.append(Problem(None, f"{self.name} is a setting and cannot be absent"))
         return found, problems
+
+    def _read_word(self, name: str, flat: Mapping[str, Value]) -> tuple[Value, Problem | None]:
+        """Return the value of a word that stands beside the fields."""
+        if name == MATCH:
+            return self._read_match(flat)
+        if name == UNMANAGED:
+            return self._read_unmanaged(flat[name])
+        text = text_of(flat[name])
+        return text.lower(), None if is_uuid(text) else Problem(name, f'is no uuid: "{text}"')
 
     def _read_unmanaged(self, value: Value) -> tuple[tuple[str, ...], Problem | None]:
         if not isinstance(value, (list, tuple)):
@@ -236,8 +233,15 @@ def _field_spec(row: KindRow, field: FieldRow) -> FieldSpec:
     )
 
 
+def names_of(kind: CatalogueKind, identity: str, fields: Mapping[str, Value]) -> list[str]:
+    """Return the names by which references may call an item."""
+    return [identity, second_name_of(kind, fields)] if kind.row.called else [identity]
+
+
 def second_name_of(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:
-    """Return the second name of an item, by which references may call it."""
+    """Return the second name of an item, by which references may call it; "" for kinds that have none."""
+    if not kind.row.called:
+        return ""
     parts = {name: text_of(fields.get(name, "")) for name in kind.rows}
     return kind.row.called.format_map(parts).lower().lstrip(".")
 
@@ -264,18 +268,14 @@ def _fill_label(template: str, parts: Mapping[str, str]) -> str:
     return compose_name(" ".join(filled.split()).lstrip("."))
 
 
-def _no_check(fields: Mapping[str, Value]) -> list[Problem]:
-    return []
+_RECORD_NEEDS = {"A": ("server",), "AAAA": ("server",), "MX": ("mx", "mxprio"), "TXT": ("txtdata",)}
 
 
 def _check_unbound_host(fields: Mapping[str, Value]) -> list[Problem]:
     record = text_of(fields.get("rr", "A")) or "A"
-    needs = {"A": ("server",), "AAAA": ("server",), "MX": ("mx", "mxprio"), "TXT": ("txtdata",)}.get(
-        record, ()
-    )
     return [
         Problem(name, f"is missing: a record of type {record} needs it")
-        for name in needs
+        for name in _RECORD_NEEDS.get(record, ())
         if not text_of(fields.get(name, ""))
     ]
 
@@ -288,11 +288,9 @@ def _check_unbound_alias(fields: Mapping[str, Value]) -> list[Problem]:
 
 def _check_vip(fields: Mapping[str, Value]) -> list[Problem]:
     network = fields.get("network")
-    if isinstance(network, (Secret, SecretRef)) or not network:
+    if isinstance(network, (Secret, SecretRef)) or not network or "/" in str(network):
         return []
-    if "/" not in str(network):
-        return [Problem("network", f'"{network}" has no prefix length', f'write "{network}/32" or the like')]
-    return []
+    return [Problem("network", f'"{network}" has no prefix length', f'write "{network}/32" or the like')]
 
 
 _CHECKS: Mapping[str, Callable[[Mapping[str, Value]], list[Problem]]] = {

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -85,12 +86,8 @@ def load_catalogue() -> Mapping[str, CatalogueEntry]:
     facts: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_name("fields.json").read_bytes())
     return {
         row.name: CatalogueEntry(row, _field_rows(row, facts.get(row.short, [])))
-        for row in sorted((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), key=_phase_of)
+        for row in sorted((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), key=attrgetter("phase"))
     }
-
-
-def _phase_of(row: KindRow) -> int:
-    return row.phase
 
 
 def _field_rows(row: KindRow, facts: list[dict[str, Any]]) -> dict[str, FieldRow]:

@@ -35,9 +35,7 @@ def to_canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
             return "", Problem(row.name, "needs a value")
         text, problem = "", None
     elif isinstance(plain, (list, tuple, Mapping)):
-        return "", Problem(
-            row.name, f"takes one value, not a {'map' if isinstance(plain, Mapping) else 'list'}"
-        )
+        return "", Problem(row.name, f"takes one value, not {_noun_of(plain)}")
     else:
         text, problem = _read_scalar(row, plain, hidden)
     if hidden or row.secret:
@@ -103,11 +101,7 @@ def _read_choice(row: FieldRow, value: Any) -> _Read:
     found = _pick_choice(row.choices, text)
     if found is not None:
         return found, None, None
-    known = ", ".join(choice or '""' for choice in row.choices)
-    if row.doc:
-        known = f"{known}; {row.doc}"
-    hint = spelling_hint(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
-    return "", "is not one of the choices", hint
+    return "", "is not one of the choices", _choices_hint(row, text)
 
 
 def _pick_choice(choices: Iterable[str], text: str) -> str | None:
@@ -151,17 +145,15 @@ def _read_list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
         if isinstance(item, (SecretRef, Secret)):
             found[item] = None
         elif item is None or isinstance(item, (bool, list, tuple, Mapping)):
-            return (), Problem(
-                row.name, f"holds {_noun_of(item)} where text is expected", "put the entry in quotes"
-            )
+            text = f"holds {_noun_of(item)} where text is expected"
+            return (), Problem(row.name, text, "put the entry in quotes")
         else:
             text = str(item).strip()
             if row.choices:
                 picked = _pick_choice(row.choices, text)
                 if picked is None:
-                    return (), Problem(
-                        row.name, f'"{text}" is not one of the choices', _choices_hint(row, text)
-                    )
+                    wrong = f'"{text}" is not one of the choices'
+                    return (), Problem(row.name, wrong, _choices_hint(row, text))
                 text = picked
             if row.separator in text:
                 return (), Problem(row.name, "an entry must not contain a " + _SEPARATORS[row.separator])
@@ -176,20 +168,17 @@ _SEPARATORS = {",": "comma", "\n": "line break"}
 
 
 def _choices_hint(row: FieldRow, text: str) -> str | None:
-    known = ", ".join(row.choices)
+    """Return the nearest choice, or all of them where they are few, with what is said of the field."""
+    known = "; ".join(filter(None, (", ".join(choice or '""' for choice in row.choices), row.doc)))
     return spelling_hint(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
 
 
 def _noun_of(item: Any) -> str:
     if item is None:
         return "nothing"
-    return (
-        "true or false"
-        if isinstance(item, bool)
-        else "a list"
-        if isinstance(item, (list, tuple))
-        else "a map"
-    )
+    if isinstance(item, bool):
+        return "true or false"
+    return "a list" if isinstance(item, (list, tuple)) else "a map"
 
 
 def _split_items(row: FieldRow, value: Value) -> Iterable[Any]:
@@ -255,12 +244,7 @@ def comparison_key(row: FieldRow, text: str) -> str:
 def _address_comparison_key(text: str, *, names: bool) -> str:
     bang, rest = ("!", text[1:]) if text.startswith("!") else ("", text)
     if ":" in rest:
-        if (
-            re.fullmatch(_MAC, rest)
-            and rest.count(":") <= 5
-            and "::" not in rest
-            and rest.count(":") + 1 <= 6
-        ):
+        if re.fullmatch(_MAC, rest) and rest.count(":") <= 5 and "::" not in rest:
             return bang + rest.lower()
         parts = [_shorten_ipv6(part) for part in rest.split("-")]
         return bang + "-".join(parts)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 from fazai.errors import DeviceError, spelling_hint
-from fazai.model import Change, Value, Verb
+from fazai.model import Value, Verb
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 from fazai.providers.opnsense.catalogue.values import compose_name, text_of
 from fazai.providers.opnsense.planning.diffing import ItemComparer, KindDiff, PlannedItem
@@ -71,8 +71,8 @@ class _ForeignItems:
     ) -> None:
         self._comparer, self._collection, self._result = comparer, collection, result
         self._kind = collection.kind
-        leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
-        rows = ((ref, row) for ref, row in collection.rows.items() if ref not in ours and ref not in leaving)
+        gone = ours | result.leaving
+        rows = ((ref, row) for ref, row in collection.rows.items() if ref not in gone)
         self._rows = dict(sorted(rows, key=lambda entry: number_of(entry[1]) or 0))
 
     def number(self, ref: str) -> int:
@@ -136,19 +136,17 @@ class _ForeignItems:
             had = self.number(ref)
             if number == had:
                 continue
-            self._result.changes.append(
-                Change(
-                    target=self._comparer.policy.target,
-                    kind=self._kind.name,
-                    identity=self._collection.label(row),
-                    verb=Verb.MOVE,
-                    before={SEQUENCE: str(had)},
-                    after={SEQUENCE: str(number)},
-                    ref=ref,
-                    note=f"{self._collection.maker(ref)}, makes room for this list (place)",
-                    activates=self._kind.services,
-                )
+            move = self._comparer.change_of(
+                self._kind,
+                None,
+                Verb.MOVE,
+                ref,
+                {SEQUENCE: str(had)},
+                {SEQUENCE: str(number)},
+                label=self._collection.label(row),
+                note=f"{self._collection.maker(ref)}, makes room for this list (place)",
             )
+            self._result.changes.append(move)
             self._rows[ref] = {**row, SEQUENCE: str(number)}
 
 
@@ -160,8 +158,8 @@ def number_of(row: ItemRow | None) -> int | None:
 
 def _taken_sequences(collection: Collection, result: KindDiff, ordered: set[str]) -> set[int]:
     """Return the sequences of others' items that stay, and of items that declare theirs."""
-    leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
-    rows = (row for ref, row in collection.rows.items() if ref not in ordered and ref not in leaving)
+    gone = ordered | result.leaving
+    rows = (row for ref, row in collection.rows.items() if ref not in gone)
     declared = (item.resource.fields for item in result.items)
     return {number for row in rows if (number := number_of(row)) is not None} | {
         int(text_of(fields[SEQUENCE])) for fields in declared if SEQUENCE in fields
@@ -222,7 +220,7 @@ def _note_neighbours(collection: Collection, result: KindDiff, placed: Sequence[
     kind = collection.kind
     listed = {item.ref: item for item in result.items}
     moved = {change.ref: change.after for change in result.changes if SEQUENCE in change.after}
-    leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
+    leaving = result.leaving
     lines: dict[str, list[tuple[int, str]]] = {}
     for ref in {**collection.rows, **listed}:
         if ref in leaving:

@@ -49,8 +49,7 @@ def _nameable_items(
     for resource in wanted:
         name = resource.label or resource.identity
         if resource.state != "absent" and name not in there:
-            second = second_name_of(kind, resource.fields) if kind.row.called else ""
-            yield name, second, own_ref(mark, kind.name, resource.identity)
+            yield name, second_name_of(kind, resource.fields), own_ref(mark, kind.name, resource.identity)
 
 
 def plan_steps(
