@@ -251,7 +251,7 @@ def build_label(row: KindRow, rows: Mapping[str, FieldRow], texts: Mapping[str, 
     if not row.identity:
         return row.label
     parts = {name: _label_part(row, rows[name], texts.get(name, "")) for name in row.identity}
-    return _fill_label(row.label_format, parts)
+    return _fill_label(row.label, parts)
 
 
 def _label_part(row: KindRow, field: FieldRow, text: str) -> str:

@@ -83,7 +83,7 @@ class Collection:
         kind = self.kind
         if len(kind.row.identity) == 1 and not kind.row.mark_field:
             name = kind.row.identity[0]
-            if not kind.rows[name].fold and kind.row.label_format == f"{{{name}}}":
+            if not kind.rows[name].fold and kind.row.label == f"{{{name}}}":
                 return compose_name(" ".join(cell_text(row, name).split()))
         return build_label(
             kind.row, kind.rows, {name: self.text(row, kind.rows[name]) for name in kind.row.identity}
