@@ -24,7 +24,7 @@ from fazai.lab.engine.verbs import blank_item
 from fazai.lab.models.alias import make_tables
 from fazai.lab.server.http import LabConnection
 from fazai.lab.server.site import FirewallSite
-from fazai.lab.server.wire import HttpReply, HttpRequest
+from fazai.lab.server.wire import LabReply, LabRequest
 from fazai.lab.settings import Fault, LabSettings
 from fazai.lab.start import start_state
 
@@ -133,10 +133,10 @@ class LabFirewall:
         if method == "POST":
             headers["content-type"] = "application/json"
             data = msgspec.json.encode(body or {})
-        reply = self._inside(lambda: self._site.handle(HttpRequest(method, path, headers, data)))
+        reply = self._inside(lambda: self._site.handle(LabRequest(method, path, headers, data)))
         return msgspec.json.decode(reply.body) if reply.body else None
 
-    def handle(self, request: HttpRequest) -> HttpReply:
+    def handle(self, request: LabRequest) -> LabReply:
         """Answer a request without the network; in the loop that owns the firewall."""
         return self._site.handle(request)
 
@@ -248,7 +248,7 @@ class Lab:
     async def _start(self, name: str, settings: LabSettings, port: int) -> LabFirewall:
         folder = None if self._folder is None else self._folder / name
         if folder is not None:
-            self._held.append(_lock_folder(folder, name))
+            self._held.append(_lock_firewall_folder(folder, name))
         catalogue = load_release(settings.release)
         key, secret, line = _read_or_make_key(folder)
         state = start_state(catalogue, line, legacy_rules=settings.has_legacy_rules)
@@ -296,7 +296,7 @@ def _schedule_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], 
     return asyncio.get_running_loop().call_later(delay_s, action).cancel
 
 
-def _lock_folder(folder: Path, name: str) -> int:
+def _lock_firewall_folder(folder: Path, name: str) -> int:
     """Lock the folder: two processes must not keep the state of one firewall.
 
     Raises LockHeld, StateError.

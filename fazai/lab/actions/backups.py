@@ -11,7 +11,7 @@ from typing import Any, Final
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Collection, ConfigRevision
 from fazai.lab.engine.xmlview import lines_of
-from fazai.lab.server.wire import HttpReply
+from fazai.lab.server.wire import LabReply
 
 
 def _estimate_size(call: ActionCall, revision: ConfigRevision) -> int:
@@ -103,7 +103,7 @@ def download_backup(call: ActionCall) -> Any:
     revision = _find_revision(call, call.param(1))
     state = call.box.config.state if revision is None else revision.state
     text = "\n".join(lines_of(state, call.box.catalogue)) + "\n"
-    return HttpReply(200, text.encode(), "application/octet-stream")
+    return LabReply(200, text.encode(), "application/octet-stream")
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {

@@ -15,7 +15,7 @@ from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_label, interf
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.models.interfaces import VIPS, vlan_devices
 from fazai.lab.models.routing import ROUTES
-from fazai.lab.server.wire import HttpReply
+from fazai.lab.server.wire import LabReply
 
 NO_CARP: Final = "Could not locate any defined CARP interfaces."
 
@@ -151,7 +151,7 @@ def stream_cpu(call: ActionCall) -> Any:
         shares = {"user": user, "nice": 0, "sys": system, "intr": 0, "idle": 100 - user - system}
         event = {"total": user + system, **shares}
         lines.append(f"event: message\ndata: {msgspec.json.encode(event).decode()}\n\n\n")
-    return HttpReply(200, "".join(lines).encode(), "text/event-stream;charset=UTF-8")
+    return LabReply(200, "".join(lines).encode(), "text/event-stream;charset=UTF-8")
 
 
 def look_up_address(call: ActionCall) -> Any:

@@ -14,7 +14,7 @@ from fazai.lab.engine.render import make_labeller
 from fazai.lab.engine.schema import ItemModel
 from fazai.lab.engine.sources import choices_of
 from fazai.lab.engine.verbs import blank_item, is_uuid4, merge_sent, validate_item
-from fazai.lab.server.wire import HttpReply
+from fazai.lab.server.wire import LabReply
 
 
 def _quote_cell(value: str) -> str:
@@ -39,7 +39,7 @@ def download_csv(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...]
             ]
             lines.append([*([uuid] if with_uuid else []), *values])
         text = "".join(";".join(map(_quote_cell, line)) + "\n" for line in lines)
-        return HttpReply(200, text.encode(), "text/csv")
+        return LabReply(200, text.encode(), "text/csv")
 
     return handler
 

@@ -42,7 +42,7 @@ class FieldType:
     label: Callable[[Box, str], str] | None = None
 
 
-def is_address(text: str, family: str = "") -> bool:
+def is_ip_address(text: str, family: str = "") -> bool:
     """Return whether this is an IP address (of family "4" or "6")."""
     try:
         found = ipaddress.ip_address(text)
@@ -51,17 +51,17 @@ def is_address(text: str, family: str = "") -> bool:
     return not family or str(found.version) == family
 
 
-def is_network(text: str, family: str = "") -> bool:
+def is_ip_network(text: str, family: str = "") -> bool:
     """Return whether this is an address with a prefix length; host bits are accepted, as by the product."""
     address, slash, bits = text.partition("/")
-    if not slash or not bits.isdigit() or not is_address(address, family):
+    if not slash or not bits.isdigit() or not is_ip_address(address, family):
         return False
     return int(bits) <= (128 if ":" in address else 32)
 
 
 def is_hostname(text: str) -> bool:
     """Return whether this is a host name or an address."""
-    return bool(_HOSTNAME.match(text)) or is_address(text)
+    return bool(_HOSTNAME.match(text)) or is_ip_address(text)
 
 
 def message_of(field: Field, text: str) -> str:
@@ -179,7 +179,7 @@ def _is_rule_network(box: Box, text: str, *, single: bool) -> bool:
         return True
     if alias_type(box, text) not in ("", "port"):
         return True
-    return single and (is_address(text) or is_network(text))
+    return single and (is_ip_address(text) or is_ip_network(text))
 
 
 def _check_rule_network(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
@@ -230,7 +230,7 @@ def _check_cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]
 def _check_ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     for part in value.splitlines():
         first, dash, last = (piece.strip() for piece in part.partition("-"))
-        if not (is_network(part) or (dash and is_address(first) and is_address(last))):
+        if not (is_ip_network(part) or (dash and is_ip_address(first) and is_ip_address(last))):
             yield f'Entry "{part}" is not a valid range or subnet.'
 
 
@@ -244,9 +244,9 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Text": FieldType(_check_pattern),
     "StrictText": FieldType(_check_strict_text),
     "Description": FieldType(_check_description),
-    "Network": FieldType(_every_network(is_address, is_network)),
-    "Prefix": FieldType(_every_network(is_network)),
-    "Address": FieldType(_every_network(is_address)),
+    "Network": FieldType(_every_network(is_ip_address, is_ip_network)),
+    "Prefix": FieldType(_every_network(is_ip_network)),
+    "Address": FieldType(_every_network(is_ip_address)),
     "Hostname": FieldType(_check_hostname),
     "MacAddress": FieldType(_every_part(_MAC.match, "Invalid MAC address.")),
     "Base64": FieldType(_every_part(_is_base64, "Invalid Base64-encoded string.")),

@@ -59,7 +59,7 @@ class Unique(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     twice: bool = False  # the product reports it as a list
 
 
-class Refusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ItemRefusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """An item whose fields match all patterns is refused, with the message on the fields `on`."""
 
     when: dict[str, str]  # field -> pattern of the whole value; "" is that of an empty one
@@ -77,7 +77,7 @@ class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inner: str = ""  # path in the model
     sort: tuple[str, ...] = ()  # default order of a search; () is the order of the config
     unique: tuple[Unique, ...] = ()
-    refuse: tuple[Refusal, ...] = ()
+    refuse: tuple[ItemRefusal, ...] = ()
     checks: tuple[str, ...] = ()  # rows of `HOOKS.checks`, for what `refuse` cannot say
     toggle: str = "enabled"
     upsert: str = "v4"  # set with an unknown uuid: "v4" creates, "no" fails, "own" creates under a new uuid

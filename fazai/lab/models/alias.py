@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Box, UserError
 from fazai.lab.engine.config import ConfigEdit, Item
-from fazai.lab.engine.fieldtypes import is_address, is_hostname, is_network
+from fazai.lab.engine.fieldtypes import is_hostname, is_ip_address, is_ip_network
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import ALIASES, alias_type, alias_uuid, builtin_aliases, port_names
 from fazai.lab.engine.schema import ItemModel
@@ -43,24 +43,24 @@ def _check_name(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
         yield "name", "An alias with this name already exists."
 
 
-def _is_range(text: str) -> bool:
+def _is_address_range(text: str) -> bool:
     first, dash, last = text.partition("-")
-    return bool(dash) and is_address(first) and is_address(last)
+    return bool(dash) and is_ip_address(first) and is_ip_address(last)
 
 
 def _is_host_entry(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
-    if alias_type(box, bare) or _is_range(bare) or is_address(bare):
+    if alias_type(box, bare) or _is_address_range(bare) or is_ip_address(bare):
         return True
     return is_hostname(bare) and not re.fullmatch(r"[\d.]+", bare)
 
 
 def _is_net(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
-    if alias_type(box, bare) or is_address(bare) or is_network(bare) or _is_range(bare):
+    if alias_type(box, bare) or is_ip_address(bare) or is_ip_network(bare) or _is_address_range(bare):
         return True
     address, slash, mask = bare.partition("/")
-    return bool(slash) and is_address(address, "4") and is_address(mask, "4")
+    return bool(slash) and is_ip_address(address, "4") and is_ip_address(mask, "4")
 
 
 def _is_port_entry(box: Box, text: str) -> bool:
@@ -77,7 +77,7 @@ def _is_group_id(box: Box, text: str) -> bool:
 
 
 def _is_dynamic6(box: Box, text: str) -> bool:
-    return text.startswith("::") and is_address(text, "6")
+    return text.startswith("::") and is_ip_address(text, "6")
 
 
 ENTRY_CHECKS: Final = {
@@ -227,9 +227,9 @@ def _table_entries(
     for entry in item["content"].split("\n"):
         if entry in stored or entry in made:
             yield from _table_entries(entry, stored, made, seen)
-        elif is_address(entry.removeprefix("!")) or is_network(entry.removeprefix("!")):
+        elif is_ip_address(entry.removeprefix("!")) or is_ip_network(entry.removeprefix("!")):
             yield entry
-        elif _is_range(entry):
+        elif _is_address_range(entry):
             first, _, last = entry.partition("-")
             yield from _range_networks(first, last)
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Box, UserError
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.fieldtypes import is_address
+from fazai.lab.engine.fieldtypes import is_ip_address
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import INTERFACES
 from fazai.lab.engine.schema import ItemModel
@@ -86,8 +86,8 @@ def _split_network(call: ActionCall, model: ItemModel, uuid: str, old: Item, new
     new["subnet"], _, new["subnet_bits"] = str(network).partition("/")
 
 
-def _check_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if not is_address(item["subnet"]):
+def _check_virtual_address(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    if not is_ip_address(item["subnet"]):
         yield "network", "A valid network address is required."
         yield "network", "A valid network address is required."
     elif not item["subnet_bits"].isdigit():
@@ -102,7 +102,7 @@ def _compute_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[s
 
 
 HOOKS: Final = ModelHooks(
-    checks={"vlan": _check_vlan, "vip": _check_vip},
+    checks={"vlan": _check_vlan, "vip": _check_virtual_address},
     guards={"device_unused": _refuse_assigned},
     computed={VIPS: _compute_vip},
     extra={

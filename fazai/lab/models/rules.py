@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Box, UserError
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.fieldtypes import is_address, is_network
+from fazai.lab.engine.fieldtypes import is_ip_address, is_ip_network
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import ALIASES, CATEGORIES, GROUPS, INTERFACES, builtin_aliases, network_names
 from fazai.lab.engine.schema import Field, ItemModel
@@ -143,17 +143,17 @@ def _check_family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable
         value = item.get(f"{side}_net", "")
         if (
             family
-            and (is_address(value) or is_network(value))
-            and not (is_address(value, family) or is_network(value, family))
+            and (is_ip_address(value) or is_ip_network(value))
+            and not (is_ip_address(value, family) or is_ip_network(value, family))
         ):
             yield f"{side}_net", f"{title} address type should match selected TCP/IP protocol version."
 
 
 def _prefix_length(value: str) -> str:
     """Return the prefix length of a network, of an address the full one; "" for anything else."""
-    if is_network(value):
+    if is_ip_network(value):
         return value.partition("/")[2]
-    return ("128" if ":" in value else "32") if is_address(value) else ""
+    return ("128" if ":" in value else "32") if is_ip_address(value) else ""
 
 
 def _check_binat(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:

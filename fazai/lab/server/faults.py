@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from fazai.lab.server.http import LabConnection
-from fazai.lab.server.wire import HttpReply, make_json_reply
+from fazai.lab.server.wire import LabReply, make_json_reply
 from fazai.lab.settings import Fault
 
 LOGIN: Final = "/?url="
@@ -70,15 +70,15 @@ class ArmedFaults:
         )
 
 
-def answer_instead(fault: Fault, path: str) -> HttpReply | None:
+def answer_instead(fault: Fault, path: str) -> LabReply | None:
     """Return a fault's answer in place of the firewall's own; the call is not carried out then."""
     if fault.kind == "status":
         headers = [] if fault.retry_after_s is None else [("retry-after", str(fault.retry_after_s))]
-        return HttpReply(fault.status, fault.body.encode(), headers=headers)
+        return LabReply(fault.status, fault.body.encode(), headers=headers)
     if fault.kind == "html":
-        return HttpReply(200, PAGE, "text/html; charset=UTF-8")
+        return LabReply(200, PAGE, "text/html; charset=UTF-8")
     if fault.kind == "login":
-        return HttpReply(302, b"", "text/html; charset=UTF-8", headers=[("location", f"{LOGIN}{path}")])
+        return LabReply(302, b"", "text/html; charset=UTF-8", headers=[("location", f"{LOGIN}{path}")])
     if fault.kind == "unauthorized":
         return make_json_reply({"status": 401, "message": "Authentication Failed"}, 401)
     if fault.kind == "not_found":
@@ -90,10 +90,10 @@ async def carry_out(
     faults: list[Fault],
     connection: LabConnection,
     path: str,
-    dispatch: Callable[[], HttpReply],
+    dispatch: Callable[[], LabReply],
     wait_s: float,
     delay: Callable[[float], Awaitable[None]],
-) -> HttpReply | None:
+) -> LabReply | None:
     """Answer a call with faults and delays. None: the answer was sent, or cut, here."""
     for fault in faults:
         if fault.kind == "delay":
@@ -124,7 +124,7 @@ async def carry_out(
     return reply
 
 
-async def _drip_reply(connection: LabConnection, reply: HttpReply, bytes_per_s: int) -> None:
+async def _drip_reply(connection: LabConnection, reply: LabReply, bytes_per_s: int) -> None:
     head, body = connection.rendered(reply)
     data = head + body
     step = max(1, bytes_per_s // 20)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import httptools
 
-from fazai.lab.server.wire import NO_CACHE, HttpReply, HttpRequest
+from fazai.lab.server.wire import NO_CACHE, LabReply, LabRequest
 
 MAX_BODY = 32 * 1024 * 1024
 TOO_LARGE = "/too-large"  # stands for a request whose body was not kept
@@ -33,7 +33,7 @@ BAD_REQUEST_PAGE = b"""<!DOCTYPE html>
 </html>
 """
 
-Answer = HttpReply | Awaitable[HttpReply | None]
+Answer = LabReply | Awaitable[LabReply | None]
 
 
 class Application(Protocol):
@@ -45,7 +45,7 @@ class Application(Protocol):
 
     def opened(self, connection: LabConnection) -> bool: ...
     def closed(self, connection: LabConnection) -> None: ...
-    def answer(self, connection: LabConnection, request: HttpRequest) -> Answer: ...
+    def answer(self, connection: LabConnection, request: LabRequest) -> Answer: ...
 
 
 class LabConnection(asyncio.Protocol):
@@ -59,7 +59,7 @@ class LabConnection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._size = 0
-        self._waiting: deque[HttpRequest] = deque()
+        self._waiting: deque[LabRequest] = deque()
         self._task: asyncio.Task[None] | None = None
         self._served = 0
         self._head = False
@@ -95,7 +95,7 @@ class LabConnection(asyncio.Protocol):
             self._report(error.__context__ or error)  # a mistake of the lab itself
             self.abort()
         except httptools.HttpParserError:
-            self._write(HttpReply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)
+            self._write(LabReply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)
 
     def pause_writing(self) -> None:
         """Read and answer no more requests of a client that does not read."""
@@ -133,10 +133,10 @@ class LabConnection(asyncio.Protocol):
         method = self._parser.get_method().decode("ascii")
         if not self._parser.should_keep_alive():
             self._last = True
-        request = HttpRequest(method, self._target.decode("latin-1"), self._headers, b"".join(self._body))
+        request = LabRequest(method, self._target.decode("latin-1"), self._headers, b"".join(self._body))
         if self._size > MAX_BODY:
             self._last = True
-            request = HttpRequest(method, TOO_LARGE, {}, b"")
+            request = LabRequest(method, TOO_LARGE, {}, b"")
         self._waiting.append(request)
         self._pump()
 
@@ -151,13 +151,13 @@ class LabConnection(asyncio.Protocol):
             request = self._waiting.popleft()
             self._head = request.method == "HEAD"
             answer = self._application.answer(self, request)
-            if isinstance(answer, HttpReply):
+            if isinstance(answer, LabReply):
                 self._write(answer)
             else:
                 self._task = asyncio.get_running_loop().create_task(self._later(answer))
                 self._task.add_done_callback(self._done)
 
-    async def _later(self, answer: Awaitable[HttpReply | None]) -> None:
+    async def _later(self, answer: Awaitable[LabReply | None]) -> None:
         reply = await answer
         if reply is not None and self._transport is not None:
             self._write(reply)
@@ -175,7 +175,7 @@ class LabConnection(asyncio.Protocol):
             {"message": "the lab could not answer a request", "exception": error}
         )
 
-    def _write(self, reply: HttpReply, *, close: bool = False) -> None:
+    def _write(self, reply: LabReply, *, close: bool = False) -> None:
         if self._transport is None:
             return
         head, body = self.rendered(reply, close=close)
@@ -185,7 +185,7 @@ class LabConnection(asyncio.Protocol):
         else:
             self._arm()
 
-    def rendered(self, reply: HttpReply, *, close: bool = False) -> tuple[bytes, bytes]:
+    def rendered(self, reply: LabReply, *, close: bool = False) -> tuple[bytes, bytes]:
         """Return head and body of an answer as bytes; count it, and close after the last one."""
         self._served += 1
         limit = self._application.keepalive_requests

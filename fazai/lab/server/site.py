@@ -15,8 +15,8 @@ from fazai.lab.engine.schema import action_key
 from fazai.lab.models.rules import RULES
 from fazai.lab.server.faults import ArmedFaults, carry_out
 from fazai.lab.server.http import BAD_REQUEST_PAGE, TOO_LARGE, Answer, LabConnection
-from fazai.lab.server.router import ResolvedPath, resolve_path
-from fazai.lab.server.wire import ERROR_TYPE, HttpReply, HttpRequest, make_json_reply, parse_form
+from fazai.lab.server.router import ResolvedPath, route_path
+from fazai.lab.server.wire import ERROR_TYPE, LabReply, LabRequest, make_json_reply, parse_form
 from fazai.lab.settings import Fault
 from fazai.lab.table import build_handlers
 
@@ -56,7 +56,7 @@ class FirewallSite:
     def closed(self, connection: LabConnection) -> None:
         self.connections.discard(connection)
 
-    def answer(self, connection: LabConnection, request: HttpRequest) -> Answer:
+    def answer(self, connection: LabConnection, request: LabRequest) -> Answer:
         """Return the answer, at once where nothing delays it."""
         path = request.path.removeprefix("/api/")
         striking = self.faults.striking(request.method, path)
@@ -71,12 +71,12 @@ class FirewallSite:
         return self._slowly(connection, request, striking, wait_s)
 
     async def _slowly(
-        self, connection: LabConnection, request: HttpRequest, striking: list[Fault], wait_s: float
-    ) -> HttpReply | None:
+        self, connection: LabConnection, request: LabRequest, striking: list[Fault], wait_s: float
+    ) -> LabReply | None:
         """Answer with faults and latency; slow writes wait for each other, as on the real one."""
         carried_out = False
 
-        def dispatch() -> HttpReply:
+        def dispatch() -> LabReply:
             nonlocal carried_out
             carried_out = True
             return self.handle(request)
@@ -91,13 +91,13 @@ class FirewallSite:
             self._note(request, 0 if reply is None else reply.status)
         return reply
 
-    def _note(self, request: HttpRequest, status: int) -> None:
+    def _note(self, request: LabRequest, status: int) -> None:
         self.counters["requests"] += 1
         self.requests.append((request.method, request.target, status))
 
     # one request
 
-    def handle(self, request: HttpRequest) -> HttpReply:
+    def handle(self, request: LabRequest) -> LabReply:
         """Answer one request, whatever it is."""
         writes = self.box.config.writes
         reply = self._handle(request)
@@ -105,19 +105,19 @@ class FirewallSite:
         self._note(request, reply.status)
         return reply
 
-    def _handle(self, request: HttpRequest) -> HttpReply:
+    def _handle(self, request: LabRequest) -> LabReply:
         if request.target == TOO_LARGE:
-            return HttpReply(413, b"", "text/html", session=False)
+            return LabReply(413, b"", "text/html", session=False)
         if request.method == "GET" and request.body:
-            return HttpReply(400, BAD_REQUEST_PAGE, "text/html", session=False)
-        route = resolve_path(self.box.catalogue, request.path, self.box.settings.absent)
+            return LabReply(400, BAD_REQUEST_PAGE, "text/html", session=False)
+        route = route_path(self.box.catalogue, request.path, self.box.settings.absent)
         if route.endpoint is None:
             known = route.controller is not None
             return make_json_reply(
                 {"errorMessage": "Endpoint not found"}, 404, content_type=ERROR_TYPE, session=known
             )
         access = self._authenticate(request)
-        if isinstance(access, HttpReply):
+        if isinstance(access, LabReply):
             return access
         if not access.allows(request.path):
             return make_json_reply({"status": 403, "message": "Forbidden"}, 403)
@@ -126,11 +126,11 @@ class FirewallSite:
             return make_json_reply({"status": 400, "message": "Invalid JSON syntax"}, 400)
         return self._run(request, route, access, body)
 
-    def _authenticate(self, request: HttpRequest) -> Access | HttpReply:
+    def _authenticate(self, request: LabRequest) -> Access | LabReply:
         header = request.headers.get("authorization")
         if header is None:
             location = [("location", f"/?url={request.path}")]
-            return HttpReply(302, b"", "text/html; charset=UTF-8", headers=location)
+            return LabReply(302, b"", "text/html; charset=UTF-8", headers=location)
         access = find_access(self.box, header)
         if isinstance(access, Access):
             return access
@@ -138,7 +138,7 @@ class FirewallSite:
         return make_json_reply({"status": 401, "message": "Authentication Failed"}, 401, delay_s=delay_s)
 
     @staticmethod
-    def _body(request: HttpRequest) -> Mapping[str, Any] | None:
+    def _body(request: LabRequest) -> Mapping[str, Any] | None:
         """Return the body as the API sees it; None where it refuses the request."""
         kind = request.headers.get("content-type", "").lower()
         if kind in JSON_BODY:
@@ -154,8 +154,8 @@ class FirewallSite:
         return {}
 
     def _run(
-        self, request: HttpRequest, route: ResolvedPath, access: Access, body: Mapping[str, Any]
-    ) -> HttpReply:
+        self, request: LabRequest, route: ResolvedPath, access: Access, body: Mapping[str, Any]
+    ) -> LabReply:
         assert route.endpoint is not None
         endpoint = route.endpoint
         key = f"{endpoint.controller}/{action_key(endpoint.action)}"
@@ -184,11 +184,11 @@ class FirewallSite:
             return make_json_reply({"errorMessage": UNEXPECTED}, 500, content_type=ERROR_TYPE)
         if call.posted and action_key(endpoint.action) in APPLIES:
             self._after_apply(request, endpoint.action)
-        return value if isinstance(value, HttpReply) else make_json_reply(value)
+        return value if isinstance(value, LabReply) else make_json_reply(value)
 
     # lockout
 
-    def _after_apply(self, request: HttpRequest, action: str) -> None:
+    def _after_apply(self, request: LabRequest, action: str) -> None:
         self.counters["reconfigures"] += 1
         if action_key(action) != "apply":
             return
@@ -213,6 +213,6 @@ class FirewallSite:
         self.on_lock(False)
 
 
-async def _delay_reply(reply: HttpReply) -> HttpReply:
+async def _delay_reply(reply: LabReply) -> LabReply:
     await asyncio.sleep(reply.delay_s)
     return reply

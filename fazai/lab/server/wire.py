@@ -16,7 +16,7 @@ NO_CACHE = "no-store, no-cache, must-revalidate"
 
 
 @dataclass(slots=True)
-class HttpRequest:
+class LabRequest:
     """One request as it came in; header names are lower-case."""
 
     method: str
@@ -35,7 +35,7 @@ class HttpRequest:
 
 
 @dataclass(slots=True)
-class HttpReply:
+class LabReply:
     """One answer. `session` says whether the PHP session cookie goes with it."""
 
     status: int
@@ -46,9 +46,9 @@ class HttpReply:
     delay_s: float = 0.0
 
 
-def make_json_reply(value: Any, status: int = 200, **more: Any) -> HttpReply:
+def make_json_reply(value: Any, status: int = 200, **more: Any) -> LabReply:
     """Return an answer with a JSON body."""
-    return HttpReply(status, _ENCODE(value), **more)
+    return LabReply(status, _ENCODE(value), **more)
 
 
 def parse_form(text: str) -> dict[str, Any]:

@@ -108,19 +108,21 @@ def _subject_name(wanted: Mapping[str, str]) -> x509.Name:
     )
 
 
-def _split_lines(text: str) -> list[str]:
+def _nonblank_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _alternative_names(wanted: Mapping[str, str]) -> list[x509.GeneralName]:
     """Return the alternative names. Raises ValueError for an address that is none."""
     names: list[x509.GeneralName] = [
-        x509.DNSName(line) for line in _split_lines(wanted.get("altnames_dns", ""))
+        x509.DNSName(line) for line in _nonblank_lines(wanted.get("altnames_dns", ""))
     ]
-    addresses = map(ipaddress.ip_address, _split_lines(wanted.get("altnames_ip", "")))
+    addresses = map(ipaddress.ip_address, _nonblank_lines(wanted.get("altnames_ip", "")))
     names += [x509.IPAddress(address) for address in addresses]
-    names += [x509.UniformResourceIdentifier(line) for line in _split_lines(wanted.get("altnames_uri", ""))]
-    names += [x509.RFC822Name(line) for line in _split_lines(wanted.get("altnames_email", ""))]
+    names += [
+        x509.UniformResourceIdentifier(line) for line in _nonblank_lines(wanted.get("altnames_uri", ""))
+    ]
+    names += [x509.RFC822Name(line) for line in _nonblank_lines(wanted.get("altnames_email", ""))]
     return names
 
 

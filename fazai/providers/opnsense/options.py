@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from fazai.config import is_loopback
 from fazai.errors import InputError, InventoryError, spelling_hint
 from fazai.model import FieldSpec, Secret, SecretRef, Target, Value
-from fazai.providers.opnsense.catalogue.kinds import all_kinds
+from fazai.providers.opnsense.catalogue.kinds import load_kinds
 
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
@@ -90,7 +90,7 @@ def option_of(target: Target, name: str) -> Any:
     return OPTIONS[name].default if value is None else value
 
 
-def find_problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:
+def find_option_problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:
     """Yield everything that is wrong with the options of a target, each with its place."""
 
     def wrong(option: str, message: str, hint: str | None = None) -> InventoryError:
@@ -208,7 +208,7 @@ def _check_max_prune(value: Value, spec: FieldSpec) -> _Wrong:
 def _check_place(value: Value, spec: FieldSpec) -> _Wrong:
     from fazai.providers.opnsense.planning.policy import parse_placement
 
-    ordered = [name for name, kind in all_kinds().items() if kind.ordered]
+    ordered = [name for name, kind in load_kinds().items() if kind.ordered]
     for kind, place in value.items() if isinstance(value, Mapping) else ():
         if kind not in ordered:
             known = "one of " + ", ".join(ordered)
@@ -223,7 +223,7 @@ def _check_place(value: Value, spec: FieldSpec) -> _Wrong:
 def _check_unmanaged(value: Value, spec: FieldSpec) -> _Wrong:
     if not isinstance(value, Mapping):
         return "must be a map of kinds to lists of fields", "{opnsense.rule: [log]}"
-    kinds = all_kinds()
+    kinds = load_kinds()
     for name, fields in value.items():
         if name not in kinds:
             return f'names no kind: "{name}"', spelling_hint(str(name), kinds)

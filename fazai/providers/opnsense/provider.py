@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from fazai.errors import InputError
 from fazai.model import FieldSpec, Kind, Resource, Session, Target
-from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, all_kinds
-from fazai.providers.opnsense.options import OPTIONS, find_problems
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, load_kinds
+from fazai.providers.opnsense.options import OPTIONS, find_option_problems
 
 if TYPE_CHECKING:
     from fazai.providers.opnsense.api.budget import Budget
@@ -35,7 +35,7 @@ class OpnsenseProvider:
 
     @cached_property
     def catalogue_kinds(self) -> Mapping[str, CatalogueKind]:
-        return all_kinds()
+        return load_kinds()
 
     @property
     def kinds(self) -> Mapping[str, Kind]:
@@ -47,7 +47,7 @@ class OpnsenseProvider:
 
     def check(self, target: Target) -> list[InputError]:
         """Return everything that is wrong with the options of a target, each with its place."""
-        return list(find_problems(target, self.kinds))
+        return list(find_option_problems(target, self.kinds))
 
     def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
         """Return the contradictions within the list of one firewall, each with its place."""
@@ -60,9 +60,9 @@ class OpnsenseProvider:
 
         Raises InventoryError when `base_url` still names the lab, or the `ca` file cannot be used.
         """
-        from fazai.providers.opnsense.session import open_session  # the HTTP client is heavy
+        from fazai.providers.opnsense.session import open_firewall_session  # the HTTP client is heavy
 
-        return open_session(target, self.catalogue_kinds, budget=self._budget)
+        return open_firewall_session(target, self.catalogue_kinds, budget=self._budget)
 
     def box_of(self, target: Target) -> str:
         """Return the address of the firewall itself; for a firewall of the lab its name there."""

@@ -31,8 +31,8 @@ from fazai.providers.opnsense.planning.snapshot import (
     cell_text,
     row_of_answer,
 )
-from fazai.providers.opnsense.planning.steps import plan_steps
-from fazai.providers.opnsense.settings import read_policy, read_settings
+from fazai.providers.opnsense.planning.steps import plan_firewall
+from fazai.providers.opnsense.settings import read_api_settings, read_target_policy
 from fazai.providers.opnsense.writing import verifying
 from fazai.providers.opnsense.writing.bodies import nest_body, rejection_error
 from fazai.providers.opnsense.writing.rehearsal import rehearse_changes
@@ -43,7 +43,7 @@ _ASSIGNED = re.compile("wan|lan|opt[0-9]+|lo0")
 HIDING_MODES = ("automatic", "disabled")
 
 
-def open_session(
+def open_firewall_session(
     target: Target,
     kinds: Mapping[str, CatalogueKind],
     clock: RetryClock | None = None,
@@ -51,7 +51,7 @@ def open_session(
 ) -> OpnsenseSession:
     """Return a session with a target, as its options say; nothing is sent yet. Raises InventoryError."""
     clock = clock or SystemClock()
-    return OpnsenseSession(read_settings(target), read_policy(target), kinds, clock, budget)
+    return OpnsenseSession(read_api_settings(target), read_target_policy(target), kinds, clock, budget)
 
 
 class OpnsenseSession:
@@ -167,9 +167,9 @@ class OpnsenseSession:
         pending: frozenset[str] = frozenset(),
         prune: bool = False,
     ) -> Diff:
-        """Return what the firewall needs; see `planning.steps.plan_steps`."""
+        """Return what the firewall needs; see `planning.steps.plan_firewall`."""
         try:
-            found = plan_steps(
+            found = plan_firewall(
                 self._policy, self._kinds, wanted, seen, adopted=adopted, pending=pending, prune=prune
             )
         except Unreachable as error:  # an answer that could not be read

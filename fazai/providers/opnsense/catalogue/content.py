@@ -43,7 +43,7 @@ def _check_host(entry: str) -> _Wrong:
     text = entry.removeprefix("!")
     if "/" in text:
         return "is a network, not a host", "use type: network"
-    if _is_address(text) or _is_range(text):
+    if _is_ip(text) or _is_ip_range(text):
         return None
     if re.fullmatch(r"[0-9.]+", text) or not _HOST.fullmatch(text):
         return "is not an address, a range, a host name or an alias", None
@@ -52,13 +52,13 @@ def _check_host(entry: str) -> _Wrong:
 
 def _check_network(entry: str) -> _Wrong:
     text = entry.removeprefix("!")
-    if _is_address(text) or _is_range(text) or _NAME.fullmatch(text):
+    if _is_ip(text) or _is_ip_range(text) or _NAME.fullmatch(text):
         return None
     address, slash, bits = text.partition("/")
-    if slash and _is_address(address) and re.fullmatch(r"[0-9]{1,3}", bits):
+    if slash and _is_ip(address) and re.fullmatch(r"[0-9]{1,3}", bits):
         longest = ipaddress.ip_address(address).max_prefixlen
         return None if int(bits) <= longest else ("is not a network", f"a prefix is at most {longest} bits")
-    if slash and _is_address(address) and _is_address(bits):
+    if slash and _is_ip(address) and _is_ip(bits):
         return None  # a wildcard mask
     return "is not a network", "write address/bits"
 
@@ -99,7 +99,7 @@ _CHECKS: Mapping[str, Callable[[str], _Wrong]] = {
 }
 
 
-def _is_address(text: str) -> bool:
+def _is_ip(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -107,6 +107,6 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_range(text: str) -> bool:
+def _is_ip_range(text: str) -> bool:
     first, dash, last = text.partition("-")
-    return bool(dash) and _is_address(first) and _is_address(last)
+    return bool(dash) and _is_ip(first) and _is_ip(last)

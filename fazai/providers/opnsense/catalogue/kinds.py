@@ -286,7 +286,7 @@ def _check_unbound_alias(fields: Mapping[str, Value]) -> list[Problem]:
     return [Problem("hostname", "is missing: hostname or domain must be given")]
 
 
-def _check_vip(fields: Mapping[str, Value]) -> list[Problem]:
+def _check_vip_network(fields: Mapping[str, Value]) -> list[Problem]:
     network = fields.get("network")
     if isinstance(network, (Secret, SecretRef)) or not network or "/" in str(network):
         return []
@@ -297,10 +297,10 @@ _CHECKS: Mapping[str, Callable[[Mapping[str, Value]], list[Problem]]] = {
     "alias": alias_problems,
     "unbound_host": _check_unbound_host,
     "unbound_alias": _check_unbound_alias,
-    "vip": _check_vip,
+    "vip": _check_vip_network,
 }
 
 
-def all_kinds() -> Mapping[str, CatalogueKind]:
+def load_kinds() -> Mapping[str, CatalogueKind]:
     """Return every kind of the catalogue, in the order in which kinds are written."""
     return {name: CatalogueKind(entry) for name, entry in load_catalogue().items()}

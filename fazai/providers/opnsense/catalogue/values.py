@@ -27,7 +27,7 @@ def to_canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
     if isinstance(value, SecretRef):
         return value, None
     if row.type == "list":
-        return _read_list(row, value)
+        return _canonical_list(row, value)
     hidden = isinstance(value, Secret)
     plain = value.reveal() if isinstance(value, Secret) else value
     if plain is None:
@@ -44,7 +44,7 @@ def to_canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
 
 
 def _read_scalar(row: FieldRow, value: Any, hidden: bool) -> tuple[str, Problem | None]:
-    reader = _READERS.get(row.type, _read_text)
+    reader = _READERS.get(row.type, _read_free_text)
     text, wrong, hint = reader(row, value)
     if wrong is None:
         return text, None
@@ -112,7 +112,7 @@ def _pick_choice(choices: Iterable[str], text: str) -> str | None:
     return next((choice for choice in choices if choice.lower() == folded), None)
 
 
-def _read_text(row: FieldRow, value: Any) -> _Read:
+def _read_free_text(row: FieldRow, value: Any) -> _Read:
     if isinstance(value, bool):
         return "", "must be text", 'put it in quotes if the word "true" or "false" is meant'
     text = str(value)
@@ -137,7 +137,7 @@ _READERS: Mapping[str, Callable[[FieldRow, Any], _Read]] = {
 }
 
 
-def _read_list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
+def _canonical_list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
     if isinstance(value, Mapping):
         return (), Problem(row.name, "takes a list, not a map")
     found: dict[Any, None] = {}

@@ -52,7 +52,7 @@ def _nameable_items(
             yield name, second_name_of(kind, resource.fields), own_ref(mark, kind.name, resource.identity)
 
 
-def plan_steps(
+def plan_firewall(
     policy: TargetPolicy,
     kinds: Mapping[str, CatalogueKind],
     wanted: Sequence[Resource],

@@ -121,14 +121,14 @@ async def rehearse_changes(
                 items = {c.ref: {**nest_fields(along(kind, c)), **items[c.ref]} for c in part}
             else:
                 items[_NEVER] = _never_right_item(kind)
-            against = await _ask_firewall(api, kind, trial, items)
+            against = await _ask_for_objections(api, kind, trial, items)
             for change, wrong in find_objections(kind, trial, part, against, coming):
                 prefixed = {f"{kind.row.root}.{field}": texts for field, texts in wrong.items()}
                 found.append(rejection_error(api.settings.target, kind, change, prefixed))
     return found
 
 
-async def _ask_firewall(
+async def _ask_for_objections(
     api: Api, kind: CatalogueKind, trial: Trial, items: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
     path, body = trial.path, items
