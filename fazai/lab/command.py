@@ -30,8 +30,11 @@ class LabAddress(msgspec.Struct, frozen=True):
     release: str
     ca_file: str | None = None
 
+    def describe(self) -> str:
+        return f"{self.base_url}  release {self.release}  key {self.key_file}"
+
     def key(self) -> tuple[str, str]:
-        """The API key and its secret. Raises StateError when the file cannot be read."""
+        """Read the API key and its secret. Raises StateError when the file cannot be read."""
         try:
             found = msgspec.json.decode(Path(self.key_file).read_bytes(), type=dict[str, str])
             return found["api_key"], found["api_secret"]
@@ -84,7 +87,7 @@ async def serve_lab(
             _write_json(folder / PORTS, ports)
             _write_json(folder / FILE, msgspec.to_builtins(_LabFile(os.getpid(), found)))
             for address in found.values():
-                out(f"{address.name}  {address.base_url}  release {address.release}  key {address.key_file}")
+                out(f"{address.name}  {address.describe()}")
             await stop.wait()  # deadline: none, it serves until it is told to stop
     finally:
         (folder / FILE).unlink(missing_ok=True)
@@ -97,14 +100,8 @@ def describe_lab(folder: Path) -> list[str]:
     running = _read_lab_file(folder)
     known = {} if running is None else running.firewalls
     served = {name: address for name, address in known.items() if _accepts_connections(address.base_url)}
-    lines = []
-    for name in sorted({*_kept_names(folder), *served}):
-        address = served.get(name)
-        if address is None:
-            lines.append(f"{name}  down")
-        else:
-            lines.append(f"{name}  up  {address.base_url}  release {address.release}  key {address.key_file}")
-    return lines
+    names = sorted({*_kept_names(folder), *served})
+    return [f"{name}  up  {served[name].describe()}" if name in served else f"{name}  down" for name in names]
 
 
 def find_firewall(folder: Path, name: str) -> LabAddress | None:

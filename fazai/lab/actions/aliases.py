@@ -40,7 +40,7 @@ def _builtin_rows(call: ActionCall) -> list[SearchRow]:
 
 
 def _filter_rows(call: ActionCall, rows: list[SearchRow]) -> list[SearchRow]:
-    """The filters of a search: types, and categories by uuid."""
+    """Apply the filters of a search: types, and categories by uuid."""
     types, categories = call.body.get("type"), call.body.get("category")
     if isinstance(types, list) and types:
         rows = [row for row in rows if row.data["type"] in types]

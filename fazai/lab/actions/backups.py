@@ -15,7 +15,7 @@ from fazai.lab.server.wire import LabReply
 
 
 def _estimate_size(call: ActionCall, revision: ConfigRevision) -> int:
-    """Roughly the size of the file; a collection that did not change is counted once."""
+    """Estimate the size of the file; a collection that did not change is counted once."""
     sizes: dict[int, tuple[Collection, int]] = call.box.derived("sizes", (), dict)
     total = 400
     for items in revision.state.values():

@@ -71,7 +71,7 @@ def search_services(call: ActionCall) -> Any:
 def change_any_service(state: str) -> Handler:
     @posted_only(otherwise={"result": "failed"})
     def handler(call: ActionCall) -> Any:
-        """`ok` also for a service that does not exist."""
+        """Answer `ok` also for a service that does not exist."""
         name = call.param(0) or ""
         if any(row["name"] == name and not row["locked"] for row in recorded_answer(call.box, "services")):
             call.box.running.services[{"syslog-ng": "syslog"}.get(name, name)] = state

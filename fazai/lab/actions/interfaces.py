@@ -6,12 +6,12 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.box import ActionCall, Box, Handler, UserError, posted_only
+from fazai.lab.box import ActionCall, Box, Handler, UserError
 from fazai.lab.engine.config import Item, stored_text
 from fazai.lab.engine.names import INTERFACES, interface_label
 from fazai.lab.engine.schema import read_json
 from fazai.lab.engine.search import grid_answer, make_rows, recordset_answer
-from fazai.lab.engine.verbs import FAILED, get_item, get_model, posted_body
+from fazai.lab.engine.verbs import FAILED, delete_each, get_item, get_model, posted_body
 from fazai.lab.models.interfaces import VIPS, VLANS, vlan_devices
 from fazai.lab.server.wire import make_json_reply
 
@@ -140,20 +140,19 @@ def _store_assignment(call: ActionCall, name: str, item: Item) -> dict[str, Any]
     return None
 
 
-@posted_only(otherwise=FAILED)
 def delete_assignment(call: ActionCall) -> Any:
-    result = "not found"
-    for name in (call.param(0) or "").split(","):
+    def delete(name: str) -> bool:
         item = call.box.items(INTERFACES).get(name)
-        if item is not None and item["lock"] == "1":
+        if item is None:
+            return False
+        if item["lock"] == "1":
             raise UserError("Interface locked, unset lock first before removal", "locked")
-        result = "not found"
-        if item is not None:
-            edit = call.box.config.edit()
-            edit.drop(INTERFACES, name)
-            call.save(edit)
-            result = "deleted"
-    return {"result": result}
+        edit = call.box.config.edit()
+        edit.drop(INTERFACES, name)
+        call.save(edit)
+        return True
+
+    return delete_each(call, delete)
 
 
 # settings

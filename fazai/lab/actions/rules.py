@@ -148,7 +148,7 @@ def toggle_log(call: ActionCall) -> Any:
 
 @posted_only(otherwise={"status": "error"})
 def move_before(call: ActionCall) -> Any:
-    """Half way between the target and the rule before it; rules after it make room. Only within a group."""
+    """Move a rule half way to the one before its target, within a group; those behind it make room."""
     box, model = call.box, _rule_model(call)
     items = box.items(model.path)
     moved, target = items.get(call.param(0) or ""), items.get(call.param(1) or "")

@@ -43,7 +43,7 @@ def _rules_model(call: ActionCall) -> str:
 
 
 def apply_armed(call: ActionCall) -> Any:
-    """Apply; given a revision, roll back in 60 seconds unless it is cancelled, or a timer runs already."""
+    """Apply the rules; given a revision, roll back in 60 s unless cancelled, or a timer runs already."""
     answer = apply_rules(call)
     revision, box = call.param(0), call.box
     if not call.posted or revision is None or box.rollback is not None:

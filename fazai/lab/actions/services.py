@@ -18,7 +18,7 @@ JOBS: Final = "Cron.jobs.job"
 
 @posted_only(otherwise={"status": "failed"})
 def reconfigure_ids(call: ActionCall) -> Any:
-    """Reconfigure; the first time makes a cron job for the update of the rules, which is off."""
+    """Reconfigure the service; the first time makes a cron job for the update of the rules, which is off."""
     box = call.box
     if not box.config.settings("IDS").get("general.UpdateCron"):
         _make_update_job(call)

@@ -18,7 +18,7 @@ from fazai.lab.server.wire import LabReply
 
 
 def _quote_cell(value: str) -> str:
-    """Quote as PHP's fputcsv does: a blank, a quote, a line end or the separator needs it."""
+    """Quote a cell as PHP's fputcsv does: a blank, a quote, a line end or the separator needs it."""
     if any(letter in value for letter in ' ";\n\r\t\\'):
         return '"' + value.replace('"', '""') + '"'
     return value

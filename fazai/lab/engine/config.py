@@ -147,7 +147,7 @@ class FirewallConfig:
         return self._record(ConfigRevision(self._number(now), why, who, state))
 
     def find(self, number: str) -> ConfigRevision | None:
-        """A history entry by the number in its id, exactly as written there."""
+        """Return a history entry by the number in its id, exactly as written there."""
         return next((revision for revision in self.history if revision.number == number), None)
 
     def forget(self, revision: ConfigRevision) -> None:

@@ -86,6 +86,10 @@ class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     describe: str = "description"  # the field that names an item in "in use" messages
     overlay: dict[str, str] = {}  # fields that a controller's verbs fix: written on every save, searched by
 
+    def blank(self) -> dict[str, str]:
+        """Return every stored field with its default."""
+        return {field.name: field.default for field in self.fields if not field.volatile}
+
     def by_name(self) -> dict[str, Field]:
         return {field.name: field for field in self.fields}
 

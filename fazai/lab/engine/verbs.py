@@ -27,7 +27,7 @@ def is_uuid4(text: str) -> bool:
 
 def blank_item(box: Box, model: ItemModel) -> dict[str, str]:
     """Return a new item: every stored field with its default."""
-    item = {field.name: field.default for field in model.fields if not field.volatile}
+    item = model.blank()
     for field in model.fields:
         if field.type in HOOKS.defaults:
             item[field.name] = HOOKS.defaults[field.type](box, model, field)
@@ -237,13 +237,16 @@ def save_item(
 
 
 def del_item(call: ActionCall, model: ItemModel) -> Any:
-    """Delete several uuids with commas; the answer is that of the last one."""
+    """Delete items by their uuids."""
+    return delete_each(call, lambda uuid: delete_one(call, model, uuid))
+
+
+def delete_each(call: ActionCall, delete: Callable[[str], bool]) -> Any:
+    """Delete all that is named, with commas between; the answer is that of the last one."""
     if not call.posted:
         return FAILED
-    result = "not found"
-    for uuid in (call.param(0) or "").split(","):
-        result = "deleted" if delete_one(call, model, uuid) else "not found"
-    return {"result": result}
+    deleted = [delete(name) for name in (call.param(0) or "").split(",")]
+    return {"result": "deleted" if deleted[-1] else "not found"}
 
 
 def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:

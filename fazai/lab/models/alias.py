@@ -35,10 +35,8 @@ def _check_name(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
     if not _NAME.match(name):
         yield "name", NAME_TEXT
     elif name.lower() in box.catalogue.options["reserved_names"]:
-        yield (
-            "name",
-            'The name cannot be the internally reserved keyword "%s".',
-        )  # not filled in by the product
+        # not filled in by the product, either
+        yield "name", 'The name cannot be the internally reserved keyword "%s".'
     elif alias_uuid(box, name) not in (None, uuid):
         yield "name", "An alias with this name already exists."
 
@@ -173,8 +171,8 @@ def builtin_item(box: Box, name: str) -> Item | None:
     row = builtin_aliases(box).get(name)
     if row is None:
         return None
-    fields = box.catalogue.items[ALIASES].fields
-    return {**{field.name: "" for field in fields if not field.volatile}, "enabled": "1", "name": name, **row}
+    blank = dict.fromkeys(box.catalogue.items[ALIASES].blank(), "")
+    return {**blank, "enabled": "1", "name": name, **row}
 
 
 def table_stats(box: Box, name: str) -> dict[str, str]:

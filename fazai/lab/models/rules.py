@@ -131,10 +131,8 @@ def _check_ports(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[
 def _check_negation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for side in ("source", "destination"):
         if item.get(f"{side}_not") == "1" and "," in item.get(f"{side}_net", ""):
-            yield (
-                f"{side}_not",
-                f"Inverting {side}s is only allowed for single targets to avoid mis-interpretations",
-            )
+            text = f"Inverting {side}s is only allowed for single targets to avoid mis-interpretations"
+            yield f"{side}_not", text
 
 
 def _check_family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
@@ -191,15 +189,12 @@ def _next_dnat_sequence(box: Box, model: ItemModel, field: Field) -> str:
     return str(min(highest + 100, 999999))
 
 
-def _label_paths(*more: str) -> tuple[str, ...]:
-    return (ALIASES, CATEGORIES, INTERFACES, GROUPS, *more)
-
-
 def _groups_running(box: Box) -> object:
     return box.running.applied.get("group")
 
 
-_PLAIN: Final = CollectionHooks(paths=_label_paths(), version=_groups_running, add=_decorate_rule)
+_LABELLED: Final = (ALIASES, CATEGORIES, INTERFACES, GROUPS)
+_PLAIN: Final = CollectionHooks(paths=_LABELLED, version=_groups_running, add=_decorate_rule)
 
 HOOKS: Final = ModelHooks(
     checks={
@@ -211,19 +206,11 @@ HOOKS: Final = ModelHooks(
     },
     guards={"group_unused": _refuse_used_group},
     defaults={"DNatSequence": _next_dnat_sequence},
-    computed={
-        RULES: _compute_order,
-        SOURCE_NAT: _compute_order,
-        ONE_TO_ONE: _compute_order,
-        NPT: _compute_order,
-    },
+    computed=dict.fromkeys((RULES, SOURCE_NAT, ONE_TO_ONE, NPT), _compute_order),
     extra={
-        RULES: _PLAIN,
-        SOURCE_NAT: _PLAIN,
-        ONE_TO_ONE: _PLAIN,
-        NPT: _PLAIN,
+        **dict.fromkeys((RULES, SOURCE_NAT, ONE_TO_ONE, NPT), _PLAIN),
         DNAT: CollectionHooks(
-            paths=_label_paths(), version=_groups_running, add=_decorate_dnat, before=(_stamp_item,)
+            paths=_LABELLED, version=_groups_running, add=_decorate_dnat, before=(_stamp_item,)
         ),
     },
 )

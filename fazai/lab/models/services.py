@@ -82,7 +82,7 @@ MOST: Final = 4_294_967_295
 
 
 def type_of(condition: str) -> str:
-    """The type that monit's page gives a test: by the longest known beginning, else Custom."""
+    """Return the type that monit's page gives a test: by the longest known beginning, else Custom."""
     words = " ".join(condition.split()) if "  " in condition else condition
     known = ((len(start), kind, start) for kind, starts in BEGINNINGS.items() for start in starts)
     best = max((row for row in known if words.startswith(row[2])), default=(0, "Custom", ""))
@@ -96,7 +96,7 @@ def _users_of(box: Box, test: str) -> bool:
 
 
 def _set_test_type(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """The condition decides the type, whatever was sent as the type."""
+    """Set the type by the condition, whatever was sent as the type."""
     kind = type_of(new["condition"])
     if kind == "Custom" or not _users_of(call.box, uuid):
         new["type"] = kind

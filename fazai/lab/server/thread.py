@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class LabThread:
-    """`with LabThread() as lab: firewall = lab.start("fw")`."""
+    """A lab whose loop has a thread: `with LabThread() as lab: firewall = lab.start("fw")`."""
 
     def __init__(self, folder: Path | None = None) -> None:
         self._lab = Lab(folder)

@@ -149,20 +149,21 @@ def _is_host(text: str) -> bool:
 def _check_url(value: Value, spec: FieldSpec) -> _Wrong:
     if not isinstance(value, str):
         return "must be text", None
+    no_address = f'is not an address: "{value}"', "write https://fw-01.example.net"
     try:
         url = urlsplit(value)
         port = url.port
     except ValueError:
-        return f'is not an address: "{value}"', "write https://fw-01.example.net"
+        return no_address
     if url.scheme == "lab":
         return None if url.netloc else ("names no firewall of the lab", "write lab://NAME")
     if any(letter.isspace() or letter == "\\" for letter in value):
-        return f'is not an address: "{value}"', "write https://fw-01.example.net"
+        return no_address
     if url.username or url.password:
         return "must not hold a key", "put it under secret:"
     host = url.hostname or ""
     if url.scheme not in ("https", "http") or not _is_host(host) or port == 0:
-        return f'is not an address: "{value}"', "write https://fw-01.example.net"
+        return no_address
     if url.query or url.fragment:
         return f'must not have a query: "{value}"', None
     if url.scheme == "http" and not is_loopback(host):
@@ -188,13 +189,12 @@ def _check_fingerprint(value: Value, spec: FieldSpec) -> _Wrong:
 
 
 def _check_prune(value: Value, spec: FieldSpec) -> _Wrong:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, list) and all(isinstance(kind, str) for kind in value):
-        return None
-    if isinstance(value, Mapping) and all(isinstance(flag, bool) for flag in value.values()):
-        return None
-    return "must be true, false, a list of kinds, or a map of kinds to true", None
+    right = (
+        isinstance(value, bool)
+        or (isinstance(value, list) and all(isinstance(kind, str) for kind in value))
+        or (isinstance(value, Mapping) and all(isinstance(flag, bool) for flag in value.values()))
+    )
+    return None if right else ("must be true, false, a list of kinds, or a map of kinds to true", None)
 
 
 def _check_max_prune(value: Value, spec: FieldSpec) -> _Wrong:

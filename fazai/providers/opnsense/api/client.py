@@ -349,7 +349,7 @@ class Api:
         self._reserves.extend(connection for connection in opened if connection is not None)
 
     async def _open_reserve(self) -> _ApiConnection | None:
-        """A connection that has carried a call; None when it cannot be had."""
+        """Return a connection that has carried a call; None when it cannot be had."""
         connection = self._new_connection()
         try:
             await self._ping(connection)

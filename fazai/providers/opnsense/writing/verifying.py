@@ -22,7 +22,7 @@ _Check = Callable[[Api, Snapshot, Sequence[Change]], Awaitable[Iterable[FazaiErr
 
 @dataclass(frozen=True, slots=True)
 class _RunningState:
-    """Where the firewall tells what runs of a kind, and how its items are found there.
+    """The answer that tells what runs of a kind, and how items are found in it.
 
     `read` returns keys from the answer; `key` returns that of an item, None where nothing can be told.
     `message` names fields of the item in braces. `switch`: a field, and its value where an item is on.
