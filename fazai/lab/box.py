@@ -148,7 +148,7 @@ class ActionCall:
         return f"{self.user}@127.0.0.1"
 
     def check_writable(self) -> None:
-        """Raise what a user with the privilege user-config-readonly gets instead of a write."""
+        """Refuse writes of a user with the privilege user-config-readonly. Raises UserError."""
         if self.readonly:
             raise UserError(
                 f"User {self.user} denied for write access (user-config-readonly set)", "General access"

@@ -94,7 +94,7 @@ class LabFirewall:
         """The insides: what is stored (`config`) and what runs (`running`)."""
         return self._site.box
 
-    def _inside(self, work: Callable[[], T]) -> T:
+    def _run_in_loop(self, work: Callable[[], T]) -> T:
         """Do something in the loop that owns the firewall, from whatever thread."""
         try:
             here = asyncio.get_running_loop()
@@ -110,7 +110,7 @@ class LabFirewall:
 
     def inject(self, fault: Fault) -> None:
         """Arm a fault beside those that are armed already."""
-        self._inside(lambda: self._site.faults.inject(fault))
+        self._run_in_loop(lambda: self._site.faults.inject(fault))
 
     def clear_faults(self) -> None:
         """Disarm all faults; a lockout ends, and so does a delay."""
@@ -120,7 +120,7 @@ class LabFirewall:
             if self._site.locked is not None:
                 self._site.unlock()
 
-        self._inside(clear)
+        self._run_in_loop(clear)
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call the API as root at the console: without the network, its faults and its locks.
@@ -133,7 +133,7 @@ class LabFirewall:
         if method == "POST":
             headers["content-type"] = "application/json"
             data = msgspec.json.encode(body or {})
-        reply = self._inside(lambda: self._site.handle(LabRequest(method, path, headers, data)))
+        reply = self._run_in_loop(lambda: self._site.handle(LabRequest(method, path, headers, data)))
         return msgspec.json.decode(reply.body) if reply.body else None
 
     def handle(self, request: LabRequest) -> LabReply:
@@ -147,7 +147,7 @@ class LabFirewall:
         """
         if kind not in KINDS:
             raise UsageError(f"the lab cannot seed {kind!r}", hint=f"kinds: {', '.join(KINDS)}")
-        return self._inside(lambda: _seed_items(self.box, KINDS[kind], items))
+        return self._run_in_loop(lambda: _seed_items(self.box, KINDS[kind], items))
 
 
 def _seed_items(box: Box, path: str, items: Iterable[Mapping[str, str]]) -> list[str]:

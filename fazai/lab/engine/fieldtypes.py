@@ -85,7 +85,7 @@ def _check_integer(box: Box, field: Field, value: str, item: Item) -> Iterable[s
         yield text
 
 
-def _check_pattern(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_text_pattern(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     if field.pattern and not re.fullmatch(field.pattern, value):
         yield message_of(field, "Text does not validate.")
 
@@ -98,7 +98,7 @@ def _check_strict_text(box: Box, field: Field, value: str, item: Item) -> Iterab
         yield "Text may not contain newlines."
     elif re.search(r"[\0\v\f]", value):
         yield "Text may not contain special control characters."
-    yield from _check_pattern(box, field, value, item)
+    yield from _check_text_pattern(box, field, value, item)
 
 
 def _check_description(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
@@ -122,7 +122,7 @@ def _is_port(text: str) -> bool:
     return text.isdigit() and 1 <= int(text) <= 65535
 
 
-def _is_number(text: str) -> bool:
+def _is_decimal(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -240,8 +240,8 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "AutoNumber": FieldType(_check_integer),
     "FilterSequence": FieldType(_check_integer),
     "DNatSequence": FieldType(_check_integer),
-    "Numeric": FieldType(_every_part(_is_number, "Invalid numeric value.")),
-    "Text": FieldType(_check_pattern),
+    "Numeric": FieldType(_every_part(_is_decimal, "Invalid numeric value.")),
+    "Text": FieldType(_check_text_pattern),
     "StrictText": FieldType(_check_strict_text),
     "Description": FieldType(_check_description),
     "Network": FieldType(_every_network(is_ip_address, is_ip_network)),

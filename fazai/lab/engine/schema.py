@@ -44,7 +44,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spaces: bool = False  # StrictText: blanks are allowed
     message: str = ""  # instead of the type's own text
     needed: str = ""  # instead of "A value is required."
-    case: str = ""  # "lower" or "upper": stored that way when the option exists then
+    case: str = ""  # "lower" or "upper": stored so where that is an option
     family: str = ""  # "4" or "6"
     placeholder: str = ""  # label of an empty value
     release: str = ""  # "" all, else only this one

@@ -58,13 +58,13 @@ def row_maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], SearchRow]
     make = row_maker(box, model)
     extra = HOOKS.extra.get(model.path)
 
-    def made(uuid: str, item: Item) -> SearchRow:
+    def make_row(uuid: str, item: Item) -> SearchRow:
         row = make(uuid, item, compute_fields(box, model, uuid, item))
         if extra is not None:
             extra.add(box, model, uuid, item, row)
         return SearchRow(row, order_key(row, model.sort) if model.sort else None)
 
-    return made
+    return make_row
 
 
 def rows_of(box: Box, model: ItemModel) -> list[SearchRow]:

@@ -114,7 +114,7 @@ async def carry_out(
             connection.abort()
             return None
         elif fault.kind == "cut":
-            head, body = connection.rendered(reply)
+            head, body = connection.render_reply(reply)
             await connection.send(head + body[: len(body) // 2])  # deadline: Connection.send
             connection.close()
             return None
@@ -125,7 +125,7 @@ async def carry_out(
 
 
 async def _drip_reply(connection: LabConnection, reply: LabReply, bytes_per_s: int) -> None:
-    head, body = connection.rendered(reply)
+    head, body = connection.render_reply(reply)
     data = head + body
     step = max(1, bytes_per_s // 20)
     for start in range(0, len(data), step):

@@ -68,9 +68,9 @@ class FirewallSite:
         if not striking and not wait_s:
             reply = self.handle(request)
             return _delay_reply(reply) if reply.delay_s else reply
-        return self._slowly(connection, request, striking, wait_s)
+        return self._answer_slowly(connection, request, striking, wait_s)
 
-    async def _slowly(
+    async def _answer_slowly(
         self, connection: LabConnection, request: LabRequest, striking: list[Fault], wait_s: float
     ) -> LabReply | None:
         """Answer with faults and latency; slow writes wait for each other, as on the real one."""
@@ -88,10 +88,10 @@ class FirewallSite:
         else:
             reply = await work
         if not carried_out:
-            self._note(request, 0 if reply is None else reply.status)
+            self._note_request(request, 0 if reply is None else reply.status)
         return reply
 
-    def _note(self, request: LabRequest, status: int) -> None:
+    def _note_request(self, request: LabRequest, status: int) -> None:
         self.counters["requests"] += 1
         self.requests.append((request.method, request.target, status))
 
@@ -100,12 +100,12 @@ class FirewallSite:
     def handle(self, request: LabRequest) -> LabReply:
         """Answer one request, whatever it is."""
         writes = self.box.config.writes
-        reply = self._handle(request)
+        reply = self._answer_request(request)
         self.counters["writes"] += self.box.config.writes - writes
-        self._note(request, reply.status)
+        self._note_request(request, reply.status)
         return reply
 
-    def _handle(self, request: LabRequest) -> LabReply:
+    def _answer_request(self, request: LabRequest) -> LabReply:
         if request.target == TOO_LARGE:
             return LabReply(413, b"", "text/html", session=False)
         if request.method == "GET" and request.body:
@@ -121,10 +121,10 @@ class FirewallSite:
             return access
         if not access.allows(request.path):
             return make_json_reply({"status": 403, "message": "Forbidden"}, 403)
-        body = self._body(request)
+        body = self._decode_body(request)
         if body is None:
             return make_json_reply({"status": 400, "message": "Invalid JSON syntax"}, 400)
-        return self._run(request, route, access, body)
+        return self._run_handler(request, route, access, body)
 
     def _authenticate(self, request: LabRequest) -> Access | LabReply:
         header = request.headers.get("authorization")
@@ -138,7 +138,7 @@ class FirewallSite:
         return make_json_reply({"status": 401, "message": "Authentication Failed"}, 401, delay_s=delay_s)
 
     @staticmethod
-    def _body(request: LabRequest) -> Mapping[str, Any] | None:
+    def _decode_body(request: LabRequest) -> Mapping[str, Any] | None:
         """Return the body as the API sees it; None where it refuses the request."""
         kind = request.headers.get("content-type", "").lower()
         if kind in JSON_BODY:
@@ -153,7 +153,7 @@ class FirewallSite:
             return parse_form(request.body.decode("utf-8", "replace"))
         return {}
 
-    def _run(
+    def _run_handler(
         self, request: LabRequest, route: ResolvedPath, access: Access, body: Mapping[str, Any]
     ) -> LabReply:
         assert route.endpoint is not None

@@ -236,14 +236,14 @@ class OpnsenseSession:
         body = await self._body_of(kind, change)
         action = kind.row.verbs.set
         path = f"{kind.row.path}/{action}" if kind.row.settings else f"{kind.row.path}/{action}/{ref}"
-        answer = await self._post(kind, path, nest_body(kind.row.root, body))
+        answer = await self._post_body(kind, path, nest_body(kind.row.root, body))
         self._check_saved(kind, change, answer)
         if change.verb is Verb.CREATE:
             for name in names_of(kind, change.identity, change.after):
                 self._made[change.kind, name] = ref
         return ref
 
-    async def _post(
+    async def _post_body(
         self, kind: CatalogueKind, path: str, body: Mapping[str, Any], *, repeatable: bool = True
     ) -> Any:
         return await self.api.call(
@@ -252,7 +252,7 @@ class OpnsenseSession:
 
     async def _delete_item(self, kind: CatalogueKind, change: Change, ref: str) -> None:
         try:
-            answer = await self._post(kind, f"{kind.row.path}/{kind.row.verbs.delete}/{ref}", {})
+            answer = await self._post_body(kind, f"{kind.row.path}/{kind.row.verbs.delete}/{ref}", {})
         except Unreachable:
             if not await self._is_gone(kind, ref):
                 raise
@@ -277,7 +277,7 @@ class OpnsenseSession:
         path = f"{kind.row.path}/{kind.row.verbs.add}"
         for last in (False, True):
             try:
-                answer = await self._post(kind, path, body, repeatable=False)
+                answer = await self._post_body(kind, path, body, repeatable=False)
             except Unsure as error:
                 found = await self._find_made(kind, change)
                 if found is not None:
@@ -356,7 +356,7 @@ class OpnsenseSession:
         return collection.text(item, row)
 
     def _check_saved(self, kind: CatalogueKind, change: Change, answer: Any) -> None:
-        """Raise Rejected or DeviceError unless the firewall says that it saved."""
+        """Check that the firewall says that it saved. Raises Rejected, DeviceError."""
         if isinstance(answer, dict) and answer.get("result") == "saved":
             return
         found = validations_of(answer)

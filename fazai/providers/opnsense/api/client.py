@@ -234,7 +234,7 @@ class Api:
 
     async def _send_once(self, connection: _ApiConnection, call: ApiCall) -> Any:
         async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
-            status, headers, body = await self._exchange(connection, call, lease)
+            status, headers, body = await self._send_request(connection, call, lease)
             if status != 200:
                 self._raise_for_status(call, status, headers, body)
             try:
@@ -252,7 +252,7 @@ class Api:
             raise Busy(error, _retry_after_s(headers) if polite else None, uncertain=not polite)
         raise error
 
-    async def _exchange(
+    async def _send_request(
         self, connection: _ApiConnection, call: ApiCall, lease: AnswerLease
     ) -> tuple[int, httpx.Headers, bytes]:
         limit_s = call.timeout_s or self.settings.timeout_s
@@ -306,7 +306,7 @@ class Api:
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         try:
-            async for part in stream:  # deadline: the caller's, `_exchange` or `stream`
+            async for part in stream:  # deadline: the caller's, `_send_request` or `stream`
                 size += len(part)
                 if size > limit:
                     raise DeviceError(
@@ -317,7 +317,7 @@ class Api:
                 await lease.cover(size)
                 parts.append(part)
         finally:
-            await stream.aclose()  # deadline: the caller's, `_exchange` or `stream`
+            await stream.aclose()  # deadline: the caller's, `_send_request` or `stream`
         return self._mask.body(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _timeout_loss(self, stage: str, call: ApiCall, limit_s: float) -> Lost:
@@ -380,7 +380,7 @@ class Api:
         """Make the cheapest call there is. Raises Lost, Busy, and AccessDenied when the key is not known."""
         call = ApiCall("GET", self.settings.ping)
         async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
-            status, headers, body = await self._exchange(connection, call, lease)
+            status, headers, body = await self._send_request(connection, call, lease)
         if status not in _ANSWERED:
             self._raise_for_status(call, status, headers, body)
         try:

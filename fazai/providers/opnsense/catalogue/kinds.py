@@ -73,7 +73,7 @@ class CatalogueKind:
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         """Return the identity of fields as they stand in a playbook (nested maps allowed)."""
-        flat = self._flatten(fields)
+        flat = self._flatten_fields(fields)
         found = self.label_of(flat, named=not self._is_named_otherwise(flat))
         if isinstance(found, Problem):
             return found
@@ -143,7 +143,7 @@ class CatalogueKind:
         """Return canonical values under the API's own field names, and everything that is wrong with them."""
         found: dict[str, Value] = {}
         problems: list[Problem] = []
-        flat = self._flatten(fields)
+        flat = self._flatten_fields(fields)
         beside = self._is_named_otherwise(flat)
         for name, value in flat.items():
             row = self.rows.get(name)
@@ -197,7 +197,7 @@ class CatalogueKind:
         near = spelling_hint(name, unknown)
         return f'"{near.split(chr(34))[1]}" was given' if near else None
 
-    def _flatten(self, fields: Mapping[str, Value]) -> dict[str, Value]:
+    def _flatten_fields(self, fields: Mapping[str, Value]) -> dict[str, Value]:
         """Return `destination: {network: …}` as `destination.network: …`, where such a field is known."""
         if not any(isinstance(value, Mapping) for value in fields.values()):
             return dict(fields)

@@ -130,7 +130,7 @@ class ItemComparer:
         if resource.state == "absent":
             self._compare_absent(collection, resource, ref, ours, result)
         elif row is None:
-            created = self._creation(
+            created = self._plan_creation(
                 collection.kind, resource, ref
             )  # may refuse: nothing is put in order then
             result.items.append(PlannedItem(resource, ref, None, True, len(result.changes)))
@@ -145,7 +145,7 @@ class ItemComparer:
             field_row, value, self.keys.get((field_row.reference, field_row.key), Keys())
         )
 
-    def _creation(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
+    def _plan_creation(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
         fields = {
             name: value
             for name, value in resource.fields.items()

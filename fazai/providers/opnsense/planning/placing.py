@@ -98,7 +98,7 @@ class _ForeignItems:
         if other:
             if (place.where == "before") == (group == FLOATING):
                 return [], []  # floating rules come before the others in any case
-            raise self._wrong(f'no {group} rule can stand {place.where} "{place.name}"', None)
+            raise self._place_error(f'no {group} rule can stand {place.where} "{place.name}"', None)
         at = found[0] if place.where == "before" else found[-1]
         peers = [ref for ref in self._rows if ref in peers or ref == at]
         cut = peers.index(at) + (place.where == "after")
@@ -110,11 +110,11 @@ class _ForeignItems:
             if compose_name(cell_text(row, self._kind.row.identity[0])) == place.name:
                 if place.where == "before":
                     return [], []
-                raise self._wrong(f'no rule of the API can stand after "{place.name}"', None)
+                raise self._place_error(f'no rule of the API can stand after "{place.name}"', None)
         hint = spelling_hint(place.name, (self._collection.label(row) for row in self._rows.values()))
-        raise self._wrong(f'there is no "{place.name}" of others to stand {place.where}', hint)
+        raise self._place_error(f'there is no "{place.name}" of others to stand {place.where}', hint)
 
-    def _wrong(self, text: str, hint: str | None) -> DeviceError:
+    def _place_error(self, text: str, hint: str | None) -> DeviceError:
         where = f"{self._comparer.policy.target}/{self._kind.name}"
         return DeviceError(
             f"place of {self._kind.name} on {self._comparer.policy.target}: {text}", where=where, hint=hint
