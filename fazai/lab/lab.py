@@ -7,7 +7,6 @@ import fcntl
 import os
 import uuid as uuids
 from base64 import b64encode
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -61,6 +60,10 @@ class LabFirewall:
         self.api_key = api_key
         self.api_secret = api_secret
         self.ca_pem = ca_pem
+        self.box = site.box  # the insides: what is stored (`config`) and what runs (`running`)
+        self.settings = site.box.settings
+        self.requests = site.requests  # the last ones: method, target, status (0: the connection was cut)
+        self.counters = site.counters  # requests, writes, reconfigures, connections since the start
         self._loop = asyncio.get_running_loop()
         self._site = site
         self._listener = listener
@@ -71,28 +74,9 @@ class LabFirewall:
         return f"{scheme}://127.0.0.1:{self._listener.port}"
 
     @property
-    def settings(self) -> LabSettings:
-        return self._site.box.settings
-
-    @property
-    def requests(self) -> deque[tuple[str, str, int]]:
-        """The last requests: method, target, status (0: the connection was cut)."""
-        return self._site.requests
-
-    @property
-    def counters(self) -> Counter[str]:
-        """requests, writes, reconfigures, connections since the start."""
-        return self._site.counters
-
-    @property
     def locked_out(self) -> bool:
         """True while a lockout keeps new connections away."""
         return self._site.locked is not None
-
-    @property
-    def box(self) -> Box:
-        """The insides: what is stored (`config`) and what runs (`running`)."""
-        return self._site.box
 
     def _run_in_loop(self, work: Callable[[], T]) -> T:
         """Do something in the loop that owns the firewall, from whatever thread."""

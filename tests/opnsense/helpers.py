@@ -92,7 +92,7 @@ class Pass:
 
 def session(to: Target, clock: FakeClock | None = None) -> OpnsenseSession:
     """A session; with a clock of its own when given."""
-    return open_firewall_session(to, PROVIDER.catalogue_kinds, clock)
+    return open_firewall_session(to, PROVIDER.kinds, clock)
 
 
 async def apply_in(

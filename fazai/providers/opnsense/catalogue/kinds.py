@@ -29,15 +29,13 @@ class CatalogueKind:
         self.rows: Mapping[str, FieldRow] = entry.fields
         #: the fields that name other items and for which the API wants something else than the name
         self.keyed = {name: row for name, row in entry.fields.items() if row.reference and row.key != "name"}
+        self.name = entry.row.name
+        self.summary = entry.row.summary
+        self.example = entry.row.example
+        self.identity = entry.row.identity
+        self.ordered = entry.row.ordered
+        self.apart = entry.row.tiebreak  # fields that tell items of one identity apart in a list
         self.services: tuple[str, ...] = (entry.row.service,) if entry.row.service else ()
-
-    @property
-    def name(self) -> str:
-        return self.row.name
-
-    @property
-    def summary(self) -> str:
-        return self.row.summary
 
     @cached_property
     def fields(self) -> Mapping[str, FieldSpec]:
@@ -47,23 +45,6 @@ class CatalogueKind:
     def defaults(self) -> tuple[FieldDefault, ...]:
         """The defaults of fields that are not declared."""
         return defaults_of(self.row, self.rows)
-
-    @property
-    def identity(self) -> tuple[str, ...]:
-        return self.row.identity
-
-    @property
-    def ordered(self) -> bool:
-        return self.row.ordered
-
-    @property
-    def example(self) -> str:
-        return self.row.example
-
-    @property
-    def apart(self) -> tuple[str, ...]:
-        """Fields that tell items of one identity apart in a list."""
-        return self.row.tiebreak
 
     def apart_text(self, fields: Mapping[str, Value], name: str) -> str:
         """Return the text of a field, as it stands in a playbook, for an identity."""
