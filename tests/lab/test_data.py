@@ -56,8 +56,7 @@ def test_every_row_that_an_item_names_exists(catalogue: Catalogue) -> None:
 
 
 def test_every_hook_belongs_to_a_collection(catalogue: Catalogue) -> None:
-    for table in (HOOKS.computed, HOOKS.extra):
-        assert set(table) <= set(catalogue.items)
+    assert set(HOOKS.collections) <= set(catalogue.items)
     used = {name for model in catalogue.items.values() for name in model.checks}
     assert set(HOOKS.checks) <= used, "a check that no model names"
     assert set(HOOKS.guards) <= {name for model in catalogue.items.values() for name in model.guards}

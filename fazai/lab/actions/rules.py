@@ -181,7 +181,7 @@ def list_rule_interfaces(call: ActionCall) -> Any:
         return {"label": label, "icon": icon, "items": items}
 
     box = call.box
-    interfaces = {name: row["value"] for name, row in SOURCES["interfaces"][1](box).items()}
+    interfaces = SOURCES["interfaces"][1](box)
     groups = {row["ifname"]: row["ifname"] for row in box.running.items("group", GROUPS).values()}
     return {
         "floating": section(

@@ -16,6 +16,10 @@ Default = Callable[[Box, ItemModel, Field], str]
 Guard = Callable[[Box, ItemModel, str, Item], None]
 
 
+def _compute_nothing(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+    return {}
+
+
 def _add_nothing(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
     """Add no further keys to a row."""
 
@@ -28,6 +32,7 @@ def _no_version(box: Box) -> object:
 class CollectionHooks:
     """Differences of one collection's rows and writes from the generic ones."""
 
+    computed: Computed = _compute_nothing  # the volatile fields of an item
     paths: tuple[str, ...] = ()  # further collections that the rows depend on
     version: Callable[[Box], object] = _no_version  # something else they depend on, compared by identity
     add: Callable[[Box, ItemModel, str, Item, dict[str, Any]], None] = _add_nothing
@@ -39,10 +44,9 @@ class CollectionHooks:
 
 @dataclass(frozen=True, slots=True)
 class ModelHooks:
-    """Rows by name (checks, guards), by type (defaults) or by collection (the others)."""
+    """Rows by name (checks, guards), by type of a field (defaults) or by collection."""
 
     checks: Mapping[str, Check] = field(default_factory=dict)
     guards: Mapping[str, Guard] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
-    computed: Mapping[str, Computed] = field(default_factory=dict)
-    extra: Mapping[str, CollectionHooks] = field(default_factory=dict)
+    collections: Mapping[str, CollectionHooks] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from typing import Any, Final
 from fazai.lab.box import ActionCall, Box, Unexpected
 from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
-from fazai.lab.engine.hooks import HOOKS
+from fazai.lab.engine.hooks import HOOKS, hooks_of
 from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker, show_settings
 from fazai.lab.engine.schema import Controller, Field, ItemModel, Model, Unique
 from fazai.lab.engine.search import SearchRow, cache_of, grid_answer, order_key
@@ -36,8 +36,7 @@ def blank_item(box: Box, model: ItemModel) -> dict[str, str]:
 
 def compute_fields(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     """Return the volatile fields of an item."""
-    make = HOOKS.computed.get(model.path)
-    return make(box, model, uuid, item) if make is not None else {}
+    return hooks_of(model).computed(box, model, uuid, item)
 
 
 def collections_needed(model: ItemModel) -> tuple[str, ...]:
@@ -48,20 +47,16 @@ def collections_needed(model: ItemModel) -> tuple[str, ...]:
             paths[field.relation.collection] = None
         for path in SOURCES[field.source][0] if field.source else ():
             paths[path] = None
-    for path in HOOKS.extra[model.path].paths if model.path in HOOKS.extra else ():
-        paths[path] = None
-    return tuple(paths)
+    return (*paths, *(path for path in hooks_of(model).paths if path not in paths))
 
 
 def row_maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], SearchRow]:
     """Return a function that makes the rows of a collection, decorated and with their sort key."""
-    make = row_maker(box, model)
-    extra = HOOKS.extra.get(model.path)
+    make, add = row_maker(box, model), hooks_of(model).add
 
     def make_row(uuid: str, item: Item) -> SearchRow:
         row = make(uuid, item, compute_fields(box, model, uuid, item))
-        if extra is not None:
-            extra.add(box, model, uuid, item, row)
+        add(box, model, uuid, item, row)
         return SearchRow(row, order_key(row, model.sort) if model.sort else None)
 
     return make_row
@@ -70,8 +65,7 @@ def row_maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], SearchRow]
 def rows_of(box: Box, model: ItemModel) -> list[SearchRow]:
     """Return the rows of a collection in its default order."""
     paths = box.derived(f"dependencies {model.path}", (), lambda: collections_needed(model))
-    extra = HOOKS.extra.get(model.path)
-    depends = (*(box.items(path) for path in paths), extra.version(box) if extra is not None else None)
+    depends = (*(box.items(path) for path in paths), hooks_of(model).version(box))
     rows = cache_of(box, model.path).rows(box.items(model.path), depends, lambda: row_maker_of(box, model))
     if model.sort:
         rows.sort(key=lambda row: row.key)
@@ -222,14 +216,14 @@ def save_item(
     box = call.box
     sent = flatten_fields(values, box.derived(f"names {model.path}", (), model.by_name))
     fresh = merge_sent(box, model.fields, item, {**sent, **model.overlay})
-    for hook in HOOKS.extra[model.path].before if model.path in HOOKS.extra else ():
+    for hook in hooks_of(model).before:
         hook(call, model, uuid, item, fresh)
     problems = validate_item(box, model, uuid, fresh, model.root)
     if problems:
         return {"result": "failed", "validations": problems.body()}
     call.check_writable()
     edit = edit or box.config.edit()
-    for hook_after in HOOKS.extra[model.path].after if model.path in HOOKS.extra else ():
+    for hook_after in hooks_of(model).after:
         hook_after(call, edit, uuid, item, fresh)
     edit.put(model.path, uuid, fresh)
     call.save(edit)
@@ -263,7 +257,7 @@ def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
         for key, other in call.box.items(path).items():
             if other.get(name) == uuid:
                 edit.drop(path, key)
-    for hook in HOOKS.extra[model.path].deleted if model.path in HOOKS.extra else ():
+    for hook in hooks_of(model).deleted:
         hook(call.box, edit, uuid)
     call.save(edit)
     return True

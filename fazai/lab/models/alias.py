@@ -244,9 +244,9 @@ def _range_networks(first: str, last: str) -> Iterator[str]:
 HOOKS: Final = ModelHooks(
     checks={"alias_name": _check_name, "alias_content": _check_content},
     guards={"alias_unused": _refuse_used_alias},
-    computed={ALIASES: _compute_alias},
-    extra={
+    collections={
         ALIASES: CollectionHooks(
+            computed=_compute_alias,
             version=lambda box: box.running.tables,
             add=_add_categories,
             before=(_drop_duplicates,),

@@ -104,11 +104,10 @@ def _compute_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[s
 HOOKS: Final = ModelHooks(
     checks={"vlan": _check_vlan, "vip": _check_virtual_address},
     guards={"device_unused": _refuse_assigned},
-    computed={VIPS: _compute_vip},
-    extra={
+    collections={
         VLANS: CollectionHooks(before=(_name_device(VLANS, "vlanif", "vlan"),)),
         LAGGS: CollectionHooks(before=(_name_device(LAGGS, "laggif", "lagg"),)),
         BRIDGES: CollectionHooks(before=(_name_device(BRIDGES, "bridgeif", "bridge"),)),
-        VIPS: CollectionHooks(before=(_split_network,)),
+        VIPS: CollectionHooks(computed=_compute_vip, before=(_split_network,)),
     },
 )

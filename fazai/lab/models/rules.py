@@ -194,7 +194,9 @@ def _groups_running(box: Box) -> object:
 
 
 _LABELLED: Final = (ALIASES, CATEGORIES, INTERFACES, GROUPS)
-_PLAIN: Final = CollectionHooks(paths=_LABELLED, version=_groups_running, add=_decorate_rule)
+_PLAIN: Final = CollectionHooks(
+    computed=_compute_order, paths=_LABELLED, version=_groups_running, add=_decorate_rule
+)
 
 HOOKS: Final = ModelHooks(
     checks={
@@ -206,8 +208,7 @@ HOOKS: Final = ModelHooks(
     },
     guards={"group_unused": _refuse_used_group},
     defaults={"DNatSequence": _next_dnat_sequence},
-    computed=dict.fromkeys((RULES, SOURCE_NAT, ONE_TO_ONE, NPT), _compute_order),
-    extra={
+    collections={
         **dict.fromkeys((RULES, SOURCE_NAT, ONE_TO_ONE, NPT), _PLAIN),
         DNAT: CollectionHooks(
             paths=_LABELLED, version=_groups_running, add=_decorate_dnat, before=(_stamp_item,)

@@ -152,5 +152,8 @@ HOOKS: Final = ModelHooks(
         "monit_test": _check_test,
         "shaper_pipe": _check_pipe,
     },
-    extra={PIPES: CollectionHooks(before=(_number_pipe,)), TESTS: CollectionHooks(before=(_set_test_type,))},
+    collections={
+        PIPES: CollectionHooks(before=(_number_pipe,)),
+        TESTS: CollectionHooks(before=(_set_test_type,)),
+    },
 )

@@ -63,9 +63,9 @@ def _store_memberships(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item,
 
 HOOKS: Final = ModelHooks(
     defaults={"Uid": _next_id, "Gid": _next_id},
-    computed={USER_ITEMS: _compute_user},
-    extra={
+    collections={
         USER_ITEMS: CollectionHooks(
+            computed=_compute_user,
             paths=(GROUP_ITEMS,),
             add=_decorate_user,
             before=(_keep_password,),

@@ -55,6 +55,5 @@ def _add_children(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[s
 
 
 HOOKS: Final = ModelHooks(
-    computed={HOSTS: _compute_aliases},
-    extra={HOSTS: CollectionHooks(paths=(ALIASES,), add=_add_children)},
+    collections={HOSTS: CollectionHooks(computed=_compute_aliases, paths=(ALIASES,), add=_add_children)}
 )

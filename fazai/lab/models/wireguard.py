@@ -55,9 +55,10 @@ def _compute_server(box: Box, model: ItemModel, uuid: str, item: Item) -> Mappin
 
 
 HOOKS: Final = ModelHooks(
-    computed={CLIENTS: _compute_client, SERVERS: _compute_server},
-    extra={
-        CLIENTS: CollectionHooks(paths=(SERVERS,), after=(_link_sent,), deleted=(_link_client,)),
-        SERVERS: CollectionHooks(paths=(CLIENTS,)),
-    },
+    collections={
+        CLIENTS: CollectionHooks(
+            computed=_compute_client, paths=(SERVERS,), after=(_link_sent,), deleted=(_link_client,)
+        ),
+        SERVERS: CollectionHooks(computed=_compute_server, paths=(CLIENTS,)),
+    }
 )
