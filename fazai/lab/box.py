@@ -41,12 +41,12 @@ class Running:
         return self.applied.get(service, {}).get(path, {})
 
 
+@dataclass(frozen=True, slots=True)
 class ArmedRollback:
     """A savepoint whose timer runs (release 26.1.11)."""
 
-    def __init__(self, revision: str, cancel: Callable[[], None]) -> None:
-        self.revision = revision
-        self.cancel = cancel
+    revision: str
+    cancel: Callable[[], None]
 
 
 def _no_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:

@@ -10,12 +10,16 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from fazai.errors import LockHeld, StateError, UsageError
 from fazai.files import replace_file
 from fazai.lab.settings import LabSettings
+
+if TYPE_CHECKING:
+    from fazai.lab.lab import Lab
 
 FILE = "lab.json"
 PORTS = "ports.json"
@@ -75,15 +79,7 @@ async def serve_lab(
             found: dict[str, LabAddress] = {}
             for name in names:
                 chosen = settings if isinstance(settings, LabSettings) else settings.get(name, LabSettings())
-                firewall = await lab.start(name, chosen, _free_port(ports.get(name, 0)))
-                ports[name] = int(firewall.base_url.rpartition(":")[2])
-                found[name] = LabAddress(
-                    name,
-                    firewall.base_url,
-                    str(folder / name / "key.json"),
-                    chosen.release,
-                    None if firewall.ca_pem is None else str(_write_ca(folder, firewall.ca_pem)),
-                )
+                found[name] = await _start_firewall(lab, folder, name, chosen, ports)
             _write_json(folder / PORTS, ports)
             _write_json(folder / FILE, msgspec.to_builtins(_LabFile(os.getpid(), found)))
             for address in found.values():
@@ -93,6 +89,16 @@ async def serve_lab(
         (folder / FILE).unlink(missing_ok=True)
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+async def _start_firewall(
+    lab: Lab, folder: Path, name: str, settings: LabSettings, ports: dict[str, int]
+) -> LabAddress:
+    """Start a firewall on the port it had the last time, when that is free, and note the one it has now."""
+    firewall = await lab.start(name, settings, _free_port(ports.get(name, 0)))
+    ports[name] = int(firewall.base_url.rpartition(":")[2])
+    ca_file = None if firewall.ca_pem is None else str(_write_ca(folder, firewall.ca_pem))
+    return LabAddress(name, firewall.base_url, str(folder / name / "key.json"), settings.release, ca_file)
 
 
 def describe_lab(folder: Path) -> list[str]:

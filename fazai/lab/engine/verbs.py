@@ -205,12 +205,7 @@ def set_item(call: ActionCall, model: ItemModel) -> Any:
 
 
 def save_item(
-    call: ActionCall,
-    model: ItemModel,
-    uuid: str,
-    item: Item,
-    values: Mapping[str, Any],
-    edit: ConfigEdit | None = None,
+    call: ActionCall, model: ItemModel, uuid: str, item: Item, values: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """Validate and store; None when it was done, else the answer that says why not."""
     box = call.box
@@ -222,7 +217,7 @@ def save_item(
     if problems:
         return {"result": "failed", "validations": problems.body()}
     call.check_writable()
-    edit = edit or box.config.edit()
+    edit = box.config.edit()
     for hook_after in hooks_of(model).after:
         hook_after(call, edit, uuid, item, fresh)
     edit.put(model.path, uuid, fresh)

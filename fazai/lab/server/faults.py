@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from fazai.lab.server.http import LabConnection
@@ -15,15 +16,13 @@ LOGIN: Final = "/?url="
 PAGE: Final = b"<!DOCTYPE html>\n<html><body>Please wait</body></html>\n"
 
 
+@dataclass(slots=True)
 class _ArmedFault:
-    """A fault with its counters."""
+    """A fault, how many calls it matched, and how many of them it hit."""
 
-    __slots__ = ("fault", "hits", "seen")
-
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
-        self.seen = 0
-        self.hits = 0
+    fault: Fault
+    seen: int = 0
+    hits: int = 0
 
     def strikes(self, method: str, path: str) -> bool:
         fault = self.fault

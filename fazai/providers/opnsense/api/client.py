@@ -140,9 +140,9 @@ class Api:
                 break
         return found[:count]
 
-    async def search(self, path: str, *, rows: int = -1, privilege: str = "") -> list[dict[str, Any]]:
+    async def search(self, path: str, *, privilege: str = "") -> list[dict[str, Any]]:
         """Return all rows of a collection in one call. Raises as `get`; Unreachable without rows."""
-        body = {"current": 1, "rowCount": rows, "sort": {}, "searchPhrase": ""}
+        body = {"current": 1, "rowCount": -1, "sort": {}, "searchPhrase": ""}
         found = await self.call(ApiCall("POST", path, body, privilege=privilege))
         listed = found.get("rows") if isinstance(found, dict) else None
         if not isinstance(listed, list) or not all(row.__class__ is dict for row in listed):
@@ -150,7 +150,7 @@ class Api:
         total = found.get("total")
         if isinstance(total, str) and total.isascii() and total.isdigit() and len(total) < 20:
             total = int(total)
-        if rows == -1 and isinstance(total, int) and total > len(listed):  # what was not sent is not absent
+        if isinstance(total, int) and total > len(listed):  # what was not sent is not absent
             raise nonsense_error(self.settings.target, path, f"{len(listed)} of {total} rows")
         return listed
 

@@ -64,7 +64,7 @@ class Vitals:
         return self.memory_used_bytes / self.memory_total_bytes
 
 
-async def read_vitals(api: Api, *, cpu: bool = True) -> Vitals:
+async def read_vitals(api: Api) -> Vitals:
     """Read all figures once.
 
     Raises Unreachable, AccessDenied (a wrong key), and DeviceError when the first call is refused: a firewall
@@ -75,8 +75,7 @@ async def read_vitals(api: Api, *, cpu: bool = True) -> Vitals:
         found |= await _ask_optional(api.get(path), parse)
     with suppress(DeviceError):
         found["interfaces"] = await read_interfaces(api)
-    if cpu:
-        found |= await _ask_optional(api.stream("diagnostics/cpu_usage/stream", 2), _parse_cpu)
+    found |= await _ask_optional(api.stream("diagnostics/cpu_usage/stream", 2), _parse_cpu)
     return Vitals(**found)
 
 
