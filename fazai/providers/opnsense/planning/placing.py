@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -23,7 +23,7 @@ def put_in_order(
     comparer: ItemComparer, collection: Collection, result: KindDiff, place: ListPlacement | None
 ) -> None:
     """Give new items a sequence, and move those that stand out of order or out of their place."""
-    target, kind = comparer.policy.target, collection.kind
+    kind = collection.kind
     groups: dict[str, list[PlannedItem]] = {}
     for item in result.items:
         if item.ours and SEQUENCE not in item.resource.fields:
@@ -38,27 +38,16 @@ def put_in_order(
         others = taken | {before[item.ref] for item in rest if item.ref in before}
         current = [before.get(item.ref) for item in items]
         try:
-            ahead, behind = foreign.split(group, items, place)
+            numbers, moved = foreign.choose_sequences(*foreign.split(group, items, place), current, others)
         except DeviceError as error:
             result.errors.append(error)
             continue
-        low = max((foreign.number(ref) for ref in ahead), default=0)
-        high = min((foreign.number(ref) for ref in behind), default=None)
-        numbers = assign_sequences(current, others, low, high)
-        moved: list[int] = []
-        if numbers is None and behind:
-            had = [foreign.number(ref) for ref in behind]
-            numbers, moved = make_room(len(items), low, had, others - set(had))
-        if numbers is None or max((*numbers, *moved), default=0) > LAST:
-            text = f"{target} has no sequence numbers left for {kind.name}"
-            result.errors.append(DeviceError(text, where=f"{target}/{kind.name}"))
-            continue
-        foreign.move(zip(behind, moved, strict=False))
+        foreign.move(moved)
         for item, number in zip(items, numbers, strict=True):
             if before.get(item.ref) != number:
                 _set_sequence(comparer, kind, result, item, before.get(item.ref), number)
                 placed.append(item)
-        taken.update((*numbers, *moved))
+        taken.update((*numbers, *moved.values()))
     if placed:
         _note_neighbours(collection, result, placed)
 
@@ -129,9 +118,28 @@ class _ForeignItems:
         mine = {name for item in items for name in _item_interfaces(self._kind, item)}
         return group == FLOATING or bool(mine.intersection(interfaces_of(row)))
 
-    def move(self, numbers: Iterable[tuple[str, int]]) -> None:
+    def choose_sequences(
+        self, ahead: Sequence[str], behind: Sequence[str], current: Sequence[int | None], taken: set[int]
+    ) -> tuple[list[int], dict[str, int]]:
+        """Return sequences for our items, and for those of the items behind them that must make room.
+
+        Raises DeviceError when no numbers are left.
+        """
+        low = max(map(self.number, ahead), default=0)
+        had = [self.number(ref) for ref in behind]
+        numbers = assign_sequences(current, taken, low, min(had, default=None))
+        moved: list[int] = []
+        if numbers is None and behind:
+            numbers, moved = make_room(len(current), low, had, taken - set(had))
+        if numbers is None or max((*numbers, *moved), default=0) > LAST:
+            where = f"{self._comparer.policy.target}/{self._kind.name}"
+            text = f"{self._comparer.policy.target} has no sequence numbers left for {self._kind.name}"
+            raise DeviceError(text, where=where)
+        return numbers, dict(zip(behind, moved, strict=False))
+
+    def move(self, numbers: Mapping[str, int]) -> None:
         """Give others' items that make room another sequence, and nothing else."""
-        for ref, number in numbers:
+        for ref, number in numbers.items():
             row = self._rows[ref]
             had = self.number(ref)
             if number == had:
