@@ -15,16 +15,6 @@ from typing import Final
 from fazai.lab.box import Box
 from fazai.lab.engine.schema import read_json
 
-__all__ = [
-    "GROUP_ITEMS",
-    "READONLY",
-    "USER_ITEMS",
-    "Access",
-    "find_access",
-    "make_api_key",
-    "read_privileges",
-]
-
 USER_ITEMS: Final = "Auth.User.user"
 GROUP_ITEMS: Final = "Auth.Group.group"
 READONLY: Final = "user-config-readonly"
@@ -32,7 +22,7 @@ READONLY: Final = "user-config-readonly"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One user's rights."""
+    """Rights of one user: patterns of the paths that may be called, and whether writes are refused."""
 
     user: str
     patterns: tuple[str, ...]
@@ -73,7 +63,7 @@ def _hash_secret(secret: str) -> str:
 
 
 def _api_keys(box: Box) -> Mapping[str, tuple[str, str]]:
-    """key -> (hash, uuid of the user)."""
+    """Return the hash of each API key's secret, and the uuid of its user."""
 
     def build() -> Mapping[str, tuple[str, str]]:
         found = {}

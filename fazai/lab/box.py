@@ -11,18 +11,6 @@ from fazai.lab.engine.config import EMPTY, Collection, FirewallConfig, Item, Sta
 from fazai.lab.engine.schema import Catalogue, ControllerAction, ItemModel
 from fazai.lab.settings import LabSettings
 
-__all__ = [
-    "ActionCall",
-    "ActionNotFound",
-    "ArmedRollback",
-    "Box",
-    "Handler",
-    "Running",
-    "Unexpected",
-    "UserError",
-    "posted_only",
-]
-
 T = TypeVar("T")
 UNEXPECTED = "Unexpected error, check log for details"
 
@@ -39,10 +27,6 @@ class Unexpected(Exception):
     """An error that the product did not expect (a list where a string belongs): 500, and a crash report."""
 
 
-class ActionNotFound(Exception):
-    """A 404 that only the controller itself finds out."""
-
-
 @dataclass(slots=True)
 class Running:
     """The state with which services run; changed by reconfigure and apply alone."""
@@ -57,12 +41,12 @@ class Running:
         return self.applied.get(service, {}).get(path, {})
 
 
+@dataclass(frozen=True, slots=True)
 class ArmedRollback:
     """A savepoint whose timer runs (release 26.1.11)."""
 
-    def __init__(self, revision: str, cancel: Callable[[], None]) -> None:
-        self.revision = revision
-        self.cancel = cancel
+    revision: str
+    cancel: Callable[[], None]
 
 
 def _no_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
@@ -164,7 +148,7 @@ class ActionCall:
         return f"{self.user}@127.0.0.1"
 
     def check_writable(self) -> None:
-        """Raise what a user with the privilege user-config-readonly gets instead of a write."""
+        """Refuse writes of a user with the privilege user-config-readonly. Raises UserError."""
         if self.readonly:
             raise UserError(
                 f"User {self.user} denied for write access (user-config-readonly set)", "General access"
@@ -182,6 +166,11 @@ class ActionCall:
 
 
 Handler = Callable[[ActionCall], Any]
+
+
+def failure_like(answer: Mapping[str, str]) -> dict[str, str]:
+    """Return what other methods get from an action that answers this to a POST: `failed` in its place."""
+    return {next(iter(answer)): "failed"}
 
 
 def posted_only(otherwise: Any) -> Callable[[Handler], Handler]:

@@ -10,6 +10,7 @@ import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -17,7 +18,8 @@ from fazai.errors import LockHeld, StateError, UsageError
 from fazai.files import replace_file
 from fazai.lab.settings import LabSettings
 
-__all__ = ["LabAddress", "describe_lab", "find_firewall", "reset_lab", "serve_lab"]
+if TYPE_CHECKING:
+    from fazai.lab.lab import Lab
 
 FILE = "lab.json"
 PORTS = "ports.json"
@@ -32,8 +34,11 @@ class LabAddress(msgspec.Struct, frozen=True):
     release: str
     ca_file: str | None = None
 
+    def describe(self) -> str:
+        return f"{self.base_url}  release {self.release}  key {self.key_file}"
+
     def key(self) -> tuple[str, str]:
-        """The API key and its secret. Raises StateError when the file cannot be read."""
+        """Read the API key and its secret. Raises StateError when the file cannot be read."""
         try:
             found = msgspec.json.decode(Path(self.key_file).read_bytes(), type=dict[str, str])
             return found["api_key"], found["api_secret"]
@@ -74,19 +79,11 @@ async def serve_lab(
             found: dict[str, LabAddress] = {}
             for name in names:
                 chosen = settings if isinstance(settings, LabSettings) else settings.get(name, LabSettings())
-                firewall = await lab.start(name, chosen, _free_port(ports.get(name, 0)))
-                ports[name] = int(firewall.base_url.rpartition(":")[2])
-                found[name] = LabAddress(
-                    name,
-                    firewall.base_url,
-                    str(folder / name / "key.json"),
-                    chosen.release,
-                    None if firewall.ca_pem is None else str(_write_ca(folder, firewall.ca_pem)),
-                )
+                found[name] = await _start_firewall(lab, folder, name, chosen, ports)
             _write_json(folder / PORTS, ports)
             _write_json(folder / FILE, msgspec.to_builtins(_LabFile(os.getpid(), found)))
             for address in found.values():
-                out(f"{address.name}  {address.base_url}  release {address.release}  key {address.key_file}")
+                out(f"{address.name}  {address.describe()}")
             await stop.wait()  # deadline: none, it serves until it is told to stop
     finally:
         (folder / FILE).unlink(missing_ok=True)
@@ -94,19 +91,23 @@ async def serve_lab(
             loop.remove_signal_handler(number)
 
 
+async def _start_firewall(
+    lab: Lab, folder: Path, name: str, settings: LabSettings, ports: dict[str, int]
+) -> LabAddress:
+    """Start a firewall on the port it had the last time, when that is free, and note the one it has now."""
+    firewall = await lab.start(name, settings, _free_port(ports.get(name, 0)))
+    ports[name] = int(firewall.base_url.rpartition(":")[2])
+    ca_file = None if firewall.ca_pem is None else str(_write_ca(folder, firewall.ca_pem))
+    return LabAddress(name, firewall.base_url, str(folder / name / "key.json"), settings.release, ca_file)
+
+
 def describe_lab(folder: Path) -> list[str]:
     """Return one line for each firewall that the folder keeps, with its address if it is served."""
     running = _read_lab_file(folder)
     known = {} if running is None else running.firewalls
     served = {name: address for name, address in known.items() if _accepts_connections(address.base_url)}
-    lines = []
-    for name in sorted({*_kept_names(folder), *served}):
-        address = served.get(name)
-        if address is None:
-            lines.append(f"{name}  down")
-        else:
-            lines.append(f"{name}  up  {address.base_url}  release {address.release}  key {address.key_file}")
-    return lines
+    names = sorted({*_kept_names(folder), *served})
+    return [f"{name}  up  {served[name].describe()}" if name in served else f"{name}  down" for name in names]
 
 
 def find_firewall(folder: Path, name: str) -> LabAddress | None:

@@ -7,7 +7,6 @@ import fcntl
 import os
 import uuid as uuids
 from base64 import b64encode
-from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -24,14 +23,12 @@ from fazai.lab.engine.verbs import blank_item
 from fazai.lab.models.alias import make_tables
 from fazai.lab.server.http import LabConnection
 from fazai.lab.server.site import FirewallSite
-from fazai.lab.server.wire import HttpReply, HttpRequest
+from fazai.lab.server.wire import LabReply, LabRequest
 from fazai.lab.settings import Fault, LabSettings
 from fazai.lab.start import start_state
 
 if TYPE_CHECKING:
     from fazai.lab.server.tls import LabAuthority
-
-__all__ = ["Lab", "LabFirewall"]
 
 T = TypeVar("T")
 
@@ -63,6 +60,10 @@ class LabFirewall:
         self.api_key = api_key
         self.api_secret = api_secret
         self.ca_pem = ca_pem
+        self.box = site.box  # the insides: what is stored (`config`) and what runs (`running`)
+        self.settings = site.box.settings
+        self.requests = site.requests  # the last ones: method, target, status (0: the connection was cut)
+        self.counters = site.counters  # requests, writes, reconfigures, connections since the start
         self._loop = asyncio.get_running_loop()
         self._site = site
         self._listener = listener
@@ -73,30 +74,11 @@ class LabFirewall:
         return f"{scheme}://127.0.0.1:{self._listener.port}"
 
     @property
-    def settings(self) -> LabSettings:
-        return self._site.box.settings
-
-    @property
-    def requests(self) -> deque[tuple[str, str, int]]:
-        """The last requests: method, target, status (0: the connection was cut)."""
-        return self._site.requests
-
-    @property
-    def counters(self) -> Counter[str]:
-        """requests, writes, reconfigures, connections since the start."""
-        return self._site.counters
-
-    @property
     def locked_out(self) -> bool:
         """True while a lockout keeps new connections away."""
         return self._site.locked is not None
 
-    @property
-    def box(self) -> Box:
-        """The insides: what is stored (`config`) and what runs (`running`)."""
-        return self._site.box
-
-    def _inside(self, work: Callable[[], T]) -> T:
+    def _run_in_loop(self, work: Callable[[], T]) -> T:
         """Do something in the loop that owns the firewall, from whatever thread."""
         try:
             here = asyncio.get_running_loop()
@@ -112,7 +94,7 @@ class LabFirewall:
 
     def inject(self, fault: Fault) -> None:
         """Arm a fault beside those that are armed already."""
-        self._inside(lambda: self._site.faults.inject(fault))
+        self._run_in_loop(lambda: self._site.faults.inject(fault))
 
     def clear_faults(self) -> None:
         """Disarm all faults; a lockout ends, and so does a delay."""
@@ -122,7 +104,7 @@ class LabFirewall:
             if self._site.locked is not None:
                 self._site.unlock()
 
-        self._inside(clear)
+        self._run_in_loop(clear)
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         """Call the API as root at the console: without the network, its faults and its locks.
@@ -135,10 +117,10 @@ class LabFirewall:
         if method == "POST":
             headers["content-type"] = "application/json"
             data = msgspec.json.encode(body or {})
-        reply = self._inside(lambda: self._site.handle(HttpRequest(method, path, headers, data)))
+        reply = self._run_in_loop(lambda: self._site.handle(LabRequest(method, path, headers, data)))
         return msgspec.json.decode(reply.body) if reply.body else None
 
-    def handle(self, request: HttpRequest) -> HttpReply:
+    def handle(self, request: LabRequest) -> LabReply:
         """Answer a request without the network; in the loop that owns the firewall."""
         return self._site.handle(request)
 
@@ -149,7 +131,7 @@ class LabFirewall:
         """
         if kind not in KINDS:
             raise UsageError(f"the lab cannot seed {kind!r}", hint=f"kinds: {', '.join(KINDS)}")
-        return self._inside(lambda: _seed_items(self.box, KINDS[kind], items))
+        return self._run_in_loop(lambda: _seed_items(self.box, KINDS[kind], items))
 
 
 def _seed_items(box: Box, path: str, items: Iterable[Mapping[str, str]]) -> list[str]:
@@ -250,7 +232,7 @@ class Lab:
     async def _start(self, name: str, settings: LabSettings, port: int) -> LabFirewall:
         folder = None if self._folder is None else self._folder / name
         if folder is not None:
-            self._held.append(_lock_folder(folder, name))
+            self._held.append(_lock_firewall_folder(folder, name))
         catalogue = load_release(settings.release)
         key, secret, line = _read_or_make_key(folder)
         state = start_state(catalogue, line, legacy_rules=settings.has_legacy_rules)
@@ -298,7 +280,7 @@ def _schedule_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], 
     return asyncio.get_running_loop().call_later(delay_s, action).cancel
 
 
-def _lock_folder(folder: Path, name: str) -> int:
+def _lock_firewall_folder(folder: Path, name: str) -> int:
     """Lock the folder: two processes must not keep the state of one firewall.
 
     Raises LockHeld, StateError.

@@ -10,8 +10,6 @@ import msgspec
 
 from fazai.errors import UsageError
 
-__all__ = ["RELEASES", "Fault", "LabSettings", "Tls"]
-
 Release = Literal["26.7.2", "26.1.11"]
 RELEASES: tuple[Release, ...] = ("26.7.2", "26.1.11")
 

@@ -8,8 +8,6 @@ from fazai.lab.engine.names import INTERFACES
 from fazai.lab.engine.schema import Catalogue, read_json
 from fazai.lab.models.rules import RULES
 
-__all__ = ["start_state"]
-
 
 def start_state(catalogue: Catalogue, key_line: str, *, legacy_rules: bool = False) -> State:
     """Return the starting state; root holds the API key whose line is given.
@@ -20,14 +18,9 @@ def start_state(catalogue: Catalogue, key_line: str, *, legacy_rules: bool = Fal
     for path, items in read_json("start.json").items():
         if path == RULES and legacy_rules:
             items = {}
-        model = catalogue.items.get(path)
-        blank = (
-            {}
-            if model is None
-            else {field.name: field.default for field in model.fields if not field.volatile}
-        )
-        if path == INTERFACES:
-            blank = {"descr": "", "lock": "0"}
+        blank = {"descr": "", "lock": "0"} if path == INTERFACES else {}
+        if path in catalogue.items:
+            blank = catalogue.items[path].blank()
         state[path] = {uuid: {**blank, **item} for uuid, item in items.items()}
     root = next(uuid for uuid, user in state[USER_ITEMS].items() if user["name"] == "root")
     state[USER_ITEMS][root] = {**state[USER_ITEMS][root], "apikeys": key_line}

@@ -12,10 +12,8 @@ from fazai.lab.actions.common import generic_handlers
 from fazai.lab.box import Handler
 from fazai.lab.engine.schema import Catalogue, action_key
 
-__all__ = ["build_handlers"]
 
-
-def _special_handlers() -> dict[str, Handler]:
+def special_handlers() -> dict[str, Handler]:
     """Return what the modules of `actions` bring, found by name."""
     names = [found.name for found in pkgutil.iter_modules(actions.__path__)]
     modules = [import_module(f"{actions.__name__}.{name}") for name in names]
@@ -24,11 +22,17 @@ def _special_handlers() -> dict[str, Handler]:
 
 def build_handlers(catalogue: Catalogue) -> Mapping[str, Handler]:
     """Return handlers by `module/controller/action` (normalised); special ones go before generic ones."""
-    table = generic_handlers(catalogue)
-    special = _special_handlers()
+    found = {
+        f"{name}/{action}": handler
+        for name, controller in catalogue.controllers.items()
+        for action, handler in generic_handlers(controller, catalogue).items()
+    }
+    found |= special_handlers()
     if catalogue.release.startswith("26.1"):
-        special |= savepoint.ARMED
-    for name, handler in special.items():
-        controller, _, action = name.rpartition("/")
-        table[f"{controller}/{action_key(action)}"] = handler
+        found |= savepoint.ARMED
+    table = {}
+    for name, handler in found.items():
+        controller_name, _, action = name.rpartition("/")
+        if (key := action_key(action)) in catalogue.endpoints[controller_name]:
+            table[f"{controller_name}/{key}"] = handler
     return table

@@ -40,7 +40,7 @@ def files(host: str) -> dict[str, Any]:
 
 
 def rows(firewall: LabFirewall, kind: str) -> list[dict[str, Any]]:
-    row = PROVIDER.catalogue_kinds[f"opnsense.{kind}"].row
+    row = PROVIDER.kinds[f"opnsense.{kind}"].row
     found = firewall.call("POST", f"/api/{row.path}/{row.verbs.search}", {})["rows"]
     return [each for each in found if not each.get("is_automatic")]
 

@@ -8,12 +8,12 @@ from fazai.lab.box import Box
 from fazai.lab.engine.config import FirewallConfig
 from fazai.lab.engine.fieldtypes import TYPES, validate_field
 from fazai.lab.engine.hooks import HOOKS
-from fazai.lab.engine.schema import Catalogue, Field, action_key, load_release
+from fazai.lab.engine.schema import Catalogue, Field, action_key, load_release, read_json
 from fazai.lab.engine.sources import SOURCES, choices_of
 from fazai.lab.engine.verbs import blank_item
 from fazai.lab.settings import RELEASES, LabSettings
 from fazai.lab.start import start_state
-from fazai.lab.table import build_handlers
+from fazai.lab.table import special_handlers
 
 # two defaults of the product are no options of their own field
 ODD = {("Firewall.Alias.aliases.alias", "type"), ("Syslog.destinations.destination", "transport")}
@@ -49,11 +49,14 @@ def test_every_row_that_an_item_names_exists(catalogue: Catalogue) -> None:
         assert set(model.sort) <= names | {"sort_order"}, path
         for unique in model.unique:
             assert set(unique.fields) <= names, path
+        for refusal in model.refuse:
+            assert {*refusal.when, *refusal.on} <= names, path
+        for other, field_name in model.cascades.items():
+            assert field_name in {field.name for field in catalogue.items[other].fields}, path
 
 
 def test_every_hook_belongs_to_a_collection(catalogue: Catalogue) -> None:
-    for table in (HOOKS.computed, HOOKS.extra, HOOKS.cascades):
-        assert set(table) <= set(catalogue.items)
+    assert set(HOOKS.collections) <= set(catalogue.items)
     used = {name for model in catalogue.items.values() for name in model.checks}
     assert set(HOOKS.checks) <= used, "a check that no model names"
     assert set(HOOKS.guards) <= {name for model in catalogue.items.values() for name in model.guards}
@@ -64,10 +67,17 @@ def test_every_controller_and_every_handler_is_an_endpoint(catalogue: Catalogue)
         assert name in catalogue.endpoints
         if controller.model:
             assert set(controller.items.values()) <= set(catalogue.models[controller.model].items)
-    for name in build_handlers(catalogue):
+        constant = {*controller.answers, *controller.recorded, *controller.posted}
+        constant |= {"reconfigure"} if controller.service else set()
+        assert set(map(action_key, constant)) <= set(catalogue.endpoints[name]), name
+        assert set(controller.recorded.values()) <= set(read_json("answers.json")), name
+        if controller.enabled_by is not None:
+            model, setting = controller.enabled_by
+            assert setting in {field.name for field in catalogue.models[model].settings}, name
+    for name in special_handlers():
         controller_name, _, action = name.rpartition("/")
         if controller_name.rpartition("/")[2] not in ("filter", "source_nat", "one_to_one", "npt", "d_nat"):
-            assert action in map(action_key, catalogue.endpoints[controller_name]), name
+            assert action_key(action) in catalogue.endpoints[controller_name], name
 
 
 def test_a_new_firewall_is_valid(catalogue: Catalogue) -> None:

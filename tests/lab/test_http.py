@@ -13,7 +13,7 @@ import msgspec
 
 from fazai.lab import Lab, LabFirewall, LabSettings
 from fazai.lab.server.http import MAX_BODY
-from fazai.lab.server.wire import HttpRequest, parse_form
+from fazai.lab.server.wire import LabRequest, parse_form
 from tests.lab.helpers import with_firewall
 
 
@@ -104,7 +104,7 @@ def _cost(firewall: LabFirewall, path: str, body: object, times: int = 1) -> flo
     """CPU seconds of a call inside the firewall."""
     token = base64.b64encode(f"{firewall.api_key}:{firewall.api_secret}".encode()).decode()
     headers = {"authorization": f"Basic {token}", "content-type": "application/json"}
-    request = HttpRequest("POST", f"/api/{path}", headers, msgspec.json.encode(body))
+    request = LabRequest("POST", f"/api/{path}", headers, msgspec.json.encode(body))
     start = time.thread_time()
     for _ in range(times):
         assert firewall.handle(request).status == 200

@@ -16,7 +16,7 @@ from fazai.errors import Mark
 from fazai.lab import LabFirewall
 from fazai.model import Activate, Change, Diff, Resource, Target
 from fazai.providers.opnsense.provider import PROVIDER
-from fazai.providers.opnsense.session import OpnsenseSession, open_session
+from fazai.providers.opnsense.session import OpnsenseSession, open_firewall_session
 
 T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ class Pass:
 
 def session(to: Target, clock: FakeClock | None = None) -> OpnsenseSession:
     """A session; with a clock of its own when given."""
-    return open_session(to, PROVIDER.catalogue_kinds, clock)
+    return open_firewall_session(to, PROVIDER.kinds, clock)
 
 
 async def apply_in(

@@ -17,7 +17,7 @@ from fazai.providers.opnsense.planning.snapshot import Collection, Snapshot, row
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import recorded, recordings
 
-KINDS = PROVIDER.catalogue_kinds
+KINDS = PROVIDER.kinds
 pytestmark = pytest.mark.recorded
 FILES = {
     "alias": "firewall_alias.json",

@@ -348,14 +348,14 @@ def test_identity_goes_along_with_every_set(start: Start) -> None:
 def test_an_assigned_vlan_reads_without_its_label(start: Start) -> None:
     vlan = {"if": "vtnet3", "tag": 100, "vlanif": "vlan0100"}
     row = {"uuid": own_ref("fa2a1000", "opnsense.vlan", "vtnet3 tag 100"), **vlan, "tag": "100"}
-    kind = PROVIDER.catalogue_kinds["opnsense.vlan"]
+    kind = PROVIDER.kinds["opnsense.vlan"]
     listed = Collection.of(kind, [{**row, "vlanif": "vlan0100 [GUEST]"}], "fazai")
     work = session(target(start()))
     assert work.diff([resource("opnsense.vlan", vlan)], Snapshot({"opnsense.vlan": listed})).steps == ()
 
 
 def test_a_gateway_is_compared_by_what_is_configured_not_by_what_is_in_use(start: Start) -> None:
-    kind = PROVIDER.catalogue_kinds["opnsense.gateway"]
+    kind = PROVIDER.kinds["opnsense.gateway"]
     row = {
         "uuid": own_ref("fa2a1000", "opnsense.gateway", "B"),
         "name": "B",

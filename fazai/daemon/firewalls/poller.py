@@ -31,7 +31,7 @@ from fazai.providers.opnsense.api.budget import Budget
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.api.vitals import Vitals, read_vitals
 from fazai.providers.opnsense.provider import OpnsenseProvider
-from fazai.providers.opnsense.session import open_session
+from fazai.providers.opnsense.session import open_firewall_session
 from fazai.service.log import Log
 from fazai.service.prometheus import Family
 from fazai.store.daemon import DaemonStore, FirewallRecord
@@ -247,7 +247,7 @@ class Firewalls:
             "connect_timeout": limit_s,
             "retries": 0,
         }
-        session = open_session(replace(target, options=options), {}, budget=self._budget)
+        session = open_firewall_session(replace(target, options=options), {}, budget=self._budget)
         async with session:
             return await work(session.api)
 

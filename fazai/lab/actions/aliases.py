@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.fieldtypes import is_address, is_network
+from fazai.lab.engine.fieldtypes import is_ip_address, is_ip_network
 from fazai.lab.engine.names import ALIASES, CATEGORIES, INTERFACES, builtin_aliases, natural_key
 from fazai.lab.engine.render import as_php, nested_item
 from fazai.lab.engine.search import SearchRow, grid_answer, make_rows, recordset_answer
@@ -28,8 +28,6 @@ from fazai.lab.engine.verbs import (
 )
 from fazai.lab.models.alias import builtin_item, content_map, make_tables
 
-__all__ = ["ACTIONS", "refresh_tables"]
-
 
 def _builtin_rows(call: ActionCall) -> list[SearchRow]:
     box, model = call.box, call.model(ALIASES)
@@ -42,7 +40,7 @@ def _builtin_rows(call: ActionCall) -> list[SearchRow]:
 
 
 def _filter_rows(call: ActionCall, rows: list[SearchRow]) -> list[SearchRow]:
-    """The filters of a search: types, and categories by uuid."""
+    """Apply the filters of a search: types, and categories by uuid."""
     types, categories = call.body.get("type"), call.body.get("category")
     if isinstance(types, list) and types:
         rows = [row for row in rows if row.data["type"] in types]
@@ -239,7 +237,7 @@ def list_table_entries(call: ActionCall) -> Any:
 
 def _posted_address(call: ActionCall) -> str | None:
     value = call.body.get("address")
-    return value if isinstance(value, str) and (is_address(value) or is_network(value)) else None
+    return value if isinstance(value, str) and (is_ip_address(value) or is_ip_network(value)) else None
 
 
 def _replace_table(call: ActionCall, table: dict[str, None]) -> None:
@@ -274,7 +272,7 @@ def flush_table(call: ActionCall) -> Any:
 def find_references(call: ActionCall) -> Any:
     """List the running tables that hold an address."""
     wanted = str(call.body.get("ip", ""))
-    if not call.posted or not is_address(wanted):
+    if not call.posted or not is_ip_address(wanted):
         return {"status": "failed"}
     address = ipaddress.ip_address(wanted)
     matches = [

@@ -11,13 +11,11 @@ from typing import Any, Final
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Collection, ConfigRevision
 from fazai.lab.engine.xmlview import lines_of
-from fazai.lab.server.wire import HttpReply
-
-__all__ = ["ACTIONS"]
+from fazai.lab.server.wire import LabReply
 
 
 def _estimate_size(call: ActionCall, revision: ConfigRevision) -> int:
-    """Roughly the size of the file; a collection that did not change is counted once."""
+    """Estimate the size of the file; a collection that did not change is counted once."""
     sizes: dict[int, tuple[Collection, int]] = call.box.derived("sizes", (), dict)
     total = 400
     for items in revision.state.values():
@@ -105,11 +103,7 @@ def download_backup(call: ActionCall) -> Any:
     revision = _find_revision(call, call.param(1))
     state = call.box.config.state if revision is None else revision.state
     text = "\n".join(lines_of(state, call.box.catalogue)) + "\n"
-    return HttpReply(200, text.encode(), "application/octet-stream")
-
-
-def list_providers(call: ActionCall) -> Any:
-    return {"items": {"this": {"description": "This Firewall", "dirname": "/conf/backup"}}}
+    return LabReply(200, text.encode(), "application/octet-stream")
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
@@ -118,5 +112,4 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "core/backup/revertBackup": revert_backup,
     "core/backup/deleteBackup": delete_backup,
     "core/backup/download": download_backup,
-    "core/backup/providers": list_providers,
 }

@@ -1,14 +1,16 @@
-"""Handlers that many controllers share."""
+"""The generic handlers of a release: those of collections, models and services, and constant answers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 import msgspec
 
-from fazai.lab.box import ActionCall, Handler, posted_only
-from fazai.lab.engine.schema import Catalogue, ItemModel, action_key
+from fazai.lab.actions.daemons import service_handlers
+from fazai.lab.box import ActionCall, Box, Handler, failure_like, posted_only
+from fazai.lab.engine.schema import Catalogue, Controller, read_json
 from fazai.lab.engine.verbs import (
     add_item,
     del_item,
@@ -20,9 +22,7 @@ from fazai.lab.engine.verbs import (
     toggle_item,
 )
 
-__all__ = ["answer_constant", "change_service", "generic_handlers", "reconfigure_service", "service_handlers"]
-
-VERBS: Final[Mapping[str, Callable[[ActionCall, ItemModel], Any]]] = {
+VERBS: Final[Mapping[str, Callable[..., Any]]] = {
     "search": search_items,
     "get": get_item,
     "add": add_item,
@@ -30,82 +30,53 @@ VERBS: Final[Mapping[str, Callable[[ActionCall, ItemModel], Any]]] = {
     "del": del_item,
     "toggle": toggle_item,
 }
-CAPTIONS: Final = {"caption_restart": "Restart", "caption_start": "Start", "caption_stop": "Stop"}
 
 
-def _bind_verb(verb: Callable[[ActionCall, ItemModel], Any], model: ItemModel) -> Handler:
-    return lambda call: verb(call, model)
+def recorded_answer(box: Box, name: str) -> Any:
+    """Return a constant answer of data/answers.json, with the version of the box's release."""
+
+    def build() -> Any:
+        text = msgspec.json.encode(read_json("answers.json")[name]).decode()
+        release = box.settings.release
+        return msgspec.json.decode(text.replace("26.7.2", release).replace("26.7", release[:4]))
+
+    return box.derived(f"answer {name}", (), build)
 
 
-def answer_constant(answer: Any) -> Handler:
-    """Return a handler that always answers the same."""
-    return lambda call: answer
+def _answer_constant(answer: Any, call: ActionCall) -> Any:
+    return answer
 
 
-def reconfigure_service(service: str) -> Handler:
-    """Return the handler with which a service takes over what is stored."""
-
-    @posted_only(otherwise={"status": "failed"})
-    def handler(call: ActionCall) -> Any:
-        call.box.apply(service)
-        call.box.running.services[service] = "running"
-        return {"status": "ok"}
-
-    return handler
+def _answer_recorded(name: str, call: ActionCall) -> Any:
+    return recorded_answer(call.box, name)
 
 
-def change_service(service: str, state: str) -> Handler:
-    """Return the handler that starts, stops or restarts a daemon."""
-
-    @posted_only(otherwise={"response": []})
-    def handler(call: ActionCall) -> Any:
-        if state == "running":
-            call.box.running.applied.setdefault(service, call.box.config.state)
-        call.box.running.services[service] = state
-        return {"response": "OK"}
-
-    return handler
-
-
-def service_handlers(
-    service: str, disabled: Callable[[ActionCall], bool] | None = None
-) -> dict[str, Handler]:
-    """Return start, stop, restart, status and reconfigure of a daemon."""
-
-    def status(call: ActionCall) -> Any:
-        state = call.box.running.services.get(service, "stopped")
-        if state != "running" and disabled is not None and disabled(call):
-            state = "disabled"
-        return {"status": state, "widget": CAPTIONS}
-
-    return {
-        "start": change_service(service, "running"),
-        "stop": change_service(service, "stopped"),
-        "restart": change_service(service, "running"),
-        "status": status,
-        "reconfigure": reconfigure_service(service),
+def _model_handlers(catalogue: Catalogue, controller: Controller) -> dict[str, Handler]:
+    """Return get and set of a whole model, and the verbs of its collections."""
+    model = catalogue.models[controller.model]
+    found: dict[str, Handler] = {
+        "get": partial(get_model, controller=controller, model=model),
+        "set": partial(set_model, controller=controller, model=model),
     }
+    for suffix, inner in controller.items.items():
+        items = msgspec.structs.replace(model.items[inner], overlay=controller.overlay.get(suffix, {}))
+        for verb, function in VERBS.items():
+            for ending in (suffix, f"{suffix}s"):
+                found[verb + ending] = partial(function, model=items)
+    return found
 
 
-def generic_handlers(catalogue: Catalogue) -> dict[str, Handler]:
-    """Return the handlers of every controller with a row: its collections, its model, its service."""
-    table: dict[str, Handler] = {}
-    for name, controller in catalogue.controllers.items():
-        actions = catalogue.endpoints.get(name, {})
-        found: dict[str, Handler] = {}
-        if controller.model:
-            model = catalogue.models[controller.model]
-            found["get"] = lambda call, c=controller, m=model: get_model(call, c, m)  # type: ignore[misc]
-            found["set"] = lambda call, c=controller, m=model: set_model(call, c, m)  # type: ignore[misc]
-            for suffix, inner in controller.items.items():
-                overlay = controller.overlay.get(suffix, {})
-                items = msgspec.structs.replace(model.items[inner], overlay=overlay)
-                for verb, function in VERBS.items():
-                    for ending in (suffix, f"{suffix}s"):
-                        if action_key(verb + ending) in actions:
-                            found[verb + ending] = _bind_verb(function, items)
-        if controller.service:
-            found |= service_handlers(controller.service)
-        found |= {action: answer_constant(answer) for action, answer in controller.answers.items()}
-        table |= {f"{name}/{action_key(action)}": handler for action, handler in found.items()}
-    return table
+def generic_handlers(controller: Controller, catalogue: Catalogue) -> dict[str, Handler]:
+    """Return the handlers that the row of a controller asks for, by action."""
+    found: dict[str, Handler] = {}
+    if controller.model:
+        found |= _model_handlers(catalogue, controller)
+    if controller.service:
+        found |= service_handlers(controller)
+    for action, answer in controller.answers.items():
+        found[action] = partial(_answer_constant, answer)
+    for action, name in controller.recorded.items():
+        found[action] = partial(_answer_recorded, name)
+    for action, answer in controller.posted.items():
+        found[action] = posted_only(failure_like(answer))(partial(_answer_constant, answer))
+    return found

@@ -1,4 +1,4 @@
-"""core: status, firmware, services, tunables; what is constant comes from data/answers.json."""
+"""core: status, firmware, services, tunables."""
 
 from __future__ import annotations
 
@@ -6,33 +6,13 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any, Final
 
-import msgspec
-
-from fazai.lab.actions.common import answer_constant
+from fazai.lab.actions.common import recorded_answer
 from fazai.lab.box import ActionCall, Box, Handler, posted_only
 from fazai.lab.engine.schema import read_json
 from fazai.lab.engine.search import SearchRow, grid_answer, make_rows, recordset_answer
 from fazai.lab.engine.verbs import get_item, rows_of
 
-__all__ = ["ACTIONS", "answer_recorded", "recorded_answer"]
-
 TUNABLES: Final = "Core.Tunables.item"
-
-
-def recorded_answer(box: Box, name: str) -> Any:
-    """Return a constant answer, with the version of the box's release."""
-
-    def build() -> Any:
-        text = msgspec.json.encode(read_json("answers.json")[name]).decode()
-        release = box.settings.release
-        return msgspec.json.decode(text.replace("26.7.2", release).replace("26.7", release[:4]))
-
-    return box.derived(f"answer {name}", (), build)
-
-
-def answer_recorded(name: str) -> Handler:
-    """Return a handler that gives a constant answer."""
-    return lambda call: recorded_answer(call.box, name)
 
 
 def get_system_status(call: ActionCall) -> Any:
@@ -91,7 +71,7 @@ def search_services(call: ActionCall) -> Any:
 def change_any_service(state: str) -> Handler:
     @posted_only(otherwise={"result": "failed"})
     def handler(call: ActionCall) -> Any:
-        """`ok` also for a service that does not exist."""
+        """Answer `ok` also for a service that does not exist."""
         name = call.param(0) or ""
         if any(row["name"] == name and not row["locked"] for row in recorded_answer(call.box, "services")):
             call.box.running.services[{"syslog-ng": "syslog"}.get(name, name)] = state
@@ -142,13 +122,6 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "core/system/status": get_system_status,
     "core/system/dismissStatus": dismiss_status,
     "core/menu/search": search_menu,
-    "core/firmware/status": answer_recorded("firmware_status"),
-    "core/firmware/info": answer_recorded("firmware_info"),
-    "core/firmware/get": answer_recorded("firmware_settings"),
-    "core/firmware/upgradestatus": answer_recorded("upgradestatus"),
-    "core/firmware/running": answer_constant({"status": "ready"}),
-    "core/hasync/get": answer_recorded("hasync"),
-    "core/snapshots/isSupported": answer_constant({"supported": False}),
     "core/service/search": search_services,
     "core/service/start": change_any_service("running"),
     "core/service/stop": change_any_service("stopped"),

@@ -1,72 +1,66 @@
-"""Services that a setting enables: reconfigure, status, and their start after a boot."""
+"""Services: start, stop, restart, status and reconfigure, and what runs after a boot."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import CAPTIONS, change_service
-from fazai.lab.box import ActionCall, Box, Handler, posted_only
+from fazai.lab.box import ActionCall, Box, Handler, failure_like, posted_only
+from fazai.lab.engine.schema import Controller
 
-__all__ = ["ENABLED", "boot_daemons", "daemon_handlers", "is_enabled", "reconfigure_daemon"]
-
-# service -> model and field of the setting that enables it
-ENABLED: Final[Mapping[str, tuple[str, str]]] = {
-    "dnsmasq": ("Dnsmasq", "enable"),
-    "ids": ("IDS", "general.enabled"),
-    "kea": ("Kea.dhcp4", "general.enabled"),
-    "monit": ("Monit", "general.enabled"),
-    "wireguard": ("Wireguard.General", "enabled"),
-}
+CAPTIONS: Final = {"caption_restart": "Restart", "caption_start": "Start", "caption_stop": "Stop"}
 
 
-def is_enabled(box: Box, service: str) -> bool:
-    model, name = ENABLED[service]
+def is_enabled(box: Box, controller: Controller) -> bool:
+    """Return whether the setting of a service enables it; one without such a setting always is."""
+    if controller.enabled_by is None:
+        return True
+    model, name = controller.enabled_by
     return box.config.settings(model).get(name, "0") == "1"
 
 
-def reconfigure_daemon(box: Box, service: str) -> None:
+def reconfigure_service(box: Box, controller: Controller) -> None:
     """Let the service take over what is stored; it runs if it is enabled."""
-    box.apply(service)
-    box.running.services[service] = "running" if is_enabled(box, service) else "stopped"
+    box.apply(controller.service)
+    box.running.services[controller.service] = "running" if is_enabled(box, controller) else "stopped"
 
 
 def boot_daemons(box: Box) -> None:
-    """Start everything that is enabled with what is stored, as a boot does."""
-    for service in ENABLED:
-        if is_enabled(box, service):
-            reconfigure_daemon(box, service)
+    """Start every service that a setting enables with what is stored, as a boot does."""
+    for controller in box.catalogue.controllers.values():
+        if controller.enabled_by is not None and is_enabled(box, controller):
+            reconfigure_service(box, controller)
 
 
-def _reconfigure_handler(service: str) -> Handler:
-    @posted_only(otherwise={"status": "failed"})
-    def handler(call: ActionCall) -> Any:
-        reconfigure_daemon(call.box, service)
-        return {"status": "ok"}
+def service_handlers(controller: Controller) -> dict[str, Handler]:
+    """Return the actions of a service."""
+    service = controller.service
 
-    return handler
+    def change(state: str) -> Handler:
+        @posted_only(otherwise={"response": []})
+        def handler(call: ActionCall) -> Any:
+            if state == "running":
+                call.box.running.applied.setdefault(service, call.box.config.state)
+            call.box.running.services[service] = state
+            return {"response": "OK"}
 
+        return handler
 
-def _status_handler(service: str, unseen: str) -> Handler:
-    def handler(call: ActionCall) -> Any:
-        state = call.box.running.services.get(service, unseen)
-        if state != "running" and not is_enabled(call.box, service):
+    @posted_only(failure_like(controller.reconfigured))
+    def reconfigure(call: ActionCall) -> Any:
+        reconfigure_service(call.box, controller)
+        return controller.reconfigured
+
+    def status(call: ActionCall) -> Any:
+        state = call.box.running.services.get(service, controller.unseen)
+        if state != "running" and not is_enabled(call.box, controller):
             state = "disabled"
         return {"status": state, "widget": CAPTIONS}
 
-    return handler
-
-
-def daemon_handlers(service: str, *, unseen: str = "stopped") -> dict[str, Handler]:
-    """Return the five calls of `<module>/service`.
-
-    `unseen` is the status of an enabled one before it first runs.
-    """
-    verbs = {
-        "start": change_service(service, "running"),
-        "stop": change_service(service, "stopped"),
-        "restart": change_service(service, "running"),
-        "status": _status_handler(service, unseen),
-        "reconfigure": _reconfigure_handler(service),
+    return {
+        "start": change("running"),
+        "stop": change("stopped"),
+        "restart": change("running"),
+        "status": status,
+        "reconfigure": reconfigure,
+        "reconfigureGeneral": reconfigure,
     }
-    return {f"{service}/service/{action}": handler for action, handler in verbs.items()}

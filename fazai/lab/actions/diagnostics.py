@@ -8,19 +8,15 @@ from typing import Any, Final
 
 import msgspec
 
-from fazai.lab.actions.common import answer_constant
-from fazai.lab.actions.core import answer_recorded, recorded_answer
+from fazai.lab.actions.common import recorded_answer
 from fazai.lab.actions.rules import applied_rules
 from fazai.lab.box import ActionCall, Box, Handler
 from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural_key
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.models.interfaces import VIPS, vlan_devices
 from fazai.lab.models.routing import ROUTES
-from fazai.lab.server.wire import HttpReply
+from fazai.lab.server.wire import LabReply
 
-__all__ = ["ACTIONS"]
-
-NO_STATES: Final = {"rows": [], "rowCount": 0, "total": 0, "current": 1}
 NO_CARP: Final = "Could not locate any defined CARP interfaces."
 
 
@@ -145,11 +141,6 @@ def get_system_time(call: ActionCall) -> Any:
     }
 
 
-def get_resources(call: ActionCall) -> Any:
-    memory = {"total": "4261412864", "total_frmt": "4064", "used": 852282573, "used_frmt": "812"}
-    return {"memory": memory}
-
-
 def stream_cpu(call: ActionCall) -> Any:
     """Send the first two events as `scripts/system/cpu.py` of opnsense/core prints them.
 
@@ -160,7 +151,7 @@ def stream_cpu(call: ActionCall) -> Any:
         shares = {"user": user, "nice": 0, "sys": system, "intr": 0, "idle": 100 - user - system}
         event = {"total": user + system, **shares}
         lines.append(f"event: message\ndata: {msgspec.json.encode(event).decode()}\n\n\n")
-    return HttpReply(200, "".join(lines).encode(), "text/event-stream;charset=UTF-8")
+    return LabReply(200, "".join(lines).encode(), "text/event-stream;charset=UTF-8")
 
 
 def look_up_address(call: ActionCall) -> Any:
@@ -181,26 +172,15 @@ def search_log(call: ActionCall) -> Any:
 ACTIONS: Final[Mapping[str, Handler]] = {
     "diagnostics/interface/getInterfaceNames": get_interface_names,
     "diagnostics/interface/getInterfaceConfig": get_interface_config,
-    "diagnostics/interface/getInterfaceStatistics": answer_recorded("interface_statistics"),
-    "diagnostics/interface/getArp": answer_recorded("arp"),
     "diagnostics/interface/searchArp": search_arp,
     "diagnostics/interface/getRoutes": list_routes,
     "diagnostics/interface/getVipStatus": get_vip_status,
-    "diagnostics/interface/getProtocolStatistics": answer_constant({"statistics": []}),
     "diagnostics/system/systemInformation": get_information,
-    "diagnostics/system/systemResources": get_resources,
     "diagnostics/system/systemTime": get_system_time,
-    "diagnostics/system/systemDisk": answer_constant([]),
-    "diagnostics/system/memory": answer_constant([]),
-    "diagnostics/firewall/stats": answer_constant([]),
-    "diagnostics/firewall/log": answer_constant([]),
     "diagnostics/firewall/pfStatistics": get_pf_statistics,
     "diagnostics/firewall/listRuleIds": list_rule_ids,
-    "diagnostics/firewall/queryStates": answer_constant(NO_STATES),
-    "diagnostics/cpu_usage/getCPUType": answer_constant(["Virtual CPU (2 cores, 2 threads)"]),
     "diagnostics/cpu_usage/stream": stream_cpu,
     "diagnostics/traffic/Interface": get_traffic,
     "diagnostics/dns/reverseLookup": look_up_address,
-    "diagnostics/systemhealth/getRrdList": answer_recorded("rrd"),
     "diagnostics/log/*": search_log,
 }

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.names import GROUPS, natural_key
 from fazai.lab.engine.search import SearchRow, grid_answer
 from fazai.lab.engine.verbs import rows_of
-
-__all__ = ["ACTIONS"]
 
 BUILTIN: Final = {
     "enc0": "IPsec encapsulation",
@@ -31,5 +28,4 @@ def search_groups(call: ActionCall) -> Any:
 
 ACTIONS: Final[Mapping[str, Handler]] = {
     "firewall/group/searchItem": search_groups,
-    "firewall/group/reconfigure": reconfigure_service("group"),
 }

@@ -6,17 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure_service
-from fazai.lab.box import ActionCall, Box, Handler, UserError, posted_only
+from fazai.lab.box import ActionCall, Box, Handler, UserError
 from fazai.lab.engine.config import Item, stored_text
 from fazai.lab.engine.names import INTERFACES, interface_label
 from fazai.lab.engine.schema import read_json
 from fazai.lab.engine.search import grid_answer, make_rows, recordset_answer
-from fazai.lab.engine.verbs import FAILED, get_item, get_model, posted_body
+from fazai.lab.engine.verbs import FAILED, delete_each, get_item, get_model, posted_body
 from fazai.lab.models.interfaces import VIPS, VLANS, vlan_devices
 from fazai.lab.server.wire import make_json_reply
-
-__all__ = ["ACTIONS"]
 
 ICON: Final = "fa fa-plug text-success"
 
@@ -143,20 +140,19 @@ def _store_assignment(call: ActionCall, name: str, item: Item) -> dict[str, Any]
     return None
 
 
-@posted_only(otherwise=FAILED)
 def delete_assignment(call: ActionCall) -> Any:
-    result = "not found"
-    for name in (call.param(0) or "").split(","):
+    def delete(name: str) -> bool:
         item = call.box.items(INTERFACES).get(name)
-        if item is not None and item["lock"] == "1":
+        if item is None:
+            return False
+        if item["lock"] == "1":
             raise UserError("Interface locked, unset lock first before removal", "locked")
-        result = "not found"
-        if item is not None:
-            edit = call.box.config.edit()
-            edit.drop(INTERFACES, name)
-            call.save(edit)
-            result = "deleted"
-    return {"result": result}
+        edit = call.box.config.edit()
+        edit.drop(INTERFACES, name)
+        call.save(edit)
+        return True
+
+    return delete_each(call, delete)
 
 
 # settings
@@ -248,18 +244,12 @@ def reload_interface(call: ActionCall) -> Any:
 ACTIONS: Final[Mapping[str, Handler]] = {
     "interfaces/vip_settings/getItem": get_vip,
     "interfaces/vip_settings/getUnusedVhid": get_unused_vhid,
-    "interfaces/vip_settings/reconfigure": reconfigure_service("vip"),
-    "interfaces/vlan_settings/reconfigure": reconfigure_service("vlan"),
-    "interfaces/lagg_settings/reconfigure": reconfigure_service("lagg"),
-    "interfaces/bridge_settings/reconfigure": reconfigure_service("bridge"),
     "interfaces/settings/get": get_settings,
-    "interfaces/settings/reconfigure": reconfigure_service("interfaces"),
     "interfaces/assignment/searchItem": search_assignments,
     "interfaces/assignment/getItem": get_assignment,
     "interfaces/assignment/addItem": add_assignment,
     "interfaces/assignment/setItem": set_assignment,
     "interfaces/assignment/delItem": delete_assignment,
-    "interfaces/assignment/reconfigure": reconfigure_service("assignment"),
     "interfaces/overview/interfacesInfo": search_overview,
     "interfaces/overview/getInterface": get_interface,
     "interfaces/overview/export": export_overview,

@@ -1,18 +1,15 @@
-"""kea: settings that fill in options, leases, the service."""
+"""kea: settings that fill in options, leases."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.daemons import daemon_handlers
 from fazai.lab.actions.sheets import download_csv, upload_csv
 from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.search import recordset_answer
 from fazai.lab.engine.verbs import set_model
 from fazai.lab.models.kea import RESERVATIONS, SUBNETS, collect_options, subnet_of
-
-__all__ = ["ACTIONS"]
 
 MODEL: Final = "Kea.dhcp4"
 
@@ -41,7 +38,6 @@ def _find_reservation(call: ActionCall, sent: dict[str, str]) -> str:
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    **daemon_handlers("kea"),
     "kea/dhcpv4/set": set_kea,
     "kea/dhcpv4/downloadReservations": download_csv(RESERVATIONS, with_uuid=False, leave_out=("subnet",)),
     "kea/dhcpv4/uploadReservations": upload_csv(RESERVATIONS, _find_reservation),

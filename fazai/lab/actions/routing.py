@@ -7,14 +7,11 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Box, Handler
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_name
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, blank_item, delete_one, get_item, is_uuid4, posted_body, save_item
-
-__all__ = ["ACTIONS"]
 
 # the values of dpinger where nothing is set
 CURRENT: Final = {
@@ -128,7 +125,5 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "routing/settings/getGateway": get_gateway,
     "routing/settings/setGateway": set_gateway,
     "routing/settings/delGateway": delete_gateway,
-    "routing/settings/reconfigure": reconfigure_service("routing"),
-    "routes/routes/reconfigure": reconfigure_service("routes"),
     "routes/gateway/status": get_gateway_status,
 }

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.aliases import count_categories, refresh_tables
-from fazai.lab.box import ActionCall, Box, Handler, UserError, posted_only
+from fazai.lab.box import UNEXPECTED, ActionCall, Box, Handler, UserError, posted_only
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooks import HOOKS
 from fazai.lab.engine.names import (
@@ -24,8 +24,6 @@ from fazai.lab.engine.sources import SOURCES
 from fazai.lab.engine.verbs import FAILED, get_item, rows_of
 from fazai.lab.models.rules import DNAT, NPT, ONE_TO_ONE, RULES, SOURCE_NAT, order_of
 
-__all__ = ["ACTIONS", "COLLECTIONS"]
-
 COLLECTIONS: Final = {
     "firewall/filter": RULES,
     "firewall/source_nat": SOURCE_NAT,
@@ -33,7 +31,6 @@ COLLECTIONS: Final = {
     "firewall/npt": NPT,
     "firewall/d_nat": DNAT,
 }
-UNEXPECTED: Final = UserError("Unexpected error, check log for details", "Filter", "warning")
 
 
 def _rule_model(call: ActionCall) -> ItemModel:
@@ -151,12 +148,12 @@ def toggle_log(call: ActionCall) -> Any:
 
 @posted_only(otherwise={"status": "error"})
 def move_before(call: ActionCall) -> Any:
-    """Half way between the target and the rule before it; rules after it make room. Only within a group."""
+    """Move a rule half way to the one before its target, within a group; those behind it make room."""
     box, model = call.box, _rule_model(call)
     items = box.items(model.path)
     moved, target = items.get(call.param(0) or ""), items.get(call.param(1) or "")
     if moved is None or target is None or order_of(box, moved)[0] != order_of(box, target)[0]:
-        raise UNEXPECTED
+        raise UserError(UNEXPECTED, "Filter", "warning")
     group = order_of(box, target)[0]
     uuid = call.param(0) or ""
     peers = [(key, item) for key, item in items.items() if order_of(box, item)[0] == group and key != uuid]
@@ -184,7 +181,7 @@ def list_rule_interfaces(call: ActionCall) -> Any:
         return {"label": label, "icon": icon, "items": items}
 
     box = call.box
-    interfaces = {name: row["value"] for name, row in SOURCES["interfaces"][1](box).items()}
+    interfaces = SOURCES["interfaces"][1](box)
     groups = {row["ifname"]: row["ifname"] for row in box.running.items("group", GROUPS).values()}
     return {
         "floating": section(
@@ -227,14 +224,6 @@ def list_rule_categories(call: ActionCall) -> Any:
     return count_categories(call, (COLLECTIONS[call.endpoint.controller],))
 
 
-def get_rule_stats(call: ActionCall) -> Any:
-    return {"status": "ok", "stats": []}
-
-
-def flush_inspect(call: ActionCall) -> Any:
-    return {"status": "ok"}
-
-
 def applied_rules(box: Box) -> list[Item]:
     """Return the rules that run, in their order."""
     return sorted(box.running.items("filter", RULES).values(), key=lambda item: order_of(box, item)[1])
@@ -257,6 +246,4 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "firewall/d_nat/searchRule": search_d_nat,
     "firewall/d_nat/toggleRule": toggle_d_nat,
     "firewall/filter/getInterfaceList": list_rule_interfaces,
-    "firewall/filter/flushInspectCache": flush_inspect,
-    "firewall/filter_util/ruleStats": get_rule_stats,
 }

@@ -10,8 +10,6 @@ from fazai.lab.box import ActionCall, ArmedRollback, Box, Handler, posted_only
 from fazai.lab.engine.config import collections_below
 from fazai.lab.models.alias import make_tables
 
-__all__ = ["ACTIONS"]
-
 ERROR: Final = {"status": "error"}
 TIMER: Final = "/usr/local/opnsense/scripts/filter/rollback_timer.php made changes"
 
@@ -45,7 +43,7 @@ def _rules_model(call: ActionCall) -> str:
 
 
 def apply_armed(call: ActionCall) -> Any:
-    """Apply; given a revision, roll back in 60 seconds unless it is cancelled, or a timer runs already."""
+    """Apply the rules; given a revision, roll back in 60 s unless cancelled, or a timer runs already."""
     answer = apply_rules(call)
     revision, box = call.param(0), call.box
     if not call.posted or revision is None or box.rollback is not None:

@@ -1,4 +1,4 @@
-"""dnsmasq, monit, ids, trafficshaper: the actions beyond the generic verbs."""
+"""ids: the actions beyond the generic verbs."""
 
 from __future__ import annotations
 
@@ -6,39 +6,25 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure_service
-from fazai.lab.actions.core import recorded_answer
-from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
+from fazai.lab.actions.common import recorded_answer
+from fazai.lab.actions.daemons import reconfigure_service
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import SETTINGS
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import blank_item
 
-__all__ = ["ACTIONS"]
-
 JOBS: Final = "Cron.jobs.job"
-CHECKED: Final = {"status": "ok", "function": "check", "template": "OK", "result": ""}
-
-
-def check_monit(call: ActionCall) -> Any:
-    return CHECKED if call.posted else {"status": "failed"}
-
-
-@posted_only(otherwise={"status": "failed"})
-def reconfigure_monit(call: ActionCall) -> Any:
-    """Check the configuration, and start or stop the service as it is enabled."""
-    reconfigure_daemon(call.box, "monit")
-    return CHECKED
 
 
 @posted_only(otherwise={"status": "failed"})
 def reconfigure_ids(call: ActionCall) -> Any:
-    """Reconfigure; the first time makes a cron job for the update of the rules, which is off."""
+    """Reconfigure the service; the first time makes a cron job for the update of the rules, which is off."""
     box = call.box
     if not box.config.settings("IDS").get("general.UpdateCron"):
         _make_update_job(call)
-    reconfigure_daemon(box, "ids")
-    return {"status": "OK"}
+    controller = box.catalogue.controllers["ids/service"]
+    reconfigure_service(box, controller)
+    return controller.reconfigured
 
 
 def _make_update_job(call: ActionCall) -> None:
@@ -51,11 +37,6 @@ def _make_update_job(call: ActionCall) -> None:
     edit.put(JOBS, uuid, {**blank_item(box, box.catalogue.items[JOBS]), **job})
     edit.put(model.name, SETTINGS, settings)
     call.save(edit)
-
-
-def reload_ids_rules(call: ActionCall) -> Any:
-    """Answer that there are no rules to load; the recorded firewall had none either."""
-    return {"status": "Error (1)\n\n"} if call.posted else {"status": "failed"}
 
 
 def list_rulesets(call: ActionCall) -> Any:
@@ -83,14 +64,7 @@ def toggle_ruleset(call: ActionCall) -> Any:
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    **daemon_handlers("monit"),
-    **daemon_handlers("ids"),
-    **daemon_handlers("dnsmasq", unseen="unknown"),
-    "monit/service/check": check_monit,
-    "monit/service/reconfigure": reconfigure_monit,
     "ids/service/reconfigure": reconfigure_ids,
-    "ids/service/reloadRules": reload_ids_rules,
     "ids/settings/listRulesets": list_rulesets,
     "ids/settings/toggleRuleset": toggle_ruleset,
-    "trafficshaper/service/reconfigure": reconfigure_service("trafficshaper"),
 }

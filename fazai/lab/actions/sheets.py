@@ -10,17 +10,15 @@ from typing import Any, Final
 
 from fazai.lab.actions.rules import COLLECTIONS
 from fazai.lab.box import ActionCall, Handler
-from fazai.lab.engine.render import label_of
+from fazai.lab.engine.render import make_labeller
 from fazai.lab.engine.schema import ItemModel
 from fazai.lab.engine.sources import choices_of
 from fazai.lab.engine.verbs import blank_item, is_uuid4, merge_sent, validate_item
-from fazai.lab.server.wire import HttpReply
-
-__all__ = ["ACTIONS"]
+from fazai.lab.server.wire import LabReply
 
 
 def _quote_cell(value: str) -> str:
-    """Quote as PHP's fputcsv does: a blank, a quote, a line end or the separator needs it."""
+    """Quote a cell as PHP's fputcsv does: a blank, a quote, a line end or the separator needs it."""
     if any(letter in value for letter in ' ";\n\r\t\\'):
         return '"' + value.replace('"', '""') + '"'
     return value
@@ -33,14 +31,15 @@ def download_csv(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...]
         box, model = call.box, call.model(model_path)
         fields = [field for field in model.fields if not field.volatile and field.name not in leave_out]
         lines = [[*(["@uuid"] if with_uuid else []), *(field.name for field in fields)]]
+        labellers = [(field.name, make_labeller(box, field) if field.relation else None) for field in fields]
         for uuid, item in box.items(model.path).items():
             values = [
-                label_of(box, field, item.get(field.name, "")) if field.relation else item.get(field.name, "")
-                for field in fields
+                labeller(value) if (value := item.get(name, "")) and labeller else value
+                for name, labeller in labellers
             ]
             lines.append([*([uuid] if with_uuid else []), *values])
         text = "".join(";".join(map(_quote_cell, line)) + "\n" for line in lines)
-        return HttpReply(200, text.encode(), "text/csv")
+        return LabReply(200, text.encode(), "text/csv")
 
     return handler
 

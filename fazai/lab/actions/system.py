@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, make_api_key, read_privileges
-from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, get_item
-
-__all__ = ["ACTIONS"]
 
 
 def _find_user(call: ActionCall, name: str) -> tuple[str, Item] | None:
@@ -87,10 +84,6 @@ def make_otp_seed(call: ActionCall) -> Any:
     }
 
 
-def search_syslog_stats(call: ActionCall) -> Any:
-    return {"total": 0, "rowCount": 9999, "current": 1, "rows": []}
-
-
 ACTIONS: Final[Mapping[str, Handler]] = {
     "auth/user/get": get_user,
     "auth/user/addApiKey": add_key,
@@ -98,7 +91,4 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "auth/user/searchApiKey": search_keys,
     "auth/user/newOtpSeed": make_otp_seed,
     "auth/priv/search": search_privileges,
-    "cron/service/reconfigure": reconfigure_service("cron"),
-    "syslog/service/stats": search_syslog_stats,
-    "core/tunables/reconfigure": reconfigure_service("sysctl"),
 }

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.verbs import del_item
 from fazai.lab.models.trust import AUTHORITIES, CERTIFICATES, pem_text
-
-__all__ = ["ACTIONS"]
 
 
 def list_authorities(call: ActionCall) -> Any:
@@ -46,5 +43,4 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "trust/ca/generateFile": generate_file(AUTHORITIES),
     "trust/cert/generateFile": generate_file(CERTIFICATES),
     "trust/cert/del": delete_certificate,
-    "trust/settings/reconfigure": reconfigure_service("trust"),
 }

@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure_service
 from fazai.lab.box import ActionCall, Handler
 from fazai.lab.engine.config import Item
 from fazai.lab.models.unbound import ALIASES, HOSTS, host_fqdn
-
-__all__ = ["ACTIONS"]
-
-
-def update_dnsbl(call: ActionCall) -> Any:
-    return {"status": "ok"} if call.posted else {"status": "failed"}
 
 
 def list_local_data(call: ActionCall) -> Any:
@@ -50,8 +43,6 @@ def list_local_zones(call: ActionCall) -> Any:
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
-    "unbound/service/dnsbl": update_dnsbl,
-    "unbound/service/reconfigureGeneral": reconfigure_service("unbound"),
     "unbound/diagnostics/listlocaldata": list_local_data,
     "unbound/diagnostics/listlocalzones": list_local_zones,
 }

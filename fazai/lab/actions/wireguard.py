@@ -1,4 +1,4 @@
-"""wireguard: keys, the links between peers and instances, the service."""
+"""wireguard: keys, and the names of instances."""
 
 from __future__ import annotations
 
@@ -7,12 +7,8 @@ import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.daemons import daemon_handlers, reconfigure_daemon
-from fazai.lab.box import ActionCall, Handler, posted_only
-from fazai.lab.engine.verbs import FAILED
-from fazai.lab.models.wireguard import CLIENTS, SERVERS, link_client
-
-__all__ = ["ACTIONS"]
+from fazai.lab.box import ActionCall, Handler
+from fazai.lab.models.wireguard import SERVERS
 
 
 def make_key_pair(call: ActionCall) -> Any:
@@ -38,32 +34,8 @@ def list_servers(call: ActionCall) -> Any:
     return {"rows": rows, "status": "ok"}
 
 
-@posted_only(otherwise=FAILED)
-def delete_client(call: ActionCall) -> Any:
-    """Delete clients; instances lose the peer together with it."""
-    result = "not found"
-    for uuid in (call.param(0) or "").split(","):
-        result = "not found"
-        if uuid in call.box.items(CLIENTS):
-            edit = call.box.config.edit()
-            edit.drop(CLIENTS, uuid)
-            link_client(call.box, edit, uuid, ())
-            call.save(edit)
-            result = "deleted"
-    return {"result": result}
-
-
-@posted_only(otherwise={"result": "failed"})
-def reconfigure_wireguard(call: ActionCall) -> Any:
-    reconfigure_daemon(call.box, "wireguard")
-    return {"result": "ok"}
-
-
 ACTIONS: Final[Mapping[str, Handler]] = {
-    **daemon_handlers("wireguard"),
-    "wireguard/service/reconfigure": reconfigure_wireguard,
     "wireguard/server/keyPair": make_key_pair,
     "wireguard/client/psk": make_shared_key,
     "wireguard/client/listServers": list_servers,
-    "wireguard/client/delClient": delete_client,
 }

@@ -1,1 +1,1 @@
-"""What all models of the lab's firewall share: stored configuration, generic verbs, fields, search."""
+"""The parts that all models of the lab share: stored configuration, generic verbs, fields, search."""

@@ -22,8 +22,6 @@ import msgspec
 from fazai.errors import StateError
 from fazai.files import replace_file
 
-__all__ = ["ConfigEdit", "ConfigRevision", "FirewallConfig", "Item", "State"]
-
 Item = Mapping[str, str]
 Collection = Mapping[str, Item]
 State = Mapping[str, Collection]
@@ -75,14 +73,14 @@ class ConfigEdit:
         return self._touched[path] if path in self._touched else self._config.items(path)
 
     def put(self, path: str, key: str, item: Item) -> None:
-        self._own(path)[key] = item
+        self._own_copy(path)[key] = item
         self._changes.append((path, key, item))
 
     def drop(self, path: str, key: str) -> None:
-        self._own(path).pop(key, None)
+        self._own_copy(path).pop(key, None)
         self._changes.append((path, key, None))
 
-    def _own(self, path: str) -> dict[str, Item]:
+    def _own_copy(self, path: str) -> dict[str, Item]:
         if path not in self._touched:
             self._touched[path] = dict(self._config.items(path))
         return self._touched[path]
@@ -118,7 +116,7 @@ class FirewallConfig:
         """
         config = cls(start, keep)
         if folder is not None:
-            config._open(folder)
+            config._open_folder(folder)
         return config
 
     def items(self, path: str) -> Collection:
@@ -135,61 +133,63 @@ class FirewallConfig:
     ) -> ConfigRevision:
         written = changes if self._journal is not None else ()
         rows = [(path, key, None if item is None else dict(item)) for path, key, item in written]
-        return self._record(ConfigRevision(self._number(now), why, who, state), rows)
+        return self._record_revision(ConfigRevision(self._next_number(now), why, who, state), rows)
 
     def revert(self, revision: ConfigRevision, why: str, who: str, now: float) -> ConfigRevision:
         """Make an earlier configuration the current one; the history goes on."""
-        return self._record(ConfigRevision(self._number(now), why, who, revision.state))
+        return self._record_revision(ConfigRevision(self._next_number(now), why, who, revision.state))
 
     def restore(
         self, paths: Iterable[str], revision: ConfigRevision, why: str, who: str, now: float
     ) -> ConfigRevision:
         """Take only some collections from an earlier configuration (the savepoint rollback)."""
         state = {**self.state, **{path: revision.state.get(path, EMPTY) for path in paths}}
-        return self._record(ConfigRevision(self._number(now), why, who, state))
+        return self._record_revision(ConfigRevision(self._next_number(now), why, who, state))
 
     def find(self, number: str) -> ConfigRevision | None:
-        """A history entry by the number in its id, exactly as written there."""
+        """Return a history entry by the number in its id, exactly as written there."""
         return next((revision for revision in self.history if revision.number == number), None)
 
     def forget(self, revision: ConfigRevision) -> None:
         self.history.remove(revision)
         if self._journal is not None:
-            self._append(_JournalLine(forget=revision.number))
+            self._append_line(_JournalLine(forget=revision.number))
 
     def close(self) -> None:
         """Fold the journal into the base, durably."""
         if self._journal is not None and self._folder is not None:
-            self._fold(self._folder)
+            self._fold_journal(self._folder)
             os.close(self._journal)
             self._journal = None
 
     # internals
 
-    def _record(self, revision: ConfigRevision, changes: list[ItemChange] | None = None) -> ConfigRevision:
+    def _record_revision(
+        self, revision: ConfigRevision, changes: list[ItemChange] | None = None
+    ) -> ConfigRevision:
         """Write a revision into the journal, and make it the current one."""
         if self._journal is not None:
-            self._append(revision.as_line(changes))
+            self._append_line(revision.as_line(changes))
         self.state = revision.state
         self.history.append(revision)
         self.writes += 1
         if self._journal is not None and self._folder is not None and self._lines >= FOLD_AT:
-            self._fold(self._folder)
+            self._fold_journal(self._folder)
         return revision
 
-    def _number(self, now: float) -> str:
+    def _next_number(self, now: float) -> str:
         self._last = max(round(now, 4), round(self._last + 0.0001, 4))
         text = f"{self._last:.4f}"
         # the file name has up to four decimals, never fewer than three: a revision with two of them
         # (as the savepoint call of 26.1 answers it) must not name a file by accident
         return text[:-1] if text.endswith("0") and not text.endswith("00") else text
 
-    def _append(self, line: _JournalLine) -> None:
+    def _append_line(self, line: _JournalLine) -> None:
         assert self._journal is not None
         os.write(self._journal, msgspec.json.encode(line) + b"\n")
         self._lines += 1
 
-    def _open(self, folder: Path) -> None:
+    def _open_folder(self, folder: Path) -> None:
         self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -198,11 +198,11 @@ class FirewallConfig:
                 self._read_base(base.read_bytes())
             journal = folder / "journal.ndjson"
             if journal.exists():
-                self._replay(journal.read_bytes())
+                self._replay_journal(journal.read_bytes())
             flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
             self._journal = os.open(journal, flags, 0o600)
             if not base.exists() or self._lines:
-                self._fold(folder)
+                self._fold_journal(folder)
         except (OSError, msgspec.DecodeError) as error:
             raise StateError(
                 f"the lab's state in {folder} cannot be used: {error}",
@@ -216,15 +216,15 @@ class FirewallConfig:
         if lines[0].number:
             self.history.append(ConfigRevision(lines[0].number, lines[0].why, lines[0].who, self.state))
         for line in lines[1:]:
-            self._play(line)
+            self._play_line(line)
 
-    def _replay(self, data: bytes) -> None:
+    def _replay_journal(self, data: bytes) -> None:
         complete = data[: data.rfind(b"\n") + 1]  # a last line cut short was never answered
         for line in complete.splitlines():
-            self._play(msgspec.json.decode(line, type=_JournalLine))
+            self._play_line(msgspec.json.decode(line, type=_JournalLine))
             self._lines += 1
 
-    def _play(self, line: _JournalLine) -> None:
+    def _play_line(self, line: _JournalLine) -> None:
         if line.forget:
             found = self.find(line.forget)
             if found is not None:
@@ -245,7 +245,7 @@ class FirewallConfig:
         self._last = max(self._last, float(line.number))
         self.history.append(ConfigRevision(line.number, line.why, line.who, state))
 
-    def _fold(self, folder: Path) -> None:
+    def _fold_journal(self, folder: Path) -> None:
         """Write base.json (the oldest kept configuration, then the changes since) and empty the journal."""
         revisions = list(self.history)
         lines = [revisions[0].as_line() if revisions else _JournalLine(state=_plain_state(self.state))]

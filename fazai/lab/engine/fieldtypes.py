@@ -7,7 +7,6 @@ options are the check.
 from __future__ import annotations
 
 import base64
-import binascii
 import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -20,17 +19,6 @@ from fazai.lab.engine.names import alias_type, network_names, port_names
 from fazai.lab.engine.schema import Field
 from fazai.lab.engine.sources import choices_of
 
-__all__ = [
-    "TYPES",
-    "FieldType",
-    "is_address",
-    "is_hostname",
-    "is_network",
-    "message_of",
-    "store_value",
-    "validate_field",
-]
-
 Check = Callable[[Box, Field, str, Item], Iterable[str]]
 
 REQUIRED: Final = "A value is required."
@@ -39,7 +27,9 @@ _HOSTNAME = re.compile(
 )
 _MAC = re.compile(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}\Z")
 _INTEGER = re.compile(r"-?\d+\Z")
+# a day in the two notations recorded as accepted (the product takes some more)
 _DAY = re.compile(r"\d{1,2}/\d{1,2}/\d{4}\Z|\d{4}-\d\d-\d\d\Z")
+_NO_DAY = "Invalid expiration date format; use MM/DD/YYYY instead."
 _URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://[^\s/?#]+[^\s]*\Z")
 
 
@@ -52,7 +42,7 @@ class FieldType:
     label: Callable[[Box, str], str] | None = None
 
 
-def is_address(text: str, family: str = "") -> bool:
+def is_ip_address(text: str, family: str = "") -> bool:
     """Return whether this is an IP address (of family "4" or "6")."""
     try:
         found = ipaddress.ip_address(text)
@@ -61,17 +51,17 @@ def is_address(text: str, family: str = "") -> bool:
     return not family or str(found.version) == family
 
 
-def is_network(text: str, family: str = "") -> bool:
+def is_ip_network(text: str, family: str = "") -> bool:
     """Return whether this is an address with a prefix length; host bits are accepted, as by the product."""
     address, slash, bits = text.partition("/")
-    if not slash or not bits.isdigit() or not is_address(address, family):
+    if not slash or not bits.isdigit() or not is_ip_address(address, family):
         return False
     return int(bits) <= (128 if ":" in address else 32)
 
 
 def is_hostname(text: str) -> bool:
     """Return whether this is a host name or an address."""
-    return bool(_HOSTNAME.match(text)) or is_address(text)
+    return bool(_HOSTNAME.match(text)) or is_ip_address(text)
 
 
 def message_of(field: Field, text: str) -> str:
@@ -95,14 +85,7 @@ def _check_integer(box: Box, field: Field, value: str, item: Item) -> Iterable[s
         yield text
 
 
-def _check_numeric(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    try:
-        float(value)
-    except ValueError:
-        yield message_of(field, "Invalid numeric value.")
-
-
-def _check_text(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_text_pattern(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     if field.pattern and not re.fullmatch(field.pattern, value):
         yield message_of(field, "Text does not validate.")
 
@@ -115,8 +98,7 @@ def _check_strict_text(box: Box, field: Field, value: str, item: Item) -> Iterab
         yield "Text may not contain newlines."
     elif re.search(r"[\0\v\f]", value):
         yield "Text may not contain special control characters."
-    if field.pattern and not re.fullmatch(field.pattern, value):
-        yield message_of(field, "Text does not validate.")
+    yield from _check_text_pattern(box, field, value, item)
 
 
 def _check_description(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
@@ -136,23 +118,42 @@ def _check_hostname(box: Box, field: Field, value: str, item: Item) -> Iterable[
             return
 
 
-def _check_base64(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    try:
-        base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        yield message_of(field, "Invalid Base64-encoded string.")
-
-
 def _is_port(text: str) -> bool:
     return text.isdigit() and 1 <= int(text) <= 65535
 
 
-def _every_part(fits: Callable[[Field, str], bool], text: str) -> Check:
+def _is_decimal(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
+
+
+def _every_part(fits: Callable[[str], object], text: str) -> Check:
     """Return a check of the value, or of each part of a list of them."""
 
     def check(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-        if not all(fits(field, part) for part in (value.split(",") if field.list else (value,))):
+        if not all(map(fits, value.split(",") if field.list else (value,))):
             yield message_of(field, text)
+
+    return check
+
+
+def _every_network(*fits: Callable[[str, str], bool]) -> Check:
+    """Return a check that each part is an address or a network of the field's family."""
+
+    def check(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+        every = _every_part(lambda part: any(fit(part, field.family) for fit in fits), _NO_NETWORK)
+        return every(box, field, value, item)
 
     return check
 
@@ -178,7 +179,7 @@ def _is_rule_network(box: Box, text: str, *, single: bool) -> bool:
         return True
     if alias_type(box, text) not in ("", "port"):
         return True
-    return single and (is_address(text) or is_network(text))
+    return single and (is_ip_address(text) or is_ip_network(text))
 
 
 def _check_rule_network(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
@@ -201,7 +202,7 @@ def _shorten_label(label: str) -> str:
     return label.removesuffix("work") if label.endswith(" network") else label
 
 
-def _check_group_name(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+def _check_interface_group(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     if not re.fullmatch(r"[a-zA-Z0-9_]+", value):
         yield "Only letters, digits and underscores are allowed as the group name."
     elif value[0].isdigit() or value[-1].isdigit():
@@ -226,51 +227,37 @@ def _check_cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]
             return
 
 
-def _check_expiry(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    """Check a day, in the two notations recorded as accepted (the product takes some more)."""
-    if value and not _DAY.match(value):
-        yield "Invalid expiration date format; use MM/DD/YYYY instead."
-
-
 def _check_ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     for part in value.splitlines():
         first, dash, last = (piece.strip() for piece in part.partition("-"))
-        if not (is_network(part) or (dash and is_address(first) and is_address(last))):
+        if not (is_ip_network(part) or (dash and is_ip_address(first) and is_ip_address(last))):
             yield f'Entry "{part}" is not a valid range or subnet.'
 
 
 TYPES: Final[Mapping[str, FieldType]] = {
-    "Boolean": FieldType(
-        _every_part(lambda field, part: part in ("0", "1"), "Value should be a boolean (0,1).")
-    ),
+    "Boolean": FieldType(_every_part(re.compile("[01]").fullmatch, "Value should be a boolean (0,1).")),
     "Integer": FieldType(_check_integer),
     "AutoNumber": FieldType(_check_integer),
     "FilterSequence": FieldType(_check_integer),
     "DNatSequence": FieldType(_check_integer),
-    "Numeric": FieldType(_check_numeric),
-    "Text": FieldType(_check_text),
+    "Numeric": FieldType(_every_part(_is_decimal, "Invalid numeric value.")),
+    "Text": FieldType(_check_text_pattern),
     "StrictText": FieldType(_check_strict_text),
     "Description": FieldType(_check_description),
-    "Network": FieldType(
-        _every_part(
-            lambda field, part: is_address(part, field.family) or is_network(part, field.family), _NO_NETWORK
-        )
-    ),
-    "Prefix": FieldType(_every_part(lambda field, part: is_network(part, field.family), _NO_NETWORK)),
-    "Address": FieldType(_every_part(lambda field, part: is_address(part, field.family), _NO_NETWORK)),
+    "Network": FieldType(_every_network(is_ip_address, is_ip_network)),
+    "Prefix": FieldType(_every_network(is_ip_network)),
+    "Address": FieldType(_every_network(is_ip_address)),
     "Hostname": FieldType(_check_hostname),
-    "MacAddress": FieldType(_every_part(lambda field, part: bool(_MAC.match(part)), "Invalid MAC address.")),
-    "Base64": FieldType(_check_base64),
-    "Url": FieldType(_every_part(lambda field, part: bool(_URL.match(part)), "Invalid URL.")),
-    "Port": FieldType(
-        _every_part(lambda field, part: _is_port(part), "Please specify a valid port number (1-65535).")
-    ),
+    "MacAddress": FieldType(_every_part(_MAC.match, "Invalid MAC address.")),
+    "Base64": FieldType(_every_part(_is_base64, "Invalid Base64-encoded string.")),
+    "Url": FieldType(_every_part(_URL.match, "Invalid URL.")),
+    "Port": FieldType(_every_part(_is_port, "Please specify a valid port number (1-65535).")),
     "RulePort": FieldType(_check_rule_port, _store_port),
     "RuleNetwork": FieldType(_check_rule_network, None, _network_label),
-    "GroupName": FieldType(_check_group_name),
+    "GroupName": FieldType(_check_interface_group),
     "Ranges": FieldType(_check_ranges),
     "CronField": FieldType(_check_cron),
-    "Expires": FieldType(_check_expiry),
+    "Expires": FieldType(_every_part(_DAY.match, _NO_DAY)),
     "PipeNumber": FieldType(_check_integer),
     "Uid": FieldType(_check_integer),
     "Gid": FieldType(_check_integer),

@@ -10,11 +10,10 @@ from importlib import import_module
 from typing import Final
 
 from fazai.lab import models
-from fazai.lab.engine.hooktypes import ModelHooks
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
+from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["HOOKS"]
-
-_PARTS = ("checks", "guards", "defaults", "computed", "extra", "cascades")
+_PARTS = ("checks", "guards", "defaults", "collections")
 
 
 def _merge_hooks() -> ModelHooks:
@@ -24,3 +23,9 @@ def _merge_hooks() -> ModelHooks:
 
 
 HOOKS: Final = _merge_hooks()
+_NO_HOOKS: Final = CollectionHooks()
+
+
+def hooks_of(model: ItemModel) -> CollectionHooks:
+    """Return the differences of a collection from the generic behaviour."""
+    return HOOKS.collections.get(model.path, _NO_HOOKS)

@@ -10,12 +10,14 @@ from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import ConfigEdit, Item
 from fazai.lab.engine.schema import Field, ItemModel
 
-__all__ = ["CollectionHooks", "ModelHooks"]
-
 Check = Callable[[Box, ItemModel, str, Item], Iterable[tuple[str, str]]]
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 Default = Callable[[Box, ItemModel, Field], str]
 Guard = Callable[[Box, ItemModel, str, Item], None]
+
+
+def _compute_nothing(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
+    return {}
 
 
 def _add_nothing(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
@@ -30,21 +32,21 @@ def _no_version(box: Box) -> object:
 class CollectionHooks:
     """Differences of one collection's rows and writes from the generic ones."""
 
+    computed: Computed = _compute_nothing  # the volatile fields of an item
     paths: tuple[str, ...] = ()  # further collections that the rows depend on
     version: Callable[[Box], object] = _no_version  # something else they depend on, compared by identity
     add: Callable[[Box, ItemModel, str, Item, dict[str, Any]], None] = _add_nothing
     # before validation: may change the new item; after: may add to the same edit
     before: tuple[Callable[[ActionCall, ItemModel, str, Item, dict[str, str]], None], ...] = ()
     after: tuple[Callable[[ActionCall, ConfigEdit, str, Item, Item], None], ...] = ()
+    deleted: tuple[Callable[[Box, ConfigEdit, str], None], ...] = ()  # may add to the edit that deletes
 
 
 @dataclass(frozen=True, slots=True)
 class ModelHooks:
-    """Rows by name (checks, guards), by type (defaults) or by collection (the others)."""
+    """Rows by name (checks, guards), by type of a field (defaults) or by collection."""
 
     checks: Mapping[str, Check] = field(default_factory=dict)
     guards: Mapping[str, Guard] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
-    computed: Mapping[str, Computed] = field(default_factory=dict)
-    extra: Mapping[str, CollectionHooks] = field(default_factory=dict)
-    cascades: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+    collections: Mapping[str, CollectionHooks] = field(default_factory=dict)

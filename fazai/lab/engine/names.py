@@ -9,22 +9,6 @@ from typing import Any, Final
 from fazai.lab.box import Box
 from fazai.lab.engine.config import Item
 
-__all__ = [
-    "ALIASES",
-    "CATEGORIES",
-    "GATEWAYS",
-    "GROUPS",
-    "INTERFACES",
-    "alias_type",
-    "alias_uuid",
-    "builtin_aliases",
-    "interface_label",
-    "interface_name",
-    "natural_key",
-    "network_names",
-    "port_names",
-]
-
 INTERFACES: Final = "interfaces"
 ALIASES: Final = "Firewall.Alias.aliases.alias"
 CATEGORIES: Final = "Firewall.Category.categories.category"

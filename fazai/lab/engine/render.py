@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from fazai.lab.box import Box
@@ -10,10 +11,6 @@ from fazai.lab.engine.config import Item
 from fazai.lab.engine.fieldtypes import TYPES
 from fazai.lab.engine.schema import Field, ItemModel
 from fazai.lab.engine.sources import choices_of
-
-__all__ = ["as_php", "nested_item", "put_at", "row_maker", "show_settings"]
-
-Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 
 
 def as_php(value: Mapping[str, Any]) -> Any:
@@ -44,20 +41,6 @@ def show_field(box: Box, field: Field, value: str) -> Any:
     return list_map(value) if field.list else value
 
 
-def label_of(box: Box, field: Field, value: str) -> str:
-    """Return what is shown instead of the value; the value itself when nothing is."""
-    if value == "":
-        return field.placeholder
-    choices = choices_of(box, field)
-    if choices is None:
-        kind = TYPES.get(field.type)
-        return kind.label(box, value) if kind is not None and kind.label is not None else value
-    if not field.multiple:
-        found = choices.get(value)
-        return value if found is None else found["value"]
-    return ", ".join(choices[part]["value"] if part in choices else part for part in value.split(","))
-
-
 def put_at(body: dict[str, Any], name: str, value: Any) -> None:
     """Put a value at a dotted name."""
     *parents, last = name.split(".")
@@ -79,20 +62,20 @@ def nested_item(
         value = item.get(field.name, field.default if field.volatile else "")
         put_at(body, field.name, show_field(box, field, value))
         if choices_of(box, field) is None:
-            label = label_of(box, field, value)
+            labeller = make_labeller(box, field)
+            label = field.placeholder if not value else labeller(value) if labeller else value
             if label != value:
                 *parents, last = field.name.split(".")
                 put_at(body, ".".join([*parents, f"%{last}"]), label)
     return body
 
 
-def _make_labeller(box: Box, field: Field) -> Callable[[str], str] | None:
-    """Return a function that labels a value in a row; None for fields that never have a label."""
+def make_labeller(box: Box, field: Field) -> Callable[[str], str] | None:
+    """Return a function that gives the label of a value; None for fields that never have one."""
     choices = choices_of(box, field)
     if choices is None:
         kind = TYPES.get(field.type)
-        label = kind.label if kind is not None else None
-        return None if label is None else lambda value: label(box, value)
+        return None if kind is None or kind.label is None else partial(kind.label, box)
     labels = {key: choice["value"] for key, choice in choices.items()}
     if not field.multiple:
         return lambda value: labels.get(value, value)
@@ -101,16 +84,14 @@ def _make_labeller(box: Box, field: Field) -> Callable[[str], str] | None:
 
 def row_maker(box: Box, model: ItemModel) -> Callable[[str, Item, Mapping[str, Any]], dict[str, Any]]:
     """Return a function that turns an item into a row; labels are looked up once for all rows."""
-    columns = [(field.name, f"%{field.name}", _make_labeller(box, field)) for field in model.fields]
+    columns = [(field.name, f"%{field.name}", make_labeller(box, field)) for field in model.fields]
 
     def make(uuid: str, item: Item, computed: Mapping[str, Any]) -> dict[str, Any]:
         row: dict[str, Any] = {"uuid": uuid}
         for name, shown_name, labeller in columns:
             value = row[name] = computed[name] if name in computed else item.get(name, "")
-            if labeller is not None and value:
-                label = labeller(value)
-                if label != value:
-                    row[shown_name] = label
+            if labeller is not None and value and (label := labeller(value)) != value:
+                row[shown_name] = label
         return row
 
     return make

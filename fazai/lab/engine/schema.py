@@ -13,17 +13,6 @@ from typing import Any
 
 import msgspec
 
-__all__ = [
-    "Catalogue",
-    "Controller",
-    "ControllerAction",
-    "Field",
-    "ItemModel",
-    "Model",
-    "Relation",
-    "load_release",
-]
-
 Choice = Mapping[str, Any]  # {"value": label, ...}, as a get shows it without "selected"
 
 
@@ -55,7 +44,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     spaces: bool = False  # StrictText: blanks are allowed
     message: str = ""  # instead of the type's own text
     needed: str = ""  # instead of "A value is required."
-    case: str = ""  # "lower" or "upper": stored that way when the option exists then
+    case: str = ""  # "lower" or "upper": stored so where that is an option
     family: str = ""  # "4" or "6"
     placeholder: str = ""  # label of an empty value
     release: str = ""  # "" all, else only this one
@@ -70,6 +59,14 @@ class Unique(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     twice: bool = False  # the product reports it as a list
 
 
+class ItemRefusal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An item whose fields match all patterns is refused, with the message on the fields `on`."""
+
+    when: dict[str, str]  # field -> pattern of the whole value; "" is that of an empty one
+    on: tuple[str, ...]  # a field that is named twice gets a list of messages, as in the product
+    message: str
+
+
 class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A collection of items."""
 
@@ -80,12 +77,18 @@ class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     inner: str = ""  # path in the model
     sort: tuple[str, ...] = ()  # default order of a search; () is the order of the config
     unique: tuple[Unique, ...] = ()
-    checks: tuple[str, ...] = ()  # rows of `checks.CHECKS`
+    refuse: tuple[ItemRefusal, ...] = ()
+    checks: tuple[str, ...] = ()  # rows of `HOOKS.checks`, for what `refuse` cannot say
     toggle: str = "enabled"
     upsert: str = "v4"  # set with an unknown uuid: "v4" creates, "no" fails, "own" creates under a new uuid
-    guards: tuple[str, ...] = ()  # rows of `guards.GUARDS`, asked before a delete
+    guards: tuple[str, ...] = ()  # rows of `HOOKS.guards`, asked before a delete
+    cascades: dict[str, str] = {}  # collection -> its field with the uuid of an item here: deleted along
     describe: str = "description"  # the field that names an item in "in use" messages
     overlay: dict[str, str] = {}  # fields that a controller's verbs fix: written on every save, searched by
+
+    def blank(self) -> dict[str, str]:
+        """Return every stored field with its default."""
+        return {field.name: field.default for field in self.fields if not field.volatile}
 
     def by_name(self) -> dict[str, Field]:
         return {field.name: field for field in self.fields}
@@ -111,8 +114,13 @@ class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     get: tuple[str, ...] = ()  # a get of the whole model shows only these parts, () for all
     root: str = ""  # of the whole model, when it is not the model's own
     bulk: bool = True  # set of the whole model takes items
-    service: str = ""  # the service behind start, stop, status, reconfigure
+    service: str = ""  # the service behind start, stop, restart, status, reconfigure
+    enabled_by: tuple[str, str] | None = None  # model and field of the setting that enables the service
+    unseen: str = "stopped"  # the status of an enabled service before it first runs
+    reconfigured: dict[str, str] = msgspec.field(default_factory=lambda: {"status": "ok"})  # its answer
     answers: dict[str, Any] = {}  # action -> constant answer of a GET (or of both)
+    recorded: dict[str, str] = {}  # action -> name of its constant answer in data/answers.json
+    posted: dict[str, dict[str, str]] = {}  # action -> constant answer of a POST; other methods fail
 
 
 class ControllerAction(msgspec.Struct, frozen=True):
@@ -121,7 +129,6 @@ class ControllerAction(msgspec.Struct, frozen=True):
     controller: str
     action: str
     needed: int  # path parameters that must be there
-    release: str = ""
 
 
 class Catalogue(msgspec.Struct, frozen=True):

@@ -11,8 +11,6 @@ from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.names import natural_key
 
-__all__ = ["RowCache", "SearchRow", "grid_answer", "recordset_answer", "select_page"]
-
 _ENCODER = msgspec.json.Encoder()
 
 

@@ -19,114 +19,108 @@ from fazai.lab.engine.names import (
 )
 from fazai.lab.engine.schema import Field, Relation
 
-__all__ = ["SOURCES", "choices_of", "relation_choices"]
-
 Choices = Mapping[str, Mapping[str, Any]]
 
 NULL_GATEWAYS: Final = {"Null4": "127.0.0.1", "Null6": "::1"}
 
 
-def _interface_choices(
-    box: Box, *, loopback: bool = False, ordered: bool = True
-) -> dict[str, dict[str, Any]]:
+def _sorted_labels(labels: Mapping[str, str]) -> dict[str, str]:
+    return dict(sorted(labels.items(), key=lambda entry: natural_key(entry[1])))
+
+
+def _interface_labels(box: Box, *, loopback: bool = False, ordered: bool = True) -> Mapping[str, str]:
     labels = {name: interface_label(name, item) for name, item in box.items(INTERFACES).items()}
     if loopback:
         labels["lo0"] = "Loopback"
-    names = sorted(labels, key=lambda name: natural_key(labels[name])) if ordered else list(labels)
-    return {name: {"value": labels[name]} for name in names}
+    return _sorted_labels(labels) if ordered else labels
 
 
-def _rule_interface_choices(box: Box) -> dict[str, dict[str, Any]]:
-    found = _interface_choices(box)
-    for group in box.running.items("group", GROUPS).values():
-        found[group["ifname"]] = {"value": group["ifname"]}
-    return dict(sorted(found.items(), key=lambda entry: natural_key(entry[1]["value"])))
+def _rule_interface_labels(box: Box) -> Mapping[str, str]:
+    groups = {group["ifname"]: group["ifname"] for group in box.running.items("group", GROUPS).values()}
+    return _sorted_labels({**_interface_labels(box), **groups})
 
 
-def _gateway_choices(box: Box) -> dict[str, dict[str, Any]]:
-    found = dict(NULL_GATEWAYS)
-    found |= {item["name"]: item["gateway"] for item in box.items(GATEWAYS).values()}
-    return {name: {"value": f"{name} - {found[name]}"} for name in sorted(found)}
+def _gateway_labels(box: Box) -> Mapping[str, str]:
+    found = NULL_GATEWAYS | {item["name"]: item["gateway"] for item in box.items(GATEWAYS).values()}
+    return {name: f"{name} - {found[name]}" for name in sorted(found)}
 
 
-def _vlan_parent_choices(box: Box) -> dict[str, dict[str, Any]]:
+def _vlan_parent_labels(box: Box) -> Mapping[str, str]:
     labels = {item["if"]: interface_label(name, item) for name, item in box.items(INTERFACES).items()}
     found = {}
     for device, item in box.items("devices").items():
         used = f" [{labels[device]}]" if device in labels else ""
-        found[device] = {"value": f"{device} ({item['mac']}){used}"}
+        found[device] = f"{device} ({item['mac']}){used}"
     for item in box.items("Interfaces.Vlan.vlan").values():
-        found[item["vlanif"]] = {"value": f"{item['vlanif']} (Tag: {item['tag']}, Parent: {item['if']})"}
+        found[item["vlanif"]] = f"{item['vlanif']} (Tag: {item['tag']}, Parent: {item['if']})"
     return found
 
 
-def _free_device_choices(box: Box) -> dict[str, dict[str, Any]]:
+def _free_device_labels(box: Box) -> Mapping[str, str]:
     used = {item["if"] for item in box.items(INTERFACES).values()}
+    devices = box.items("devices").items()
+    return {device: f"{device} ({item['mac']})" for device, item in devices if device not in used}
+
+
+def _virtual_ip_labels(box: Box) -> Mapping[str, str]:
     return {
-        device: {"value": f"{device} ({item['mac']})"}
-        for device, item in box.items("devices").items()
-        if device not in used
-    }
-
-
-def _category_choices(box: Box) -> dict[str, dict[str, Any]]:
-    names = sorted((item["name"] for item in box.items(CATEGORIES).values()), key=natural_key)
-    return {name: {"value": name} for name in names}
-
-
-def _ids_job_choices(box: Box) -> dict[str, dict[str, Any]]:
-    jobs = box.items("Cron.jobs.job").items()
-    return {uuid: {"value": job["description"]} for uuid, job in jobs if "IDS" in job["origin"]}
-
-
-def _virtual_ip_choices(box: Box) -> dict[str, dict[str, Any]]:
-    return {
-        uuid: {"value": f"[{item['subnet']}] {item['descr']} on {item['interface']} (vhid {item['vhid']})"}
+        uuid: f"[{item['subnet']}] {item['descr']} on {item['interface']} (vhid {item['vhid']})"
         for uuid, item in box.items("Interfaces.Vip.vip").items()
         if item["mode"] == "carp"
     }
 
 
-def _alias_table_choices(box: Box) -> dict[str, dict[str, Any]]:
+def _alias_table_labels(box: Box) -> Mapping[str, str]:
     found = {name: name for name in builtin_aliases(box)}
     for uuid, item in box.items(ALIASES).items():
         if item["type"] != "port" and item["enabled"] == "1":
             found[uuid] = item["name"]
-    return {key: {"value": found[key]} for key in sorted(found, key=lambda key: natural_key(found[key]))}
+    return _sorted_labels(found)
 
 
-_Source = tuple[tuple[str, ...], Callable[[Box], Choices]]
+_Source = tuple[tuple[str, ...], Callable[[Box], Mapping[str, str]]]
 
 
 def _items_by(path: str, key: str, label: str) -> _Source:
     """Return a source: the items of a collection, by one field and with another as their label."""
-    return (path,), lambda box: {item[key]: {"value": item[label]} for item in box.items(path).values()}
+    return (path,), lambda box: {item[key]: item[label] for item in box.items(path).values()}
 
 
 SOURCES: Final[Mapping[str, _Source]] = {
-    # name: (collections it depends on, the options)
-    "interfaces": ((INTERFACES,), _interface_choices),
-    "interfaces_and_loopback": ((INTERFACES,), lambda box: _interface_choices(box, loopback=True)),
-    "vip_interfaces": ((INTERFACES,), lambda box: _interface_choices(box, loopback=True, ordered=False)),
-    "bridge_members": ((INTERFACES,), lambda box: _interface_choices(box, ordered=False)),
-    "rule_interfaces": ((INTERFACES, GROUPS), _rule_interface_choices),
-    "gateways": ((GATEWAYS,), _gateway_choices),
-    "alias_tables": ((ALIASES, INTERFACES), _alias_table_choices),
-    "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _vlan_parent_choices),
-    "free_devices": ((INTERFACES, "devices"), _free_device_choices),
-    "categories_by_name": ((CATEGORIES,), _category_choices),
+    # name: (collections it depends on, the options with their labels)
+    "interfaces": ((INTERFACES,), _interface_labels),
+    "interfaces_and_loopback": ((INTERFACES,), lambda box: _interface_labels(box, loopback=True)),
+    "vip_interfaces": ((INTERFACES,), lambda box: _interface_labels(box, loopback=True, ordered=False)),
+    "bridge_members": ((INTERFACES,), lambda box: _interface_labels(box, ordered=False)),
+    "rule_interfaces": ((INTERFACES, GROUPS), _rule_interface_labels),
+    "gateways": ((GATEWAYS,), _gateway_labels),
+    "alias_tables": ((ALIASES, INTERFACES), _alias_table_labels),
+    "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _vlan_parent_labels),
+    "free_devices": ((INTERFACES, "devices"), _free_device_labels),
+    "categories_by_name": (
+        (CATEGORIES,),
+        lambda box: _sorted_labels({item["name"]: item["name"] for item in box.items(CATEGORIES).values()}),
+    ),
     "users": _items_by("Auth.User.user", "uid", "name"),
     "groups": _items_by("Auth.Group.group", "gid", "name"),
     "certificates": _items_by("Trust.Cert.cert", "refid", "descr"),
     "authorities": _items_by("Trust.CA.ca", "refid", "descr"),
-    "ids_jobs": (("Cron.jobs.job",), _ids_job_choices),
-    "virtual_ips": (("Interfaces.Vip.vip",), _virtual_ip_choices),
-    "privileges": (
-        (),
-        lambda box: {name: {"value": row["name"]} for name, row in read_privileges(box).items()},
+    "ids_jobs": (
+        ("Cron.jobs.job",),
+        lambda box: {
+            uuid: job["description"]
+            for uuid, job in box.items("Cron.jobs.job").items()
+            if "IDS" in job["origin"]
+        },
     ),
+    "virtual_ips": (("Interfaces.Vip.vip",), _virtual_ip_labels),
+    "privileges": ((), lambda box: {name: row["name"] for name, row in read_privileges(box).items()}),
     "none": ((), lambda box: {}),
 }
+
+
+def _as_choices(labels: Mapping[str, str]) -> Choices:
+    return {key: {"value": label} for key, label in labels.items()}
 
 
 def relation_choices(box: Box, relation: Relation) -> Choices:
@@ -136,8 +130,7 @@ def relation_choices(box: Box, relation: Relation) -> Choices:
         labels = {
             uuid: relation.label.format_map(item) for uuid, item in box.items(relation.collection).items()
         }
-        order = sorted(labels, key=lambda uuid: natural_key(labels[uuid])) if relation.sort else list(labels)
-        return {uuid: {"value": labels[uuid]} for uuid in order}
+        return _as_choices(_sorted_labels(labels) if relation.sort else labels)
 
     return box.derived(f"relation {relation.collection} {relation.label}", (relation.collection,), build)
 
@@ -148,9 +141,8 @@ def choices_of(box: Box, field: Field) -> Choices | None:
         found = relation_choices(box, field.relation)
     elif field.source:
         paths, build = SOURCES[field.source]
-        found = box.derived(
-            f"source {field.source}", paths, lambda: build(box), box.running.applied.get("group")
-        )
+        groups = box.running.applied.get("group")
+        found = box.derived(f"source {field.source}", paths, lambda: _as_choices(build(box)), groups)
     elif field.options is not None:
         return _fixed_options(box, field)
     else:

@@ -10,23 +10,11 @@ from typing import Any, Final
 from fazai.lab.box import ActionCall, Box, Unexpected
 from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
-from fazai.lab.engine.hooks import HOOKS
+from fazai.lab.engine.hooks import HOOKS, hooks_of
 from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker, show_settings
 from fazai.lab.engine.schema import Controller, Field, ItemModel, Model, Unique
 from fazai.lab.engine.search import SearchRow, cache_of, grid_answer, order_key
 from fazai.lab.engine.sources import SOURCES
-
-__all__ = [
-    "add_item",
-    "del_item",
-    "get_item",
-    "get_model",
-    "rows_of",
-    "search_items",
-    "set_item",
-    "set_model",
-    "toggle_item",
-]
 
 FAILED: Final = {"result": "failed"}
 _UUID4 = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
@@ -39,7 +27,7 @@ def is_uuid4(text: str) -> bool:
 
 def blank_item(box: Box, model: ItemModel) -> dict[str, str]:
     """Return a new item: every stored field with its default."""
-    item = {field.name: field.default for field in model.fields if not field.volatile}
+    item = model.blank()
     for field in model.fields:
         if field.type in HOOKS.defaults:
             item[field.name] = HOOKS.defaults[field.type](box, model, field)
@@ -48,8 +36,7 @@ def blank_item(box: Box, model: ItemModel) -> dict[str, str]:
 
 def compute_fields(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
     """Return the volatile fields of an item."""
-    make = HOOKS.computed.get(model.path)
-    return make(box, model, uuid, item) if make is not None else {}
+    return hooks_of(model).computed(box, model, uuid, item)
 
 
 def collections_needed(model: ItemModel) -> tuple[str, ...]:
@@ -60,30 +47,25 @@ def collections_needed(model: ItemModel) -> tuple[str, ...]:
             paths[field.relation.collection] = None
         for path in SOURCES[field.source][0] if field.source else ():
             paths[path] = None
-    for path in HOOKS.extra[model.path].paths if model.path in HOOKS.extra else ():
-        paths[path] = None
-    return tuple(paths)
+    return (*paths, *(path for path in hooks_of(model).paths if path not in paths))
 
 
 def row_maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], SearchRow]:
     """Return a function that makes the rows of a collection, decorated and with their sort key."""
-    make = row_maker(box, model)
-    extra = HOOKS.extra.get(model.path)
+    make, add = row_maker(box, model), hooks_of(model).add
 
-    def made(uuid: str, item: Item) -> SearchRow:
+    def make_row(uuid: str, item: Item) -> SearchRow:
         row = make(uuid, item, compute_fields(box, model, uuid, item))
-        if extra is not None:
-            extra.add(box, model, uuid, item, row)
+        add(box, model, uuid, item, row)
         return SearchRow(row, order_key(row, model.sort) if model.sort else None)
 
-    return made
+    return make_row
 
 
 def rows_of(box: Box, model: ItemModel) -> list[SearchRow]:
     """Return the rows of a collection in its default order."""
     paths = box.derived(f"dependencies {model.path}", (), lambda: collections_needed(model))
-    extra = HOOKS.extra.get(model.path)
-    depends = (*(box.items(path) for path in paths), extra.version(box) if extra is not None else None)
+    depends = (*(box.items(path) for path in paths), hooks_of(model).version(box))
     rows = cache_of(box, model.path).rows(box.items(model.path), depends, lambda: row_maker_of(box, model))
     if model.sort:
         rows.sort(key=lambda row: row.key)
@@ -186,6 +168,12 @@ def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, prefix: str
         if is_taken(box, model, unique, uuid, item):
             for _ in range(2 if unique.twice else 1):
                 problems.add(unique.fields[0], unique.message)
+    for refusal in model.refuse:
+        if all(
+            re.fullmatch(pattern, item.get(name, ""), re.DOTALL) for name, pattern in refusal.when.items()
+        ):
+            for name in refusal.on:
+                problems.add(name, refusal.message)
     for name in model.checks:
         for field_name, message in HOOKS.checks[name](box, model, uuid, item):
             problems.add(field_name, message)
@@ -217,25 +205,20 @@ def set_item(call: ActionCall, model: ItemModel) -> Any:
 
 
 def save_item(
-    call: ActionCall,
-    model: ItemModel,
-    uuid: str,
-    item: Item,
-    values: Mapping[str, Any],
-    edit: ConfigEdit | None = None,
+    call: ActionCall, model: ItemModel, uuid: str, item: Item, values: Mapping[str, Any]
 ) -> dict[str, Any] | None:
     """Validate and store; None when it was done, else the answer that says why not."""
     box = call.box
     sent = flatten_fields(values, box.derived(f"names {model.path}", (), model.by_name))
     fresh = merge_sent(box, model.fields, item, {**sent, **model.overlay})
-    for hook in HOOKS.extra[model.path].before if model.path in HOOKS.extra else ():
+    for hook in hooks_of(model).before:
         hook(call, model, uuid, item, fresh)
     problems = validate_item(box, model, uuid, fresh, model.root)
     if problems:
         return {"result": "failed", "validations": problems.body()}
     call.check_writable()
-    edit = edit or box.config.edit()
-    for hook_after in HOOKS.extra[model.path].after if model.path in HOOKS.extra else ():
+    edit = box.config.edit()
+    for hook_after in hooks_of(model).after:
         hook_after(call, edit, uuid, item, fresh)
     edit.put(model.path, uuid, fresh)
     call.save(edit)
@@ -243,13 +226,16 @@ def save_item(
 
 
 def del_item(call: ActionCall, model: ItemModel) -> Any:
-    """Delete several uuids with commas; the answer is that of the last one."""
+    """Delete items by their uuids."""
+    return delete_each(call, lambda uuid: delete_one(call, model, uuid))
+
+
+def delete_each(call: ActionCall, delete: Callable[[str], bool]) -> Any:
+    """Delete all that is named, with commas between; the answer is that of the last one."""
     if not call.posted:
         return FAILED
-    result = "not found"
-    for uuid in (call.param(0) or "").split(","):
-        result = "deleted" if delete_one(call, model, uuid) else "not found"
-    return {"result": result}
+    deleted = [delete(name) for name in (call.param(0) or "").split(",")]
+    return {"result": "deleted" if deleted[-1] else "not found"}
 
 
 def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
@@ -262,10 +248,12 @@ def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
     call.check_writable()
     edit = call.box.config.edit()
     edit.drop(model.path, uuid)
-    for path, name in HOOKS.cascades.get(model.path, ()):
+    for path, name in model.cascades.items():
         for key, other in call.box.items(path).items():
             if other.get(name) == uuid:
                 edit.drop(path, key)
+    for hook in hooks_of(model).deleted:
+        hook(call.box, edit, uuid)
     call.save(edit)
     return True
 

@@ -8,8 +8,6 @@ from xml.sax.saxutils import escape
 from fazai.lab.engine.config import SETTINGS, Item, State
 from fazai.lab.engine.schema import Catalogue
 
-__all__ = ["lines_of"]
-
 
 def lines_of(state: State, catalogue: Catalogue) -> Iterator[str]:
     """Yield a configuration line by line, with two blanks a level."""

@@ -1,1 +1,1 @@
-"""What single models of the lab's firewall do beyond the generic verbs; one module a topic."""
+"""Behaviour of single models of the lab's firewall beyond the generic verbs; one module a topic."""

@@ -9,13 +9,11 @@ from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Box, UserError
 from fazai.lab.engine.config import ConfigEdit, Item
-from fazai.lab.engine.fieldtypes import is_address, is_hostname, is_network
+from fazai.lab.engine.fieldtypes import is_hostname, is_ip_address, is_ip_network
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import ALIASES, alias_type, alias_uuid, builtin_aliases, port_names
 from fazai.lab.engine.schema import ItemModel
 from fazai.lab.models.rules import META
-
-__all__ = ["HOOKS", "builtin_item", "content_map", "make_tables", "table_stats"]
 
 # collection -> fields in which rules name aliases
 REFERENCES: Final = {path: names for path, names in META.items() if names}
@@ -37,32 +35,30 @@ def _check_name(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
     if not _NAME.match(name):
         yield "name", NAME_TEXT
     elif name.lower() in box.catalogue.options["reserved_names"]:
-        yield (
-            "name",
-            'The name cannot be the internally reserved keyword "%s".',
-        )  # not filled in by the product
+        # not filled in by the product, either
+        yield "name", 'The name cannot be the internally reserved keyword "%s".'
     elif alias_uuid(box, name) not in (None, uuid):
         yield "name", "An alias with this name already exists."
 
 
-def _is_range(text: str) -> bool:
+def _is_address_range(text: str) -> bool:
     first, dash, last = text.partition("-")
-    return bool(dash) and is_address(first) and is_address(last)
+    return bool(dash) and is_ip_address(first) and is_ip_address(last)
 
 
 def _is_host_entry(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
-    if alias_type(box, bare) or _is_range(bare) or is_address(bare):
+    if alias_type(box, bare) or _is_address_range(bare) or is_ip_address(bare):
         return True
     return is_hostname(bare) and not re.fullmatch(r"[\d.]+", bare)
 
 
 def _is_net(box: Box, text: str) -> bool:
     bare = text.removeprefix("!")
-    if alias_type(box, bare) or is_address(bare) or is_network(bare) or _is_range(bare):
+    if alias_type(box, bare) or is_ip_address(bare) or is_ip_network(bare) or _is_address_range(bare):
         return True
     address, slash, mask = bare.partition("/")
-    return bool(slash) and is_address(address, "4") and is_address(mask, "4")
+    return bool(slash) and is_ip_address(address, "4") and is_ip_address(mask, "4")
 
 
 def _is_port_entry(box: Box, text: str) -> bool:
@@ -79,7 +75,7 @@ def _is_group_id(box: Box, text: str) -> bool:
 
 
 def _is_dynamic6(box: Box, text: str) -> bool:
-    return text.startswith("::") and is_address(text, "6")
+    return text.startswith("::") and is_ip_address(text, "6")
 
 
 ENTRY_CHECKS: Final = {
@@ -175,8 +171,8 @@ def builtin_item(box: Box, name: str) -> Item | None:
     row = builtin_aliases(box).get(name)
     if row is None:
         return None
-    fields = box.catalogue.items[ALIASES].fields
-    return {**{field.name: "" for field in fields if not field.volatile}, "enabled": "1", "name": name, **row}
+    blank = dict.fromkeys(box.catalogue.items[ALIASES].blank(), "")
+    return {**blank, "enabled": "1", "name": name, **row}
 
 
 def table_stats(box: Box, name: str) -> dict[str, str]:
@@ -229,9 +225,9 @@ def _table_entries(
     for entry in item["content"].split("\n"):
         if entry in stored or entry in made:
             yield from _table_entries(entry, stored, made, seen)
-        elif is_address(entry.removeprefix("!")) or is_network(entry.removeprefix("!")):
+        elif is_ip_address(entry.removeprefix("!")) or is_ip_network(entry.removeprefix("!")):
             yield entry
-        elif _is_range(entry):
+        elif _is_address_range(entry):
             first, _, last = entry.partition("-")
             yield from _range_networks(first, last)
 
@@ -248,9 +244,9 @@ def _range_networks(first: str, last: str) -> Iterator[str]:
 HOOKS: Final = ModelHooks(
     checks={"alias_name": _check_name, "alias_content": _check_content},
     guards={"alias_unused": _refuse_used_alias},
-    computed={ALIASES: _compute_alias},
-    extra={
+    collections={
         ALIASES: CollectionHooks(
+            computed=_compute_alias,
             version=lambda box: box.running.tables,
             add=_add_categories,
             before=(_drop_duplicates,),

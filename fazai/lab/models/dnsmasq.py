@@ -11,8 +11,6 @@ from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["HOOKS"]
-
 HOSTS: Final = "Dnsmasq.hosts"
 LABEL: Final = re.compile(r"(?![_-])[A-Za-z0-9_-]{1,63}")
 LABELS: Final = (

@@ -9,8 +9,6 @@ from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.schema import Field, ItemModel
 
-__all__ = ["HOOKS"]
-
 
 def _refuse_related(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     """Refuse to delete an item whose uuid another one holds."""

@@ -8,12 +8,10 @@ from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Box, UserError
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.fieldtypes import is_address
+from fazai.lab.engine.fieldtypes import is_ip_address
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import INTERFACES
 from fazai.lab.engine.schema import ItemModel
-
-__all__ = ["HOOKS", "VIPS", "VLANS", "vlan_devices"]
 
 VLANS: Final = "Interfaces.Vlan.vlan"
 VIPS: Final = "Interfaces.Vip.vip"
@@ -88,18 +86,13 @@ def _split_network(call: ActionCall, model: ItemModel, uuid: str, old: Item, new
     new["subnet"], _, new["subnet_bits"] = str(network).partition("/")
 
 
-def _check_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if not is_address(item["subnet"]):
+def _check_virtual_address(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    if not is_ip_address(item["subnet"]):
         yield "network", "A valid network address is required."
         yield "network", "A valid network address is required."
     elif not item["subnet_bits"].isdigit():
         yield "network", "A valid network subnet is required."
         yield "network", "A valid network subnet is required."
-    if item["mode"] == "carp":
-        if not item["password"]:
-            yield "password", "You must specify a CARP password that is shared between the two VHID members."
-        if not item["vhid"]:
-            yield "vhid", "A VHID must be selected for this CARP VIP."
 
 
 def _compute_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
@@ -109,13 +102,12 @@ def _compute_vip(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[s
 
 
 HOOKS: Final = ModelHooks(
-    checks={"vlan": _check_vlan, "vip": _check_vip},
+    checks={"vlan": _check_vlan, "vip": _check_virtual_address},
     guards={"device_unused": _refuse_assigned},
-    computed={VIPS: _compute_vip},
-    extra={
+    collections={
         VLANS: CollectionHooks(before=(_name_device(VLANS, "vlanif", "vlan"),)),
         LAGGS: CollectionHooks(before=(_name_device(LAGGS, "laggif", "lagg"),)),
         BRIDGES: CollectionHooks(before=(_name_device(BRIDGES, "bridgeif", "bridge"),)),
-        VIPS: CollectionHooks(before=(_split_network,)),
+        VIPS: CollectionHooks(computed=_compute_vip, before=(_split_network,)),
     },
 )

@@ -8,12 +8,10 @@ from typing import Final
 
 from fazai.lab.box import Box
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.fieldtypes import is_address, is_network
+from fazai.lab.engine.fieldtypes import is_ip_address, is_ip_network
 from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.names import INTERFACES
 from fazai.lab.engine.schema import ItemModel
-
-__all__ = ["HOOKS", "RESERVATIONS", "SUBNETS", "collect_options", "subnet_of"]
 
 SUBNETS: Final = "Kea.dhcp4.subnets.subnet4"
 RESERVATIONS: Final = "Kea.dhcp4.reservations.reservation"
@@ -21,44 +19,23 @@ COLLECTED: Final = ("option_data.routers", "option_data.domain_name_servers", "o
 ROUTES: Final = "option_data.static_routes"
 CLASSLESS: Final = "option_data.classless_static_route"
 
-ZONE: Final = "Forward zone and DNS server must either both be set or left empty."
-KEY: Final = "TSIG name and secret must either both be set or left empty."
-# a field that must not be empty when another is set, and what is said otherwise
-NEEDS: Final = (
-    ("ddns_forward_zone", "ddns_dns_server", ZONE),
-    ("ddns_dns_server", "ddns_forward_zone", ZONE),
-    ("ddns_domain_key_name", "ddns_domain_key_secret", KEY),
-    ("ddns_domain_key_secret", "ddns_domain_key_name", KEY),
-    (
-        "ddns_domain_key_algorithm",
-        "ddns_domain_key_secret",
-        "An algorithm is required if a TSIG secret is set.",
-    ),
-)
 
-
-def _check_options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+def _check_route_options(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     """Check that static routes are addresses in pairs, and classless ones `network - router`."""
     entries = [part.strip() for part in item[ROUTES].split(",")] if item[ROUTES] else []
     for first in range(0, len(entries), 2):
         pair = (*entries[first : first + 2], "")[:2]
-        if not all(map(is_address, pair)):
+        if not all(map(is_ip_address, pair)):
             yield ROUTES, f'Entry "{pair[0]},{pair[1]}" is not a valid dest-ip,router-ip pair.'
     for route in item[CLASSLESS].split(",") if item[CLASSLESS] else ():
         parts = [part.strip() for part in route.split("-")]
         network, router = (*parts, "")[:2]
-        if len(parts) != 2 or not is_network(network, "4") or not is_address(router, "4"):
+        if len(parts) != 2 or not is_ip_network(network, "4") or not is_ip_address(router, "4"):
             yield CLASSLESS, f'Entry "{network},{router}" is not a valid dest_net - router_ip pair.'
 
 
-def _check_subnet(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    for name, other, message in NEEDS:
-        if not item[name] and item[other]:
-            yield name, message
-
-
-def _is_within(address: str, subnet: str) -> bool:
-    if not is_address(address) or not is_network(subnet):
+def _is_in_subnet(address: str, subnet: str) -> bool:
+    if not is_ip_address(address) or not is_ip_network(subnet):
         return False
     return ipaddress.ip_address(address) in ipaddress.ip_network(subnet, strict=False)
 
@@ -72,18 +49,14 @@ def _check_kea_reservation(box: Box, model: ItemModel, uuid: str, item: Item) ->
                 yield name, "Duplicate entry exists."
                 yield name, "Duplicate entry exists."  # the subnet refers to the same check
                 break
-    if not _is_within(item["ip_address"], subnet):
+    if not _is_in_subnet(item["ip_address"], subnet):
         yield "ip_address", "Address not in specified subnet"
-    if item["client_id"] and item["hw_address"]:
-        yield "hw_address", "Either a client ID or a MAC address should be specified, but not both"
-    elif not item["client_id"] and not item["hw_address"]:
-        yield "hw_address", "Either a client ID or a MAC address should be specified."
 
 
 def subnet_of(box: Box, address: str) -> str:
     """Return the uuid of the subnet that has the address; "" when none has."""
     subnets = box.items(SUBNETS).items()
-    return next((uuid for uuid, item in subnets if _is_within(address, item["subnet"])), "")
+    return next((uuid for uuid, item in subnets if _is_in_subnet(address, item["subnet"])), "")
 
 
 def collect_options(box: Box) -> dict[str, Item]:
@@ -91,16 +64,12 @@ def collect_options(box: Box) -> dict[str, Item]:
     found: dict[str, Item] = {}
     addresses = [item["ipaddr"] for item in box.items(INTERFACES).values() if item.get("ipaddr")]
     for uuid, item in box.items(SUBNETS).items():
-        own = next((address for address in addresses if _is_within(address, item["subnet"])), "")
+        own = next((address for address in addresses if _is_in_subnet(address, item["subnet"])), "")
         if own and item["option_data_autocollect"] == "1":
             found[uuid] = {**item, **dict.fromkeys(COLLECTED, own)}
     return found
 
 
 HOOKS: Final = ModelHooks(
-    checks={
-        "kea_options": _check_options,
-        "kea_subnet": _check_subnet,
-        "kea_reservation": _check_kea_reservation,
-    }
+    checks={"kea_options": _check_route_options, "kea_reservation": _check_kea_reservation}
 )

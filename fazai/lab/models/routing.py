@@ -7,12 +7,10 @@ from typing import Final
 
 from fazai.lab.box import Box, UserError
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.fieldtypes import is_address
+from fazai.lab.engine.fieldtypes import is_ip_address
 from fazai.lab.engine.hooktypes import ModelHooks
 from fazai.lab.engine.names import GATEWAYS, INTERFACES
 from fazai.lab.engine.schema import ItemModel
-
-__all__ = ["HOOKS", "ROUTES"]
 
 ROUTES: Final = "Routes.route"
 WRONG_GATEWAY: Final = "Specify a valid gateway from the list matching the networks ip protocol."
@@ -31,7 +29,7 @@ def gateway_family(box: Box, name: str) -> str:
 def _check_route(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     address = item["network"].partition("/")[0]
     family = gateway_family(box, item["gateway"])
-    if family and is_address(address) and not is_address(address, family):
+    if family and is_ip_address(address) and not is_ip_address(address, family):
         yield "gateway", WRONG_GATEWAY
 
 
@@ -43,11 +41,11 @@ def _check_gateway(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterabl
         yield "name", "Gateway with this name already exists."
     family, title = FAMILY.get(item["ipprotocol"], ("", ""))
     value = item["gateway"]
-    if is_address(value, family):
+    if is_ip_address(value, family):
         return
     interface = box.items(INTERFACES).get(item["interface"], {})
     static = interface.get("ipaddr" if family == "4" else "ipaddrv6")
-    if static and not is_address(value):
+    if static and not is_ip_address(value):
         yield "gateway", STATIC.format(title)
     if value and value != "dynamic":
         yield "gateway", f"Invalid {title} address"

@@ -7,12 +7,10 @@ from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Box, UserError
 from fazai.lab.engine.config import Item
-from fazai.lab.engine.fieldtypes import is_address, is_network
+from fazai.lab.engine.fieldtypes import is_ip_address, is_ip_network
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.names import ALIASES, CATEGORIES, GROUPS, INTERFACES, builtin_aliases, network_names
 from fazai.lab.engine.schema import Field, ItemModel
-
-__all__ = ["HOOKS", "META", "RULES", "SOURCE_NAT", "describe_names", "order_of"]
 
 RULES: Final = "Firewall.Filter.rules.rule"
 SOURCE_NAT: Final = "Firewall.Filter.snatrules.rule"
@@ -133,10 +131,8 @@ def _check_ports(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[
 def _check_negation(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
     for side in ("source", "destination"):
         if item.get(f"{side}_not") == "1" and "," in item.get(f"{side}_net", ""):
-            yield (
-                f"{side}_not",
-                f"Inverting {side}s is only allowed for single targets to avoid mis-interpretations",
-            )
+            text = f"Inverting {side}s is only allowed for single targets to avoid mis-interpretations"
+            yield f"{side}_not", text
 
 
 def _check_family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
@@ -145,17 +141,17 @@ def _check_family(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable
         value = item.get(f"{side}_net", "")
         if (
             family
-            and (is_address(value) or is_network(value))
-            and not (is_address(value, family) or is_network(value, family))
+            and (is_ip_address(value) or is_ip_network(value))
+            and not (is_ip_address(value, family) or is_ip_network(value, family))
         ):
             yield f"{side}_net", f"{title} address type should match selected TCP/IP protocol version."
 
 
 def _prefix_length(value: str) -> str:
     """Return the prefix length of a network, of an address the full one; "" for anything else."""
-    if is_network(value):
+    if is_ip_network(value):
         return value.partition("/")[2]
-    return ("128" if ":" in value else "32") if is_address(value) else ""
+    return ("128" if ":" in value else "32") if is_ip_address(value) else ""
 
 
 def _check_binat(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
@@ -174,9 +170,6 @@ def _check_prefixes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterab
         and _prefix_length(item["source_net"]) != _prefix_length(item["destination_net"])
     ):
         yield "destination_net", "External subnet should match internal subnet."
-    if not item["destination_net"] and not item["trackif"]:
-        for _ in range(2):  # the product makes a list of it
-            yield "destination_net", "A value is required when not using a track interface."
 
 
 def _refuse_used_group(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
@@ -196,15 +189,14 @@ def _next_dnat_sequence(box: Box, model: ItemModel, field: Field) -> str:
     return str(min(highest + 100, 999999))
 
 
-def _label_paths(*more: str) -> tuple[str, ...]:
-    return (ALIASES, CATEGORIES, INTERFACES, GROUPS, *more)
-
-
 def _groups_running(box: Box) -> object:
     return box.running.applied.get("group")
 
 
-_PLAIN: Final = CollectionHooks(paths=_label_paths(), version=_groups_running, add=_decorate_rule)
+_LABELLED: Final = (ALIASES, CATEGORIES, INTERFACES, GROUPS)
+_PLAIN: Final = CollectionHooks(
+    computed=_compute_order, paths=_LABELLED, version=_groups_running, add=_decorate_rule
+)
 
 HOOKS: Final = ModelHooks(
     checks={
@@ -216,19 +208,10 @@ HOOKS: Final = ModelHooks(
     },
     guards={"group_unused": _refuse_used_group},
     defaults={"DNatSequence": _next_dnat_sequence},
-    computed={
-        RULES: _compute_order,
-        SOURCE_NAT: _compute_order,
-        ONE_TO_ONE: _compute_order,
-        NPT: _compute_order,
-    },
-    extra={
-        RULES: _PLAIN,
-        SOURCE_NAT: _PLAIN,
-        ONE_TO_ONE: _PLAIN,
-        NPT: _PLAIN,
+    collections={
+        **dict.fromkeys((RULES, SOURCE_NAT, ONE_TO_ONE, NPT), _PLAIN),
         DNAT: CollectionHooks(
-            paths=_label_paths(), version=_groups_running, add=_decorate_dnat, before=(_stamp_item,)
+            paths=_LABELLED, version=_groups_running, add=_decorate_dnat, before=(_stamp_item,)
         ),
     },
 )

@@ -10,13 +10,10 @@ from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["HOOKS"]
-
 PIPES: Final = "TrafficShaper.pipes.pipe"
 SERVICES: Final = "Monit.service"
 TESTS: Final = "Monit.test"
 
-WITH_PATH: Final = ("file", "fifo", "filesystem", "directory")
 OWNED: Final = frozenset({"Existence", "UID", "GID", "Custom"})
 FILES: Final = OWNED | {"Timestamp", "Permisssion"}
 
@@ -85,7 +82,7 @@ MOST: Final = 4_294_967_295
 
 
 def type_of(condition: str) -> str:
-    """The type that monit's page gives a test: by the longest known beginning, else Custom."""
+    """Return the type that monit's page gives a test: by the longest known beginning, else Custom."""
     words = " ".join(condition.split()) if "  " in condition else condition
     known = ((len(start), kind, start) for kind, starts in BEGINNINGS.items() for start in starts)
     best = max((row for row in known if words.startswith(row[2])), default=(0, "Custom", ""))
@@ -99,7 +96,7 @@ def _users_of(box: Box, test: str) -> bool:
 
 
 def _set_test_type(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """The condition decides the type, whatever was sent as the type."""
+    """Set the type by the condition, whatever was sent as the type."""
     kind = type_of(new["condition"])
     if kind == "Custom" or not _users_of(call.box, uuid):
         new["type"] = kind
@@ -130,26 +127,6 @@ def _check_service(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterabl
                 f"Test {tests[key]['name']} with type {tests[key]['type']} not allowed for this service type"
             )
             yield "tests", text
-    yield from _check_needed_fields(item, kind)
-
-
-def _check_needed_fields(item: Item, kind: str) -> Iterable[tuple[str, str]]:
-    if kind == "process" and not item["pidfile"] and not item["match"]:
-        for name in ("pidfile", "match"):
-            yield name, "Please set at least one of Pidfile or Match."
-    if kind == "host" and not item["address"]:
-        yield "address", "Address is mandatory for 'Remote Host' checks."
-    if kind == "network" and not item["address"] and not item["interface"]:
-        for name in ("address", "interface"):
-            yield name, "Please set at least one of Address or Interface."
-    if kind in WITH_PATH and not item["path"]:
-        yield "path", "Path is mandatory."
-
-
-def _check_alert(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if item["noton"] == "1" and not item["events"]:
-        for name in ("noton", "events"):
-            yield name, "At least one event should be selected when using an inverted selection."
 
 
 def _check_pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
@@ -159,9 +136,6 @@ def _check_pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
         text = f"{item['bandwidth']} {metric}/s exceeds the maximum bandwidth of {most} {metric}/s."
         for name in ("bandwidth", "bandwidthMetric"):
             yield name, text
-    if item["codel_enable"] == item["pie_enable"] == "1":
-        for name in ("codel_enable", "pie_enable"):
-            yield name, "CoDel and PIE can not be combined."
 
 
 def _number_pipe(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
@@ -176,8 +150,10 @@ HOOKS: Final = ModelHooks(
     checks={
         "monit_service": _check_service,
         "monit_test": _check_test,
-        "monit_alert": _check_alert,
         "shaper_pipe": _check_pipe,
     },
-    extra={PIPES: CollectionHooks(before=(_number_pipe,)), TESTS: CollectionHooks(before=(_set_test_type,))},
+    collections={
+        PIPES: CollectionHooks(before=(_number_pipe,)),
+        TESTS: CollectionHooks(before=(_set_test_type,)),
+    },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, read_privileges
@@ -10,19 +10,6 @@ from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import ConfigEdit, Item
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import Field, ItemModel
-
-__all__ = ["HOOKS"]
-
-
-def _check_tls(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if item["transport"].startswith("tls") and not item["certificate"]:
-        yield "transport", "A certificate is required for tls types"
-        yield "certificate", "A certificate is required for tls types"
-
-
-def _check_password(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if not item["password"]:
-        yield "password", "A password is required"
 
 
 def _next_id(box: Box, model: ItemModel, field: Field) -> str:
@@ -75,11 +62,10 @@ def _store_memberships(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item,
 
 
 HOOKS: Final = ModelHooks(
-    checks={"syslog_tls": _check_tls, "user_password": _check_password},
     defaults={"Uid": _next_id, "Gid": _next_id},
-    computed={USER_ITEMS: _compute_user},
-    extra={
+    collections={
         USER_ITEMS: CollectionHooks(
+            computed=_compute_user,
             paths=(GROUP_ITEMS,),
             add=_decorate_user,
             before=(_keep_password,),

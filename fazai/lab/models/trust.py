@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from fazai.lab.server.x509 import PrivateKey
 
-__all__ = ["AUTHORITIES", "CERTIFICATES", "HOOKS", "pem_text"]
-
 AUTHORITIES: Final = "Trust.CA.ca"
 CERTIFICATES: Final = "Trust.Cert.cert"
 DESTINATIONS: Final = "Syslog.destinations.destination"
@@ -185,13 +183,13 @@ def _refuse_used_certificate(box: Box, model: ItemModel, uuid: str, item: Item) 
 HOOKS: Final = ModelHooks(
     checks={"certificate": _check_certificate},
     guards={"certificate_unused": _refuse_used_certificate},
-    computed={AUTHORITIES: _read_certificate, CERTIFICATES: _read_certificate},
-    extra={
-        AUTHORITIES: CollectionHooks(
-            paths=(CERTIFICATES, AUTHORITIES), before=(_fill_in,), after=(_make_certificate,)
-        ),
-        CERTIFICATES: CollectionHooks(
-            paths=(AUTHORITIES, DESTINATIONS), before=(_fill_in,), after=(_make_certificate,)
-        ),
+    collections={
+        path: CollectionHooks(
+            computed=_read_certificate,
+            paths=(AUTHORITIES, other),
+            before=(_fill_in,),
+            after=(_make_certificate,),
+        )
+        for path, other in ((AUTHORITIES, CERTIFICATES), (CERTIFICATES, DESTINATIONS))
     },
 )

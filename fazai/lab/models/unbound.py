@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.box import Box
@@ -10,26 +10,10 @@ from fazai.lab.engine.config import Item
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["ALIASES", "HOOKS", "HOSTS"]
-
 HOSTS: Final = "Unbound.hosts.host"
 ALIASES: Final = "Unbound.aliases.alias"
 
-# record type -> fields that it needs, with the name that the message uses
-NEEDED: Final[Mapping[str, tuple[tuple[str, str], ...]]] = {
-    "A": (("server", "IP address"),),
-    "AAAA": (("server", "IP address"),),
-    "MX": (("mxprio", "MX Priority"), ("mx", "MX Host")),
-    "TXT": (("txtdata", "TXT Data"),),
-}
 SHARED: Final = ("rr", "mxprio", "mx", "ttl", "server", "txtdata", "addptr")
-
-
-def _check_unbound_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    for name, title in NEEDED.get(item["rr"], ()):
-        if not item[name]:
-            for _ in range(2 if item["rr"] == "MX" else 1):
-                yield name, f"The field {title} is required."
 
 
 def aliases_of(box: Box, uuid: str) -> dict[str, Item]:
@@ -71,8 +55,5 @@ def _add_children(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[s
 
 
 HOOKS: Final = ModelHooks(
-    checks={"unbound_host": _check_unbound_host},
-    computed={HOSTS: _compute_aliases},
-    extra={HOSTS: CollectionHooks(paths=(ALIASES,), add=_add_children)},
-    cascades={HOSTS: ((ALIASES, "host"),)},
+    collections={HOSTS: CollectionHooks(computed=_compute_aliases, paths=(ALIASES,), add=_add_children)}
 )

@@ -10,8 +10,6 @@ from fazai.lab.engine.config import ConfigEdit, Item, stored_text
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
-__all__ = ["CLIENTS", "HOOKS", "SERVERS", "link_client"]
-
 CLIENTS: Final = "Wireguard.Client.clients.client"
 SERVERS: Final = "Wireguard.Server.servers.server"
 
@@ -20,8 +18,8 @@ def _peers_of(server: Item) -> list[str]:
     return server["peers"].split(",") if server["peers"] else []
 
 
-def link_client(box: Box, edit: ConfigEdit, client: str, servers: Iterable[str]) -> None:
-    """Make the client a peer of these instances, and of no other."""
+def _link_client(box: Box, edit: ConfigEdit, client: str, servers: Iterable[str] = ()) -> None:
+    """Make the client a peer of these instances, and of no other; of none when it is deleted."""
     wanted = set(servers)
     for uuid, server in box.items(SERVERS).items():
         peers = [peer for peer in _peers_of(server) if peer != client]
@@ -35,7 +33,7 @@ def _link_sent(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new: It
     """Link the instances sent with the client; those that are not sent lose it."""
     sent = call.body.get("client", {})
     names = stored_text(sent.get("servers")) if isinstance(sent, Mapping) else ""
-    link_client(call.box, edit, uuid, names.split(","))
+    _link_client(call.box, edit, uuid, names.split(","))
 
 
 def _compute_client(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
@@ -56,16 +54,11 @@ def _compute_server(box: Box, model: ItemModel, uuid: str, item: Item) -> Mappin
     }
 
 
-def _check_disabled_routes(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if item["gateway"] and item["disableroutes"] != "1":
-        yield "disableroutes", "You have to enable Disable Routes option."
-
-
 HOOKS: Final = ModelHooks(
-    checks={"wireguard_server": _check_disabled_routes},
-    computed={CLIENTS: _compute_client, SERVERS: _compute_server},
-    extra={
-        CLIENTS: CollectionHooks(paths=(SERVERS,), after=(_link_sent,)),
-        SERVERS: CollectionHooks(paths=(CLIENTS,)),
-    },
+    collections={
+        CLIENTS: CollectionHooks(
+            computed=_compute_client, paths=(SERVERS,), after=(_link_sent,), deleted=(_link_client,)
+        ),
+        SERVERS: CollectionHooks(computed=_compute_server, paths=(CLIENTS,)),
+    }
 )

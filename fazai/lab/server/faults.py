@@ -5,27 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Final
 
 from fazai.lab.server.http import LabConnection
-from fazai.lab.server.wire import HttpReply, make_json_reply
+from fazai.lab.server.wire import LabReply, make_json_reply
 from fazai.lab.settings import Fault
-
-__all__ = ["ArmedFaults", "carry_out"]
 
 LOGIN: Final = "/?url="
 PAGE: Final = b"<!DOCTYPE html>\n<html><body>Please wait</body></html>\n"
 
 
+@dataclass(slots=True)
 class _ArmedFault:
-    """A fault with its counters."""
+    """A fault, how many calls it matched, and how many of them it hit."""
 
-    __slots__ = ("fault", "hits", "seen")
-
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
-        self.seen = 0
-        self.hits = 0
+    fault: Fault
+    seen: int = 0
+    hits: int = 0
 
     def strikes(self, method: str, path: str) -> bool:
         fault = self.fault
@@ -72,15 +69,15 @@ class ArmedFaults:
         )
 
 
-def answer_instead(fault: Fault, path: str) -> HttpReply | None:
+def answer_instead(fault: Fault, path: str) -> LabReply | None:
     """Return a fault's answer in place of the firewall's own; the call is not carried out then."""
     if fault.kind == "status":
         headers = [] if fault.retry_after_s is None else [("retry-after", str(fault.retry_after_s))]
-        return HttpReply(fault.status, fault.body.encode(), headers=headers)
+        return LabReply(fault.status, fault.body.encode(), headers=headers)
     if fault.kind == "html":
-        return HttpReply(200, PAGE, "text/html; charset=UTF-8")
+        return LabReply(200, PAGE, "text/html; charset=UTF-8")
     if fault.kind == "login":
-        return HttpReply(302, b"", "text/html; charset=UTF-8", headers=[("location", f"{LOGIN}{path}")])
+        return LabReply(302, b"", "text/html; charset=UTF-8", headers=[("location", f"{LOGIN}{path}")])
     if fault.kind == "unauthorized":
         return make_json_reply({"status": 401, "message": "Authentication Failed"}, 401)
     if fault.kind == "not_found":
@@ -92,10 +89,10 @@ async def carry_out(
     faults: list[Fault],
     connection: LabConnection,
     path: str,
-    dispatch: Callable[[], HttpReply],
+    dispatch: Callable[[], LabReply],
     wait_s: float,
     delay: Callable[[float], Awaitable[None]],
-) -> HttpReply | None:
+) -> LabReply | None:
     """Answer a call with faults and delays. None: the answer was sent, or cut, here."""
     for fault in faults:
         if fault.kind == "delay":
@@ -116,7 +113,7 @@ async def carry_out(
             connection.abort()
             return None
         elif fault.kind == "cut":
-            head, body = connection.rendered(reply)
+            head, body = connection.render_reply(reply)
             await connection.send(head + body[: len(body) // 2])  # deadline: Connection.send
             connection.close()
             return None
@@ -126,8 +123,8 @@ async def carry_out(
     return reply
 
 
-async def _drip_reply(connection: LabConnection, reply: HttpReply, bytes_per_s: int) -> None:
-    head, body = connection.rendered(reply)
+async def _drip_reply(connection: LabConnection, reply: LabReply, bytes_per_s: int) -> None:
+    head, body = connection.render_reply(reply)
     data = head + body
     step = max(1, bytes_per_s // 20)
     for start in range(0, len(data), step):

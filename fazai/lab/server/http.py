@@ -10,32 +10,17 @@ import asyncio
 import secrets
 from collections import deque
 from collections.abc import Awaitable
+from http import HTTPStatus
 from typing import Protocol
 
 import httptools
 
-from fazai.lab.server.wire import NO_CACHE, HttpReply, HttpRequest
-
-__all__ = ["MAX_BODY", "TOO_LARGE", "Answer", "Application", "LabConnection"]
+from fazai.lab.server.wire import NO_CACHE, LabReply, LabRequest
 
 MAX_BODY = 32 * 1024 * 1024
 TOO_LARGE = "/too-large"  # stands for a request whose body was not kept
 _STALL_S = 30.0  # for a client to take what was sent
-_REASONS = {
-    200: "OK",
-    302: "Found",
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    413: "Content Too Large",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    501: "Not Implemented",
-    502: "Bad Gateway",
-    503: "Service Unavailable",
-    504: "Gateway Timeout",
-}
+_REASONS = {status.value: status.phrase for status in HTTPStatus}
 BAD_REQUEST_PAGE = b"""<!DOCTYPE html>
 <html lang="en">
  <head>
@@ -48,7 +33,7 @@ BAD_REQUEST_PAGE = b"""<!DOCTYPE html>
 </html>
 """
 
-Answer = HttpReply | Awaitable[HttpReply | None]
+Answer = LabReply | Awaitable[LabReply | None]
 
 
 class Application(Protocol):
@@ -60,7 +45,7 @@ class Application(Protocol):
 
     def opened(self, connection: LabConnection) -> bool: ...
     def closed(self, connection: LabConnection) -> None: ...
-    def answer(self, connection: LabConnection, request: HttpRequest) -> Answer: ...
+    def answer(self, connection: LabConnection, request: LabRequest) -> Answer: ...
 
 
 class LabConnection(asyncio.Protocol):
@@ -74,7 +59,7 @@ class LabConnection(asyncio.Protocol):
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
         self._size = 0
-        self._waiting: deque[HttpRequest] = deque()
+        self._waiting: deque[LabRequest] = deque()
         self._task: asyncio.Task[None] | None = None
         self._served = 0
         self._head = False
@@ -90,7 +75,7 @@ class LabConnection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._deaf = not self._application.opened(self)
-        self._arm()
+        self._start_idle_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
@@ -107,10 +92,10 @@ class LabConnection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserCallbackError as error:
-            self._report(error.__context__ or error)  # a mistake of the lab itself
+            self._report_error(error.__context__ or error)  # a mistake of the lab itself
             self.abort()
         except httptools.HttpParserError:
-            self._write(HttpReply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)
+            self._write_reply(LabReply(400, BAD_REQUEST_PAGE, "text/html", session=False), close=True)
 
     def pause_writing(self) -> None:
         """Read and answer no more requests of a client that does not read."""
@@ -122,7 +107,7 @@ class LabConnection(asyncio.Protocol):
         self._drained.set()
         if self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
-            self._pump()
+            self._answer_waiting()
 
     # httptools
 
@@ -148,16 +133,16 @@ class LabConnection(asyncio.Protocol):
         method = self._parser.get_method().decode("ascii")
         if not self._parser.should_keep_alive():
             self._last = True
-        request = HttpRequest(method, self._target.decode("latin-1"), self._headers, b"".join(self._body))
+        request = LabRequest(method, self._target.decode("latin-1"), self._headers, b"".join(self._body))
         if self._size > MAX_BODY:
             self._last = True
-            request = HttpRequest(method, TOO_LARGE, {}, b"")
+            request = LabRequest(method, TOO_LARGE, {}, b"")
         self._waiting.append(request)
-        self._pump()
+        self._answer_waiting()
 
     # answering
 
-    def _pump(self) -> None:
+    def _answer_waiting(self) -> None:
         while self._waiting and self._task is None and self._drained.is_set():
             if self._transport is None or self._transport.is_closing():
                 return
@@ -166,41 +151,41 @@ class LabConnection(asyncio.Protocol):
             request = self._waiting.popleft()
             self._head = request.method == "HEAD"
             answer = self._application.answer(self, request)
-            if isinstance(answer, HttpReply):
-                self._write(answer)
+            if isinstance(answer, LabReply):
+                self._write_reply(answer)
             else:
-                self._task = asyncio.get_running_loop().create_task(self._later(answer))
-                self._task.add_done_callback(self._done)
+                self._task = asyncio.get_running_loop().create_task(self._write_later(answer))
+                self._task.add_done_callback(self._finish_task)
 
-    async def _later(self, answer: Awaitable[HttpReply | None]) -> None:
+    async def _write_later(self, answer: Awaitable[LabReply | None]) -> None:
         reply = await answer
         if reply is not None and self._transport is not None:
-            self._write(reply)
+            self._write_reply(reply)
 
-    def _done(self, task: asyncio.Task[None]) -> None:
+    def _finish_task(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
             self.abort()
-            self._report(task.exception())
+            self._report_error(task.exception())
             return
-        self._pump()
+        self._answer_waiting()
 
-    def _report(self, error: BaseException | None) -> None:
+    def _report_error(self, error: BaseException | None) -> None:
         asyncio.get_running_loop().call_exception_handler(
             {"message": "the lab could not answer a request", "exception": error}
         )
 
-    def _write(self, reply: HttpReply, *, close: bool = False) -> None:
+    def _write_reply(self, reply: LabReply, *, close: bool = False) -> None:
         if self._transport is None:
             return
-        head, body = self.rendered(reply, close=close)
+        head, body = self.render_reply(reply, close=close)
         self._transport.write(head + body)
         if self.closing:
             self.close()
         else:
-            self._arm()
+            self._start_idle_timer()
 
-    def rendered(self, reply: HttpReply, *, close: bool = False) -> tuple[bytes, bytes]:
+    def render_reply(self, reply: LabReply, *, close: bool = False) -> tuple[bytes, bytes]:
         """Return head and body of an answer as bytes; count it, and close after the last one."""
         self._served += 1
         limit = self._application.keepalive_requests
@@ -246,7 +231,7 @@ class LabConnection(asyncio.Protocol):
         """Close, or wait for the next request; called after `send`."""
         if self._last:
             self.close()
-        self._arm()
+        self._start_idle_timer()
 
     def abort(self) -> None:
         """Cut the connection without a goodbye."""
@@ -260,7 +245,7 @@ class LabConnection(asyncio.Protocol):
             limit_s = self._application.idle_s or _STALL_S
             asyncio.get_running_loop().call_later(limit_s, self._transport.abort)
 
-    def _arm(self) -> None:
+    def _start_idle_timer(self) -> None:
         if self._idle is not None:
             self._idle.cancel()
         if self._application.idle_s and not self._deaf:

@@ -8,8 +8,6 @@ from urllib.parse import unquote
 
 from fazai.lab.engine.schema import Catalogue, ControllerAction, action_key, controller_key
 
-__all__ = ["ResolvedPath", "resolve_path"]
-
 
 @dataclass(frozen=True, slots=True)
 class ResolvedPath:
@@ -20,7 +18,7 @@ class ResolvedPath:
     params: tuple[str, ...] = ()
 
 
-def resolve_path(catalogue: Catalogue, path: str, absent: tuple[str, ...] = ()) -> ResolvedPath:
+def route_path(catalogue: Catalogue, path: str, absent: tuple[str, ...] = ()) -> ResolvedPath:
     """Resolve a path; doubled and trailing slashes, letter case and further parameters do not matter.
 
     A module, controller or action that is unknown (or absent), and a missing parameter, have no endpoint.

@@ -10,17 +10,15 @@ from typing import Any, Final
 import msgspec
 
 from fazai.lab.access import Access, find_access
-from fazai.lab.box import ActionCall, ActionNotFound, Box, Unexpected, UserError
+from fazai.lab.box import UNEXPECTED, ActionCall, Box, Unexpected, UserError
 from fazai.lab.engine.schema import action_key
 from fazai.lab.models.rules import RULES
 from fazai.lab.server.faults import ArmedFaults, carry_out
 from fazai.lab.server.http import BAD_REQUEST_PAGE, TOO_LARGE, Answer, LabConnection
-from fazai.lab.server.router import ResolvedPath, resolve_path
-from fazai.lab.server.wire import ERROR_TYPE, HttpReply, HttpRequest, make_json_reply, parse_form
+from fazai.lab.server.router import ResolvedPath, route_path
+from fazai.lab.server.wire import ERROR_TYPE, LabReply, LabRequest, make_json_reply, parse_form
 from fazai.lab.settings import Fault
 from fazai.lab.table import build_handlers
-
-__all__ = ["FirewallSite"]
 
 JSON_BODY: Final = ("application/json", "application/json; charset=utf-8")
 FORM_BODY: Final = "application/x-www-form-urlencoded"
@@ -58,7 +56,7 @@ class FirewallSite:
     def closed(self, connection: LabConnection) -> None:
         self.connections.discard(connection)
 
-    def answer(self, connection: LabConnection, request: HttpRequest) -> Answer:
+    def answer(self, connection: LabConnection, request: LabRequest) -> Answer:
         """Return the answer, at once where nothing delays it."""
         path = request.path.removeprefix("/api/")
         striking = self.faults.striking(request.method, path)
@@ -70,15 +68,15 @@ class FirewallSite:
         if not striking and not wait_s:
             reply = self.handle(request)
             return _delay_reply(reply) if reply.delay_s else reply
-        return self._slowly(connection, request, striking, wait_s)
+        return self._answer_slowly(connection, request, striking, wait_s)
 
-    async def _slowly(
-        self, connection: LabConnection, request: HttpRequest, striking: list[Fault], wait_s: float
-    ) -> HttpReply | None:
+    async def _answer_slowly(
+        self, connection: LabConnection, request: LabRequest, striking: list[Fault], wait_s: float
+    ) -> LabReply | None:
         """Answer with faults and latency; slow writes wait for each other, as on the real one."""
         carried_out = False
 
-        def dispatch() -> HttpReply:
+        def dispatch() -> LabReply:
             nonlocal carried_out
             carried_out = True
             return self.handle(request)
@@ -90,49 +88,49 @@ class FirewallSite:
         else:
             reply = await work
         if not carried_out:
-            self._note(request, 0 if reply is None else reply.status)
+            self._note_request(request, 0 if reply is None else reply.status)
         return reply
 
-    def _note(self, request: HttpRequest, status: int) -> None:
+    def _note_request(self, request: LabRequest, status: int) -> None:
         self.counters["requests"] += 1
         self.requests.append((request.method, request.target, status))
 
     # one request
 
-    def handle(self, request: HttpRequest) -> HttpReply:
+    def handle(self, request: LabRequest) -> LabReply:
         """Answer one request, whatever it is."""
         writes = self.box.config.writes
-        reply = self._handle(request)
+        reply = self._answer_request(request)
         self.counters["writes"] += self.box.config.writes - writes
-        self._note(request, reply.status)
+        self._note_request(request, reply.status)
         return reply
 
-    def _handle(self, request: HttpRequest) -> HttpReply:
+    def _answer_request(self, request: LabRequest) -> LabReply:
         if request.target == TOO_LARGE:
-            return HttpReply(413, b"", "text/html", session=False)
+            return LabReply(413, b"", "text/html", session=False)
         if request.method == "GET" and request.body:
-            return HttpReply(400, BAD_REQUEST_PAGE, "text/html", session=False)
-        route = resolve_path(self.box.catalogue, request.path, self.box.settings.absent)
+            return LabReply(400, BAD_REQUEST_PAGE, "text/html", session=False)
+        route = route_path(self.box.catalogue, request.path, self.box.settings.absent)
         if route.endpoint is None:
             known = route.controller is not None
             return make_json_reply(
                 {"errorMessage": "Endpoint not found"}, 404, content_type=ERROR_TYPE, session=known
             )
         access = self._authenticate(request)
-        if isinstance(access, HttpReply):
+        if isinstance(access, LabReply):
             return access
         if not access.allows(request.path):
             return make_json_reply({"status": 403, "message": "Forbidden"}, 403)
-        body = self._body(request)
+        body = self._decode_body(request)
         if body is None:
             return make_json_reply({"status": 400, "message": "Invalid JSON syntax"}, 400)
-        return self._run(request, route, access, body)
+        return self._run_handler(request, route, access, body)
 
-    def _authenticate(self, request: HttpRequest) -> Access | HttpReply:
+    def _authenticate(self, request: LabRequest) -> Access | LabReply:
         header = request.headers.get("authorization")
         if header is None:
             location = [("location", f"/?url={request.path}")]
-            return HttpReply(302, b"", "text/html; charset=UTF-8", headers=location)
+            return LabReply(302, b"", "text/html; charset=UTF-8", headers=location)
         access = find_access(self.box, header)
         if isinstance(access, Access):
             return access
@@ -140,7 +138,7 @@ class FirewallSite:
         return make_json_reply({"status": 401, "message": "Authentication Failed"}, 401, delay_s=delay_s)
 
     @staticmethod
-    def _body(request: HttpRequest) -> Mapping[str, Any] | None:
+    def _decode_body(request: LabRequest) -> Mapping[str, Any] | None:
         """Return the body as the API sees it; None where it refuses the request."""
         kind = request.headers.get("content-type", "").lower()
         if kind in JSON_BODY:
@@ -155,9 +153,9 @@ class FirewallSite:
             return parse_form(request.body.decode("utf-8", "replace"))
         return {}
 
-    def _run(
-        self, request: HttpRequest, route: ResolvedPath, access: Access, body: Mapping[str, Any]
-    ) -> HttpReply:
+    def _run_handler(
+        self, request: LabRequest, route: ResolvedPath, access: Access, body: Mapping[str, Any]
+    ) -> LabReply:
         assert route.endpoint is not None
         endpoint = route.endpoint
         key = f"{endpoint.controller}/{action_key(endpoint.action)}"
@@ -183,17 +181,14 @@ class FirewallSite:
             return make_json_reply(error.body, 500, content_type=ERROR_TYPE)
         except Unexpected:
             self.box.running.crashed_at = self.box.clock()
-            error_body = {"errorMessage": "Unexpected error, check log for details"}
-            return make_json_reply(error_body, 500, content_type=ERROR_TYPE)
-        except ActionNotFound:
-            return make_json_reply({"errorMessage": "Endpoint not found"}, 404, content_type=ERROR_TYPE)
+            return make_json_reply({"errorMessage": UNEXPECTED}, 500, content_type=ERROR_TYPE)
         if call.posted and action_key(endpoint.action) in APPLIES:
             self._after_apply(request, endpoint.action)
-        return value if isinstance(value, HttpReply) else make_json_reply(value)
+        return value if isinstance(value, LabReply) else make_json_reply(value)
 
     # lockout
 
-    def _after_apply(self, request: HttpRequest, action: str) -> None:
+    def _after_apply(self, request: LabRequest, action: str) -> None:
         self.counters["reconfigures"] += 1
         if action_key(action) != "apply":
             return
@@ -218,6 +213,6 @@ class FirewallSite:
         self.on_lock(False)
 
 
-async def _delay_reply(reply: HttpReply) -> HttpReply:
+async def _delay_reply(reply: LabReply) -> LabReply:
     await asyncio.sleep(reply.delay_s)
     return reply

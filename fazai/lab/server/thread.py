@@ -11,36 +11,28 @@ from typing import Any, Self, TypeVar
 from fazai.lab.lab import Lab, LabFirewall
 from fazai.lab.settings import LabSettings
 
-__all__ = ["LabThread"]
-
 T = TypeVar("T")
 
 
 class LabThread:
-    """`with LabThread() as lab: firewall = lab.start("fw")`."""
+    """A lab whose loop has a thread: `with LabThread() as lab: firewall = lab.start("fw")`."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+        self._lab = Lab(folder)
         self._loop: asyncio.AbstractEventLoop
         self._thread: threading.Thread
-        self._lab: Lab | None = None
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="lab", daemon=True)
         self._thread.start()
-        self._lab = self.run(self._make())
         return self
 
     def __exit__(self, *raised: object) -> None:
-        if self._lab is not None:
-            self.run(self._lab.close())
+        self.run(self._lab.close())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
-
-    async def _make(self) -> Lab:
-        return Lab(self._folder)
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the lab's loop and wait for its result."""
@@ -48,5 +40,4 @@ class LabThread:
 
     def start(self, name: str, settings: LabSettings | None = None) -> LabFirewall:
         """Start a firewall, or return the running one of that name."""
-        assert self._lab is not None, "used as a context manager only"
         return self.run(self._lab.start(name, settings))

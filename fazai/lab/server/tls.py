@@ -18,8 +18,6 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fazai.lab.server.x509 import begin_certificate, pem_bytes
 from fazai.lab.settings import Tls
 
-__all__ = ["LabAuthority", "lab_server_context"]
-
 DAY = datetime.timedelta(days=1)
 
 
@@ -111,7 +109,7 @@ class LabAuthority:
 
 
 def lab_server_context(authority: LabAuthority, tls: Tls) -> ssl.SSLContext:
-    """The TLS side of a listening port."""
+    """Return the TLS side of a listening port."""
     key, certificate = authority.server(tls.variant)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     with tempfile.NamedTemporaryFile(prefix="lab-tls-", suffix=".pem") as file:  # mode 0600

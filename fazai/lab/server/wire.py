@@ -8,8 +8,6 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
-__all__ = ["HttpReply", "HttpRequest", "make_json_reply", "parse_form"]
-
 _ENCODE = msgspec.json.Encoder().encode
 
 JSON_TYPE = "application/json; charset=UTF-8"
@@ -18,14 +16,13 @@ NO_CACHE = "no-store, no-cache, must-revalidate"
 
 
 @dataclass(slots=True)
-class HttpRequest:
+class LabRequest:
     """One request as it came in; header names are lower-case."""
 
     method: str
     target: str
     headers: dict[str, str]
     body: bytes
-    peer: str = "127.0.0.1"
 
     @property
     def path(self) -> str:
@@ -38,7 +35,7 @@ class HttpRequest:
 
 
 @dataclass(slots=True)
-class HttpReply:
+class LabReply:
     """One answer. `session` says whether the PHP session cookie goes with it."""
 
     status: int
@@ -49,9 +46,9 @@ class HttpReply:
     delay_s: float = 0.0
 
 
-def make_json_reply(value: Any, status: int = 200, **more: Any) -> HttpReply:
+def make_json_reply(value: Any, status: int = 200, **more: Any) -> LabReply:
     """Return an answer with a JSON body."""
-    return HttpReply(status, _ENCODE(value), **more)
+    return LabReply(status, _ENCODE(value), **more)
 
 
 def parse_form(text: str) -> dict[str, Any]:

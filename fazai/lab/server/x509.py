@@ -1,32 +1,22 @@
 """Certificates of the lab's firewalls: made, and read back from their PEM text.
 
-`cryptography` is imported only when a certificate is touched.
+`cryptography` is heavy: this module is imported only when a certificate is touched.
 """
 
 from __future__ import annotations
 
 import base64
 import datetime
+import ipaddress
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-    PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
-
-__all__ = [
-    "begin_certificate",
-    "certificate_facts",
-    "key_of",
-    "keys_match",
-    "load_certificate",
-    "make_key",
-    "pem_bytes",
-    "pem_of",
-    "sign_certificate",
-]
+PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 # field -> (short name in a subject, dotted oid)
 SUBJECT: Final = {
@@ -46,35 +36,30 @@ PURPOSES: Final = {
     "server_cert": (SERVER,),
     "usr_cert": (CLIENT,),
 }
+CURVES: Final[Mapping[str, ec.EllipticCurve]] = {
+    "prime256v1": ec.SECP256R1(),
+    "secp384r1": ec.SECP384R1(),
+    "secp521r1": ec.SECP521R1(),
+}
+DIGESTS: Final = {
+    digest.name: digest for digest in (hashes.SHA224(), hashes.SHA256(), hashes.SHA384(), hashes.SHA512())
+}
 
 
 def make_key(kind: str) -> PrivateKey:
     """Make a key of one of the product's types: bits of an RSA key (at least 1024), or a curve."""
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
-    curves: Mapping[str, ec.EllipticCurve] = {
-        "prime256v1": ec.SECP256R1(),
-        "secp384r1": ec.SECP384R1(),
-        "secp521r1": ec.SECP521R1(),
-    }
-    if kind in curves:
-        return ec.generate_private_key(curves[kind])
+    if kind in CURVES:
+        return ec.generate_private_key(CURVES[kind])
     return rsa.generate_private_key(65537, max(int(kind), 1024))
 
 
 def load_certificate(encoded: str) -> x509.Certificate:
     """Return the certificate in base64 of PEM text. Raises ValueError when it is none."""
-    from cryptography import x509
-
     return x509.load_pem_x509_certificate(base64.b64decode(encoded))
 
 
 def key_of(encoded: str) -> PrivateKey:
     """Return the private key in base64 of PEM text. Raises ValueError when it is none."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives import serialization
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
-
     try:
         key = serialization.load_pem_private_key(base64.b64decode(encoded), None)
     except (TypeError, UnsupportedAlgorithm) as error:
@@ -91,12 +76,11 @@ def keys_match(certificate: x509.Certificate, key: PrivateKey) -> bool:
 
 def pem_bytes(thing: x509.Certificate | PrivateKey) -> bytes:
     """Return the PEM text of a certificate or a key."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import serialization as forms
-
     if isinstance(thing, x509.Certificate):
-        return thing.public_bytes(forms.Encoding.PEM)
-    return thing.private_bytes(forms.Encoding.PEM, forms.PrivateFormat.PKCS8, forms.NoEncryption())
+        return thing.public_bytes(serialization.Encoding.PEM)
+    return thing.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def pem_of(thing: x509.Certificate | PrivateKey) -> str:
@@ -108,15 +92,12 @@ def begin_certificate(
     subject: x509.Name, issuer: x509.Name, key: PrivateKey, start: datetime.datetime, end: datetime.datetime
 ) -> x509.CertificateBuilder:
     """Return a certificate to be completed and signed."""
-    from cryptography import x509
-
     builder = x509.CertificateBuilder(subject_name=subject, issuer_name=issuer, public_key=key.public_key())
     builder = builder.serial_number(x509.random_serial_number())
     return builder.not_valid_before(start).not_valid_after(end)
 
 
 def _subject_name(wanted: Mapping[str, str]) -> x509.Name:
-    from cryptography import x509
 
     return x509.Name(
         [
@@ -127,23 +108,21 @@ def _subject_name(wanted: Mapping[str, str]) -> x509.Name:
     )
 
 
-def _split_lines(text: str) -> list[str]:
+def _nonblank_lines(text: str) -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 def _alternative_names(wanted: Mapping[str, str]) -> list[x509.GeneralName]:
     """Return the alternative names. Raises ValueError for an address that is none."""
-    import ipaddress
-
-    from cryptography import x509
-
     names: list[x509.GeneralName] = [
-        x509.DNSName(line) for line in _split_lines(wanted.get("altnames_dns", ""))
+        x509.DNSName(line) for line in _nonblank_lines(wanted.get("altnames_dns", ""))
     ]
-    addresses = map(ipaddress.ip_address, _split_lines(wanted.get("altnames_ip", "")))
+    addresses = map(ipaddress.ip_address, _nonblank_lines(wanted.get("altnames_ip", "")))
     names += [x509.IPAddress(address) for address in addresses]
-    names += [x509.UniformResourceIdentifier(line) for line in _split_lines(wanted.get("altnames_uri", ""))]
-    names += [x509.RFC822Name(line) for line in _split_lines(wanted.get("altnames_email", ""))]
+    names += [
+        x509.UniformResourceIdentifier(line) for line in _nonblank_lines(wanted.get("altnames_uri", ""))
+    ]
+    names += [x509.RFC822Name(line) for line in _nonblank_lines(wanted.get("altnames_email", ""))]
     return names
 
 
@@ -154,9 +133,6 @@ def sign_certificate(
 
     Raises ValueError when a field does not fit into a certificate.
     """
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes
-
     now = datetime.datetime.now(datetime.UTC)
     subject = _subject_name(wanted)
     kind = wanted.get("cert_type", "v3_ca")
@@ -170,19 +146,12 @@ def sign_certificate(
     names = _alternative_names(wanted)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-    digests: Mapping[str, hashes.SHA224 | hashes.SHA256 | hashes.SHA384 | hashes.SHA512] = {
-        "sha224": hashes.SHA224(),
-        "sha256": hashes.SHA256(),
-        "sha384": hashes.SHA384(),
-        "sha512": hashes.SHA512(),
-    }
-    if wanted["digest"] not in digests:
+    if wanted["digest"] not in DIGESTS:
         raise ValueError(f"the lab makes no {wanted['digest'].upper()} signatures")
-    return builder.sign(key if issuer is None else issuer[1], digests[wanted["digest"]])
+    return builder.sign(key if issuer is None else issuer[1], DIGESTS[wanted["digest"]])
 
 
 def _key_type(certificate: x509.Certificate) -> str:
-    from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
@@ -194,8 +163,6 @@ def _key_type(certificate: x509.Certificate) -> str:
 
 def _read_extensions(certificate: x509.Certificate) -> dict[str, str]:
     """Return the type of the certificate and its other names."""
-    from cryptography import x509
-
     found: dict[str, str] = {}
     for extension in certificate.extensions:
         value = extension.value
@@ -219,8 +186,6 @@ def _read_extensions(certificate: x509.Certificate) -> dict[str, str]:
 
 def certificate_facts(certificate: x509.Certificate) -> dict[str, str]:
     """Return the facts of a certificate, in the names of the fields."""
-    from cryptography.hazmat.primitives import serialization
-
     subject = {attribute.oid.dotted_string: str(attribute.value) for attribute in certificate.subject}
     facts = {name: subject.get(oid, "") for name, (_, oid) in SUBJECT.items()}
     facts["name"] = "".join(f"/{short}={facts[name]}" for name, (short, _) in SUBJECT.items() if facts[name])

@@ -11,9 +11,7 @@ from urllib.parse import urlsplit
 from fazai.config import is_loopback
 from fazai.errors import InputError, InventoryError, MissingOption, spelling_hint
 from fazai.model import FieldSpec, Secret, SecretRef, Target, Value
-from fazai.providers.opnsense.catalogue.kinds import all_kinds
-
-__all__ = ["OPTIONS", "find_problems", "option_of"]
+from fazai.providers.opnsense.catalogue.kinds import load_kinds
 
 _LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
 
@@ -92,7 +90,7 @@ def option_of(target: Target, name: str) -> Any:
     return OPTIONS[name].default if value is None else value
 
 
-def find_problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:
+def find_option_problems(target: Target, kinds: Iterable[str]) -> Iterable[InputError]:
     """Yield everything that is wrong with the options of a target, each with its place."""
 
     def wrong(option: str, message: str, hint: str | None = None) -> InventoryError:
@@ -152,20 +150,21 @@ def _is_host(text: str) -> bool:
 def _check_url(value: Value, spec: FieldSpec) -> _Wrong:
     if not isinstance(value, str):
         return "must be text", None
+    no_address = f'is not an address: "{value}"', "write https://fw-01.example.net"
     try:
         url = urlsplit(value)
         port = url.port
     except ValueError:
-        return f'is not an address: "{value}"', "write https://fw-01.example.net"
+        return no_address
     if url.scheme == "lab":
         return None if url.netloc else ("names no firewall of the lab", "write lab://NAME")
     if any(letter.isspace() or letter == "\\" for letter in value):
-        return f'is not an address: "{value}"', "write https://fw-01.example.net"
+        return no_address
     if url.username or url.password:
         return "must not hold a key", "put it under secret:"
     host = url.hostname or ""
     if url.scheme not in ("https", "http") or not _is_host(host) or port == 0:
-        return f'is not an address: "{value}"', "write https://fw-01.example.net"
+        return no_address
     if url.query or url.fragment:
         return f'must not have a query: "{value}"', None
     if url.scheme == "http" and not is_loopback(host):
@@ -191,13 +190,12 @@ def _check_fingerprint(value: Value, spec: FieldSpec) -> _Wrong:
 
 
 def _check_prune(value: Value, spec: FieldSpec) -> _Wrong:
-    if isinstance(value, bool):
-        return None
-    if isinstance(value, list) and all(isinstance(kind, str) for kind in value):
-        return None
-    if isinstance(value, Mapping) and all(isinstance(flag, bool) for flag in value.values()):
-        return None
-    return "must be true, false, a list of kinds, or a map of kinds to true", None
+    right = (
+        isinstance(value, bool)
+        or (isinstance(value, list) and all(isinstance(kind, str) for kind in value))
+        or (isinstance(value, Mapping) and all(isinstance(flag, bool) for flag in value.values()))
+    )
+    return None if right else ("must be true, false, a list of kinds, or a map of kinds to true", None)
 
 
 def _check_max_prune(value: Value, spec: FieldSpec) -> _Wrong:
@@ -211,7 +209,7 @@ def _check_max_prune(value: Value, spec: FieldSpec) -> _Wrong:
 def _check_place(value: Value, spec: FieldSpec) -> _Wrong:
     from fazai.providers.opnsense.planning.policy import parse_placement
 
-    ordered = [name for name, kind in all_kinds().items() if kind.ordered]
+    ordered = [name for name, kind in load_kinds().items() if kind.ordered]
     for kind, place in value.items() if isinstance(value, Mapping) else ():
         if kind not in ordered:
             known = "one of " + ", ".join(ordered)
@@ -226,7 +224,7 @@ def _check_place(value: Value, spec: FieldSpec) -> _Wrong:
 def _check_unmanaged(value: Value, spec: FieldSpec) -> _Wrong:
     if not isinstance(value, Mapping):
         return "must be a map of kinds to lists of fields", "{opnsense.rule: [log]}"
-    kinds = all_kinds()
+    kinds = load_kinds()
     for name, fields in value.items():
         if name not in kinds:
             return f'names no kind: "{name}"', spelling_hint(str(name), kinds)

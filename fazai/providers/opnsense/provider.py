@@ -11,14 +11,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fazai.errors import InputError
-from fazai.model import FieldSpec, Kind, Resource, Session, Target
-from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, all_kinds
-from fazai.providers.opnsense.options import OPTIONS, find_problems
+from fazai.model import Resource, Session, Target
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, load_kinds
+from fazai.providers.opnsense.options import OPTIONS, find_option_problems
 
 if TYPE_CHECKING:
     from fazai.providers.opnsense.api.budget import Budget
-
-__all__ = ["PROVIDER", "OpnsenseProvider"]
 
 
 class OpnsenseProvider:
@@ -26,6 +24,7 @@ class OpnsenseProvider:
 
     name = "opnsense"
     noun = "firewall"  # the word for its targets in reports
+    options = OPTIONS
     atomic_writes = True  # a change that it refuses has left nothing behind
 
     @cached_property
@@ -36,35 +35,27 @@ class OpnsenseProvider:
         return Budget()
 
     @cached_property
-    def catalogue_kinds(self) -> Mapping[str, CatalogueKind]:
-        return all_kinds()
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self.catalogue_kinds
-
-    @property
-    def options(self) -> Mapping[str, FieldSpec]:
-        return OPTIONS
+    def kinds(self) -> Mapping[str, CatalogueKind]:
+        return load_kinds()
 
     def check(self, target: Target) -> list[InputError]:
         """Return everything that is wrong with the options of a target, each with its place."""
-        return list(find_problems(target, self.kinds))
+        return list(find_option_problems(target, self.kinds))
 
     def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
         """Return the contradictions within the list of one firewall, each with its place."""
         from fazai.providers.opnsense.catalogue import contradictions  # needed once lists are read
 
-        return list(contradictions.find_contradictions(self.catalogue_kinds, resources))
+        return list(contradictions.find_contradictions(self.kinds, resources))
 
     def connect(self, target: Target) -> Session:
         """Return a session that has sent nothing yet.
 
         Raises InventoryError when `base_url` still names the lab, or the `ca` file cannot be used.
         """
-        from fazai.providers.opnsense.session import open_session  # the HTTP client is heavy
+        from fazai.providers.opnsense.session import open_firewall_session  # the HTTP client is heavy
 
-        return open_session(target, self.catalogue_kinds, budget=self._budget)
+        return open_firewall_session(target, self.kinds, budget=self._budget)
 
     def box_of(self, target: Target) -> str:
         """Return the address of the firewall itself; for a firewall of the lab its name there."""

@@ -15,7 +15,7 @@ from fazai.providers.opnsense.api.calls import ApiCall, ApiSettings
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.api.clock import RetryClock, SystemClock
 from fazai.providers.opnsense.api.masking import as_one_line
-from fazai.providers.opnsense.catalogue.kinds import UUID, CatalogueKind, second_name_of
+from fazai.providers.opnsense.catalogue.kinds import UUID, CatalogueKind, names_of
 from fazai.providers.opnsense.catalogue.ownership import add_mark, own_ref
 from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
@@ -31,13 +31,11 @@ from fazai.providers.opnsense.planning.snapshot import (
     cell_text,
     row_of_answer,
 )
-from fazai.providers.opnsense.planning.steps import plan_steps
-from fazai.providers.opnsense.settings import read_policy, read_settings
+from fazai.providers.opnsense.planning.steps import plan_firewall
+from fazai.providers.opnsense.settings import read_api_settings, read_target_policy
 from fazai.providers.opnsense.writing import verifying
 from fazai.providers.opnsense.writing.bodies import nest_body, rejection_error
 from fazai.providers.opnsense.writing.rehearsal import rehearse_changes
-
-__all__ = ["OpnsenseSession", "open_session"]
 
 #: The firewall may offer an old list of gateways for so long after one was made; the pause between tries.
 OPTION_LISTS_S, OPTION_PAUSE_S = 65.0, 2.5
@@ -45,7 +43,7 @@ _ASSIGNED = re.compile("wan|lan|opt[0-9]+|lo0")
 HIDING_MODES = ("automatic", "disabled")
 
 
-def open_session(
+def open_firewall_session(
     target: Target,
     kinds: Mapping[str, CatalogueKind],
     clock: RetryClock | None = None,
@@ -53,7 +51,7 @@ def open_session(
 ) -> OpnsenseSession:
     """Return a session with a target, as its options say; nothing is sent yet. Raises InventoryError."""
     clock = clock or SystemClock()
-    return OpnsenseSession(read_settings(target), read_policy(target), kinds, clock, budget)
+    return OpnsenseSession(read_api_settings(target), read_target_policy(target), kinds, clock, budget)
 
 
 class OpnsenseSession:
@@ -169,19 +167,16 @@ class OpnsenseSession:
         pending: frozenset[str] = frozenset(),
         prune: bool = False,
     ) -> Diff:
-        """Return what the firewall needs; see `planning.steps.plan_steps`."""
+        """Return what the firewall needs; see `planning.steps.plan_firewall`."""
         try:
-            found = plan_steps(
+            found = plan_firewall(
                 self._policy, self._kinds, wanted, seen, adopted=adopted, pending=pending, prune=prune
             )
         except Unreachable as error:  # an answer that could not be read
             error.where = error.where or self._target
             raise
-        if (
-            self._settings.base_url.startswith("https:")
-            and not self._settings.verify_tls
-            and not self._settings.pin
-        ):
+        settings = self._settings
+        if settings.base_url.startswith("https:") and not settings.verify_tls and not settings.pin:
             note = f"the certificate of {self._target} is not verified (verify_tls: false)"
             found = replace(found, notes=(*found.notes, note))
         return found
@@ -211,10 +206,8 @@ class OpnsenseSession:
                 try:
                     return await self._write_change(kind, change)
                 except Rejected as error:
-                    if (
-                        not self._names_only_new_items(kind, change, error)
-                        or self._clock.now_s() >= deadline_s
-                    ):
+                    late = self._clock.now_s() >= deadline_s
+                    if late or not self._names_only_new_items(kind, change, error):
                         raise
                 await self._clock.sleep(OPTION_PAUSE_S)
         except DeviceError as error:
@@ -243,15 +236,14 @@ class OpnsenseSession:
         body = await self._body_of(kind, change)
         action = kind.row.verbs.set
         path = f"{kind.row.path}/{action}" if kind.row.settings else f"{kind.row.path}/{action}/{ref}"
-        answer = await self._post(kind, path, nest_body(kind.row.root, body))
+        answer = await self._post_body(kind, path, nest_body(kind.row.root, body))
         self._check_saved(kind, change, answer)
         if change.verb is Verb.CREATE:
-            self._made[change.kind, change.identity] = ref
-            if kind.row.called:
-                self._made[change.kind, second_name_of(kind, change.after)] = ref
+            for name in names_of(kind, change.identity, change.after):
+                self._made[change.kind, name] = ref
         return ref
 
-    async def _post(
+    async def _post_body(
         self, kind: CatalogueKind, path: str, body: Mapping[str, Any], *, repeatable: bool = True
     ) -> Any:
         return await self.api.call(
@@ -260,7 +252,7 @@ class OpnsenseSession:
 
     async def _delete_item(self, kind: CatalogueKind, change: Change, ref: str) -> None:
         try:
-            answer = await self._post(kind, f"{kind.row.path}/{kind.row.verbs.delete}/{ref}", {})
+            answer = await self._post_body(kind, f"{kind.row.path}/{kind.row.verbs.delete}/{ref}", {})
         except Unreachable:
             if not await self._is_gone(kind, ref):
                 raise
@@ -285,7 +277,7 @@ class OpnsenseSession:
         path = f"{kind.row.path}/{kind.row.verbs.add}"
         for last in (False, True):
             try:
-                answer = await self._post(kind, path, body, repeatable=False)
+                answer = await self._post_body(kind, path, body, repeatable=False)
             except Unsure as error:
                 found = await self._find_made(kind, change)
                 if found is not None:
@@ -331,9 +323,8 @@ class OpnsenseSession:
         except Unresolved:
             if row.reference is None or self._seen is None:
                 raise
-        fresh = await self._read_collection(
-            self._kinds[row.reference], (), {}
-        )  # made in this run, its key is the firewall's
+        # made in this run: its key is the firewall's
+        fresh = await self._read_collection(self._kinds[row.reference], (), {})
         self._seen = Snapshot({**self._seen.collections, row.reference: fresh})
         try:
             return resolve_references(row, value, self._keys_for(row))
@@ -365,19 +356,15 @@ class OpnsenseSession:
         return collection.text(item, row)
 
     def _check_saved(self, kind: CatalogueKind, change: Change, answer: Any) -> None:
-        """Raise Rejected or DeviceError unless the firewall says that it saved."""
+        """Check that the firewall says that it saved. Raises Rejected, DeviceError."""
         if isinstance(answer, dict) and answer.get("result") == "saved":
             return
         found = validations_of(answer)
         if not found:
-            raise DeviceError(
-                f'{self._target} did not save "{change.identity}" and gave no reason',
-                where=change.mark or change.where,
-                hint=(
-                    "the item may have been deleted meanwhile, or the key may not write; run "
-                    "again to look anew"
-                ),
-            )
+            text = f'{self._target} did not save "{change.identity}" and gave no reason'
+            hint = "the item may have been deleted meanwhile, or the key may not write; "
+            hint += "run again to look anew"
+            raise DeviceError(text, where=change.mark or change.where, hint=hint)
         raise rejection_error(self._target, kind, change, found)
 
     def inverse(self, change: Change, ref: str) -> Change:

@@ -13,10 +13,8 @@ from fazai.providers.opnsense.catalogue.values import text_of
 from fazai.providers.opnsense.options import option_of
 from fazai.providers.opnsense.planning.policy import TargetPolicy, parse_placements, parse_prune
 
-__all__ = ["read_policy", "read_settings"]
 
-
-def read_policy(target: Target) -> TargetPolicy:
+def read_target_policy(target: Target) -> TargetPolicy:
     """Return what may be done on a firewall, and to which items."""
     owner = str(option_of(target, "owner"))
     return TargetPolicy(
@@ -32,7 +30,7 @@ def read_policy(target: Target) -> TargetPolicy:
     )
 
 
-def read_settings(target: Target) -> ApiSettings:
+def read_api_settings(target: Target) -> ApiSettings:
     """Return how a firewall is reached, with its key; reads the `ca` file.
 
     Raises InventoryError for an address, a key or a file that cannot be used.

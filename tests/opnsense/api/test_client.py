@@ -15,7 +15,7 @@ import pytest
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Unreachable, Unsure
 from fazai.lab import Fault, LabFirewall
-from fazai.lab.server.wire import HttpReply, HttpRequest
+from fazai.lab.server.wire import LabReply, LabRequest
 from fazai.lab.settings import Tls
 from fazai.model import Target
 from fazai.providers.opnsense.api.calls import ApiCall
@@ -342,7 +342,7 @@ def test_rows_that_were_not_sent_are_not_absent(
     firewall = start()
     handle = firewall._site.handle
 
-    def page(request: HttpRequest) -> HttpReply:
+    def page(request: LabRequest) -> LabReply:
         reply = handle(request)
         body = msgspec.json.decode(reply.body)
         return replace(reply, body=msgspec.json.encode({**body, "total": total}))

@@ -120,7 +120,7 @@ def test_what_the_daemon_reads_of_a_firewall_is_masked() -> None:
     health = run(with_peer(speaking(*[body] * 9), read_health))
     assert_no_trace(repr(health))
     assert len(health["notices"][0]["message"]) <= 501
-    vitals = run(with_peer(speaking(*[body] * 9), lambda api: read_vitals(api, cpu=False)))
+    vitals = run(with_peer(speaking(*[body] * 9), read_vitals))
     assert_no_trace(repr(vitals))
 
 

@@ -60,9 +60,9 @@ def test_a_key_without_the_privilege_is_told_which_one(firewall: LabFirewall) ->
     assert len(firewall.requests) == 2
 
 
-@pytest.mark.parametrize("kind", PROVIDER.catalogue_kinds.values(), ids=lambda kind: kind.name)
+@pytest.mark.parametrize("kind", PROVIDER.kinds.values(), ids=lambda kind: kind.name)
 def test_the_privilege_of_a_kind_opens_its_calls(firewall: LabFirewall, kind: object) -> None:
-    row = PROVIDER.catalogue_kinds[kind.name].row  # type: ignore[attr-defined]
+    row = PROVIDER.kinds[kind.name].row  # type: ignore[attr-defined]
     table = read_privileges(firewall.box)
     access = Access("ops", tuple(table[row.privilege]["match"].split("\n")), readonly=False)
     for verb in row.verbs:

@@ -75,7 +75,7 @@ IDS = [f"{kind}.{field}" for kind, _, field, _, _ in BY_HAND]
 
 
 def change_by_hand(firewall: LabFirewall, short: str, ref: str, fields: dict[str, str]) -> None:
-    row = PROVIDER.catalogue_kinds[f"opnsense.{short}"].row
+    row = PROVIDER.kinds[f"opnsense.{short}"].row
     answer = firewall.call("POST", f"/api/{row.path}/{row.verbs.set}/{ref}", nest_body(row.root, fields))
     assert answer == {"result": "saved"}
 

@@ -101,7 +101,7 @@ def test_a_text_that_fits_is_taken(kind: str, fields: dict[str, Any]) -> None:
 
 def test_patterns_take_no_time_on_texts_made_to_take_it() -> None:
     """Every pattern on texts that match almost: the longest that it is asked about."""
-    for kind in PROVIDER.catalogue_kinds.values():
+    for kind in PROVIDER.kinds.values():
         for row in kind.rows.values():
             for piece in ("a", "/", "/a", "1,", "*,", "00:", "a-", "-", " "):
                 if row.pattern:

@@ -108,7 +108,7 @@ def ordered_items(kind: str) -> list[Fields]:
 def test_the_list_is_the_order(lab: LabThread, kind: str) -> None:
     items = ordered_items(kind)
     name = PROVIDER.kinds[kind].identity[0]
-    path = PROVIDER.catalogue_kinds[kind].row.path
+    path = PROVIDER.kinds[kind].row.path
     firewall = lab.start(f"order-{kind.partition('.')[2].replace('_', '-')}")
     firewall.call("POST", "/api/firewall/source_nat/set", {"filter": {"general": {"snat_mode": "hybrid"}}})
 

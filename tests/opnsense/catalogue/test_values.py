@@ -11,7 +11,7 @@ from fazai.providers.opnsense.provider import PROVIDER
 
 def row(path: str) -> FieldRow:
     kind, _, name = path.partition(" ")
-    return PROVIDER.catalogue_kinds[f"opnsense.{kind}"].rows[name]
+    return PROVIDER.kinds[f"opnsense.{kind}"].rows[name]
 
 
 SAME = [

@@ -140,7 +140,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 REFERENCES = [
     (kind.name, field.name, field.multiple)
-    for kind in PROVIDER.catalogue_kinds.values()
+    for kind in PROVIDER.kinds.values()
     for field in kind.keyed.values()
 ]
 

@@ -12,7 +12,7 @@ import yaml
 
 from fazai.errors import DeviceError
 from fazai.lab import Fault, LabFirewall
-from fazai.lab.server.wire import HttpReply, HttpRequest
+from fazai.lab.server.wire import LabReply, LabRequest
 from fazai.model import Resource, Verb
 from fazai.providers.opnsense.provider import PROVIDER
 from fazai.providers.opnsense.writing.rehearsal import TRIALS
@@ -103,7 +103,7 @@ def test_every_item_of_a_trial_is_wrong_on_purpose(firewall: LabFirewall) -> Non
     bodies: list[Any] = []
     handle = firewall._site.handle
 
-    def listen(request: HttpRequest) -> HttpReply:
+    def listen(request: LabRequest) -> LabReply:
         if request.path.endswith("/set"):
             bodies.append(json.loads(request.body))
         return handle(request)
@@ -134,7 +134,7 @@ def test_a_release_without_the_field_that_is_wrong_still_saves_nothing(firewall:
     """Unknown fields are ignored; then what is said cannot be told apart, and nothing is."""
     handle = firewall._site.handle
 
-    def unknowing(request: HttpRequest) -> HttpReply:
+    def unknowing(request: LabRequest) -> LabReply:
         if request.path.endswith("/set"):
             body = request.body.replace(b'"enabled":"2"', b'"unknown":"2"')
             request = replace(request, body=body)

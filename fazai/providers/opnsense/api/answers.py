@@ -16,17 +16,6 @@ from fazai.providers.opnsense.api.losses import Forbidden
 from fazai.providers.opnsense.api.masking import as_one_line
 from fazai.providers.opnsense.api.tls import PinMismatch
 
-__all__ = [
-    "RETRY_STATUS",
-    "connect_error",
-    "decode_json",
-    "decode_large_json",
-    "find_raised_error",
-    "nonsense_error",
-    "status_error",
-    "validations_of",
-]
-
 DECODED_AT_ONCE_BYTES = 256 * 1024
 
 #: Statuses after which a repeatable call is tried again.
@@ -42,12 +31,8 @@ def decode_json(body: bytes, content_type: str, target: str, path: str) -> Any:
     """
     head = body[:64].lstrip().lower()
     if head.startswith(b"<") or "html" in content_type:
-        raise Unreachable(
-            f"the firewall answered {path} with a web page instead of data",
-            where=target,
-            stage="answer",
-            hint="is base_url the firewall itself, or a proxy or login page in front of it?",
-        )
+        hint = "is base_url the firewall itself, or a proxy or login page in front of it?"
+        raise nonsense_error(target, path, "a web page instead of data", hint)
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, RecursionError):
@@ -79,24 +64,18 @@ async def _decode_part(part: msgspec.Raw) -> Any:
     return found
 
 
-def nonsense_error(target: str, path: str, what: str) -> Unreachable:
-    """Return the error for an answer that is JSON and not what the call answers."""
-    return Unreachable(
-        f"the firewall answered {path} with {what}",
-        where=target,
-        stage="answer",
-        hint="is base_url the firewall itself? Something between here and it may change its answers",
-    )
+_CHANGED = "is base_url the firewall itself? Something between here and it may change its answers"
+
+
+def nonsense_error(target: str, path: str, what: str, hint: str = _CHANGED) -> Unreachable:
+    """Return the error for an answer that is not what the call answers."""
+    return Unreachable(f"the firewall answered {path} with {what}", where=target, stage="answer", hint=hint)
 
 
 def _undecodable_error(body: bytes, target: str, path: str) -> Unreachable:
     what = "nothing" if not body else f"{len(body)} bytes that are not whole JSON"
-    return Unreachable(
-        f"the firewall answered {path} with {what}",
-        where=target,
-        stage="answer",
-        hint="the answer was cut short, or something between here and the firewall changed it",
-    )
+    hint = "the answer was cut short, or something between here and the firewall changed it"
+    return nonsense_error(target, path, what, hint)
 
 
 def _parse_error_body(body: bytes) -> Mapping[str, Any]:
@@ -144,17 +123,11 @@ def _fault_error(status: int, body: bytes, *, target: str, path: str) -> FazaiEr
     raised = find_raised_error(body) if status == 500 else None
     if raised is not None:
         return _raised_error(raised, target)
+    text = f"the firewall answered {path} with status {status}{_error_detail(body)}"
     if status in RETRY_STATUS:
-        text = _error_detail(body)
-        return Unreachable(
-            f"the firewall answered {path} with status {status}{text}",
-            where=target,
-            stage="answer",
-            hint="the firewall's own log (System > Log Files > Backend) says more" if status == 500 else None,
-        )
-    return DeviceError(
-        f"the firewall answered {path} with status {status}{_error_detail(body)}", where=target
-    )
+        hint = "the firewall's own log (System > Log Files > Backend) says more" if status == 500 else None
+        return Unreachable(text, where=target, stage="answer", hint=hint)
+    return DeviceError(text, where=target)
 
 
 def _raised_error(found: Mapping[str, Any], target: str) -> FazaiError:
@@ -220,22 +193,30 @@ def _explain_cause(cause: BaseException, host: str, address: str) -> tuple[str, 
     return None
 
 
+_ISSUER = "give the authority with ca:"
+#: Words of OpenSSL about a certificate -> what is wrong with it, and the next step.
+_CERTIFICATE_FAULTS = (
+    ("expired", "has expired", "renew it on the firewall (System > Trust > Certificates)"),
+    ("not yet valid", "is not valid yet", "compare the clocks of this machine and the firewall"),
+    (
+        "mismatch|doesn't match|not valid for",
+        "is for another name than {host}",
+        "use the name in the certificate in base_url, or issue one for this name",
+    ),
+    (
+        "self.signed",
+        "is self-signed, or its authority is not known here",
+        f"{_ISSUER}, or pin the certificate with fingerprint: sha256:…",
+    ),
+    ("local issuer", "was signed by an authority that is not known here", _ISSUER),
+    ("", "cannot be trusted: {text}", f"{_ISSUER}, or pin the certificate with fingerprint:"),
+)
+
+
 def _explain_certificate(text: str, host: str) -> tuple[str, str]:
     """Return what is wrong with a certificate, and the next step, from the words of OpenSSL."""
-    if "expired" in text:
-        return "has expired", "renew it on the firewall (System > Trust > Certificates)"
-    if "not yet valid" in text:
-        return "is not valid yet", "compare the clocks of this machine and the firewall"
-    if "mismatch" in text or "doesn't match" in text or "not valid for" in text:
-        hint = "use the name in the certificate in base_url, or issue one for this name"
-        return f"is for another name than {host}", hint
-    if re.search(r"self.signed", text):
-        hint = "give the authority with ca:, or pin the certificate with fingerprint: sha256:…"
-        return "is self-signed, or its authority is not known here", hint
-    if "local issuer" in text:
-        return "was signed by an authority that is not known here", "give the authority with ca:"
-    hint = "give the authority with ca:, or pin the certificate with fingerprint:"
-    return f"cannot be trusted: {text}", hint
+    wrong, hint = next(row[1:] for row in _CERTIFICATE_FAULTS if re.search(row[0], text))
+    return wrong.format(host=host, text=text), hint
 
 
 def _causes_of(error: BaseException) -> list[BaseException]:

@@ -6,8 +6,6 @@ import asyncio
 from collections import deque
 from typing import Self
 
-__all__ = ["MIB", "AnswerLease", "Budget"]
-
 MIB = 1024 * 1024
 SMALL_BYTES = MIB  # an answer up to this is read without asking: there are few connections
 TOTAL_BYTES = 64 * MIB
@@ -36,16 +34,16 @@ class Budget:
                 self.give(count)
             else:
                 self._waiting = deque(one for one in self._waiting if one[0] is not ready)
-                self._serve()
+                self._serve_waiting()
             raise
         return count
 
     def give(self, count: int) -> None:
         """Take back what `take` returned."""
         self.taken_bytes -= count
-        self._serve()
+        self._serve_waiting()
 
-    def _serve(self) -> None:
+    def _serve_waiting(self) -> None:
         while self._waiting and self.taken_bytes + self._waiting[0][1] <= self.total_bytes:
             ready, count = self._waiting.popleft()
             if not ready.done():

@@ -9,8 +9,6 @@ from typing import Any
 from fazai.providers.opnsense.api.budget import MIB
 from fazai.providers.opnsense.api.credentials import Credentials
 
-__all__ = ["ApiCall", "ApiSettings", "controller_of", "spell_in_snake_case"]
-
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:

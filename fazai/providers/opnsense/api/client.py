@@ -11,7 +11,7 @@ import asyncio
 import base64
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -36,8 +36,6 @@ from fazai.providers.opnsense.api.losses import Busy, Forbidden, Lost, Stranger
 from fazai.providers.opnsense.api.masking import Mask
 from fazai.providers.opnsense.api.tls import describe_certificate, tls_context
 
-__all__ = ["Api"]
-
 MAX_RESERVES = 8
 WRITES_PER_CONNECTION = 14  # the server closes after 16; one is spent on opening, one on being late
 _BACKOFF_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.5, 15.0, 30.0
@@ -61,11 +59,6 @@ class _ApiConnection:
         await self.transport.aclose()  # deadline: none is needed, httpx waits for no goodbye
 
 
-@dataclass(slots=True)
-class _RequestCounts:
-    requests: int = 0
-
-
 class Api:
     """Calls to one firewall; close it with `close`."""
 
@@ -73,7 +66,6 @@ class Api:
         self.settings = settings
         self._budget = budget or Budget()
         self._mask = Mask(settings.credentials)
-        self.counts = _RequestCounts()
         self._clock = clock
         url = urlsplit(settings.base_url)
         self._host = url.hostname or ""
@@ -119,7 +111,6 @@ class Api:
         """Return the first `count` events of a stream, and cut it off. Raises as `get`."""
         request = self._build_request(ApiCall("GET", path), self.settings.timeout_s)
         connection = self._new_connection()
-        self.counts.requests += 1
         try:
             async with asyncio.timeout(self.settings.timeout_s):
                 response = await connection.transport.handle_async_request(request)
@@ -149,9 +140,9 @@ class Api:
                 break
         return found[:count]
 
-    async def search(self, path: str, *, rows: int = -1, privilege: str = "") -> list[dict[str, Any]]:
+    async def search(self, path: str, *, privilege: str = "") -> list[dict[str, Any]]:
         """Return all rows of a collection in one call. Raises as `get`; Unreachable without rows."""
-        body = {"current": 1, "rowCount": rows, "sort": {}, "searchPhrase": ""}
+        body = {"current": 1, "rowCount": -1, "sort": {}, "searchPhrase": ""}
         found = await self.call(ApiCall("POST", path, body, privilege=privilege))
         listed = found.get("rows") if isinstance(found, dict) else None
         if not isinstance(listed, list) or not all(row.__class__ is dict for row in listed):
@@ -159,7 +150,7 @@ class Api:
         total = found.get("total")
         if isinstance(total, str) and total.isascii() and total.isdigit() and len(total) < 20:
             total = int(total)
-        if rows == -1 and isinstance(total, int) and total > len(listed):  # what was not sent is not absent
+        if isinstance(total, int) and total > len(listed):  # what was not sent is not absent
             raise nonsense_error(self.settings.target, path, f"{len(listed)} of {total} rows")
         return listed
 
@@ -243,7 +234,7 @@ class Api:
 
     async def _send_once(self, connection: _ApiConnection, call: ApiCall) -> Any:
         async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
-            status, headers, body = await self._exchange(connection, call, lease)
+            status, headers, body = await self._send_request(connection, call, lease)
             if status != 200:
                 self._raise_for_status(call, status, headers, body)
             try:
@@ -261,33 +252,32 @@ class Api:
             raise Busy(error, _retry_after_s(headers) if polite else None, uncertain=not polite)
         raise error
 
-    async def _exchange(
+    async def _send_request(
         self, connection: _ApiConnection, call: ApiCall, lease: AnswerLease
     ) -> tuple[int, httpx.Headers, bytes]:
         limit_s = call.timeout_s or self.settings.timeout_s
         used, connection.used = connection.used, connection.used + 1
-        self.counts.requests += 1
         request = self._build_request(call, limit_s)
-        stage = _Stage()
+        stage = "answer"
         try:
             async with asyncio.timeout(limit_s + self.settings.connect_timeout_s) as until:
                 request.extensions["trace"] = _limit_from_connected(until, limit_s)
                 response = await connection.transport.handle_async_request(request)
-                stage.name = "read"
+                stage = "read"
                 body = await self._read_body(response, call, lease)
         except TimeoutError:
-            raise self._timeout_loss(stage.name, call, limit_s) from None
+            raise self._timeout_loss(stage, call, limit_s) from None
         except httpx.TimeoutException as error:
             where = _stage_of(error)
-            raise self._timeout_loss(stage.name if where == "answer" else where, call, limit_s) from None
+            raise self._timeout_loss(stage if where == "answer" else where, call, limit_s) from None
         except (httpx.ConnectError, httpx.ProxyError, OSError) as error:
             failed = connect_error(error, target=self.settings.target, host=self._host, address=self._address)
             assert isinstance(failed, Unreachable)
             if failed.stage == "tls":
                 raise await self._with_certificate(failed) from None
             raise Lost(failed, sent=False, stale=False) from None
-        except httpx.TransportError as error:
-            raise self._broken_loss(error, stage.name, stale=used > 0) from None
+        except httpx.TransportError:
+            raise self._broken_loss(stage, stale=used > 0) from None
         connection.last_s = self._clock.now_s()
         return response.status_code, response.headers, body
 
@@ -306,13 +296,8 @@ class Api:
             headers = [*headers, ("Content-Type", "application/json")]
         connect_s = min(self.settings.connect_timeout_s, limit_s)
         stages = {"connect": connect_s, "read": limit_s, "write": limit_s, "pool": connect_s}
-        return httpx.Request(
-            call.method,
-            self._base + call.path,
-            headers=headers,
-            content=content,
-            extensions={"timeout": stages},
-        )
+        url, more = self._base + call.path, {"timeout": stages}
+        return httpx.Request(call.method, url, headers=headers, content=content, extensions=more)
 
     async def _read_body(self, response: httpx.Response, call: ApiCall, lease: AnswerLease) -> bytes:
         """Read and mask the body, no more of it than `max_answer` and the budget of all answers allow."""
@@ -321,7 +306,7 @@ class Api:
         stream = response.stream
         assert isinstance(stream, httpx.AsyncByteStream)
         try:
-            async for part in stream:  # deadline: the caller's, `_exchange` or `stream`
+            async for part in stream:  # deadline: the caller's, `_send_request` or `stream`
                 size += len(part)
                 if size > limit:
                     raise DeviceError(
@@ -332,7 +317,7 @@ class Api:
                 await lease.cover(size)
                 parts.append(part)
         finally:
-            await stream.aclose()  # deadline: the caller's, `_exchange` or `stream`
+            await stream.aclose()  # deadline: the caller's, `_send_request` or `stream`
         return self._mask.body(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def _timeout_loss(self, stage: str, call: ApiCall, limit_s: float) -> Lost:
@@ -342,23 +327,17 @@ class Api:
             "write": f"{self._address} did not take the request {call.path} within {limit_s:g} s",
             "read": f"the answer to {call.path} was not complete after {limit_s:g} s",
         }.get(stage, f"{self._address} did not answer {call.path} within {limit_s:g} s")
-        hint = (
-            "is it up, and does a packet filter in between drop the connection?"
-            if stage == "connect"
-            else ("raise timeout: for a slow firewall or line")
-        )
-        return Lost(
-            Unreachable(text, where=target, stage=stage, hint=hint), sent=stage != "connect", stale=False
-        )
+        hint = "raise timeout: for a slow firewall or line"
+        if stage == "connect":
+            hint = "is it up, and does a packet filter in between drop the connection?"
+        error = Unreachable(text, where=target, stage=stage, hint=hint)
+        return Lost(error, sent=stage != "connect", stale=False)
 
-    def _broken_loss(self, error: httpx.TransportError, stage: str, *, stale: bool) -> Lost:
-        target = self.settings.target
-        where = "in the middle of the answer" if stage == "read" else "before it answered"
-        return Lost(
-            Unreachable(f"{self._address} closed the connection {where}", where=target, stage=stage),
-            sent=True,
-            stale=stale and stage != "read",
-        )
+    def _broken_loss(self, stage: str, *, stale: bool) -> Lost:
+        when = "in the middle of the answer" if stage == "read" else "before it answered"
+        text = f"{self._address} closed the connection {when}"
+        error = Unreachable(text, where=self.settings.target, stage=stage)
+        return Lost(error, sent=True, stale=stale and stage != "read")
 
     async def hold(self, writes: int) -> None:
         """Open reserve connections for this many writes; each has carried one cheap call.
@@ -370,7 +349,7 @@ class Api:
         self._reserves.extend(connection for connection in opened if connection is not None)
 
     async def _open_reserve(self) -> _ApiConnection | None:
-        """A connection that has carried a call; None when it cannot be had."""
+        """Return a connection that has carried a call; None when it cannot be had."""
         connection = self._new_connection()
         try:
             await self._ping(connection)
@@ -401,7 +380,7 @@ class Api:
         """Make the cheapest call there is. Raises Lost, Busy, and AccessDenied when the key is not known."""
         call = ApiCall("GET", self.settings.ping)
         async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
-            status, headers, body = await self._exchange(connection, call, lease)
+            status, headers, body = await self._send_request(connection, call, lease)
         if status not in _ANSWERED:
             self._raise_for_status(call, status, headers, body)
         try:
@@ -451,11 +430,6 @@ def _limit_from_connected(until: asyncio.Timeout, limit_s: float) -> Callable[[s
             until.reschedule(asyncio.get_running_loop().time() + limit_s)
 
     return trace
-
-
-@dataclass(slots=True)
-class _Stage:
-    name: str = field(default="answer")
 
 
 def _stage_of(error: httpx.TimeoutException) -> str:

@@ -7,8 +7,6 @@ import random
 import time
 from typing import Protocol
 
-__all__ = ["RetryClock", "SystemClock"]
-
 
 class RetryClock(Protocol):
     """Time and chance, handed in so that tests need no waiting."""

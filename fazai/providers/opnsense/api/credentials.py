@@ -8,8 +8,6 @@ from typing import Any
 
 from fazai.model import Secret
 
-__all__ = ["Credentials", "read_credentials"]
-
 
 @dataclass(frozen=True, slots=True)
 class Credentials:

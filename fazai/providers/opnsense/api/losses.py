@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fazai.errors import AccessDenied, FazaiError, Unreachable
 
-__all__ = ["Busy", "Forbidden", "Lost", "Stranger"]
-
 
 class Lost(FazaiError):
     """The request went out and no usable answer came back; `stale`: on a connection that was kept open."""

@@ -11,8 +11,6 @@ import msgspec
 from fazai.masking import encoded_forms
 from fazai.providers.opnsense.api.credentials import Credentials
 
-__all__ = ["Mask", "as_one_line"]
-
 TOLD_CHARACTERS = 500
 _SHORTEST = 8  # what is shorter stands in too many texts by chance
 _MASK = "***"

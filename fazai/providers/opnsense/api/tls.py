@@ -12,17 +12,11 @@ from pathlib import Path
 from fazai.errors import InventoryError, Mark, missing_file_hint
 from fazai.providers.opnsense.api.masking import as_one_line
 
-__all__ = ["PinMismatch", "describe_certificate", "read_ca", "tls_context"]
-
 _PEM = "give a file with the certificate in PEM form"
 
 
 class PinMismatch(ssl.SSLCertVerificationError):
-    """The certificate is not the pinned one; `seen` is the fingerprint of what was presented."""
-
-    def __init__(self, seen: str) -> None:
-        super().__init__(1, f"certificate fingerprint is {seen}")
-        self.seen = seen
+    """The certificate is not the pinned one."""
 
 
 def _pinned_object(pin: str) -> type[ssl.SSLObject]:
@@ -34,7 +28,7 @@ def _pinned_object(pin: str) -> type[ssl.SSLObject]:
             certificate = self.getpeercert(binary_form=True)
             seen = hashlib.sha256(certificate or b"").hexdigest()
             if seen != pin:
-                raise PinMismatch(f"sha256:{seen}")
+                raise PinMismatch(1, f"certificate fingerprint is sha256:{seen}")
 
     return PinnedObject
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,8 +18,6 @@ from typing import Any
 from fazai.errors import DeviceError
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.api.masking import as_one_line
-
-__all__ = ["Interface", "Vitals", "read_health", "read_interfaces", "read_vitals"]
 
 MAX_NOTICES = 100
 _RELEASE = re.compile(r"OPNsense\s+(\S+?)(?:-(?:amd64|arm64|aarch64))?")
@@ -45,7 +44,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vitals:
-    """The figures of one round. `missing` names the calls that were refused, with the reason."""
+    """The figures of one round."""
 
     hostname: str | None = None
     version: str | None = None
@@ -57,7 +56,6 @@ class Vitals:
     memory_used_bytes: int | None = None
     states: int | None = None
     interfaces: tuple[Interface, ...] = ()
-    missing: Mapping[str, str] | None = None
 
     @property
     def memory_ratio(self) -> float | None:
@@ -66,51 +64,33 @@ class Vitals:
         return self.memory_used_bytes / self.memory_total_bytes
 
 
-async def read_vitals(api: Api, *, cpu: bool = True) -> Vitals:
+async def read_vitals(api: Api) -> Vitals:
     """Read all figures once.
 
     Raises Unreachable, AccessDenied (a wrong key), and DeviceError when the first call is refused: a firewall
     that does not even say what it is, is not watched.
     """
     found = _parse_information(await api.get("diagnostics/system/systemInformation"))
-    missing: dict[str, str] = {}
-
-    async def part(path: str, read: Callable[[Any], Mapping[str, Any]]) -> Mapping[str, Any]:
-        return await _ask_optional(lambda: api.get(path), path, read, missing)
-
-    found = {**found, **await part("diagnostics/system/systemTime", _parse_system_time)}
-    found = {**found, **await part("diagnostics/system/systemResources", _parse_memory)}
-    found = {**found, **await part("diagnostics/firewall/pfStatistics/info", _parse_states)}
-    try:
+    for path, parse in _OPTIONAL.items():
+        found |= await _ask_optional(api.get(path), parse)
+    with suppress(DeviceError):
         found["interfaces"] = await read_interfaces(api)
-    except DeviceError as error:
-        missing["interfaces/overview/interfacesInfo"] = error.message
-    if cpu:
-        path = "diagnostics/cpu_usage/stream"
-        found = {**found, **await _ask_optional(lambda: api.stream(path, 2), path, _parse_cpu, missing)}
-    return Vitals(**found, missing=missing)
+    found |= await _ask_optional(api.stream("diagnostics/cpu_usage/stream", 2), _parse_cpu)
+    return Vitals(**found)
 
 
-async def _ask_optional(
-    ask: Callable[[], Awaitable[Any]],
-    path: str,
-    read: Callable[[Any], Mapping[str, Any]],
-    missing: dict[str, str],
-) -> Mapping[str, Any]:
-    """Return what an answer says; nothing, with the reason in `missing`, when this call is refused."""
+async def _ask_optional(asked: Awaitable[Any], parse: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Return what an answer says; nothing when the call is refused, or the answer is not as expected."""
     try:
-        return read(await ask())
-    except DeviceError as error:
-        missing[path] = error.message
-    except (LookupError, TypeError, ValueError, AttributeError):
-        missing[path] = "the answer is not as expected"
-    return {}
+        return parse(await asked)  # deadline: that of the request
+    except (DeviceError, LookupError, TypeError, ValueError, AttributeError):
+        return {}
 
 
 async def read_interfaces(api: Api) -> tuple[Interface, ...]:
     """Read the assigned interfaces with their counters. Raises as `Api.get`."""
     listed = await api.get("interfaces/overview/interfacesInfo")
-    rows = listed.get("rows") if isinstance(listed, dict) else None
+    rows = _value_at(listed, "rows")
     if not isinstance(rows, list):
         raise DeviceError("the firewall listed no interfaces", where=api.settings.target)
     found = [_parse_interface(row) for row in rows if isinstance(row, dict) and row.get("identifier")]
@@ -119,21 +99,19 @@ async def read_interfaces(api: Api) -> tuple[Interface, ...]:
     except DeviceError:  # the key may not read them
         return tuple(found)
     counters = _parse_counters(answer)
-    return tuple(_with_counters(one, counters.get(one.device, {})) for one in found)
+    return tuple(replace(one, **counters.get(one.device, {})) for one in found)
 
 
 async def read_health(api: Api) -> dict[str, Any]:
     """Read version, name, status, and the notices behind the status. Raises as `Api.get`."""
     info = _parse_information(await api.get("diagnostics/system/systemInformation"))
     status = await api.get("core/system/status")
-    body = status if isinstance(status, dict) else {}
-    system = _value_at(body, "metadata", "system")
-    named = system.get("status") if isinstance(system, dict) else None
-    listed = body.get("subsystems")
+    named = _value_at(status, "metadata", "system", "status")
+    listed = _value_at(status, "subsystems")
     notices = listed if isinstance(listed, dict) else {}
     return {
-        "version": info.get("version"),
-        "hostname": info.get("hostname"),
+        "version": info["version"],
+        "hostname": info["hostname"],
         "status": as_one_line(named) if isinstance(named, str) else "OK",  # a bare number: nothing is pending
         "notices": [
             {
@@ -158,11 +136,11 @@ def _value_at(answer: Any, *path: str) -> Any:
 
 
 def _parse_information(answer: Any) -> dict[str, Any]:
-    versions = answer.get("versions") if isinstance(answer, dict) else None
+    versions = _value_at(answer, "versions")
     listed = versions if isinstance(versions, list) else ()
     text = next((one for one in listed if isinstance(one, str) and "OPNsense" in one), "")
     found = _RELEASE.fullmatch(text)
-    name = answer.get("name") if isinstance(answer, dict) else None
+    name = _value_at(answer, "name")
     return {
         "hostname": as_one_line(name) if name else None,
         "version": as_one_line(found[1]) if found else None,
@@ -211,6 +189,13 @@ def _parse_cpu(answer: Any) -> dict[str, Any]:
     return {"cpu_ratio": min(max(busy / 100, 0.0), 1.0) if math.isfinite(busy) else None}
 
 
+_OPTIONAL: Mapping[str, Callable[[Any], dict[str, Any]]] = {
+    "diagnostics/system/systemTime": _parse_system_time,
+    "diagnostics/system/systemResources": _parse_memory,
+    "diagnostics/firewall/pfStatistics/info": _parse_states,
+}
+
+
 def _parse_interface(row: Mapping[str, Any]) -> Interface:
     addresses = [
         as_one_line(one["ipaddr"])
@@ -237,15 +222,10 @@ _COUNTERS = {
 }
 
 
-def _with_counters(one: Interface, counters: Mapping[str, int | None]) -> Interface:
-    figures: Mapping[str, Any] = counters
-    return replace(one, **figures)
-
-
-def _parse_counters(answer: Any) -> dict[str, dict[str, int | None]]:
+def _parse_counters(answer: Any) -> dict[str, dict[str, Any]]:
     """Return the counters by device, from its own row (`<Link#n>`) among those of its addresses."""
-    rows = answer.get("statistics") if isinstance(answer, dict) else None
-    found: dict[str, dict[str, int | None]] = {}
+    rows = _value_at(answer, "statistics")
+    found: dict[str, dict[str, Any]] = {}
     for row in rows.values() if isinstance(rows, dict) else ():
         if isinstance(row, dict) and str(row.get("network", "")).startswith("<Link"):
             found[str(row.get("name"))] = {

@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 
 from fazai.model import Problem, Value
 
-__all__ = ["alias_problems"]
-
 _NAME = re.compile(r"_?[A-Za-z][A-Za-z0-9_]*|__[A-Za-z0-9_]+|_")
 _ALIAS_NAME = re.compile(r"(?:[a-zA-Z]|_[a-zA-Z0-9_])[a-zA-Z0-9_]{0,30}|_")
 _HOST = re.compile(
@@ -24,13 +22,8 @@ def alias_problems(fields: Mapping[str, Value]) -> list[Problem]:
     problems = []
     name = fields.get("name")
     if isinstance(name, str) and name and not _ALIAS_NAME.fullmatch(name):
-        problems.append(
-            Problem(
-                "name",
-                f'"{name}" is not a name for an alias',
-                "at most 31 letters, digits and underscores, not starting with a digit",
-            )
-        )
+        hint = "at most 31 letters, digits and underscores, not starting with a digit"
+        problems.append(Problem("name", f'"{name}" is not a name for an alias', hint))
     check = _CHECKS.get(str(fields.get("type", "")))
     content = fields.get("content")
     if check is None or not isinstance(content, tuple):
@@ -50,7 +43,7 @@ def _check_host(entry: str) -> _Wrong:
     text = entry.removeprefix("!")
     if "/" in text:
         return "is a network, not a host", "use type: network"
-    if _is_address(text) or _is_range(text):
+    if _is_ip(text) or _is_ip_range(text):
         return None
     if re.fullmatch(r"[0-9.]+", text) or not _HOST.fullmatch(text):
         return "is not an address, a range, a host name or an alias", None
@@ -59,13 +52,13 @@ def _check_host(entry: str) -> _Wrong:
 
 def _check_network(entry: str) -> _Wrong:
     text = entry.removeprefix("!")
-    if _is_address(text) or _is_range(text) or _NAME.fullmatch(text):
+    if _is_ip(text) or _is_ip_range(text) or _NAME.fullmatch(text):
         return None
     address, slash, bits = text.partition("/")
-    if slash and _is_address(address) and re.fullmatch(r"[0-9]{1,3}", bits):
+    if slash and _is_ip(address) and re.fullmatch(r"[0-9]{1,3}", bits):
         longest = ipaddress.ip_address(address).max_prefixlen
         return None if int(bits) <= longest else ("is not a network", f"a prefix is at most {longest} bits")
-    if slash and _is_address(address) and _is_address(bits):
+    if slash and _is_ip(address) and _is_ip(bits):
         return None  # a wildcard mask
     return "is not a network", "write address/bits"
 
@@ -87,42 +80,26 @@ def _is_one_port(text: str) -> bool:
     return bool(_PORT.fullmatch(text)) and 1 <= int(text) <= 65535
 
 
-def _check_mac(entry: str) -> _Wrong:
-    if re.fullmatch(r"(?:[0-9A-Fa-f]{2}:){1,5}[0-9A-Fa-f]{2}", entry) or _NAME.fullmatch(entry):
-        return None
-    return "is not a MAC address or the beginning of one", None
-
-
-def _check_country(entry: str) -> _Wrong:
-    return (
-        None
-        if re.fullmatch(r"[A-Z]{2}", entry)
-        else ("is not a country code", "two capital letters, such as NL")
-    )
-
-
-def _check_asn(entry: str) -> _Wrong:
-    return None if re.fullmatch(r"[0-9]{1,10}", entry) else ("is not an AS number", "digits only")
-
-
-def _check_group_id(entry: str) -> _Wrong:
-    if entry.isascii() and entry.isdigit():
-        return None
-    return "is not the id of a group", "write its number (GID), such as 1999"
+def _match_entry(pattern: str, message: str, hint: str | None = None) -> Callable[[str], _Wrong]:
+    """Return a check that an entry matches a pattern as a whole."""
+    return lambda entry: None if re.fullmatch(pattern, entry) else (message, hint)
 
 
 _CHECKS: Mapping[str, Callable[[str], _Wrong]] = {
     "host": _check_host,
     "network": _check_network,
     "port": _check_port,
-    "mac": _check_mac,
-    "geoip": _check_country,
-    "asn": _check_asn,
-    "authgroup": _check_group_id,
+    "mac": _match_entry(
+        rf"(?:[0-9A-Fa-f]{{2}}:){{1,5}}[0-9A-Fa-f]{{2}}|{_NAME.pattern}",
+        "is not a MAC address or the beginning of one",
+    ),
+    "geoip": _match_entry(r"[A-Z]{2}", "is not a country code", "two capital letters, such as NL"),
+    "asn": _match_entry(r"[0-9]{1,10}", "is not an AS number", "digits only"),
+    "authgroup": _match_entry(r"[0-9]+", "is not the id of a group", "write its number (GID), such as 1999"),
 }
 
 
-def _is_address(text: str) -> bool:
+def _is_ip(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:
@@ -130,6 +107,6 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_range(text: str) -> bool:
+def _is_ip_range(text: str) -> bool:
     first, dash, last = text.partition("-")
-    return bool(dash) and _is_address(first) and _is_address(last)
+    return bool(dash) and _is_ip(first) and _is_ip(last)

@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from fazai.errors import InputError, PlaybookError
 from fazai.model import Resource, Value
-from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, second_name_of
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, names_of
 from fazai.providers.opnsense.catalogue.table import FieldRow
-
-__all__ = ["find_contradictions", "kind_named", "names_in"]
 
 #: Kinds that a field may name beside its declared reference, by the API's type of the field.
 _NAMED_BY_TYPE: Mapping[str, str] = {
@@ -29,9 +27,8 @@ def find_contradictions(
     going: dict[tuple[str, str], Resource] = {}
     staying: set[tuple[str, str]] = set()
     for resource in resources:
-        names = [(resource.kind, resource.identity)]
-        if kinds[resource.kind].row.called:
-            names.append((resource.kind, second_name_of(kinds[resource.kind], resource.fields)))
+        called = names_of(kinds[resource.kind], resource.identity, resource.fields)
+        names = [(resource.kind, name) for name in called]
         if resource.state == "absent":
             going.update((name, resource) for name in names)
         else:

@@ -14,8 +14,6 @@ from fazai.model import Value
 from fazai.providers.opnsense.catalogue.rows import KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
 
-__all__ = ["FieldDefault", "defaults_of", "is_left_alone"]
-
 #: Fields that are left as they are when they are not declared, though others are not: filled in by the
 #: firewall itself, by other programs, or by the user whose account it is.
 _LEFT: Mapping[str, frozenset[str]] = {

@@ -16,8 +16,6 @@ from fazai.providers.opnsense.catalogue.rows import KindRow
 from fazai.providers.opnsense.catalogue.table import CatalogueEntry, FieldRow, load_catalogue
 from fazai.providers.opnsense.catalogue.values import comparison_key, compose_name, text_of, to_canonical
 
-__all__ = ["MATCH", "UNMANAGED", "UUID", "CatalogueKind", "all_kinds", "build_label", "second_name_of"]
-
 #: Words beside the fields: which item is meant where the identity does not say it, and the fields that may
 #: have any value where they are not declared.
 UUID, MATCH, UNMANAGED = "uuid", "match", "unmanaged"
@@ -31,15 +29,13 @@ class CatalogueKind:
         self.rows: Mapping[str, FieldRow] = entry.fields
         #: the fields that name other items and for which the API wants something else than the name
         self.keyed = {name: row for name, row in entry.fields.items() if row.reference and row.key != "name"}
+        self.name = entry.row.name
+        self.summary = entry.row.summary
+        self.example = entry.row.example
+        self.identity = entry.row.identity
+        self.ordered = entry.row.ordered
+        self.apart = entry.row.tiebreak  # fields that tell items of one identity apart in a list
         self.services: tuple[str, ...] = (entry.row.service,) if entry.row.service else ()
-
-    @property
-    def name(self) -> str:
-        return self.row.name
-
-    @property
-    def summary(self) -> str:
-        return self.row.summary
 
     @cached_property
     def fields(self) -> Mapping[str, FieldSpec]:
@@ -50,23 +46,6 @@ class CatalogueKind:
         """The defaults of fields that are not declared."""
         return defaults_of(self.row, self.rows)
 
-    @property
-    def identity(self) -> tuple[str, ...]:
-        return self.row.identity
-
-    @property
-    def ordered(self) -> bool:
-        return self.row.ordered
-
-    @property
-    def example(self) -> str:
-        return self.row.example
-
-    @property
-    def apart(self) -> tuple[str, ...]:
-        """Fields that tell items of one identity apart in a list."""
-        return self.row.tiebreak
-
     def apart_text(self, fields: Mapping[str, Value], name: str) -> str:
         """Return the text of a field, as it stands in a playbook, for an identity."""
         row = self.rows[name]
@@ -75,7 +54,7 @@ class CatalogueKind:
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         """Return the identity of fields as they stand in a playbook (nested maps allowed)."""
-        flat = self._flatten(fields)
+        flat = self._flatten_fields(fields)
         found = self.label_of(flat, named=not self._is_named_otherwise(flat))
         if isinstance(found, Problem):
             return found
@@ -145,41 +124,38 @@ class CatalogueKind:
         """Return canonical values under the API's own field names, and everything that is wrong with them."""
         found: dict[str, Value] = {}
         problems: list[Problem] = []
-        flat = self._flatten(fields)
+        flat = self._flatten_fields(fields)
         beside = self._is_named_otherwise(flat)
         for name, value in flat.items():
             row = self.rows.get(name)
-            if row is None and name == UUID:
-                found[name] = text_of(value).lower()
-                if not is_uuid(found[name]):
-                    problems.append(Problem(name, f'is no uuid: "{text_of(value)}"'))
-                continue
-            if row is None and name == UNMANAGED:
-                found[name], problem = self._read_unmanaged(value)
-                if problem is not None:
-                    problems.append(problem)
-                continue
-            if row is None and name == MATCH:
-                found[name], problem = self._read_match(flat)
-                if problem is not None:
-                    problems.append(problem)
+            if row is None and name not in (UUID, MATCH, UNMANAGED):
+                hint = spelling_hint(name, self.rows)
+                problems.append(Problem(name, f"{self.name} has no such field", hint))
                 continue
             if row is None:
-                problems.append(
-                    Problem(name, f"{self.name} has no such field", spelling_hint(name, self.rows))
-                )
-                continue
-            if beside and name in self.row.identity:
-                row = replace(row, required=False)  # it may have no name
-            found[name], problem = to_canonical(row, value)
+                found[name], problem = self._read_word(name, flat)
+            else:
+                if beside and name in self.row.identity:
+                    row = replace(row, required=False)  # it may have no name
+                found[name], problem = to_canonical(row, value)
             if problem is not None:
                 problems.append(problem)
         if state == "present":
             problems.extend(self._find_missing(found, self.row.identity if beside else ()))
-            problems.extend(_CHECKS.get(self.row.short, _no_check)(found))
+            if self.row.short in _CHECKS:
+                problems.extend(_CHECKS[self.row.short](found))
         elif self.row.settings:
             problems.append(Problem(None, f"{self.name} is a setting and cannot be absent"))
         return found, problems
+
+    def _read_word(self, name: str, flat: Mapping[str, Value]) -> tuple[Value, Problem | None]:
+        """Return the value of a word that stands beside the fields."""
+        if name == MATCH:
+            return self._read_match(flat)
+        if name == UNMANAGED:
+            return self._read_unmanaged(flat[name])
+        text = text_of(flat[name])
+        return text.lower(), None if is_uuid(text) else Problem(name, f'is no uuid: "{text}"')
 
     def _read_unmanaged(self, value: Value) -> tuple[tuple[str, ...], Problem | None]:
         if not isinstance(value, (list, tuple)):
@@ -202,7 +178,7 @@ class CatalogueKind:
         near = spelling_hint(name, unknown)
         return f'"{near.split(chr(34))[1]}" was given' if near else None
 
-    def _flatten(self, fields: Mapping[str, Value]) -> dict[str, Value]:
+    def _flatten_fields(self, fields: Mapping[str, Value]) -> dict[str, Value]:
         """Return `destination: {network: …}` as `destination.network: …`, where such a field is known."""
         if not any(isinstance(value, Mapping) for value in fields.values()):
             return dict(fields)
@@ -238,8 +214,15 @@ def _field_spec(row: KindRow, field: FieldRow) -> FieldSpec:
     )
 
 
+def names_of(kind: CatalogueKind, identity: str, fields: Mapping[str, Value]) -> list[str]:
+    """Return the names by which references may call an item."""
+    return [identity, second_name_of(kind, fields)] if kind.row.called else [identity]
+
+
 def second_name_of(kind: CatalogueKind, fields: Mapping[str, Value]) -> str:
-    """Return the second name of an item, by which references may call it."""
+    """Return the second name of an item, by which references may call it; "" for kinds that have none."""
+    if not kind.row.called:
+        return ""
     parts = {name: text_of(fields.get(name, "")) for name in kind.rows}
     return kind.row.called.format_map(parts).lower().lstrip(".")
 
@@ -249,7 +232,7 @@ def build_label(row: KindRow, rows: Mapping[str, FieldRow], texts: Mapping[str, 
     if not row.identity:
         return row.label
     parts = {name: _label_part(row, rows[name], texts.get(name, "")) for name in row.identity}
-    return _fill_label(row.label_format, parts)
+    return _fill_label(row.label, parts)
 
 
 def _label_part(row: KindRow, field: FieldRow, text: str) -> str:
@@ -266,18 +249,14 @@ def _fill_label(template: str, parts: Mapping[str, str]) -> str:
     return compose_name(" ".join(filled.split()).lstrip("."))
 
 
-def _no_check(fields: Mapping[str, Value]) -> list[Problem]:
-    return []
+_RECORD_NEEDS = {"A": ("server",), "AAAA": ("server",), "MX": ("mx", "mxprio"), "TXT": ("txtdata",)}
 
 
 def _check_unbound_host(fields: Mapping[str, Value]) -> list[Problem]:
     record = text_of(fields.get("rr", "A")) or "A"
-    needs = {"A": ("server",), "AAAA": ("server",), "MX": ("mx", "mxprio"), "TXT": ("txtdata",)}.get(
-        record, ()
-    )
     return [
         Problem(name, f"is missing: a record of type {record} needs it")
-        for name in needs
+        for name in _RECORD_NEEDS.get(record, ())
         if not text_of(fields.get(name, ""))
     ]
 
@@ -288,23 +267,21 @@ def _check_unbound_alias(fields: Mapping[str, Value]) -> list[Problem]:
     return [Problem("hostname", "is missing: hostname or domain must be given")]
 
 
-def _check_vip(fields: Mapping[str, Value]) -> list[Problem]:
+def _check_vip_network(fields: Mapping[str, Value]) -> list[Problem]:
     network = fields.get("network")
-    if isinstance(network, (Secret, SecretRef)) or not network:
+    if isinstance(network, (Secret, SecretRef)) or not network or "/" in str(network):
         return []
-    if "/" not in str(network):
-        return [Problem("network", f'"{network}" has no prefix length', f'write "{network}/32" or the like')]
-    return []
+    return [Problem("network", f'"{network}" has no prefix length', f'write "{network}/32" or the like')]
 
 
 _CHECKS: Mapping[str, Callable[[Mapping[str, Value]], list[Problem]]] = {
     "alias": alias_problems,
     "unbound_host": _check_unbound_host,
     "unbound_alias": _check_unbound_alias,
-    "vip": _check_vip,
+    "vip": _check_vip_network,
 }
 
 
-def all_kinds() -> Mapping[str, CatalogueKind]:
+def load_kinds() -> Mapping[str, CatalogueKind]:
     """Return every kind of the catalogue, in the order in which kinds are written."""
     return {name: CatalogueKind(entry) for name, entry in load_catalogue().items()}

@@ -6,8 +6,6 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-__all__ = ["add_mark", "is_uuid", "mark_of", "other_owner", "own_ref", "split_mark"]
-
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 DEFAULT_OWNER, DEFAULT_MARK = "fazai", "fa2a1000"
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from string import Formatter
 from typing import NamedTuple
-
-__all__ = ["PLAIN", "RULE", "SERVICES", "SETTINGS", "KindRow", "Service", "Verbs", "verbs_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +45,12 @@ SERVICES: tuple[Service, ...] = (
 )
 
 
+def _service_of(path: str) -> str:
+    """Return the service that a controller activates itself, or that of its module; "" when there is none."""
+    activates = (f"{path}/", f"{path.partition('/')[0]}/service/")
+    return next((service.name for service in SERVICES if service.path.startswith(activates)), "")
+
+
 _PRIVILEGES = {service.name: service.privilege for service in SERVICES}
 
 
@@ -74,22 +79,23 @@ def verbs_of(name: str, plural: str = "") -> Verbs:
 class KindRow:
     """One kind of resource, as a row of the catalogue.
 
-    `verbs` are the actions of the controller `path`; `root` is the key of the item in a body. `identity` are
-    the fields that name an item, and `label` is the format of the text made of them (by default the field
-    itself); `tiebreak` are the fields that tell several items of one identity apart, in a list and on the
-    firewall. `phase` orders kinds: lower ones are written first and deleted last.
+    `verbs` are the actions of the controller `path`; `root` is the key of the item in a body, by default the
+    last word of `short`. `label` is the text that names an item; the fields in its braces are the identity.
+    `tiebreak` are the fields that tell several items of one identity apart, in a list and on the firewall.
+    `phase` orders kinds: lower ones are written first and deleted last. `service` is activated after a write:
+    by default the one of the controller, or of its module.
     """
 
     short: str
     path: str
-    root: str
-    identity: tuple[str, ...]
+    label: str
     phase: int
     summary: str
     example: str
+    root: str = ""
     verbs: Verbs = ITEM
-    label: str = ""
-    service: str = ""  # the service that is activated after a write
+    service: str = ""
+    identity: tuple[str, ...] = field(init=False)
     own_privilege: str = ""  # where it is not that of the service
     tiebreak: tuple[str, ...] = ()
     ordered: bool = False
@@ -108,6 +114,12 @@ class KindRow:
     children: str = ""  # the kind of items that the firewall deletes with one of these; its rows list them
     called: str = ""  # a second name that references may use, where `label` says more than people do
 
+    def __post_init__(self) -> None:
+        names = (name for _, name, _, _ in Formatter().parse(self.label) if name)
+        object.__setattr__(self, "identity", tuple(names))
+        object.__setattr__(self, "root", self.root or self.short.rpartition("_")[2])
+        object.__setattr__(self, "service", self.service or _service_of(self.path))
+
     @property
     def name(self) -> str:
         return f"opnsense.{self.short}"
@@ -116,7 +128,3 @@ class KindRow:
     def privilege(self) -> str:
         """The privilege that the calls of this kind need."""
         return self.own_privilege or _PRIVILEGES.get(self.service, "")
-
-    @property
-    def label_format(self) -> str:
-        return self.label or f"{{{self.identity[0]}}}"

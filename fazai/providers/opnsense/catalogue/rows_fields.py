@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["EXTRA"]
-
 _CATEGORIES: dict[str, Any] = {"reference": "opnsense.category", "doc": "category names"}
 
 _NAT_RULE: dict[str, dict[str, Any]] = {

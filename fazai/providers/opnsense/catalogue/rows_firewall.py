@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fazai.providers.opnsense.catalogue.rows import RULE, SETTINGS, KindRow
 
-__all__ = ["FIREWALL"]
+rule_row = partial(KindRow, root="rule", verbs=RULE, service="filter", ordered=True)
 
 FIREWALL: tuple[KindRow, ...] = (
     KindRow(
         short="category",
         path="firewall/category",
-        root="category",
-        identity=("name",),
+        label="{name}",
         phase=10,
         own_privilege="page-firewall-categories",
         summary="A category (label) of firewall aliases, rules and NAT rules.",
@@ -20,9 +21,7 @@ FIREWALL: tuple[KindRow, ...] = (
     KindRow(
         short="alias",
         path="firewall/alias",
-        root="alias",
-        identity=("name",),
-        service="alias",
+        label="{name}",
         phase=60,
         protected=("bogons", "bogonsv6", "sshlockout", "virusprot", "__*"),
         self_reference="content",
@@ -32,25 +31,19 @@ FIREWALL: tuple[KindRow, ...] = (
     KindRow(
         short="interface_group",
         path="firewall/group",
-        root="group",
-        identity=("ifname",),
-        service="interface_group",
+        label="{ifname}",
         phase=50,
         protected=("enc0", "openvpn", "wireguard"),
         before_use=True,
         summary="A group of interfaces that rules can name.",
         example="opnsense.interface_group: {ifname: servers, members: [lan, opt1], descr: server nets}",
     ),
-    KindRow(
+    rule_row(
         short="rule",
         path="firewall/filter",
-        root="rule",
-        verbs=RULE,
-        identity=("description",),
+        label="{description}",
         tiebreak=("ipprotocol", "interface", "direction"),
-        service="filter",
         phase=80,
-        ordered=True,
         floating="interface",
         summary="A firewall rule; rules stand on the firewall in the order in which they are listed.",
         example=(
@@ -63,7 +56,6 @@ FIREWALL: tuple[KindRow, ...] = (
         path="firewall/source_nat",
         root="filter.general",
         verbs=SETTINGS,
-        identity=(),
         label="mode",
         service="filter",
         phase=81,
@@ -72,17 +64,13 @@ FIREWALL: tuple[KindRow, ...] = (
         summary="How source NAT rules come about: automatic, hybrid, advanced (manual) or disabled.",
         example="opnsense.source_nat_mode: {mode: hybrid}",
     ),
-    KindRow(
+    rule_row(
         short="source_nat",
         path="firewall/source_nat",
-        root="rule",
-        verbs=RULE,
-        identity=("description",),
+        label="{description}",
         tiebreak=("ipprotocol", "interface"),
-        service="filter",
         phase=82,
         own_privilege="page-filter-snat-api",
-        ordered=True,
         hidden_by="opnsense.source_nat_mode",
         summary="A source NAT rule. It takes effect only in the modes hybrid and advanced.",
         example=(
@@ -90,51 +78,39 @@ FIREWALL: tuple[KindRow, ...] = (
             "                      target: wanip}"
         ),
     ),
-    KindRow(
+    rule_row(
         short="one_to_one",
         path="firewall/one_to_one",
-        root="rule",
-        verbs=RULE,
-        identity=("description",),
+        label="{description}",
         tiebreak=("interface",),
-        service="filter",
         phase=83,
         own_privilege="page-firewall-nat-1-1-edit",
-        ordered=True,
         summary="A one-to-one NAT rule.",
         example=(
             "opnsense.one_to_one: {description: mail, interface: wan, external: 192.0.2.20,\n"
             "                      source_net: 192.168.1.20}"
         ),
     ),
-    KindRow(
+    rule_row(
         short="npt",
         path="firewall/npt",
-        root="rule",
-        verbs=RULE,
-        identity=("description",),
+        label="{description}",
         tiebreak=("interface",),
-        service="filter",
         phase=84,
         own_privilege="page-firewall-nat-npt",
-        ordered=True,
         summary="A network prefix translation (NPTv6) rule.",
         example=(
             'opnsense.npt: {description: lan prefix, interface: wan, source_net: "fd00:1::/64",\n'
             '               destination_net: "2001:db8:1::/64"}'
         ),
     ),
-    KindRow(
+    rule_row(
         short="dnat",
         path="firewall/d_nat",
-        root="rule",
-        verbs=RULE,
-        identity=("descr",),
+        label="{descr}",
         tiebreak=("ipprotocol", "interface"),
-        service="filter",
         phase=85,
         own_privilege="page-firewall-nat-portforward-edit",
-        ordered=True,
         omit=(
             "associated-rule-id",
             "created.username",

@@ -11,15 +11,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow, Service
+from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow
 from fazai.providers.opnsense.catalogue.rows_fields import EXTRA
 from fazai.providers.opnsense.catalogue.rows_firewall import FIREWALL
 from fazai.providers.opnsense.catalogue.rows_system import ACCESS, NETWORK, SERVICE_KINDS
-
-__all__ = ["FieldRow", "KindRow", "Service", "load_catalogue", "service_order"]
 
 #: Rules by which the API's own field types are compared when the texts differ (see `values.comparison_key`).
 _FOLDS = {
@@ -87,12 +86,8 @@ def load_catalogue() -> Mapping[str, CatalogueEntry]:
     facts: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_name("fields.json").read_bytes())
     return {
         row.name: CatalogueEntry(row, _field_rows(row, facts.get(row.short, [])))
-        for row in sorted((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), key=_phase_of)
+        for row in sorted((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), key=attrgetter("phase"))
     }
-
-
-def _phase_of(row: KindRow) -> int:
-    return row.phase
 
 
 def _field_rows(row: KindRow, facts: list[dict[str, Any]]) -> dict[str, FieldRow]:

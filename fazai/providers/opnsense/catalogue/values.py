@@ -16,8 +16,6 @@ from fazai.errors import spelling_hint
 from fazai.model import Problem, Secret, SecretRef, Value
 from fazai.providers.opnsense.catalogue.table import FieldRow
 
-__all__ = ["comparison_key", "compose_name", "flatten_item", "is_same", "text_of", "to_api", "to_canonical"]
-
 _MAC = r"(?i)(?:[0-9a-f]{1,2}[:-]){1,5}[0-9a-f]{1,2}"  # compiled when a MAC turns up
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _MATCHED = 1024  # a longer text is the firewall's to judge
@@ -29,7 +27,7 @@ def to_canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
     if isinstance(value, SecretRef):
         return value, None
     if row.type == "list":
-        return _read_list(row, value)
+        return _canonical_list(row, value)
     hidden = isinstance(value, Secret)
     plain = value.reveal() if isinstance(value, Secret) else value
     if plain is None:
@@ -37,9 +35,7 @@ def to_canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
             return "", Problem(row.name, "needs a value")
         text, problem = "", None
     elif isinstance(plain, (list, tuple, Mapping)):
-        return "", Problem(
-            row.name, f"takes one value, not a {'map' if isinstance(plain, Mapping) else 'list'}"
-        )
+        return "", Problem(row.name, f"takes one value, not {_noun_of(plain)}")
     else:
         text, problem = _read_scalar(row, plain, hidden)
     if hidden or row.secret:
@@ -48,7 +44,7 @@ def to_canonical(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
 
 
 def _read_scalar(row: FieldRow, value: Any, hidden: bool) -> tuple[str, Problem | None]:
-    reader = _READERS.get(row.type, _read_text)
+    reader = _READERS.get(row.type, _read_free_text)
     text, wrong, hint = reader(row, value)
     if wrong is None:
         return text, None
@@ -105,11 +101,7 @@ def _read_choice(row: FieldRow, value: Any) -> _Read:
     found = _pick_choice(row.choices, text)
     if found is not None:
         return found, None, None
-    known = ", ".join(choice or '""' for choice in row.choices)
-    if row.doc:
-        known = f"{known}; {row.doc}"
-    hint = spelling_hint(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
-    return "", "is not one of the choices", hint
+    return "", "is not one of the choices", _choices_hint(row, text)
 
 
 def _pick_choice(choices: Iterable[str], text: str) -> str | None:
@@ -120,7 +112,7 @@ def _pick_choice(choices: Iterable[str], text: str) -> str | None:
     return next((choice for choice in choices if choice.lower() == folded), None)
 
 
-def _read_text(row: FieldRow, value: Any) -> _Read:
+def _read_free_text(row: FieldRow, value: Any) -> _Read:
     if isinstance(value, bool):
         return "", "must be text", 'put it in quotes if the word "true" or "false" is meant'
     text = str(value)
@@ -145,7 +137,7 @@ _READERS: Mapping[str, Callable[[FieldRow, Any], _Read]] = {
 }
 
 
-def _read_list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
+def _canonical_list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
     if isinstance(value, Mapping):
         return (), Problem(row.name, "takes a list, not a map")
     found: dict[Any, None] = {}
@@ -153,17 +145,15 @@ def _read_list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]:
         if isinstance(item, (SecretRef, Secret)):
             found[item] = None
         elif item is None or isinstance(item, (bool, list, tuple, Mapping)):
-            return (), Problem(
-                row.name, f"holds {_noun_of(item)} where text is expected", "put the entry in quotes"
-            )
+            text = f"holds {_noun_of(item)} where text is expected"
+            return (), Problem(row.name, text, "put the entry in quotes")
         else:
             text = str(item).strip()
             if row.choices:
                 picked = _pick_choice(row.choices, text)
                 if picked is None:
-                    return (), Problem(
-                        row.name, f'"{text}" is not one of the choices', _choices_hint(row, text)
-                    )
+                    wrong = f'"{text}" is not one of the choices'
+                    return (), Problem(row.name, wrong, _choices_hint(row, text))
                 text = picked
             if row.separator in text:
                 return (), Problem(row.name, "an entry must not contain a " + _SEPARATORS[row.separator])
@@ -178,20 +168,17 @@ _SEPARATORS = {",": "comma", "\n": "line break"}
 
 
 def _choices_hint(row: FieldRow, text: str) -> str | None:
-    known = ", ".join(row.choices)
+    """Return the nearest choice, or all of them where they are few, with what is said of the field."""
+    known = "; ".join(filter(None, (", ".join(choice or '""' for choice in row.choices), row.doc)))
     return spelling_hint(text, row.choices) or (f"one of {known}" if len(known) < 200 else None)
 
 
 def _noun_of(item: Any) -> str:
     if item is None:
         return "nothing"
-    return (
-        "true or false"
-        if isinstance(item, bool)
-        else "a list"
-        if isinstance(item, (list, tuple))
-        else "a map"
-    )
+    if isinstance(item, bool):
+        return "true or false"
+    return "a list" if isinstance(item, (list, tuple)) else "a map"
 
 
 def _split_items(row: FieldRow, value: Value) -> Iterable[Any]:
@@ -257,12 +244,7 @@ def comparison_key(row: FieldRow, text: str) -> str:
 def _address_comparison_key(text: str, *, names: bool) -> str:
     bang, rest = ("!", text[1:]) if text.startswith("!") else ("", text)
     if ":" in rest:
-        if (
-            re.fullmatch(_MAC, rest)
-            and rest.count(":") <= 5
-            and "::" not in rest
-            and rest.count(":") + 1 <= 6
-        ):
+        if re.fullmatch(_MAC, rest) and rest.count(":") <= 5 and "::" not in rest:
             return bang + rest.lower()
         parts = [_shorten_ipv6(part) for part in rest.split("-")]
         return bang + "-".join(parts)

@@ -1,1 +1,1 @@
-"""What a firewall needs, worked out without I/O: matching, differences, order, pruning."""
+"""Works out what a firewall needs, without I/O: matching, differences, order, pruning."""

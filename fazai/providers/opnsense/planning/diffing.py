@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from fazai.errors import DeviceError, FazaiError, Mark, NotAvailable, Refused, spelling_hint
+from fazai.errors import DeviceError, FazaiError, NotAvailable, Refused, spelling_hint
 from fazai.model import Change, Resource, SecretRef, Value, Verb
 from fazai.providers.opnsense.catalogue.kinds import UNMANAGED, CatalogueKind
 from fazai.providers.opnsense.catalogue.ownership import is_uuid, other_owner
 from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.catalogue.values import compose_name, is_same, text_of, to_api
-from fazai.providers.opnsense.planning.matching import Matcher
+from fazai.providers.opnsense.planning.matching import Matcher, place_of
 from fazai.providers.opnsense.planning.policy import TargetPolicy
 from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, Keys, Snapshot
-
-__all__ = ["ItemComparer", "KindDiff", "PlannedItem", "Unresolved", "resolve_references"]
 
 
 class Unresolved(DeviceError):
@@ -33,6 +31,11 @@ class KindDiff:
     errors: list[FazaiError] = field(default_factory=list)
     items: list[PlannedItem] = field(default_factory=list)  # the present ones, in list order
     wanted_refs: set[str] = field(default_factory=set)
+
+    @property
+    def leaving(self) -> set[str]:
+        """The refs of the items that are deleted."""
+        return {change.ref for change in self.changes if change.verb is Verb.DELETE}
 
 
 @dataclass(slots=True)
@@ -108,7 +111,7 @@ class ItemComparer:
             try:
                 self._compare_resource(matcher, resource, shared.get(resource.identity), result)
             except Unresolved as error:
-                error.where = error.where or resource.mark or self._place_of(resource)
+                error.where = error.where or place_of(self.policy.target, resource)
                 result.errors.append(error)
             except (DeviceError, Refused) as error:
                 result.errors.append(error)
@@ -127,7 +130,7 @@ class ItemComparer:
         if resource.state == "absent":
             self._compare_absent(collection, resource, ref, ours, result)
         elif row is None:
-            created = self._creation(
+            created = self._plan_creation(
                 collection.kind, resource, ref
             )  # may refuse: nothing is put in order then
             result.items.append(PlannedItem(resource, ref, None, True, len(result.changes)))
@@ -142,7 +145,7 @@ class ItemComparer:
             field_row, value, self.keys.get((field_row.reference, field_row.key), Keys())
         )
 
-    def _creation(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
+    def _plan_creation(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
         fields = {
             name: value
             for name, value in resource.fields.items()
@@ -153,7 +156,7 @@ class ItemComparer:
                 raise DeviceError(
                     f'{name} is missing: "{resource.identity}" does not exist on {self.policy.target} '
                     "and cannot be made without it",
-                    where=resource.mark or self._place_of(resource),
+                    where=place_of(self.policy.target, resource),
                 )
         for name, value in fields.items():
             self._resolve_field(kind.rows[name], value, resource)
@@ -163,7 +166,7 @@ class ItemComparer:
         try:
             return self._to_api(field_row, value)
         except Unresolved as error:
-            error.where = resource.origins.get(field_row.name) or resource.mark or self._place_of(resource)
+            error.where = place_of(self.policy.target, resource, field_row.name)
             raise
 
     def _compare_present(
@@ -181,11 +184,12 @@ class ItemComparer:
         before = {name: self.snapshot.value(collection, row, kind.rows[name]) for name in fields}
         after = {**{name: resource.fields[name] for name in changed}, **astray}
         taking = not ours and self._may_adopt(resource)
-        change = self.change_of(kind, resource, Verb.UPDATE, ref, before, after, adopts=taking)
         notes = [f"not declared, so as by default: {', '.join(astray)}"] if astray else []
         if taking and (owner := other_owner(ref, kind.name, (resource.identity, resource.label))):
             notes.append(f"taken over: it is managed by fazai for {owner}")
-        change = replace(change, note="; ".join(notes))
+        change = self.change_of(
+            kind, resource, Verb.UPDATE, ref, before, after, adopts=taking, note="; ".join(notes)
+        )
         refusal = self._reason_to_refuse(collection, resource, ref, ours=ours or taking, verb="changed")
         if refusal is not None:
             result.refused.append((change, refusal))
@@ -210,7 +214,7 @@ class ItemComparer:
             if name not in row and field_row.source not in row and not _is_default(field_row, wanted):
                 raise NotAvailable(
                     f"{collection.kind.name} has no field {name} in the release of {self.policy.target}",
-                    where=resource.origins.get(name) or resource.mark or self._place_of(resource),
+                    where=place_of(self.policy.target, resource, name),
                     hint="leave the field out for this firewall, or update it",
                 )
             if not is_same(field_row, wanted, collection.text(row, field_row)):
@@ -271,26 +275,16 @@ class ItemComparer:
                 value = self.snapshot.value(collection, row, field_row)
                 if text_of(value) or field_row.default:
                     before[name] = value
-        return Change(
-            target=self.policy.target,
-            kind=kind.name,
-            identity=resource.identity if resource else collection.label(row),
-            verb=Verb.DELETE,
-            before=before,
-            after={},
-            ref=ref,
-            note=note,
-            activates=kind.services,
-            adopts=adopts,
-            mark=resource.mark if resource else None,
-            origins=resource.origins if resource else {},
+        label = "" if resource else collection.label(row)
+        return self.change_of(
+            kind, resource, Verb.DELETE, ref, before, {}, label=label, adopts=adopts, note=note
         )
 
     def _reason_to_refuse(
         self, collection: Collection, resource: Resource, ref: str, *, ours: bool, verb: str
     ) -> Refused | None:
         kind = collection.kind
-        where: Mark | str = resource.mark or self._place_of(resource)
+        where = place_of(self.policy.target, resource)
         name = resource.identity
         if not kind.row.settings and not is_uuid(ref):
             return Refused(f'"{name}" is built into {self.policy.target} and cannot be {verb}', where=where)
@@ -323,33 +317,33 @@ class ItemComparer:
     def _may_adopt(self, resource: Resource) -> bool:
         return self.policy.adopt if resource.adopt is None else resource.adopt
 
-    def _place_of(self, resource: Resource) -> str:
-        return f"{self.policy.target}/{resource.kind}/{resource.identity}"
-
     def change_of(
         self,
         kind: CatalogueKind,
-        resource: Resource,
+        resource: Resource | None,
         verb: Verb,
         ref: str,
         before: Mapping[str, Value],
         after: Mapping[str, Value],
         *,
+        label: str = "",
         adopts: bool = False,
+        note: str = "",
     ) -> Change:
-        """Return a change of the item of a resource."""
+        """Return a change of the item of a resource, or of one that is not listed and has this label."""
         return Change(
             target=self.policy.target,
             kind=kind.name,
-            identity=resource.identity,
+            identity=resource.identity if resource else label,
             verb=verb,
             before=before,
             after=after,
             ref=ref,
+            note=note,
             activates=kind.services,
             adopts=adopts,
-            mark=resource.mark,
-            origins=resource.origins,
+            mark=resource.mark if resource else None,
+            origins=resource.origins if resource else {},
         )
 
 

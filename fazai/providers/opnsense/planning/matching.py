@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fazai.errors import DeviceError
+from fazai.errors import DeviceError, Mark
 from fazai.model import Resource, SecretRef, Value
 from fazai.providers.opnsense.catalogue.kinds import MATCH, UUID, CatalogueKind
 from fazai.providers.opnsense.catalogue.ownership import own_ref
@@ -13,10 +13,13 @@ from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.catalogue.values import is_same, text_of
 from fazai.providers.opnsense.planning.snapshot import SETTINGS_REF, Collection, ItemRow
 
-__all__ = ["Matcher"]
-
 #: The API's text of a canonical value.
 ToApi = Callable[[FieldRow, Value], str]
+
+
+def place_of(target: str, resource: Resource, field: str = "") -> Mark | str:
+    """Return where a resource (or a field of it) is declared, else its names."""
+    return resource.origins.get(field) or resource.mark or f"{target}/{resource.kind}/{resource.identity}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,7 @@ class Matcher:
         if ref not in self.collection.rows and resource.state != "absent":
             raise DeviceError(
                 f"there is no {self.kind.name} with the uuid {ref} on {self.target}",
-                where=resource.origins.get(UUID) or resource.mark or self._place_of(resource),
+                where=place_of(self.target, resource, UUID),
                 hint="uuid: names an item that is there; leave it out to have one made",
             )
         return ref, self.is_ours(ref)
@@ -121,7 +124,7 @@ class Matcher:
             raise DeviceError(
                 f'{len(found)} items on {self.target} are called "{resource.identity}": '
                 "which one is meant is not clear",
-                where=resource.mark or self._place_of(resource),
+                where=place_of(self.target, resource),
                 hint="say which with uuid: or match:, or rename the others: " + ", ".join(sorted(found)),
             )
         return alike[0]
@@ -152,6 +155,3 @@ class Matcher:
 
     def _owned_first(self, refs: Iterable[str]) -> list[str]:
         return sorted(refs, key=lambda ref: not self.is_ours(ref))
-
-    def _place_of(self, resource: Resource) -> str:
-        return f"{self.target}/{resource.kind}/{resource.identity}"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 
-__all__ = ["LAST", "assign_sequences", "longest_rising", "make_room"]
-
 FIRST, LAST = 1, 999_999
 STEP = 100
 ROOM = 10  # between items for which others had to make room

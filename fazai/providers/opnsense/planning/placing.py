@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from fazai.errors import DeviceError, spelling_hint
-from fazai.model import Change, Value, Verb
+from fazai.model import Value, Verb
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 from fazai.providers.opnsense.catalogue.values import compose_name, text_of
 from fazai.providers.opnsense.planning.diffing import ItemComparer, KindDiff, PlannedItem
 from fazai.providers.opnsense.planning.ordering import LAST, assign_sequences, make_room
 from fazai.providers.opnsense.planning.policy import ListPlacement
 from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, cell_text
-
-__all__ = ["SEQUENCE", "interfaces_of", "is_floating", "number_of", "put_in_order"]
 
 SEQUENCE = "sequence"
 SINGLE, FLOATING = "single", "floating"
@@ -25,7 +23,7 @@ def put_in_order(
     comparer: ItemComparer, collection: Collection, result: KindDiff, place: ListPlacement | None
 ) -> None:
     """Give new items a sequence, and move those that stand out of order or out of their place."""
-    target, kind = comparer.policy.target, collection.kind
+    kind = collection.kind
     groups: dict[str, list[PlannedItem]] = {}
     for item in result.items:
         if item.ours and SEQUENCE not in item.resource.fields:
@@ -40,27 +38,16 @@ def put_in_order(
         others = taken | {before[item.ref] for item in rest if item.ref in before}
         current = [before.get(item.ref) for item in items]
         try:
-            ahead, behind = foreign.split(group, items, place)
+            numbers, moved = foreign.choose_sequences(*foreign.split(group, items, place), current, others)
         except DeviceError as error:
             result.errors.append(error)
             continue
-        low = max((foreign.number(ref) for ref in ahead), default=0)
-        high = min((foreign.number(ref) for ref in behind), default=None)
-        numbers = assign_sequences(current, others, low, high)
-        moved: list[int] = []
-        if numbers is None and behind:
-            had = [foreign.number(ref) for ref in behind]
-            numbers, moved = make_room(len(items), low, had, others - set(had))
-        if numbers is None or max((*numbers, *moved), default=0) > LAST:
-            text = f"{target} has no sequence numbers left for {kind.name}"
-            result.errors.append(DeviceError(text, where=f"{target}/{kind.name}"))
-            continue
-        foreign.move(zip(behind, moved, strict=False))
+        foreign.move(moved)
         for item, number in zip(items, numbers, strict=True):
             if before.get(item.ref) != number:
                 _set_sequence(comparer, kind, result, item, before.get(item.ref), number)
                 placed.append(item)
-        taken.update((*numbers, *moved))
+        taken.update((*numbers, *moved.values()))
     if placed:
         _note_neighbours(collection, result, placed)
 
@@ -73,8 +60,8 @@ class _ForeignItems:
     ) -> None:
         self._comparer, self._collection, self._result = comparer, collection, result
         self._kind = collection.kind
-        leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
-        rows = ((ref, row) for ref, row in collection.rows.items() if ref not in ours and ref not in leaving)
+        gone = ours | result.leaving
+        rows = ((ref, row) for ref, row in collection.rows.items() if ref not in gone)
         self._rows = dict(sorted(rows, key=lambda entry: number_of(entry[1]) or 0))
 
     def number(self, ref: str) -> int:
@@ -100,7 +87,7 @@ class _ForeignItems:
         if other:
             if (place.where == "before") == (group == FLOATING):
                 return [], []  # floating rules come before the others in any case
-            raise self._wrong(f'no {group} rule can stand {place.where} "{place.name}"', None)
+            raise self._place_error(f'no {group} rule can stand {place.where} "{place.name}"', None)
         at = found[0] if place.where == "before" else found[-1]
         peers = [ref for ref in self._rows if ref in peers or ref == at]
         cut = peers.index(at) + (place.where == "after")
@@ -112,11 +99,11 @@ class _ForeignItems:
             if compose_name(cell_text(row, self._kind.row.identity[0])) == place.name:
                 if place.where == "before":
                     return [], []
-                raise self._wrong(f'no rule of the API can stand after "{place.name}"', None)
+                raise self._place_error(f'no rule of the API can stand after "{place.name}"', None)
         hint = spelling_hint(place.name, (self._collection.label(row) for row in self._rows.values()))
-        raise self._wrong(f'there is no "{place.name}" of others to stand {place.where}', hint)
+        raise self._place_error(f'there is no "{place.name}" of others to stand {place.where}', hint)
 
-    def _wrong(self, text: str, hint: str | None) -> DeviceError:
+    def _place_error(self, text: str, hint: str | None) -> DeviceError:
         where = f"{self._comparer.policy.target}/{self._kind.name}"
         return DeviceError(
             f"place of {self._kind.name} on {self._comparer.policy.target}: {text}", where=where, hint=hint
@@ -131,26 +118,43 @@ class _ForeignItems:
         mine = {name for item in items for name in _item_interfaces(self._kind, item)}
         return group == FLOATING or bool(mine.intersection(interfaces_of(row)))
 
-    def move(self, numbers: Iterable[tuple[str, int]]) -> None:
+    def choose_sequences(
+        self, ahead: Sequence[str], behind: Sequence[str], current: Sequence[int | None], taken: set[int]
+    ) -> tuple[list[int], dict[str, int]]:
+        """Return sequences for our items, and for those of the items behind them that must make room.
+
+        Raises DeviceError when no numbers are left.
+        """
+        low = max(map(self.number, ahead), default=0)
+        had = [self.number(ref) for ref in behind]
+        numbers = assign_sequences(current, taken, low, min(had, default=None))
+        moved: list[int] = []
+        if numbers is None and behind:
+            numbers, moved = make_room(len(current), low, had, taken - set(had))
+        if numbers is None or max((*numbers, *moved), default=0) > LAST:
+            where = f"{self._comparer.policy.target}/{self._kind.name}"
+            text = f"{self._comparer.policy.target} has no sequence numbers left for {self._kind.name}"
+            raise DeviceError(text, where=where)
+        return numbers, dict(zip(behind, moved, strict=False))
+
+    def move(self, numbers: Mapping[str, int]) -> None:
         """Give others' items that make room another sequence, and nothing else."""
-        for ref, number in numbers:
+        for ref, number in numbers.items():
             row = self._rows[ref]
             had = self.number(ref)
             if number == had:
                 continue
-            self._result.changes.append(
-                Change(
-                    target=self._comparer.policy.target,
-                    kind=self._kind.name,
-                    identity=self._collection.label(row),
-                    verb=Verb.MOVE,
-                    before={SEQUENCE: str(had)},
-                    after={SEQUENCE: str(number)},
-                    ref=ref,
-                    note=f"{self._collection.maker(ref)}, makes room for this list (place)",
-                    activates=self._kind.services,
-                )
+            move = self._comparer.change_of(
+                self._kind,
+                None,
+                Verb.MOVE,
+                ref,
+                {SEQUENCE: str(had)},
+                {SEQUENCE: str(number)},
+                label=self._collection.label(row),
+                note=f"{self._collection.maker(ref)}, makes room for this list (place)",
             )
+            self._result.changes.append(move)
             self._rows[ref] = {**row, SEQUENCE: str(number)}
 
 
@@ -162,8 +166,8 @@ def number_of(row: ItemRow | None) -> int | None:
 
 def _taken_sequences(collection: Collection, result: KindDiff, ordered: set[str]) -> set[int]:
     """Return the sequences of others' items that stay, and of items that declare theirs."""
-    leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
-    rows = (row for ref, row in collection.rows.items() if ref not in ordered and ref not in leaving)
+    gone = ordered | result.leaving
+    rows = (row for ref, row in collection.rows.items() if ref not in gone)
     declared = (item.resource.fields for item in result.items)
     return {number for row in rows if (number := number_of(row)) is not None} | {
         int(text_of(fields[SEQUENCE])) for fields in declared if SEQUENCE in fields
@@ -224,7 +228,7 @@ def _note_neighbours(collection: Collection, result: KindDiff, placed: Sequence[
     kind = collection.kind
     listed = {item.ref: item for item in result.items}
     moved = {change.ref: change.after for change in result.changes if SEQUENCE in change.after}
-    leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
+    leaving = result.leaving
     lines: dict[str, list[tuple[int, str]]] = {}
     for ref in {**collection.rows, **listed}:
         if ref in leaving:

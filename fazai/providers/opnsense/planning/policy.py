@@ -8,8 +8,6 @@ from typing import Any
 
 from fazai.providers.opnsense.catalogue.values import compose_name
 
-__all__ = ["ListPlacement", "TargetPolicy", "parse_placement", "parse_placements", "parse_prune"]
-
 
 @dataclass(frozen=True, slots=True)
 class ListPlacement:

@@ -10,14 +10,12 @@ import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fazai.model import Secret, Value, Verb
+from fazai.model import Secret, Value
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 from fazai.providers.opnsense.catalogue.values import to_api
 from fazai.providers.opnsense.planning.diffing import KindDiff, PlannedItem
 from fazai.providers.opnsense.planning.placing import SEQUENCE, number_of
 from fazai.providers.opnsense.planning.snapshot import ItemRow, Snapshot, cell_text
-
-__all__ = ["find_shadowed"]
 
 _TCP_AND_ICMP = ("icmptype", "icmp6type", "tcpflags1", "tcpflags2")
 #: Fields that narrow a rule beside its addresses: one that has any of them matches less than it seems to.
@@ -71,8 +69,7 @@ def find_shadowed(kind: CatalogueKind, snapshot: Snapshot, result: KindDiff, tar
     collection = snapshot.collections[kind.name]
     groups = _interface_groups(snapshot)
     moved = {c.ref: str(c.after[SEQUENCE]) for c in result.changes if SEQUENCE in c.after}
-    listed = {item.ref for item in result.items}
-    leaving = {change.ref for change in result.changes if change.verb is Verb.DELETE}
+    gone = {item.ref for item in result.items} | result.leaving
     labels = _interface_labels(collection.rows.values())
     fronts = [
         *(
@@ -80,7 +77,7 @@ def find_shadowed(kind: CatalogueKind, snapshot: Snapshot, result: KindDiff, tar
                 _rule_of_row(row, collection.label(row), groups, moved.get(ref)), maker=collection.maker(ref)
             )
             for ref, row in collection.rows.items()
-            if ref not in listed and ref not in leaving
+            if ref not in gone
         ),
         *(_rule_of_built_in(row, labels) for row in collection.automatic),
     ]

@@ -12,13 +12,10 @@ import msgspec
 
 from fazai.errors import Unreachable
 from fazai.model import Secret, Value
-from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, build_label
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, build_label, second_name_of
 from fazai.providers.opnsense.catalogue.ownership import is_uuid, mark_of, split_mark
-from fazai.providers.opnsense.catalogue.rows import KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.catalogue.values import compose_name, flatten_item
-
-__all__ = ["SETTINGS_REF", "Collection", "ItemRow", "Keys", "Snapshot", "cell_text"]
 
 SETTINGS_REF = "settings"
 ItemRow = Mapping[str, Any]
@@ -86,7 +83,7 @@ class Collection:
         kind = self.kind
         if len(kind.row.identity) == 1 and not kind.row.mark_field:
             name = kind.row.identity[0]
-            if not kind.rows[name].fold and kind.row.label_format == f"{{{name}}}":
+            if not kind.rows[name].fold and kind.row.label == f"{{{name}}}":
                 return compose_name(" ".join(cell_text(row, name).split()))
         return build_label(
             kind.row, kind.rows, {name: self.text(row, kind.rows[name]) for name in kind.row.identity}
@@ -191,9 +188,10 @@ class Snapshot:
         collection = self.collections.get(kind)
         if collection is None:
             return
-        row = collection.kind.row
+        rows = collection.kind.rows if collection.kind.row.called else {}
         for ref, item in collection.rows.items():
-            second = _second_name(collection, row, item) if row.called else ""
+            texts = {name: collection.text(item, row) for name, row in rows.items()}
+            second = second_name_of(collection.kind, texts)
             yield collection.label(item), second, ref if key == "uuid" else cell_text(item, key)
 
     def value(self, collection: Collection, item: ItemRow, field_row: FieldRow) -> Value:
@@ -221,11 +219,6 @@ def _managed_cells(
 
 
 _ENCODE = msgspec.json.Encoder().encode
-
-
-def _second_name(collection: Collection, row: KindRow, item: ItemRow) -> str:
-    parts = {name: collection.text(item, field_row) for name, field_row in collection.kind.rows.items()}
-    return row.called.format_map(parts).lower().lstrip(".")
 
 
 def row_of_answer(answer: Any, root: str, ref: str) -> ItemRow | None:

@@ -16,8 +16,6 @@ from fazai.providers.opnsense.planning.policy import TargetPolicy
 from fazai.providers.opnsense.planning.shadowing import find_shadowed
 from fazai.providers.opnsense.planning.snapshot import Collection, Keys, Snapshot, cell_text
 
-__all__ = ["build_reference_keys", "plan_steps"]
-
 
 def build_reference_keys(
     wanted: Sequence[Resource], kinds: Mapping[str, CatalogueKind], snapshot: Snapshot, mark: str
@@ -51,11 +49,10 @@ def _nameable_items(
     for resource in wanted:
         name = resource.label or resource.identity
         if resource.state != "absent" and name not in there:
-            second = second_name_of(kind, resource.fields) if kind.row.called else ""
-            yield name, second, own_ref(mark, kind.name, resource.identity)
+            yield name, second_name_of(kind, resource.fields), own_ref(mark, kind.name, resource.identity)
 
 
-def plan_steps(
+def plan_firewall(
     policy: TargetPolicy,
     kinds: Mapping[str, CatalogueKind],
     wanted: Sequence[Resource],

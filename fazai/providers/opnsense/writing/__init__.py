@@ -1,1 +1,1 @@
-"""What is sent to a firewall, what it is asked before, and what its running state says after."""
+"""Sends changes to a firewall, asks for its objections before, and looks at its running state after."""

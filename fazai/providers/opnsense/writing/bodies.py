@@ -10,8 +10,6 @@ from fazai.model import Change, Secret
 from fazai.providers.opnsense.api.masking import as_one_line
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 
-__all__ = ["nest_body", "rejection_error"]
-
 TOLD_FIELDS, TOLD_TEXTS = 20, 10  # of one refusal
 
 
@@ -36,17 +34,27 @@ def rejection_error(target: str, kind: CatalogueKind, change: Change, found: Map
 
 
 def nest_body(root: str, body: Mapping[str, str]) -> dict[str, Any]:
-    """Put a body under its root key; dotted names become nested objects, as destination NAT wants them."""
-    inner: dict[str, Any] = {}
+    """Put the fields of an item under its root key."""
+    return nest_under(root, nest_fields(body))
+
+
+def nest_fields(body: Mapping[str, str]) -> dict[str, Any]:
+    """Make nested objects of dotted names, as destination NAT wants them."""
+    found: dict[str, Any] = {}
     for name, text in body.items():
-        node = inner
         *parents, last = name.split(".")
+        node = found
         for parent in parents:
             node = node.setdefault(parent, {})
         node[last] = text
-    for part in reversed(root.split(".")):
-        inner = {part: inner}
-    return inner
+    return found
+
+
+def nest_under(tree: str, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Put a value below a dotted name."""
+    for part in reversed(tree.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
 def hide_secrets(text: str, change: Change) -> str:

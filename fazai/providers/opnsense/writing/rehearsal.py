@@ -2,8 +2,8 @@
 
 `set` of a whole model is all or nothing: with one item that is wrong, the firewall answers what it has
 against every item and stores nothing, not even an entry in its history (recorded for the kinds below). So
-every item of a trial is made wrong on purpose, in one field whose own check is local. Where `set` is that of
-one item, the item's own call takes it, as wrong. docs/adr/0018 says why.
+every item of a trial is made wrong on purpose, in one field whose own check is local ("2" is no boolean).
+Where `set` is that of one item, the item's own call takes it, as wrong. docs/adr/0018 says why.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ from fazai.providers.opnsense.api.answers import validations_of
 from fazai.providers.opnsense.api.calls import ApiCall
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.catalogue.contradictions import kind_named, names_in
-from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, second_name_of
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, names_of
 from fazai.providers.opnsense.catalogue.ownership import add_mark
 from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.planning.diffing import Unresolved, resolve_references
 from fazai.providers.opnsense.planning.snapshot import Keys
-from fazai.providers.opnsense.writing.bodies import nest_body, rejection_error
-
-__all__ = ["TRIALS", "TRIAL_ITEMS", "Trial", "rehearse_changes"]
+from fazai.providers.opnsense.writing.bodies import nest_fields, nest_under, rejection_error
 
 TRIAL_ITEMS = 100  # in one call
 _NEVER = "00000000-0000-4000-8000-000000000000"
@@ -34,60 +32,53 @@ _NEVER = "00000000-0000-4000-8000-000000000000"
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A call that judges items of a kind below `tree`; `field` gets the text `wrong`, which is never right.
+    """A call that judges items of a kind below `tree`; `wrongs` are fields with texts that are never right.
 
-    `each`: one item in one call, under its uuid, and wrong in a second field, `also`. `new`: only new items.
+    `each`: one item in one call, under its uuid, and wrong in two fields. `new`: only new items.
     """
 
     path: str
     tree: str
-    field: str
-    wrong: str = "2"  # "Value should be a boolean (0,1)."
-    also: tuple[str, str] | None = None
+    wrongs: Mapping[str, str]
     each: bool = False
     new: bool = False
-
-    @property
-    def wrongs(self) -> Mapping[str, str]:
-        """Every field that is wrong on purpose, with its text."""
-        return {self.field: self.wrong, **dict([self.also] if self.also else ())}
 
 
 #: `set` of users and groups is that of one item, and the calls of one VLAN and one virtual address do more
 #: than their model's. That of a virtual address that is there notes its removal before it judges: no trial.
 TRIALS: Mapping[str, Trial] = {
-    "alias": Trial("firewall/alias/set", "alias.aliases.alias", "enabled"),
-    "category": Trial("firewall/category/set", "category.categories.category", "auto"),
-    "interface_group": Trial("firewall/group/set", "group.ifgroupentry", "nogroup"),
-    "rule": Trial("firewall/filter/set", "filter.rules.rule", "enabled"),
-    "source_nat": Trial("firewall/filter/set", "filter.snatrules.rule", "enabled"),
-    "one_to_one": Trial("firewall/one_to_one/set", "filter.onetoone.rule", "enabled"),
-    "npt": Trial("firewall/npt/set", "filter.npt.rule", "enabled"),
-    "dnat": Trial("firewall/d_nat/set", "DNat.rule", "disabled"),
-    "gateway": Trial("routing/settings/set", "gateways.gateway_item", "disabled"),
-    "route": Trial("routes/routes/set", "route.route", "enabled"),
-    "unbound_host": Trial("unbound/settings/set", "unbound.hosts.host", "enabled"),
-    "unbound_alias": Trial("unbound/settings/set", "unbound.aliases.alias", "enabled"),
-    "unbound_forward": Trial("unbound/settings/set", "unbound.dots.dot", "enabled"),
-    "unbound_dot": Trial("unbound/settings/set", "unbound.dots.dot", "enabled"),
-    "unbound_acl": Trial("unbound/settings/set", "unbound.acls.acl", "enabled"),
-    "shaper_pipe": Trial("trafficshaper/settings/set", "ts.pipes.pipe", "enabled"),
-    "cron_job": Trial("cron/settings/set", "job.jobs.job", "enabled"),
-    "syslog_destination": Trial("syslog/settings/set", "syslog.destinations.destination", "enabled"),
-    "kea_subnet": Trial("kea/dhcpv4/set", "dhcpv4.subnets.subnet4", "option_data_autocollect"),
-    "dnsmasq_host": Trial("dnsmasq/settings/set", "dnsmasq.hosts", "local"),
-    "monit_service": Trial("monit/settings/set", "monit.service", "enabled"),
-    "monit_test": Trial("monit/settings/set", "monit.test", "type", "zz_none"),
-    "kea_reservation": Trial("kea/dhcpv4/set", "dhcpv4.reservations.reservation", "next_server", "zz bad !"),
-    "vlan": Trial(
-        "interfaces/vlan_settings/setItem", "vlan", "pcp", "9", also=("proto", "zz_none"), each=True
+    "alias": Trial("firewall/alias/set", "alias.aliases.alias", {"enabled": "2"}),
+    "category": Trial("firewall/category/set", "category.categories.category", {"auto": "2"}),
+    "interface_group": Trial("firewall/group/set", "group.ifgroupentry", {"nogroup": "2"}),
+    "rule": Trial("firewall/filter/set", "filter.rules.rule", {"enabled": "2"}),
+    "source_nat": Trial("firewall/filter/set", "filter.snatrules.rule", {"enabled": "2"}),
+    "one_to_one": Trial("firewall/one_to_one/set", "filter.onetoone.rule", {"enabled": "2"}),
+    "npt": Trial("firewall/npt/set", "filter.npt.rule", {"enabled": "2"}),
+    "dnat": Trial("firewall/d_nat/set", "DNat.rule", {"disabled": "2"}),
+    "gateway": Trial("routing/settings/set", "gateways.gateway_item", {"disabled": "2"}),
+    "route": Trial("routes/routes/set", "route.route", {"enabled": "2"}),
+    "unbound_host": Trial("unbound/settings/set", "unbound.hosts.host", {"enabled": "2"}),
+    "unbound_alias": Trial("unbound/settings/set", "unbound.aliases.alias", {"enabled": "2"}),
+    "unbound_forward": Trial("unbound/settings/set", "unbound.dots.dot", {"enabled": "2"}),
+    "unbound_dot": Trial("unbound/settings/set", "unbound.dots.dot", {"enabled": "2"}),
+    "unbound_acl": Trial("unbound/settings/set", "unbound.acls.acl", {"enabled": "2"}),
+    "shaper_pipe": Trial("trafficshaper/settings/set", "ts.pipes.pipe", {"enabled": "2"}),
+    "cron_job": Trial("cron/settings/set", "job.jobs.job", {"enabled": "2"}),
+    "syslog_destination": Trial("syslog/settings/set", "syslog.destinations.destination", {"enabled": "2"}),
+    "kea_subnet": Trial("kea/dhcpv4/set", "dhcpv4.subnets.subnet4", {"option_data_autocollect": "2"}),
+    "dnsmasq_host": Trial("dnsmasq/settings/set", "dnsmasq.hosts", {"local": "2"}),
+    "monit_service": Trial("monit/settings/set", "monit.service", {"enabled": "2"}),
+    "monit_test": Trial("monit/settings/set", "monit.test", {"type": "zz_none"}),
+    "kea_reservation": Trial(
+        "kea/dhcpv4/set", "dhcpv4.reservations.reservation", {"next_server": "zz bad !"}
     ),
+    "vlan": Trial("interfaces/vlan_settings/setItem", "vlan", {"pcp": "9", "proto": "zz_none"}, each=True),
     "vip": Trial(
-        "interfaces/vip_settings/setItem", "vip", "noexpand", also=("nobind", "2"), each=True, new=True
+        "interfaces/vip_settings/setItem", "vip", {"noexpand": "2", "nobind": "2"}, each=True, new=True
     ),
-    "user": Trial("auth/user/set", "user", "disabled", also=("language", "zz_none"), each=True),
+    "user": Trial("auth/user/set", "user", {"disabled": "2", "language": "zz_none"}, each=True),
     "group": Trial(
-        "auth/group/set", "group", "source_networks", "zz bad !", ("description", "two\nlines"), each=True
+        "auth/group/set", "group", {"source_networks": "zz bad !", "description": "two\nlines"}, each=True
     ),
 }
 
@@ -127,26 +118,24 @@ async def rehearse_changes(
             part = tried[start : start + at_once]
             items = {c.ref: _trial_item(kind, trial, c, coming, keys, owner) for c in part}
             if trial.each:
-                items = {c.ref: {**nest_body("item", along(kind, c))["item"], **items[c.ref]} for c in part}
+                items = {c.ref: {**nest_fields(along(kind, c)), **items[c.ref]} for c in part}
             else:
                 items[_NEVER] = _never_right_item(kind)
-            against = await _ask_firewall(api, kind, trial, items)
+            against = await _ask_for_objections(api, kind, trial, items)
             for change, wrong in find_objections(kind, trial, part, against, coming):
                 prefixed = {f"{kind.row.root}.{field}": texts for field, texts in wrong.items()}
                 found.append(rejection_error(api.settings.target, kind, change, prefixed))
     return found
 
 
-async def _ask_firewall(
+async def _ask_for_objections(
     api: Api, kind: CatalogueKind, trial: Trial, items: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
     path, body = trial.path, items
     if trial.each:
         ((ref, body),) = items.items()
         path += f"/{ref}"
-    for part in reversed(trial.tree.split(".")):
-        body = {part: body}
-    call = ApiCall("POST", path, body, privilege=kind.row.privilege)
+    call = ApiCall("POST", path, nest_under(trial.tree, body), privilege=kind.row.privilege)
     try:
         answer = await api.call(call)
     except Unreachable as error:
@@ -183,8 +172,7 @@ def _trial_item(
             texts[name] = resolve_references(row, value, keys(row))
     if kind.row.mark_field in texts and change.verb is Verb.CREATE:
         texts[kind.row.mark_field] = add_mark(texts[kind.row.mark_field], owner)
-    item: Mapping[str, Any] = nest_body("item", {**texts, **trial.wrongs})["item"]
-    return item
+    return nest_fields({**texts, **trial.wrongs})
 
 
 def _never_right_item(kind: CatalogueKind) -> Mapping[str, Any]:
@@ -192,20 +180,17 @@ def _never_right_item(kind: CatalogueKind) -> Mapping[str, Any]:
 
     A release may not know the field in which the others are wrong.
     """
-    wrong = {name: "zz bad !" for name, row in kind.rows.items() if not row.secret}
-    item: Mapping[str, Any] = nest_body("item", wrong)["item"]
-    return item
+    return nest_fields({name: "zz bad !" for name, row in kind.rows.items() if not row.secret})
 
 
 def coming_names(kinds: Mapping[str, CatalogueKind], changes: Sequence[Change]) -> frozenset[tuple[str, str]]:
     """Return kind and name of what these changes create, as other items may call it."""
-    found = set()
-    for change in changes:
-        if change.verb is Verb.CREATE:
-            found.add((change.kind, change.identity))
-            if kinds[change.kind].row.called:
-                found.add((change.kind, second_name_of(kinds[change.kind], change.after)))
-    return frozenset(found)
+    return frozenset(
+        (change.kind, name)
+        for change in changes
+        if change.verb is Verb.CREATE
+        for name in names_of(kinds[change.kind], change.identity, change.after)
+    )
 
 
 def _names_coming(row: FieldRow, value: Value, coming: frozenset[tuple[str, str]]) -> bool:

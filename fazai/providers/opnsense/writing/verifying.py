@@ -7,18 +7,33 @@ and NAT the API tells nothing but counters, which say nothing of a rule that no 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fazai.errors import DeviceError, FazaiError, Unreachable, VerifyError
 from fazai.model import Change, Verb
-from fazai.providers.opnsense.api.calls import ApiCall
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.planning.snapshot import ItemRow, Snapshot, cell_text
 
-__all__ = ["verify_changes"]
-
 _Check = Callable[[Api, Snapshot, Sequence[Change]], Awaitable[Iterable[FazaiError]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _RunningState:
+    """The answer that tells what runs of a kind, and how items are found in it.
+
+    `read` returns keys from the answer; `key` returns that of an item, None where nothing can be told.
+    `message` names fields of the item in braces. `switch`: a field, and its value where an item is on.
+    """
+
+    path: str
+    read: Callable[[Any], Iterable[Hashable]]
+    key: Callable[[Change, ItemRow], Hashable]
+    message: str
+    hint: str | None = None
+    switch: tuple[str, str] | None = ("enabled", "1")
 
 
 async def verify_changes(api: Api, seen: Snapshot, changes: Sequence[Change]) -> list[FazaiError]:
@@ -43,13 +58,12 @@ async def verify_changes(api: Api, seen: Snapshot, changes: Sequence[Change]) ->
 
 
 def _enabled_rows(
-    seen: Snapshot, changes: Sequence[Change], switch: str, on: str
+    seen: Snapshot, changes: Sequence[Change], switch: tuple[str, str] | None
 ) -> Iterable[tuple[Change, ItemRow]]:
     """Yield the changes whose item is switched on, with the row that was read back."""
     for change in changes:
-        rows = seen.collections[change.kind].rows
-        row = rows.get(change.ref)
-        if row is not None and cell_text(row, switch) == on:
+        row = seen.collections[change.kind].rows.get(change.ref)
+        if row is not None and (switch is None or cell_text(row, switch[0]) == switch[1]):
             yield change, row
 
 
@@ -57,12 +71,26 @@ def _verify_error(change: Change, message: str, hint: str | None = None) -> Veri
     return VerifyError(message, where=change.mark or change.where, hint=hint)
 
 
+async def _check_running(
+    state: _RunningState, api: Api, seen: Snapshot, changes: Sequence[Change]
+) -> Iterable[FazaiError]:
+    """Check that what is switched on is among what runs."""
+    running = set(state.read(await api.get(state.path)))
+    if not running:
+        return []
+    return [
+        _verify_error(change, state.message.format_map({**row, "identity": change.identity}), state.hint)
+        for change, row in _enabled_rows(seen, changes, state.switch)
+        if (key := state.key(change, row)) is not None and key not in running
+    ]
+
+
 async def _check_aliases(api: Api, seen: Snapshot, changes: Sequence[Change]) -> Iterable[FazaiError]:
     """Check that the tables of host and network aliases with plain addresses are not empty."""
     kind = seen.collections["opnsense.alias"].kind.row
     told = [
         change
-        for change, row in _enabled_rows(seen, changes, "enabled", "1")
+        for change, row in _enabled_rows(seen, changes, ("enabled", "1"))
         if cell_text(row, "type") in ("host", "network")
         and any(_is_plain_network(entry) for entry in cell_text(row, "content").split("\n"))
     ]
@@ -91,35 +119,22 @@ def _is_plain_network(text: str) -> bool:
     return True
 
 
-async def _check_hosts(api: Api, seen: Snapshot, changes: Sequence[Change]) -> Iterable[FazaiError]:
-    """Check that the running resolver has the record."""
-    answer = await api.get("unbound/diagnostics/listlocaldata")
-    data = answer.get("data") if isinstance(answer, Mapping) else None
-    if not isinstance(data, list) or not data:
-        return []
-    records = {
-        (_normal_name(record.get("name")), str(record.get("rrtype", "")).upper(), _record_value(record))
-        for record in data
-        if isinstance(record, Mapping)
-    }
-    found = []
-    for change, row in _enabled_rows(seen, changes, "enabled", "1"):
-        name, kind = (
-            _normal_name(f"{cell_text(row, 'hostname')}.{cell_text(row, 'domain')}"),
-            cell_text(row, "rr"),
-        )
-        value = _normal_address(cell_text(row, "server")) if kind in ("A", "AAAA") else ""
-        if not name.startswith("*") and (name, kind, value) not in records:
-            found.append(_verify_error(change, f'the running Unbound does not answer "{change.identity}"'))
-    return found
+def _listed_rows(answer: Any, name: str = "") -> Iterable[Mapping[str, Any]]:
+    """Yield the rows of an answer, or of the list under a name in it; none where there is no such list."""
+    if name:
+        answer = answer.get(name) if isinstance(answer, Mapping) else None
+    return (row for row in answer if isinstance(row, Mapping)) if isinstance(answer, list) else ()
 
 
-def _normal_name(text: Any) -> str:
-    return str(text).strip(".").lower()
+def _record_key(name: Any, kind: str, value: Any) -> tuple[str, str, str]:
+    """Return what a record of the resolver is known by: the value only where it is an address."""
+    address = _normal_address(str(value)) if kind in ("A", "AAAA") else ""
+    return str(name).strip(".").lower(), kind, address
 
 
-def _record_value(record: Mapping[str, Any]) -> str:
-    return _normal_address(str(record.get("value", ""))) if record.get("rrtype") in ("A", "AAAA") else ""
+def _host_key(change: Change, row: ItemRow) -> tuple[str, str, str] | None:
+    name = f"{cell_text(row, 'hostname')}.{cell_text(row, 'domain')}".strip(".")
+    return None if name.startswith("*") else _record_key(name, cell_text(row, "rr"), cell_text(row, "server"))
 
 
 def _normal_address(text: str) -> str:
@@ -129,67 +144,55 @@ def _normal_address(text: str) -> str:
         return text
 
 
-async def _check_routes(api: Api, seen: Snapshot, changes: Sequence[Change]) -> Iterable[FazaiError]:
-    """Check that the kernel has the route."""
-    answer = await api.get("diagnostics/interface/getRoutes")
-    table = answer if isinstance(answer, list) else []
-    known = {_normal_network(str(row.get("destination", ""))) for row in table if isinstance(row, Mapping)}
-    if not known:
-        return []
-    return [
-        _verify_error(
-            change,
-            f"the route to {cell_text(row, 'network')} is not in the routing table",
-            "is its gateway up, and on an interface that is up?",
-        )
-        for change, row in _enabled_rows(seen, changes, "enabled", "1")
-        if _normal_network(cell_text(row, "network")) not in known
-    ]
-
-
-def _normal_network(text: str) -> str:
+def _normal_network(text: Any) -> str:
     try:
-        return str(ipaddress.ip_network(text.partition("%")[0], strict=False))
+        return str(ipaddress.ip_network(str(text).partition("%")[0], strict=False))
     except ValueError:
-        return text
-
-
-async def _check_gateways(api: Api, seen: Snapshot, changes: Sequence[Change]) -> Iterable[FazaiError]:
-    """Check that the gateway is among those that run."""
-    answer = await api.get("routes/gateway/status")
-    items = answer.get("items") if isinstance(answer, Mapping) else None
-    names = (
-        {item.get("name") for item in items if isinstance(item, Mapping)}
-        if isinstance(items, list)
-        else set()
-    )
-    if not names:
-        return []
-    return [
-        _verify_error(change, f'gateway "{change.identity}" is not among the running gateways')
-        for change, _ in _enabled_rows(seen, changes, "disabled", "0")
-        if change.identity not in names
-    ]
-
-
-async def _check_vlans(api: Api, seen: Snapshot, changes: Sequence[Change]) -> Iterable[FazaiError]:
-    """Check that the device is there."""
-    answer = await api.call(ApiCall("GET", "diagnostics/interface/getInterfaceConfig"))
-    devices = set(answer) if isinstance(answer, Mapping) else set()
-    if not devices:
-        return []
-    rows = seen.collections["opnsense.vlan"].rows
-    return [
-        _verify_error(change, f"the device {cell_text(rows[change.ref], 'vlanif')} does not exist")
-        for change in changes
-        if change.ref in rows and cell_text(rows[change.ref], "vlanif") not in devices
-    ]
+        return str(text)
 
 
 _CHECKS: Mapping[str, _Check] = {
-    "opnsense.vlan": _check_vlans,
-    "opnsense.gateway": _check_gateways,
-    "opnsense.route": _check_routes,
+    "opnsense.vlan": partial(
+        _check_running,
+        _RunningState(
+            "diagnostics/interface/getInterfaceConfig",
+            lambda answer: answer if isinstance(answer, Mapping) else (),
+            lambda change, row: cell_text(row, "vlanif"),
+            "the device {vlanif} does not exist",
+            switch=None,
+        ),
+    ),
+    "opnsense.gateway": partial(
+        _check_running,
+        _RunningState(
+            "routes/gateway/status",
+            lambda answer: (row.get("name") for row in _listed_rows(answer, "items")),
+            lambda change, row: change.identity,
+            'gateway "{identity}" is not among the running gateways',
+            switch=("disabled", "0"),
+        ),
+    ),
+    "opnsense.route": partial(
+        _check_running,
+        _RunningState(
+            "diagnostics/interface/getRoutes",
+            lambda answer: (_normal_network(row.get("destination", "")) for row in _listed_rows(answer)),
+            lambda change, row: _normal_network(cell_text(row, "network")),
+            "the route to {network} is not in the routing table",
+            "is its gateway up, and on an interface that is up?",
+        ),
+    ),
     "opnsense.alias": _check_aliases,
-    "opnsense.unbound_host": _check_hosts,
+    "opnsense.unbound_host": partial(
+        _check_running,
+        _RunningState(
+            "unbound/diagnostics/listlocaldata",
+            lambda answer: (
+                _record_key(row.get("name"), str(row.get("rrtype", "")).upper(), row.get("value", ""))
+                for row in _listed_rows(answer, "data")
+            ),
+            _host_key,
+            'the running Unbound does not answer "{identity}"',
+        ),
+    ),
 }
