@@ -11,8 +11,6 @@ import msgspec
 from fazai.errors import InputError
 from fazai.timestamps import utc_now
 
-__all__ = ["Level", "Log"]
-
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
 

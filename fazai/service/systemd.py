@@ -13,16 +13,6 @@ from pathlib import Path
 
 from fazai.errors import InputError
 
-__all__ = [
-    "BACKLOG",
-    "file_identity",
-    "inherited_sockets",
-    "inherited_unix_socket",
-    "listen",
-    "notify",
-    "remove_socket_file",
-]
-
 _FIRST_FD = 3
 _STREAM = socket.SOCK_STREAM
 BACKLOG = 1024

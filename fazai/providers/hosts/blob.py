@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 
 from fazai.model import Secret
 
-__all__ = ["SHOWN_BYTES", "Blob"]
-
 #: Longer contents stand in plans and journals as their hash.
 SHOWN_BYTES = 64 * 1024
 

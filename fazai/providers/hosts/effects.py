@@ -10,19 +10,6 @@ from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState, Question
 from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = [
-    "PathNames",
-    "TouchedPaths",
-    "ambiguous_folders",
-    "asked_paths",
-    "covers_folder",
-    "find_places",
-    "folders_question",
-    "paths_read",
-    "same_file_question",
-    "track_changes",
-]
-
 
 def paths_read(kind: HostKind, want: Want) -> tuple[str, ...] | None:
     """Return the paths that decide what a resource finds; None: programs are asked, which may look
@@ -122,12 +109,7 @@ class TouchedPaths:
                 self._entered[path] = self._count
 
     def last(
-        self,
-        paths: Iterable[str] | None,
-        *,
-        failed: bool = False,
-        denied: bool = False,
-        below: bool = False,
+        self, paths: Iterable[str] | None, *, failed: bool = False, denied: bool = False, below: bool = False
     ) -> int:
         """Return the number of the last change that may have altered what was found at these paths; 0: none.
         `failed`: what is there could not be told; `denied`: because a folder may not be entered, which no

@@ -10,8 +10,6 @@ from typing import Any, Final
 from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.questions import Answer, OutputOf, Question, find_output
 
-__all__ = ["QUESTIONS", "facts_of"]
-
 _MANAGERS: Final = ("apt-get", "dnf", "yum", "zypper", "apk", "pacman", "pkg")
 _RELEASE_LENGTH: Final = 1000
 _TRIED: Final = " ".join(_MANAGERS)

@@ -11,8 +11,6 @@ from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Secret, Value
 from fazai.providers.hosts.blob import Blob
 
-__all__ = ["canonical_value"]
-
 _MODE: Final = re.compile(r"0?[0-7]{3,4}")
 #: What Linux takes in one path, less the name of a temporary file that stands beside it, and in one name.
 _PATH_BYTES: Final = 4095 - 32

@@ -25,18 +25,6 @@ from fazai.providers.hosts.shell.questions import (
     Question,
 )
 
-__all__ = [
-    "NOT_READ_BACK",
-    "Act",
-    "Answers",
-    "Block",
-    "Difference",
-    "FileReplacement",
-    "Have",
-    "HostKind",
-    "Want",
-]
-
 #: Stands for an item that was not read back since it was written.
 NOT_READ_BACK: Final = object()
 

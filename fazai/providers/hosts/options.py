@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from fazai.model import Target, Value
 
-__all__ = ["read_option"]
-
 
 def read_option(target: Target, *names: str, default: Value = None) -> Value:
     """Return the first of these options that is set: Ansible's name stands before ours."""

@@ -13,16 +13,6 @@ from fazai.providers.hosts import KINDS, OLD_KINDS
 from fazai.providers.hosts.effects import PathNames, TouchedPaths, paths_read
 from fazai.providers.hosts.kind import HostKind, Want
 
-__all__ = [
-    "PROOF_S",
-    "UNDONE_NOTE",
-    "HostObservation",
-    "awaits_proof",
-    "label_handlers",
-    "plan_steps",
-    "short_title",
-]
-
 #: The note of a change that takes another one back.
 UNDONE_NOTE = "undone"
 #: How long what was written may take to show that it works, in seconds.
@@ -141,11 +131,7 @@ def label_handlers(handlers: Sequence[Resource], pending: frozenset[str]) -> dic
 
 
 def _plan_change(
-    host: str,
-    kind: HostKind,
-    want: Want,
-    have: Mapping[str, Any] | None,
-    handlers: Mapping[str, Resource],
+    host: str, kind: HostKind, want: Want, have: Mapping[str, Any] | None, handlers: Mapping[str, Resource]
 ) -> Change | None:
     found = kind.compare(want, have)
     if found is None:

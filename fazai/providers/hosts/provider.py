@@ -12,8 +12,6 @@ from fazai.providers.hosts.kind import HostKind
 from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.shell.become import BECOME_OPTIONS, BECOME_PASSWORD
 
-__all__ = ["COMMON_OPTIONS", "HostProvider"]
-
 COMMON_OPTIONS: tuple[FieldSpec, ...] = (
     FieldSpec(
         "root",

@@ -32,9 +32,7 @@ from fazai.providers.hosts.kind import NOT_READ_BACK, Act, Answers, Block, HostK
 from fazai.providers.hosts.planning import HostObservation
 from fazai.providers.hosts.shell import batching
 from fazai.providers.hosts.shell.answers import ReplacedMeanwhile, read_answers
-from fazai.providers.hosts.shell.channel import (
-    ShellChannel,
-)
+from fazai.providers.hosts.shell.channel import ShellChannel
 from fazai.providers.hosts.shell.connection import ShellConnection
 from fazai.providers.hosts.shell.faults import OutputRelay, moved_error, script_error
 from fazai.providers.hosts.shell.preconditions import (
@@ -47,8 +45,6 @@ from fazai.providers.hosts.shell.preconditions import (
 from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, Question, answer_bytes
 from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import observe_script
-
-__all__ = ["HostSession"]
 
 #: How often to look whether what was written works.
 _PROOF_PAUSE_S = 0.2

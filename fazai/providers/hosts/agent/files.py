@@ -14,35 +14,6 @@ from typing import Final
 from fazai.model import Secret, Value
 from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = [
-    "AGENT_PATHS",
-    "FIELD_SETTINGS",
-    "INITS",
-    "LOG_PATH",
-    "SCRIPT_PATH",
-    "SERVICE",
-    "SERVICES",
-    "SERVICE_PATHS",
-    "SETTINGS_PATH",
-    "STATE_FOLDER",
-    "STATUS_PATH",
-    "USER",
-    "ServiceFile",
-    "agent_script",
-    "agent_version",
-    "keys_of",
-    "known_settings",
-    "read_settings",
-    "service_file",
-    "setting_problem",
-    "setting_text",
-    "settings_of_fields",
-    "settings_text",
-    "short_name",
-    "temporary_names",
-    "with_current_head",
-]
-
 SCRIPT_PATH: Final = "/opt/fazai/agent/telemetry.sh"
 SETTINGS_PATH: Final = "/etc/fazai/telemetry.env"
 HOST_NAME_FILE: Final = "/proc/sys/kernel/hostname"  # which the agent takes where none is declared

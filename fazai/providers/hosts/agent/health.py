@@ -20,8 +20,6 @@ from fazai.providers.hosts.agent.files import (
 from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = ["AgentReport", "look_script", "read_report", "read_status"]
-
 #: Seconds that an agent has for its first delivery, and for one that is late, at least.
 GRACE_S: Final = 120
 _LATE_INTERVALS: Final = 3

@@ -28,8 +28,6 @@ from fazai.providers.hosts.agent.files import (
 )
 from fazai.providers.hosts.shell.quoting import append_commands, encode_script, quote
 
-__all__ = ["AgentFile", "InstallSite", "install_script", "removal_script", "restart_script", "tail_script"]
-
 
 @dataclass(frozen=True, slots=True)
 class AgentFile:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 
 from fazai.providers.hosts.kind import HostKind
 
-__all__ = ["all_kinds"]
-
 
 def all_kinds() -> Mapping[str, HostKind]:
     """Return all kinds by name, in the order of the names."""

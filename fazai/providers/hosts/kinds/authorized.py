@@ -16,8 +16,6 @@ from fazai.providers.hosts.shell.questions import OutputOf, Question, find_outpu
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import refuse_unsafe, unexpected_error
 
-__all__ = ["KINDS"]
-
 #: A type of key, and its bytes, which begin with the length and the name of the type. What stands before are
 #: options, what stands behind is a comment (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
 _KEY: Final = re.compile(

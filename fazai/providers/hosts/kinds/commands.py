@@ -13,8 +13,6 @@ from fazai.providers.hosts.shell.questions import FileAt, OutputOf, PathState, Q
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import denied_error
 
-__all__ = ["KINDS"]
-
 _GUARDS = ("creates", "removes", "unless")
 
 

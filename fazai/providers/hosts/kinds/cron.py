@@ -21,8 +21,6 @@ from fazai.providers.hosts.shell.questions import OutputOf, Question, find_outpu
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
-__all__ = ["KINDS"]
-
 _TIMES: Final = ("minute", "hour", "day", "month", "weekday")
 _SPECIAL: Final = ("reboot", "yearly", "annually", "monthly", "weekly", "daily", "hourly")
 _NO_PROGRAM: Final = 127

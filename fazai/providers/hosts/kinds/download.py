@@ -37,8 +37,6 @@ from fazai.providers.hosts.shell.writing import (
     unexpected_error,
 )
 
-__all__ = ["KINDS"]
-
 _URL: Final = re.compile(r"(?:https?|ftp)://[^\s/@]+(?:[/?#]\S*)?", re.ASCII)
 _CHECKSUM: Final = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

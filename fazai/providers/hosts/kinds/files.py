@@ -41,8 +41,6 @@ from fazai.providers.hosts.shell.writing import (
     unexpected_error,
 )
 
-__all__ = ["KINDS"]
-
 _TARGET_BYTES = 4095
 _AWAY = "move it away first, or declare another path; what is in it is not thrown away"
 _PRESENT = FieldSpec("state", "choice", choices=("present", "absent"))

@@ -14,8 +14,6 @@ from fazai.providers.hosts.shell.questions import OutputOf, Question, find_outpu
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
-__all__ = ["KINDS"]
-
 #: No sign that a package manager takes for more than a name: apt's `-` at the end removes.
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+@-]*[A-Za-z0-9_+])?")
 _VERSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:~^_-]*")

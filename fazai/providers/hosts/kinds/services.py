@@ -12,8 +12,6 @@ from fazai.providers.hosts.shell.questions import OutputOf, Question, find_outpu
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
-__all__ = ["KINDS"]
-
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_@.:\\+-]*")
 _RUNS: Final = ("restarted", "reloaded")
 _TIMEOUT_S: Final = 300.0

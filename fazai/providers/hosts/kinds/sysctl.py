@@ -20,8 +20,6 @@ from fazai.providers.hosts.shell.questions import OutputOf, Question, find_outpu
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
-__all__ = ["KINDS"]
-
 _FILE: Final = "/etc/sysctl.d/99-fazai.conf"
 _LIMIT: Final = 1024 * 1024
 _NO_PROGRAM: Final = 127

@@ -52,8 +52,6 @@ from fazai.providers.hosts.shell.questions import (
 )
 from fazai.providers.hosts.shell.writing import known_state, refuse_unsafe, unexpected_error
 
-__all__ = ["KINDS", "AgentKind"]
-
 _NAME: Final = "telemetry"
 _INTERVAL_S: Final = 60.0
 _SHORTEST_S: Final = 0.05

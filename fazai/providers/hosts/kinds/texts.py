@@ -32,8 +32,6 @@ from fazai.providers.hosts.shell.writing import (
     unexpected_error,
 )
 
-__all__ = ["KINDS"]
-
 _LIMIT_BYTES = 4 * 1024 * 1024
 _MARK = "{mark}"
 _PATTERNS = ("regexp", "insertafter", "insertbefore")

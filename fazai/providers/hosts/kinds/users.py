@@ -25,8 +25,6 @@ from fazai.providers.hosts.shell.questions import (
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import unexpected_error
 
-__all__ = ["KINDS"]
-
 _LIMIT: Final = 4 * 1024 * 1024
 _PASSWD: Final = ContentOf("/etc/passwd", _LIMIT)
 _GROUP: Final = ContentOf("/etc/group", _LIMIT)

@@ -10,8 +10,6 @@ from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.provider import HostProvider
 from fazai.providers.hosts.shell.become import become_of, become_problems
 
-__all__ = ["PROVIDER", "LocalProvider"]
-
 
 class LocalProvider(HostProvider):
     """Provider of the machine that fazai runs on, or of a folder of it."""

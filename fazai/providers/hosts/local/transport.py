@@ -12,8 +12,6 @@ from typing import Final
 from fazai.errors import DeviceError, FazaiError
 from fazai.providers.hosts.shell.become import Become, answer_password_prompt, become_refusal
 
-__all__ = ["LocalChannel", "start_local_shell"]
-
 #: Seconds for a shell that ends by itself, for what is told to end, and for what is killed.
 _GRACE_S: Final = 5.0
 _TERM_S: Final = 1.0
@@ -101,10 +99,7 @@ def _find_descendants(pid: int) -> set[int]:
     parents: dict[int, int] = {}
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
-            with (
-                contextlib.suppress(OSError, ValueError),
-                open(f"/proc/{name}/stat", "rb") as file,
-            ):
+            with contextlib.suppress(OSError, ValueError), open(f"/proc/{name}/stat", "rb") as file:
                 _, parent, *_ = _stat_fields(file.read())
                 parents[int(name)] = int(parent)
     found = {pid}

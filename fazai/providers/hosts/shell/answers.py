@@ -23,8 +23,6 @@ from fazai.providers.hosts.shell.questions import (
 from fazai.providers.hosts.shell.script import number_paths
 from fazai.providers.hosts.shell.walking import UNSAFE
 
-__all__ = ["ReplacedMeanwhile", "read_answers", "whole_number"]
-
 _HASH: Final = re.compile(rb"\\?([0-9a-f]{64})(?:\s|$)")
 _TYPES: Final[Mapping[int, str]] = {0o100000: "file", 0o040000: "directory", 0o120000: "link"}
 #: What `stat` of GNU says of a link: the two names in C's notation.

@@ -20,8 +20,6 @@ from fazai.providers.hosts.kind import Block, FileReplacement
 from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import folders_above
 
-__all__ = ["MAX_CHANGES", "batch_script", "can_join", "count_done", "setup_line"]
-
 #: So many changes at most: an interrupt waits for them, and the journal may have to name them all.
 MAX_CHANGES = 32
 _MAX_BYTES = 512 * 1024

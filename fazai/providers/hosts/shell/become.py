@@ -18,16 +18,6 @@ from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.shell.channel import ShellChannel
 from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = [
-    "BECOME_OPTIONS",
-    "BECOME_PASSWORD",
-    "Become",
-    "answer_password_prompt",
-    "become_of",
-    "become_problems",
-    "become_refusal",
-]
-
 _METHODS = ("sudo", "doas")
 BECOME_PASSWORD = ("ansible_become_password", "ansible_become_pass", "become_password")
 _SAID_BYTES: Final = 64 * 1024

@@ -19,17 +19,6 @@ from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import PRELUDE
 from fazai.providers.hosts.shell.walking import JUDGING, WRITING
 
-__all__ = [
-    "BlockForm",
-    "BlockResult",
-    "BlockRunner",
-    "ByteReader",
-    "ByteWriter",
-    "OutputListener",
-    "ShellChannel",
-    "ShellEnded",
-]
-
 
 class ByteReader(Protocol):
     """The side of a stream that bytes come from."""

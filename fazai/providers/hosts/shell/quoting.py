@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["CHUNK_BYTES", "append_commands", "encode_script", "quote"]
-
 #: How much content one command line of the script carries.
 CHUNK_BYTES = 128 * 1024
 

@@ -16,8 +16,6 @@ from fazai.providers.hosts.shell.questions import ContentOf, FileAt, OutputOf, Q
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.walking import WALKING
 
-__all__ = ["PRELUDE", "folders_above", "number_paths", "observe_script"]
-
 _BATCH: Final = 200  # paths for one process: their names must fit into its arguments
 
 #: Definitions that every block may use. Each program that is started costs a host about a millisecond of CPU,

@@ -16,28 +16,6 @@ from fazai.providers.hosts.shell.questions import FileAt, Output, PathState
 from fazai.providers.hosts.shell.quoting import append_commands, encode_script, quote
 from fazai.providers.hosts.shell.walking import UNSAFE, UNSAFE_HINT
 
-__all__ = [
-    "ATTRIBUTES",
-    "REPLACING",
-    "account_of",
-    "attributes_to_set",
-    "change_attributes",
-    "check_recipient",
-    "check_replacing",
-    "denied_error",
-    "file_left",
-    "finish_file",
-    "known_state",
-    "refuse_unsafe",
-    "remove_made_folders",
-    "remove_path",
-    "replace_file",
-    "seen_attributes",
-    "set_attributes",
-    "temporary_path",
-    "trust_below",
-]
-
 _CHUNKS_PER_BLOCK = 8  # of 128 KiB each in one block: that much the shell on the host holds at a time
 
 _BACKUP_NAME_BYTES = 255 - len(".20261122T131500Z.99~")  # of a name to which this can be added

@@ -17,8 +17,6 @@ from fazai.errors import AccessDenied, FazaiError, InventoryError, Unreachable
 from fazai.providers.hosts.ssh.settings import Hop, SshSettings, parse_hops, settings_of_jump
 from fazai.providers.hosts.ssh.trust import KnownHosts, Trust
 
-__all__ = ["Connections", "end_connection"]
-
 #: Seconds for a connection to end, once it was told to.
 _CLOSE_S = 2.0
 

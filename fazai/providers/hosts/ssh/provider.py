@@ -18,8 +18,6 @@ from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, find_problems, sett
 if TYPE_CHECKING:
     from fazai.providers.hosts.ssh.connecting import Connections
 
-__all__ = ["PROVIDER", "SshProvider"]
-
 
 class SshProvider(HostProvider):
     """Provider of Linux (and other POSIX) hosts over SSH."""

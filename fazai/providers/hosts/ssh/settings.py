@@ -13,8 +13,6 @@ from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.provider import COMMON_OPTIONS
 from fazai.providers.hosts.shell.become import become_problems
 
-__all__ = ["OPTIONS", "Hop", "SshSettings", "find_problems", "parse_hops", "settings_of", "settings_of_jump"]
-
 _SPECS = (
     FieldSpec("host", "text", "name or address; the target's name when not given"),
     FieldSpec("port", "integer", "port of its SSH server", default=22, minimum=1, maximum=65535),

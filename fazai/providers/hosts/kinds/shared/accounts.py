@@ -11,8 +11,6 @@ from typing import Final
 from fazai.model import Secret, Value
 from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = ["add_group", "add_user", "change_group", "change_user", "delete_group", "delete_user"]
-
 #: busybox has no program that changes a user or a group: its line is replaced, in a file that takes the old
 #: one's place, under the lock that busybox's own programs heed.
 _SETTING: Final = r"""fz_set() { # FILE NAME FIELD VALUE
@@ -163,9 +161,7 @@ def add_group(name: str, gid: int | None, members: Iterable[str], *, system: boo
 def change_group(name: str, gid: int) -> str:
     who = quote(name)
     return _for_each_program(
-        [f"groupmod -g {gid} {who}"],
-        [f"pw groupmod {who} -g {gid}"],
-        [f"fz_set /etc/group {who} 3 {gid}"],
+        [f"groupmod -g {gid} {who}"], [f"pw groupmod {who} -g {gid}"], [f"fz_set /etc/group {who} 3 {gid}"]
     )
 
 

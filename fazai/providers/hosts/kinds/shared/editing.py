@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 from fazai.providers.hosts.kinds.shared.matching import matching_lines
 
-__all__ = ["InsertionPoint", "with_block", "with_line", "without_block", "without_lines"]
-
 
 class InsertionPoint:
     """The place of something new: behind or before the last line that matches, or the beginning or end."""

@@ -20,16 +20,6 @@ from fazai.providers.hosts.shell.writing import (
     unexpected_error,
 )
 
-__all__ = [
-    "FILTER_BEGIN",
-    "edit_file",
-    "edit_script",
-    "file_content",
-    "file_questions",
-    "filter_command",
-    "note_made",
-]
-
 #: The beginning of a filter: `put()` prints what takes the place of the lines that go, once; without such
 #: lines it comes at the end. awk's ENVIRON takes any text as it is. `out()` counts what it prints, as
 #: busybox's awk says nothing of a disk that is full.

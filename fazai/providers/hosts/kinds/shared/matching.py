@@ -19,8 +19,6 @@ from typing import Final
 
 from fazai.errors import DeviceError
 
-__all__ = ["matching_lines", "surely_quick"]
-
 #: Steps of the matcher that nobody notices (some hundredths of a second).
 _STEPS: Final = 2_000_000
 _CPU_S: Final = 1

@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DETECT", "MANAGERS", "Manager"]
-
 
 @dataclass(frozen=True, slots=True)
 class Manager:
