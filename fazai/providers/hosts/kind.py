@@ -7,11 +7,12 @@ a change (`write`). The session does the I/O, the engine decides.
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from fazai.errors import spelling_hint
+from fazai.errors import AccessDenied, DeviceError, spelling_hint
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
 from fazai.providers.hosts.fieldtypes import canonical_value
 from fazai.providers.hosts.shell.preconditions import Precondition
@@ -21,12 +22,17 @@ from fazai.providers.hosts.shell.questions import (
     ContentOf,
     FileAt,
     Output,
+    OutputOf,
     PathState,
     Question,
+    find_output,
 )
+from fazai.providers.hosts.shell.walking import UNSAFE, UNSAFE_HINT
 
 #: Stands for an item that was not read back since it was written.
 NOT_READ_BACK: Final = object()
+#: The field of nearly all kinds that says whether the item is to be there.
+PRESENCE: Final = FieldSpec("state", "choice", choices=("present", "absent"))
 
 Answers = Mapping[Question, Answer]
 #: Names of Ansible's modules for the fields by which our kinds name their items.
@@ -57,6 +63,43 @@ class Want:
     @property
     def absent(self) -> bool:
         return self.resource.state == "absent"
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """The kind and identity of the resource."""
+        return self.resource.kind, self.resource.identity
+
+    def error(self, what: str, hint: str | None = None, kind: type[DeviceError] = DeviceError) -> DeviceError:
+        """Return the error for an item that is not what it must be to be managed: `what` says how."""
+        where = self.resource.mark or self.resource.identity
+        return kind(f"{' '.join(self.key)}: {what}", where=where, hint=hint)
+
+    def denied_error(self) -> DeviceError:
+        """Return the error for a path that cannot be looked at."""
+        return self.error("a folder above it may not be entered", "become: true", AccessDenied)
+
+    def state(self, answers: Answers, question: FileAt) -> PathState:
+        """Return the state of a path. Raises DeviceError where it cannot be trusted, AccessDenied where a
+        folder above it may not be entered."""
+        state = answers[question]
+        assert isinstance(state, PathState)
+        self.refuse_unsafe(state.unsafe)
+        if state.type == "denied":
+            raise self.denied_error()
+        return state
+
+    def output(self, answers: Answers, question: ContentOf | OutputOf) -> Output:
+        """Return the answer to a question that walks to a path. Raises DeviceError where it cannot be
+        trusted."""
+        answer = find_output(answers, question)
+        self.refuse_unsafe(answer.text.strip() if answer.exit == UNSAFE else "")
+        return answer
+
+    def refuse_unsafe(self, why: str) -> None:
+        """Raise DeviceError where somebody else can lead what is read or written elsewhere."""
+        if why:
+            hint = UNSAFE_HINT if why.startswith("unsafe") else None
+            raise self.error(why, "become: true" if why.endswith("permission denied") else hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +157,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class HostKind:
+class HostKind(ABC):
     """Base of all kinds (`model.Kind`); one instance stands for one kind."""
 
     name: str
@@ -190,9 +233,9 @@ class HostKind:
 
     # -- questions and answers --------------------------------------------------------------------------
 
+    @abstractmethod
     def ask(self, want: Want) -> Iterable[Question]:
         """Return the questions whose answers it takes to compare."""
-        raise NotImplementedError
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """Return further questions, now that something differs; they cost a second round trip."""
@@ -202,10 +245,10 @@ class HostKind:
         """Tell whether `read` may take seconds: it then runs in a thread, while others go on."""
         return False
 
+    @abstractmethod
     def read(self, want: Want, answers: Answers) -> Have | None:
         """Return the item as it is; None when it is not there. Raises DeviceError when that cannot be
         said."""
-        raise NotImplementedError
 
     def differing(self, want: Want, have: Have) -> dict[str, Any]:
         """Return the wanted values of the fields that differ."""
@@ -280,6 +323,6 @@ class HostKind:
         """Tell whether nothing takes this change back."""
         return verb is Verb.RUN
 
+    @abstractmethod
     def write(self, act: Act) -> Iterator[Block]:
         """Iterate over the blocks that carry out the change. A block fails when its script does."""
-        raise NotImplementedError

@@ -10,11 +10,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.filtering import FILTER_BEGIN, edit_script, filter_command, note_made
-from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
+from fazai.providers.hosts.shell.questions import OutputOf, Question
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import refuse_unsafe, unexpected_error
 
 #: A type of key, and its bytes, which begin with the length and the name of the type. What stands before are
 #: options, what stands behind is a comment (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
@@ -69,13 +68,12 @@ class AuthorizedKeyKind(HostKind):
         yield _keys_question(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        answer = find_output(answers, _keys_question(want))
-        refuse_unsafe(want, answer)
+        answer = want.output(answers, _keys_question(want))
         text = answer.out.decode("utf-8", "surrogateescape")
         if answer.exit == _NO_USER:  # may be made in this run
             return None
         if answer.exit:
-            raise unexpected_error(want, f"the file of keys cannot be read: {text.strip()}", "become: true")
+            raise want.error(f"the file of keys cannot be read: {text.strip()}", "become: true")
         there = _present_keys(text)
         if not want.fields.get("exclusive"):
             wanted = _parse_keys(want.fields["key"])
@@ -192,7 +190,7 @@ KINDS = (
             FieldSpec("key_options", "text", 'what stands before each key: from="192.0.2.0/24",no-pty'),
             FieldSpec("path", "path", "the file, where sshd looks elsewhere", default=None),
             FieldSpec("exclusive", "boolean", "these keys and no others"),
-            FieldSpec("state", "choice", choices=("present", "absent")),
+            PRESENCE,
         ),
         identity=("user", "key"),
         options=frozenset(("exclusive",)),

@@ -11,7 +11,6 @@ from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, Ho
 from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import FileAt, OutputOf, PathState, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import denied_error
 
 _GUARDS = ("creates", "removes", "unless")
 
@@ -74,7 +73,7 @@ class CommandKind(HostKind):
         if "unless" in want.fields:
             done.append(find_output(answers, _unless_question(want.fields, want.at)).exit == 0)
         if hidden and not any(done):
-            raise denied_error(want)
+            raise want.denied_error()
         return {} if any(done) else None
 
     def compare(self, want: Want, have: Have | None) -> Difference | None:

@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.filtering import (
     FILTER_BEGIN,
     edit_file,
@@ -19,7 +19,6 @@ from fazai.providers.hosts.kinds.shared.filtering import (
 from fazai.providers.hosts.shell.preconditions import MOVED, Precondition
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
 
 _TIMES: Final = ("minute", "hour", "day", "month", "weekday")
 _SPECIAL: Final = ("reboot", "yearly", "annually", "monthly", "weekly", "daily", "hourly")
@@ -81,7 +80,7 @@ class CronKind(HostKind):
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         if want.at("/") != "/" and "cron_file" not in want.fields:
-            raise unexpected_error(want, "a folder (root:) has no crontab of a user", "cron_file: …")
+            raise want.error("a folder (root:) has no crontab of a user", "cron_file: …")
         if "cron_file" in want.fields:
             content = file_content(want, _cron_path(want), _LIMIT, answers)
         else:
@@ -149,12 +148,10 @@ def _crontab_content(want: Want, answers: Answers) -> bytes:
         return answer.out
     if answer.exit == _NO_PROGRAM and not want.absent:
         hint = "install cron before: host.package: {name: cron}; its name differs (cronie, busybox)"
-        raise unexpected_error(want, "there is no crontab on the host", hint)
+        raise want.error("there is no crontab on the host", hint)
     none = ("no crontab", "No such file", *(("unknown",) if want.absent else ()))  # a user who is not there
     if answer.exit != _NO_PROGRAM and not any(words in text for words in none):
-        raise unexpected_error(
-            want, f"the crontab cannot be read: {text}", "become: true; is the user there?"
-        )
+        raise want.error(f"the crontab cannot be read: {text}", "become: true; is the user there?")
     return b""
 
 
@@ -215,7 +212,7 @@ KINDS = (
             FieldSpec("user", "account", "whose job it is; whose crontab, if no cron_file is set"),
             FieldSpec("cron_file", "text", f"a file of {_FOLDER} instead of a crontab"),
             FieldSpec("disabled", "boolean", "keep the line as a comment", default=False),
-            FieldSpec("state", "choice", choices=("present", "absent")),
+            PRESENCE,
         ),
         identity=("name",),
         example='host.cron: {name: backup, minute: "30", hour: "3", job: /usr/local/bin/backup, user: root}',

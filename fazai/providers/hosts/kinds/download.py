@@ -6,20 +6,11 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.blob import Blob
-from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.model import FieldSpec, Problem, Secret, Value
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.providers.hosts.kinds.shared.paths import WholePathKind
 from fazai.providers.hosts.shell.preconditions import Precondition
-from fazai.providers.hosts.shell.questions import (
-    KEPT_BYTES,
-    ContentOf,
-    FileAt,
-    Output,
-    OutputOf,
-    PathState,
-    Question,
-    find_output,
-)
+from fazai.providers.hosts.shell.questions import FileAt, OutputOf, PathState, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import (
     ATTRIBUTES,
@@ -29,12 +20,9 @@ from fazai.providers.hosts.shell.writing import (
     check_replacing,
     file_left,
     finish_file,
-    known_state,
-    remove_path,
     replace_file,
     seen_attributes,
     temporary_path,
-    unexpected_error,
 )
 
 _URL: Final = re.compile(r"(?:https?|ftp)://[^\s/@]+(?:[/?#]\S*)?", re.ASCII)
@@ -45,7 +33,7 @@ _SHA512: Final = """if command -v sha512sum >/dev/null 2>&1; then sha512sum
 elif command -v sha512 >/dev/null 2>&1; then sha512 -q; else shasum -a 512; fi"""
 
 
-class DownloadKind(HostKind):
+class DownloadKind(WholePathKind):
     """A file that the host fetches itself. Its checksum says whether it has the right one."""
 
     asked = True  # a script compares no sha512
@@ -71,22 +59,28 @@ class DownloadKind(HostKind):
         if "url_password" in fields and "url_username" not in fields:
             yield Problem("url_username", "is missing beside url_password")
 
+    def question(self, want: Want) -> FileAt:
+        return FileAt(self.path(want), hashed=True)
+
     def ask(self, want: Want) -> Iterable[Question]:
-        yield _file_question(want)
+        yield self.question(want)
         if want.fields.get("checksum", "").startswith("sha512:"):
-            yield _sha512_question(want)
+            yield self._sha512_question(want)
+
+    def _sha512_question(self, want: Want) -> OutputOf:
+        return OutputOf(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {quote(self.path(want))} fz_512")
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
         state, sum_ = self._state(want, answers)
         if state.type == "file" and (want.absent or sum_ != want.fields["checksum"]):
-            yield ContentOf(want.at(want.fields["dest"]), KEPT_BYTES)
+            yield self.content_question(want)
 
     def _state(self, want: Want, answers: Answers) -> tuple[PathState, str]:
         """Return what is there, and its checksum."""
-        state = known_state(want, answers, _file_question(want))
+        state = self.path_state(want, answers)
         if not want.fields.get("checksum", "").startswith("sha512:"):
             return state, f"sha256:{state.sha256}"
-        answer = find_output(answers, _sha512_question(want))
+        answer = find_output(answers, self._sha512_question(want))
         return state, f"sha512:{answer.out.decode('ascii', 'replace').partition(' ')[0].strip()}"
 
     def read(self, want: Want, answers: Answers) -> Have | None:
@@ -94,14 +88,10 @@ class DownloadKind(HostKind):
         if state.type == "missing":
             return None
         if state.type != "file":
-            raise unexpected_error(want, f"there is a {state.noun}, not a file", "move it away first")
+            raise want.error(f"there is a {state.noun}, not a file", "move it away first")
         have = {**seen_attributes(want, state), "checksum": sum_}
-        content = answers.get(ContentOf(want.at(want.fields["dest"]), KEPT_BYTES))
-        if isinstance(content, Output):
-            private = not state.mode & 0o004
-            kept = content.exit == 0
-            unknown = Blob(None, state.sha256, state.size, private)
-            have["content"] = Blob.of(content.out, private=private) if kept else unknown
+        if self.content_question(want) in answers:
+            have["content"] = self.kept_content(want, state, answers, private=not state.mode & 0o004)
         return have
 
     def compare(self, want: Want, have: Have | None) -> Difference | None:
@@ -112,39 +102,17 @@ class DownloadKind(HostKind):
         verb, before, after = found
         return verb, {**before, "content": have["content"]} if "checksum" in after else before, after
 
-    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
-        content = before.get("content")
-        return isinstance(content, Blob) and content.data is None  # too large to be kept
-
-    def touches(self, want: Want) -> tuple[str, ...]:
-        return (want.at(want.fields["dest"]),)
-
-    def leaves(self, act: Act) -> tuple[Precondition, ...]:
-        path = act.at(act.identity)
-        if act.verb is Verb.DELETE:
-            return (Precondition(path, "missing"),)
+    def left(self, path: str, act: Act) -> Precondition:
         method, _, digest = act.after.get("checksum", "").partition(":")
-        return (file_left(path, act, "0644", digest if method == "sha256" else ""),)
+        return file_left(path, act, "0644", digest if method == "sha256" else "")
 
-    def write(self, act: Act) -> Iterator[Block]:
-        path = act.at(act.identity)
-        if act.verb is Verb.DELETE:
-            yield remove_path(path)
-        elif "content" in act.after:
+    def put(self, path: str, act: Act) -> Iterator[Block]:
+        if "content" in act.after:
             yield from replace_file(path, act.after["content"], act, "0644")
         elif "checksum" in act.after:
             yield _fetch_block(path, act)
         else:
             yield change_attributes(path, act)
-
-
-def _file_question(want: Want) -> FileAt:
-    return FileAt(want.at(want.fields["dest"]), hashed=True)
-
-
-def _sha512_question(want: Want) -> OutputOf:
-    path = quote(want.at(want.fields["dest"]))
-    return OutputOf(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {path} fz_512")
 
 
 def _fetch_block(path: str, act: Act) -> Block:
@@ -237,7 +205,7 @@ KINDS = (
             FieldSpec("url_password", "secret", "for HTTP's basic log-in", secret=True),
             FieldSpec("timeout", "integer", "seconds that it may take", default=_TIMEOUT_S, minimum=1),
             *REPLACING,
-            FieldSpec("state", "choice", choices=("present", "absent")),
+            PRESENCE,
         ),
         identity=("dest",),
         options=frozenset(

@@ -12,7 +12,6 @@ from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, Ho
 from fazai.providers.hosts.kinds.shared.packaging import DETECT, MANAGERS, Manager
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
 
 #: No sign that a package manager takes for more than a name: apt's `-` at the end removes.
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+@-]*[A-Za-z0-9_+])?")
@@ -76,9 +75,9 @@ class PackageKind(HostKind):
         manager = MANAGERS.get(name)
         if manager is None:
             hint = f"fazai knows {', '.join(MANAGERS)}"
-            raise unexpected_error(want, "the host has no package manager that is known", hint)
+            raise want.error("the host has no package manager that is known", hint)
         if answer.exit:
-            raise unexpected_error(want, f"{name} does not say what is installed: {' '.join(lines[-2:])}")
+            raise want.error(f"{name} does not say what is installed: {' '.join(lines[-2:])}")
         there = dict(filter(None, map(manager.entry, lines)))
         found = {
             each: _found_version(want, each, there[each], manager, answers)

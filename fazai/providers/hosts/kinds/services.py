@@ -10,7 +10,6 @@ from fazai.model import FieldSpec, Problem, Value
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_@.:\\+-]*")
 _RUNS: Final = ("restarted", "reloaded")
@@ -88,13 +87,13 @@ class ServiceKind(HostKind):
         init = words.get("init")
         if answer.exit > 1:
             last = said.strip().splitlines()[-1:] or [f"exit status {answer.exit}"]
-            raise unexpected_error(want, f"systemd does not answer: {last[0]}")
+            raise want.error(f"systemd does not answer: {last[0]}")
         if init == "none":
             text = "there is no systemd, OpenRC or rc"
-            raise unexpected_error(want, text, "host.command does what another supervisor needs")
+            raise want.error(text, "host.command does what another supervisor needs")
         if init == "offline" and "state" in want.fields:
             text = "systemd does not run here, so nothing can be started or stopped"
-            raise unexpected_error(want, text, "declare enabled: alone")
+            raise want.error(text, "declare enabled: alone")
         if answer.exit or words.get("LoadState") == "not-found":
             # it may come with a package in this run; if it does not, the host says so when it is started
             return {"enabled": False, "state": "stopped"}
@@ -137,7 +136,7 @@ def _of_systemd(want: Want, words: Mapping[str, str]) -> Have:
     active, unit = words.get("ActiveState", ""), words.get("UnitFileState", "")
     masked = words.get("LoadState") == "masked" or unit.startswith("masked")
     if masked and (want.fields.get("enabled") or want.fields.get("state") == "started"):
-        raise unexpected_error(want, "it is masked", f"systemctl unmask {want.fields['name']}")
+        raise want.error("it is masked", f"systemctl unmask {want.fields['name']}")
     enabled = want.fields.get("enabled", True) if unit in _FIXED else unit in _ON
     running = active in ("active", "reloading", "refreshing")
     if active == "activating":  # also between two attempts, after it failed

@@ -18,7 +18,6 @@ from fazai.providers.hosts.kinds.shared.filtering import (
 from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
 
 _FILE: Final = "/etc/sysctl.d/99-fazai.conf"
 _LIMIT: Final = 1024 * 1024
@@ -70,12 +69,10 @@ class SysctlKind(HostKind):
             text = " ".join(kernel.text.split())
             if kernel.exit == _NO_PROGRAM:
                 hint = "install it before (procps), or sysctl_set: false writes the file alone"
-                raise unexpected_error(want, "there is no sysctl on the host", hint)
+                raise want.error("there is no sysctl on the host", hint)
             if kernel.exit or "permission denied" in text.lower():  # some versions fail without a status
                 hint = "is the name right, and its module loaded? sysctl_set: false writes the file alone"
-                raise unexpected_error(
-                    want, f"the kernel does not tell its value: {text or 'sysctl failed'}", hint
-                )
+                raise want.error(f"the kernel does not tell its value: {text or 'sysctl failed'}", hint)
             have["running"] = text
         return have
 

@@ -39,7 +39,7 @@ from fazai.providers.hosts.agent.scripts import (
     removal_script,
     restart_script,
 )
-from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,
@@ -50,7 +50,6 @@ from fazai.providers.hosts.shell.questions import (
     Question,
     find_output,
 )
-from fazai.providers.hosts.shell.writing import known_state, refuse_unsafe, unexpected_error
 
 _NAME: Final = "telemetry"
 _INTERVAL_S: Final = 60.0
@@ -120,12 +119,10 @@ class AgentKind(HostKind):
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         paths = {
-            path: known_state(want, answers, FileAt(want.at(path), path != SETTINGS_PATH))
-            for path in AGENT_PATHS
+            path: want.state(answers, FileAt(want.at(path), path != SETTINGS_PATH)) for path in AGENT_PATHS
         }
         said = find_output(answers, self._look(want))
-        status = find_output(answers, ContentOf(want.at(STATUS_PATH), _LIMIT_BYTES))
-        refuse_unsafe(want, status)
+        status = want.output(answers, ContentOf(want.at(STATUS_PATH), _LIMIT_BYTES))
         interval_s, grace_s = want.fields.get("interval", _INTERVAL_S), want.fields.get("grace")
         try:
             report = read_report(
@@ -137,15 +134,14 @@ class AgentKind(HostKind):
             )
         except (KeyError, ValueError):
             text = "the host does not say how its agent is"
-            raise unexpected_error(want, text, "it needs a POSIX sh and date") from None
+            raise want.error(text, "it needs a POSIX sh and date") from None
         present = [path for path, state in paths.items() if state.type != "missing"]
         if not present:  # what keeps things running there is known all the same
             gone = want.absent and not report.remains
             return None if gone else {"report": report, "paths": paths}
-        settings = find_output(answers, ContentOf(want.at(SETTINGS_PATH), _LIMIT_BYTES))
-        refuse_unsafe(want, settings)
+        settings = want.output(answers, ContentOf(want.at(SETTINGS_PATH), _LIMIT_BYTES))
         if SETTINGS_PATH in present and settings.exit:
-            raise unexpected_error(want, f"{SETTINGS_PATH} may not be read", "become: true")
+            raise want.error(f"{SETTINGS_PATH} may not be read", "become: true")
         return {
             "report": report,
             "settings": settings.out,
@@ -353,7 +349,7 @@ KINDS = (
                 "grace", "integer", "seconds without a delivery that are no drift yet", minimum=0, default=120
             ),
             FieldSpec("not_pid", "integer", "an agent that runs as this process is restarted"),
-            FieldSpec("state", "choice", choices=("present", "absent")),
+            PRESENCE,
         ),
         identity=(),
         options=_OPTIONS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.blob import Blob
-from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.editing import (
     InsertionPoint,
     with_block,
@@ -19,17 +20,16 @@ from fazai.providers.hosts.kinds.shared.editing import (
     without_lines,
 )
 from fazai.providers.hosts.kinds.shared.matching import surely_quick
+from fazai.providers.hosts.kinds.shared.paths import PathKind
 from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Output, PathState, Question, find_output
 from fazai.providers.hosts.shell.writing import (
     REPLACING,
     check_replacing,
     file_left,
-    known_state,
     remove_path,
     replace_file,
     seen_attributes,
-    unexpected_error,
 )
 
 _LIMIT_BYTES = 4 * 1024 * 1024
@@ -46,15 +46,29 @@ class _Edit:
     new: Blob
 
 
-class PartKind(HostKind):
+class PartKind(PathKind):
     """Base of host.line and host.block: the new text is worked out here, and takes the place of the file
     that was seen."""
 
     joins = True
     part = ""
 
+    @abstractmethod
     def edited(self, fields: Mapping[str, Value], absent: bool, text: str) -> str:
-        raise NotImplementedError
+        """Return a file's text with the part in it, or without."""
+
+    @abstractmethod
+    def part_name(self, fields: Mapping[str, Value]) -> Value:
+        """Return what names the part in its file, None where the path alone does, or the problem with it."""
+
+    def identify(self, fields: Mapping[str, Value]) -> str | Problem:
+        path = fields.get("path")
+        if not isinstance(path, str) or not path:
+            return self.misnamed("path", fields) or Problem("path", "is missing: it names the file")
+        name = self.part_name(fields)
+        if isinstance(name, Problem):
+            return name
+        return path if name is None else f"{path}: {name}"
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         yield from check_replacing(fields)
@@ -66,42 +80,46 @@ class PartKind(HostKind):
             except re.error as error:
                 yield Problem(name, f"is no regular expression: {error}")
 
+    def question(self, want: Want) -> FileAt:
+        return FileAt(self.path(want), follow=True)
+
+    def _text_question(self, want: Want) -> ContentOf:
+        return ContentOf(self.path(want), _LIMIT_BYTES)
+
     def ask(self, want: Want) -> Iterable[Question]:
-        path = want.at(want.fields["path"])
-        return FileAt(path, follow=True), ContentOf(path, _LIMIT_BYTES)
+        return self.question(want), self._text_question(want)
 
     def slow_to_read(self, want: Want, answers: Answers) -> bool:
         """Tell whether a pattern is not surely quick on this file. Another thread costs more than all the
         rest."""
         patterns = [want.fields[name] for name in _PATTERNS if name in want.fields]
-        content = answers.get(ContentOf(want.at(want.fields["path"]), _LIMIT_BYTES))
+        content = answers.get(self._text_question(want))
         if not patterns or not isinstance(content, Output):
             return False
         lines = content.out.decode("utf-8", "surrogateescape").split("\n")
         return not all(surely_quick(pattern, lines) for pattern in patterns)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        at = want.at(want.fields["path"])
-        path = known_state(want, answers, FileAt(at, follow=True))
-        content = find_output(answers, ContentOf(at, _LIMIT_BYTES))
+        path = self.path_state(want, answers)
+        content = find_output(answers, self._text_question(want))
         if path.type == "missing" and path.target and not path.real:
             text = f"a link to {path.target}, where there is no folder"
-            raise unexpected_error(want, text, "host.directory makes it")
+            raise want.error(text, "host.directory makes it")
         if path.type == "missing":
             if want.absent or want.fields.get("create"):
                 return None
-            raise unexpected_error(want, "there is no such file", "create: true makes it")
+            raise want.error("there is no such file", "create: true makes it")
         if path.type != "file":  # a link is followed: this is what it leads to
-            raise unexpected_error(want, f"there is a {path.noun}, not a file", "move it away first")
+            raise want.error(f"there is a {path.noun}, not a file", "move it away first")
         if content.exit != 0:
             if path.size > _LIMIT_BYTES:
-                raise unexpected_error(want, f"the file is larger than {_LIMIT_BYTES >> 20} MiB")
-            raise unexpected_error(want, "the file may not be read", "become: true")
+                raise want.error(f"the file is larger than {_LIMIT_BYTES >> 20} MiB")
+            raise want.error("the file may not be read", "become: true")
         seen = Blob.of(content.out, private=not path.mode & 0o004)
         try:  # a pattern that takes too long is found out here, where others need not wait for it
             self.edited(want.fields, want.absent, _decode_content(seen))
         except DeviceError as error:
-            raise unexpected_error(want, error.message, error.hint) from None
+            raise want.error(error.message, error.hint) from None
         return {**seen_attributes(want, path), "content": seen}
 
     def compare(self, want: Want, have: Have | None) -> Difference | None:
@@ -119,12 +137,9 @@ class PartKind(HostKind):
         after = {self.part: value.hidden() if private else value}
         return (Verb.UPDATE if before else Verb.CREATE), before, after
 
-    def touches(self, want: Want) -> tuple[str, ...]:
-        return (want.at(want.fields["path"]),)
-
     def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
         """Demand the state of the file itself, where the path is a link to it."""
-        state = answers.get(FileAt(want.at(want.fields["path"]), follow=True))
+        state = answers.get(self.question(want))
         real = state.real if isinstance(state, PathState) else ""
         found = HostKind.rests_on(self, want, answers)
         return tuple(replace(each, path=real, target="", place="") if real else each for each in found)
@@ -177,16 +192,11 @@ def _removed_lines(old: str, new: str, private: bool) -> dict[str, Any]:
 class LineKind(PartKind):
     part = "line"
 
-    def identify(self, fields: Mapping[str, Value]) -> str | Problem:
-        path = fields.get("path")
-        if not isinstance(path, str) or not path:
-            return self.misnamed("path", fields) or Problem("path", "is missing: it names the file")
+    def part_name(self, fields: Mapping[str, Value]) -> Value:
         words = fields.get("regexp") or fields.get("line")
         if isinstance(words, Secret):
             return Problem("line", "is a secret: regexp: must say which line it is", "regexp: ^password=")
-        if words is None:
-            return Problem("line", "is missing")
-        return f"{path}: {words}"
+        return Problem("line", "is missing") if words is None else words
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         yield from PartKind.problems(self, fields, absent)
@@ -205,12 +215,8 @@ class LineKind(PartKind):
 class BlockKind(PartKind):
     part = "block"
 
-    def identify(self, fields: Mapping[str, Value]) -> str | Problem:
-        path = fields.get("path")
-        if not isinstance(path, str) or not path:
-            return self.misnamed("path", fields) or Problem("path", "is missing: it names the file")
-        marker = fields.get("marker")
-        return path if marker is None else f"{path}: {marker}"
+    def part_name(self, fields: Mapping[str, Value]) -> Value:
+        return fields.get("marker")
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         yield from PartKind.problems(self, fields, absent)
@@ -247,7 +253,7 @@ _AROUND = (
     FieldSpec("insertbefore", "text", "where a new one goes: before the last line that matches, or BOF"),
     FieldSpec("create", "boolean", "make the file when it is not there"),
     *REPLACING,
-    FieldSpec("state", "choice", choices=("present", "absent")),
+    PRESENCE,
 )
 
 KINDS = (

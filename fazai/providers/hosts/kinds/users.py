@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.folder_names import inside_question, read_names
-from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared import accounts
 from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.preconditions import Precondition, add_names
@@ -23,12 +23,10 @@ from fazai.providers.hosts.shell.questions import (
     find_output,
 )
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
 
 _LIMIT: Final = 4 * 1024 * 1024
 _PASSWD: Final = ContentOf("/etc/passwd", _LIMIT)
 _GROUP: Final = ContentOf("/etc/group", _LIMIT)
-_STATE: Final = FieldSpec("state", "choice", choices=("present", "absent"))
 _HASH: Final = re.compile(r"!*(\$[^:\s]+|_?[A-Za-z0-9./]{13,19})|[!*]+")
 _MAXIMUM: Final = 2**32 - 2
 
@@ -165,7 +163,7 @@ def _shadow_question(want: Want) -> OutputOf:
 def _read_password_hash(want: Want, answers: Answers) -> Secret:
     answer = find_output(answers, _shadow_question(want))
     if answer.exit:
-        raise unexpected_error(want, "the password's hash cannot be read", "become: true")
+        raise want.error("the password's hash cannot be read", "become: true")
     return Secret(answer.text.strip())
 
 
@@ -227,7 +225,7 @@ KINDS = (
             ),
             FieldSpec("system", "boolean", "a new user gets a number of the system's", default=False),
             FieldSpec("remove", "boolean", "with state: absent: the home folder, too", default=False),
-            _STATE,
+            PRESENCE,
         ),
         identity=("name",),
         options=frozenset(("append", "create_home", "move_home", "update_password", "system", "remove")),
@@ -240,7 +238,7 @@ KINDS = (
             FieldSpec("name", "account", "its name", required=True),
             FieldSpec("gid", "integer", "number", minimum=0, maximum=_MAXIMUM),
             FieldSpec("system", "boolean", "a new group gets a number of the system's", default=False),
-            _STATE,
+            PRESENCE,
         ),
         identity=("name",),
         options=frozenset(("system",)),

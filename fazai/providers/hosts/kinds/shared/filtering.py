@@ -10,14 +10,11 @@ from typing import Final
 
 from fazai.providers.hosts.kind import Act, Answers, Block, Want
 from fazai.providers.hosts.shell.preconditions import MOVED
-from fazai.providers.hosts.shell.questions import ContentOf, FileAt, find_output
+from fazai.providers.hosts.shell.questions import ContentOf, FileAt
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import (
-    known_state,
-    refuse_unsafe,
     remove_made_folders,
     temporary_path,
-    unexpected_error,
 )
 
 #: The beginning of a filter: `put()` prints what takes the place of the lines that go, once; without such
@@ -77,17 +74,16 @@ def file_content(want: Want, path: str, limit: int, answers: Answers) -> bytes:
     """Return the file's content; empty when it is not there. Raises DeviceError where that cannot be told, as
     it cannot be edited then."""
     at_path, content_of = file_questions(path, limit)
-    state, content = known_state(want, answers, at_path), find_output(answers, content_of)
-    refuse_unsafe(want, content)
+    state, content = want.state(answers, at_path), want.output(answers, content_of)
     shown = path.removeprefix(want.at("/").rstrip("/"))
     if state.type == "missing":
         return b""
     if state.type != "file":  # a link is followed: this is what it leads to
-        raise unexpected_error(want, f"{shown} is a {state.noun}, not a file", "move it away first")
+        raise want.error(f"{shown} is a {state.noun}, not a file", "move it away first")
     if content.exit and state.size > limit:
-        raise unexpected_error(want, f"{shown} is larger than {limit >> 20} MiB")
+        raise want.error(f"{shown} is larger than {limit >> 20} MiB")
     if content.exit:
-        raise unexpected_error(want, f"{shown} may not be read", "become: true")
+        raise want.error(f"{shown} may not be read", "become: true")
     return content.out
 
 
