@@ -42,8 +42,7 @@ class ShellChannel(Protocol):
     folder with the same two modules, and one name in `PROVIDERS` of `providers/hosts/__init__.py`:
 
     - `provider.py`: a `HostProvider` with its options; `box_of`, which names the machine that is reached, so
-      that two names of one take turns; and `connect`, which hands `HostSession` a function that starts a
-      shell.
+      that two names of one take turns; and `starter`, which returns a function that starts a shell.
     - `transport.py`: that function. Within the target's timeout it connects, runs `Become.command` (a POSIX
       `sh -s`) and answers its password prompt (`become`); it raises Unreachable as long as nothing was done,
       AccessDenied, DeviceError. It can be called again while a channel is open: a second connection proves
