@@ -99,22 +99,22 @@ def _as_boolean(spec: FieldSpec, value: Value) -> Value:
 def _as_integer(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _BadValue("must be a whole number")
-    if (spec.minimum is not None and value < spec.minimum) or (
-        spec.maximum is not None and value > spec.maximum
-    ):
-        low, high = spec.minimum, spec.maximum
-        raise _BadValue(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
+    _check_range(spec, value)
     return value
 
 
 def _as_number(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _BadValue("must be a number")
+    _check_range(spec, value)
+    found = round(float(value), 3)
+    return int(found) if found.is_integer() else found
+
+
+def _check_range(spec: FieldSpec, value: float) -> None:
     low, high = spec.minimum, spec.maximum
     if (low is not None and value < low) or (high is not None and value > high):
         raise _BadValue(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
-    found = round(float(value), 3)
-    return int(found) if found.is_integer() else found
 
 
 def _as_choice(spec: FieldSpec, value: Value) -> Value:

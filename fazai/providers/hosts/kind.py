@@ -190,7 +190,7 @@ class HostKind(ABC):
             if problem is not None:
                 return problem
             parts.append(str(value))
-        return self.title(parts)
+        return " ".join(parts)
 
     def misnamed(self, name: str, fields: Mapping[str, Value]) -> Problem | None:
         """Return the problem of a field that was meant to be this one, which is missing: it stands under
@@ -201,9 +201,6 @@ class HostKind(ABC):
             if name in _ANSIBLE.get(word, ()) or spelling_hint(word, (name,)):
                 return Problem(None, f'there is no field "{word}"', f'did you mean "{name}"?')
         return None
-
-    def title(self, parts: list[str]) -> str:
-        return " ".join(parts)
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         """Return canonical values, and everything that is wrong with them. `state` may also stand among the
@@ -262,12 +259,16 @@ class HostKind(ABC):
         """Return the fields that are written when the item is made."""
         return {k: v for k, v in want.fields.items() if k not in self.options and k not in self.identity}
 
+    def removed(self, have: Have) -> dict[str, Value]:
+        """Return the fields of an item that goes, to make it again."""
+        return {k: v for k, v in have.items() if k not in ("uid", "gid", "shared")}
+
     def compare(self, want: Want, have: Have | None) -> Difference | None:
         """Return the verb with the fields before and after; None when all is as wanted."""
         if want.absent:
             if have is None:
                 return None
-            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid", "shared")}, {}
+            return Verb.DELETE, self.removed(have), {}
         if have is None:
             return Verb.CREATE, {}, self.declared(want)
         after = self.differing(want, have)

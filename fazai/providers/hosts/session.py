@@ -14,19 +14,8 @@ from typing import Any, Self
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
 from fazai.masking import make_mask, secret_texts
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
-from fazai.providers.hosts import planning
-from fazai.providers.hosts.effects import (
-    PathNames,
-    TouchedPaths,
-    ambiguous_folders,
-    asked_paths,
-    covers_folder,
-    find_places,
-    folders_question,
-    paths_read,
-    same_file_question,
-    track_changes,
-)
+from fazai.providers.hosts import effects, planning
+from fazai.providers.hosts.effects import PathNames, TouchedPaths
 from fazai.providers.hosts.facts import QUESTIONS, facts_of
 from fazai.providers.hosts.kind import NOT_READ_BACK, Act, Answers, Block, HostKind, Want
 from fazai.providers.hosts.planning import HostObservation
@@ -103,9 +92,9 @@ class HostSession:
         items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
         wants = list(self._wants_to_ask(wanted, items))
         questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
-        self._paths.update(dict.fromkeys(asked_paths(questions)))
-        folders = ambiguous_folders(self._paths)
-        await self._ask(answers, [*questions, *(folders_question(folders) if folders else ())])
+        self._paths.update(dict.fromkeys(effects.asked_paths(questions)))
+        folders = effects.ambiguous_folders(self._paths)
+        await self._ask(answers, [*questions, *(effects.folders_question(folders) if folders else ())])
         self._names = PathNames(folders, answers)
         more: list[Question] = []
         for want in wants:
@@ -126,7 +115,7 @@ class HostSession:
             if key in self._acts:
                 self._after[key] = items[key]
         self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
-        return HostObservation(items, find_places(answers))
+        return HostObservation(items, effects.find_places(answers))
 
     def _wants_to_ask(
         self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
@@ -389,10 +378,10 @@ class HostSession:
         same file."""
         touched = self._track(changes)
         preconditions = (each for act in self._acts.values() for each in act.preconditions)
-        below = covers_folder(preconditions, moved.path)
+        below = effects.covers_folder(preconditions, moved.path)
         if touched.last((moved.path,), failed=True, below=below):
             return True
-        question = same_file_question(moved.path, touched.paths, below=below)
+        question = effects.same_file_question(moved.path, touched.paths, below=below)
         answer = (await self.ask(question))[question]
         return isinstance(answer, Output) and answer.exit == 0
 
@@ -404,17 +393,21 @@ class HostSession:
             resource
             for resource in resources
             if not resource.listen
-            and touched.last(paths_read(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
+            and touched.last(
+                effects.paths_read(self._kinds[resource.kind], Want(resource, self._at)), failed=True
+            )
         ]
 
     def exposed(self, resources: Sequence[Resource]) -> list[Resource]:
         """Return the resources of which files alone tell (`model.Following`)."""
-        return [r for r in resources if paths_read(self._kinds[r.kind], Want(r, self._at)) is not None]
+        return [
+            r for r in resources if effects.paths_read(self._kinds[r.kind], Want(r, self._at)) is not None
+        ]
 
     def _track(self, changes: Sequence[Change]) -> TouchedPaths:
         made = ((self._wanted[change.kind, change.identity], change.verb) for change in changes)
         wants = [(Want(resource, self._at), verb) for resource, verb in made]
-        return track_changes(self._kinds, wants, self._names)
+        return effects.track_changes(self._kinds, wants, self._names)
 
     def inverse(self, change: Change, ref: str) -> Change | None:
         """Return the change that takes one back: create and delete swap, fields go back. None: nothing

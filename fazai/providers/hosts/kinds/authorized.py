@@ -11,7 +11,13 @@ from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.filtering import FILTER_BEGIN, edit_script, filter_command, note_made
+from fazai.providers.hosts.kinds.shared.filtering import (
+    FILTER_BEGIN,
+    SharedLineKind,
+    edit_script,
+    filter_command,
+    note_made,
+)
 from fazai.providers.hosts.shell.questions import OutputOf, Question
 from fazai.providers.hosts.shell.quoting import quote
 
@@ -31,10 +37,8 @@ for (i = 1; i <= n; i++) if (words[i] in old) hit = 1; if (hit) put(); else out(
 _NO_USER: Final = 3
 
 
-class AuthorizedKeyKind(HostKind):
+class AuthorizedKeyKind(SharedLineKind):
     """Keys of a user's authorized_keys; `exclusive`: these alone."""
-
-    asked = True
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         found = HostKind.identify(self, fields)

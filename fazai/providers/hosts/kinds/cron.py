@@ -9,28 +9,21 @@ from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.filtering import (
-    FILTER_BEGIN,
-    edit_file,
-    file_content,
-    file_questions,
-    filter_command,
-)
-from fazai.providers.hosts.shell.preconditions import MOVED, Precondition
+from fazai.providers.hosts.kinds.shared import filtering
+from fazai.providers.hosts.kinds.shared.filtering import SharedLineKind
+from fazai.providers.hosts.shell.preconditions import MOVED
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 
 _TIMES: Final = ("minute", "hour", "day", "month", "weekday")
 _SPECIAL: Final = ("reboot", "yearly", "annually", "monthly", "weekly", "daily", "hourly")
-_NO_PROGRAM: Final = 127
-_LIMIT: Final = 1024 * 1024
 _FOLDER: Final = "/etc/cron.d"
 _FILE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _WHEN: Final = re.compile(r"[0-9A-Za-z*,/~-]+")
 #: A marker of Ansible's is as good: its jobs are taken over, not doubled.
 _MARKERS: Final = ("#fazai: ", "#Ansible: ")
 _FILTER: Final = (
-    FILTER_BEGIN
+    filtering.FILTER_BEGIN
     + r"""{ mark = 0; if (index($0, "#fazai: ") == 1) mark = 8; if (index($0, "#Ansible: ") == 1) mark = 10
 if (mark && substr($0, mark + 1) == ENVIRON["fz_key"]) { put(); skip = 1; next }
 if (skip) { skip = 0; if (!mark) next }
@@ -39,10 +32,8 @@ out($0) }
 )
 
 
-class CronKind(HostKind):
+class CronKind(SharedLineKind):
     """A job of cron: a line below a comment that names it, in a crontab or in a file of /etc/cron.d."""
-
-    asked = True
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         name = HostKind.identify(self, fields)
@@ -74,7 +65,7 @@ class CronKind(HostKind):
 
     def ask(self, want: Want) -> Iterable[Question]:
         if "cron_file" in want.fields:
-            yield from file_questions(_cron_path(want), _LIMIT)
+            yield from filtering.file_questions(_cron_path(want))
         else:
             yield _crontab_question(want)
 
@@ -82,7 +73,7 @@ class CronKind(HostKind):
         if want.at("/") != "/" and "cron_file" not in want.fields:
             raise want.error("a folder (root:) has no crontab of a user", "cron_file: …")
         if "cron_file" in want.fields:
-            content = file_content(want, _cron_path(want), _LIMIT, answers)
+            content = filtering.file_content(want, _cron_path(want), answers)
         else:
             content = _crontab_content(want, answers)
         lines = content.decode("utf-8", "surrogateescape").split("\n")
@@ -91,10 +82,6 @@ class CronKind(HostKind):
                 where = {k: want.fields[k] for k in ("cron_file", "user") if k in want.fields}
                 return {**where, **_parse_line(line, "cron_file" in want.fields)}
         return None
-
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
-        """Demand nothing: the line is changed in the file as it is by then."""
-        return ()
 
     def touches(self, want: Want) -> tuple[str, ...]:
         """Return the file of cron.d; a crontab of a user is read and written by its program alone."""
@@ -110,10 +97,10 @@ class CronKind(HostKind):
         place = _place_of_job(fields)
         name = act.identity.removesuffix(f" ({place})")
         line = f"{_MARKERS[0]}{name}\n{_format_line(fields)}" if act.verb is not Verb.DELETE else ""
-        command = filter_command(_FILTER, {"fz_key": name, "fz_new": line})
+        command = filtering.filter_command(_FILTER, {"fz_key": name, "fz_new": line})
         if "cron_file" in fields:
             path = act.at(f"{_FOLDER}/{fields['cron_file']}")
-            yield from edit_file(path, command, act)
+            yield from filtering.edit_file(path, command, act)
         else:
             yield Block(_edit_crontab(fields.get("user"), command))
 
@@ -146,11 +133,11 @@ def _crontab_content(want: Want, answers: Answers) -> bytes:
     text = answer.text.strip()
     if answer.exit == 0:
         return answer.out
-    if answer.exit == _NO_PROGRAM and not want.absent:
+    if answer.exit == filtering.NO_PROGRAM and not want.absent:
         hint = "install cron before: host.package: {name: cron}; its name differs (cronie, busybox)"
         raise want.error("there is no crontab on the host", hint)
     none = ("no crontab", "No such file", *(("unknown",) if want.absent else ()))  # a user who is not there
-    if answer.exit != _NO_PROGRAM and not any(words in text for words in none):
+    if answer.exit != filtering.NO_PROGRAM and not any(words in text for words in none):
         raise want.error(f"the crontab cannot be read: {text}", "become: true; is the user there?")
     return b""
 

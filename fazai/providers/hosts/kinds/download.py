@@ -9,21 +9,10 @@ from typing import Any, Final
 from fazai.model import FieldSpec, Problem, Secret, Value
 from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.paths import WholePathKind
+from fazai.providers.hosts.shell import writing
 from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import FileAt, OutputOf, PathState, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import (
-    ATTRIBUTES,
-    REPLACING,
-    change_attributes,
-    check_recipient,
-    check_replacing,
-    file_left,
-    finish_file,
-    replace_file,
-    seen_attributes,
-    temporary_path,
-)
 
 _URL: Final = re.compile(r"(?:https?|ftp)://[^\s/@]+(?:[/?#]\S*)?", re.ASCII)
 _CHECKSUM: Final = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
@@ -39,7 +28,7 @@ class DownloadKind(WholePathKind):
     asked = True  # a script compares no sha512
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
-        yield from check_replacing(fields)
+        yield from writing.check_replacing(fields)
         if "url" in fields and not _URL.fullmatch(fields["url"]):
             hint = "https://…, without a space (%20) or a password (url_password:)"
             yield Problem("url", f'is no address: "{fields["url"]}"', hint)
@@ -89,7 +78,7 @@ class DownloadKind(WholePathKind):
             return None
         if state.type != "file":
             raise want.error(f"there is a {state.noun}, not a file", "move it away first")
-        have = {**seen_attributes(want, state), "checksum": sum_}
+        have = {**writing.seen_attributes(want, state), "checksum": sum_}
         if self.content_question(want) in answers:
             have["content"] = self.kept_content(want, state, answers, private=not state.mode & 0o004)
         return have
@@ -104,15 +93,15 @@ class DownloadKind(WholePathKind):
 
     def left(self, path: str, act: Act) -> Precondition:
         method, _, digest = act.after.get("checksum", "").partition(":")
-        return file_left(path, act, "0644", digest if method == "sha256" else "")
+        return writing.file_left(path, act, "0644", digest if method == "sha256" else "")
 
     def put(self, path: str, act: Act) -> Iterator[Block]:
         if "content" in act.after:
-            yield from replace_file(path, act.after["content"], act, "0644")
+            yield from writing.replace_file(path, act.after["content"], act, "0644")
         elif "checksum" in act.after:
             yield _fetch_block(path, act)
         else:
-            yield change_attributes(path, act)
+            yield writing.change_attributes(path, act)
 
 
 def _fetch_block(path: str, act: Act) -> Block:
@@ -123,7 +112,7 @@ def _fetch_block(path: str, act: Act) -> Block:
     method, _, digest = act.after["checksum"].partition(":")
     lines = [
         f"set -e; fz_open {quote(path)} {act.token}",
-        f'{check_recipient(act)}umask 077; set -C; : >"$fz_tmp"',
+        f'{writing.check_recipient(act)}umask 077; set -C; : >"$fz_tmp"',
         "if command -v curl >/dev/null 2>&1; then set +C",
         f'{_print_lines(_curl_config(options, timeout_s))} | curl -K - -o "$fz_tmp" >&2',
         "elif wget --version 2>/dev/null | grep -q GNU; then",
@@ -136,9 +125,11 @@ def _fetch_block(path: str, act: Act) -> Block:
         f'fz_sum=$({"fz_hash" if method == "sha256" else _SHA512} <"$fz_tmp"); fz_sum=${{fz_sum%% *}}',
         f'[ "$fz_sum" = {digest} ] || {{',
         f'echo "what came has the checksum {method}:$fz_sum, and $(wc -c <"$fz_tmp") bytes" >&2; exit 1; }}',
-        finish_file(act, "0644"),
+        writing.finish_file(act, "0644"),
     ]
-    return Block("\n".join(lines), temporary_path(path, act.token), timeout_s=timeout_s + 30.0, compares=True)
+    return Block(
+        "\n".join(lines), writing.temporary_path(path, act.token), timeout_s=timeout_s + 30.0, compares=True
+    )
 
 
 def _print_lines(lines: Iterable[str]) -> str:
@@ -199,17 +190,17 @@ KINDS = (
             FieldSpec("dest", "path", "where it is put", required=True),
             FieldSpec("url", "text", "http, https or ftp", required=True),
             FieldSpec("checksum", "text", "sha256:… or sha512:…", required=True),
-            *ATTRIBUTES,
+            *writing.ATTRIBUTES,
             FieldSpec("headers", "map", "sent with the request; secrets may be among them"),
             FieldSpec("url_username", "text", "for HTTP's basic log-in"),
             FieldSpec("url_password", "secret", "for HTTP's basic log-in", secret=True),
             FieldSpec("timeout", "integer", "seconds that it may take", default=_TIMEOUT_S, minimum=1),
-            *REPLACING,
+            *writing.REPLACING,
             PRESENCE,
         ),
         identity=("dest",),
         options=frozenset(
-            ("url", "headers", "url_username", "url_password", "timeout", *(spec.name for spec in REPLACING))
+            ("url", "headers", "url_username", "url_password", "timeout", "backup", "validate")
         ),
         example=(
             'host.download: {url: https://example.com/tool, dest: /usr/local/bin/tool, mode: "0755",'

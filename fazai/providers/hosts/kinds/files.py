@@ -11,25 +11,11 @@ from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.folder_names import inside_question, read_names
 from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.paths import WholePathKind
+from fazai.providers.hosts.shell import writing
 from fazai.providers.hosts.shell.preconditions import Precondition, add_names, check_empty_line
 from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState, Question
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.walking import MOUNTED, MOUNTED_HINT
-from fazai.providers.hosts.shell.writing import (
-    ATTRIBUTES,
-    REPLACING,
-    account_of,
-    change_attributes,
-    check_recipient,
-    check_replacing,
-    file_left,
-    remove_made_folders,
-    replace_file,
-    seen_attributes,
-    set_attributes,
-    temporary_path,
-    trust_below,
-)
 
 _TARGET_BYTES = 4095
 _AWAY = "move it away first, or declare another path; what is in it is not thrown away"
@@ -44,7 +30,7 @@ class FileKind(WholePathKind):
         given = [name for name in ("content", "src", "template") if name in fields]
         for name in given[1:]:
             yield Problem(name, f"and {given[0]} are two contents of one file")
-        yield from check_replacing(fields)
+        yield from writing.check_replacing(fields)
         for name in given:
             fields["content"] = fields.pop(name)
         content = fields.get("content")
@@ -73,7 +59,7 @@ class FileKind(WholePathKind):
             return {"link": state.target}
         if state.type != "file":
             raise want.error(f"there is a {state.noun}, not a file", _AWAY)
-        have = seen_attributes(want, state)
+        have = writing.seen_attributes(want, state)
         if not undeclared:
             have["content"] = self._found_content(want, state, answers, content)
         return have
@@ -95,18 +81,18 @@ class FileKind(WholePathKind):
 
     def left(self, path: str, act: Act) -> Precondition:
         content = act.after.get("content")
-        return file_left(path, act, _default_mode(content), "" if content is None else content.sha256)
+        return writing.file_left(path, act, _default_mode(content), "" if content is None else content.sha256)
 
     def put(self, path: str, act: Act) -> Iterator[Block]:
         known, content = act.have.get("content"), act.after.get("content")
         if act.after.get("link"):
             yield _replace_with_link(path, act.after["link"], act.token)
         elif content is not None:
-            yield from replace_file(path, content, act, _default_mode(content))
+            yield from writing.replace_file(path, content, act, _default_mode(content))
         elif act.have.get("shared") and known is not None and known.data is not None:
-            yield from replace_file(path, known, act, "0600")  # what stands there is given to nobody
+            yield from writing.replace_file(path, known, act, "0600")  # what stands there is given to nobody
         else:
-            yield change_attributes(path, act)
+            yield writing.change_attributes(path, act)
 
 
 def _default_mode(content: Blob | None) -> str:
@@ -117,7 +103,7 @@ def _replace_with_link(path: str, target: str, token: str, owner: str = "") -> B
     """Return a block that puts a link in place of a link or a file. `mv` would go into a directory that is
     linked to."""
     script = f"set -e; fz_open {quote(path)} {token}\nfz_relink {quote(target)} {owner}"
-    return Block(script, temporary_path(path, token))
+    return Block(script, writing.temporary_path(path, token))
 
 
 def _make_link(path: str, target: str, token: str) -> Block:
@@ -156,7 +142,7 @@ class DirectoryKind(WholePathKind):
         if isinstance(mounted, Output) and mounted.out:
             where = mounted.text.strip().removeprefix(want.at("/").rstrip("/"))
             raise want.error(f"{where} is a mount point: nothing is removed", MOUNTED_HINT)
-        have = seen_attributes(want, state)
+        have = writing.seen_attributes(want, state)
         if self.spans(want):
             have["holds"], _ = read_names(self.path(want), answers)
             if not have["holds"]:
@@ -173,7 +159,7 @@ class DirectoryKind(WholePathKind):
     def left(self, path: str, act: Act) -> Precondition:
         if act.verb is Verb.CREATE:  # its mode may have bits of the folder above
             return Precondition(path, "directory")
-        return replace(file_left(path, act, "", ""), type="directory")
+        return replace(writing.file_left(path, act, "", ""), type="directory")
 
     def remove(self, path: str, act: Act) -> Iterator[Block]:
         word = quote(path)
@@ -183,10 +169,10 @@ class DirectoryKind(WholePathKind):
         first = check_empty_line(path) if act.undone else ""
         script = f'set -e; fz_in {word}; {first}rmdir "./$fz_name"'
         yield Block(script, at=path, plain=f"{first}rmdir {word}")
-        yield from remove_made_folders(path, act)
+        yield from writing.remove_made_folders(path, act)
 
     def put(self, path: str, act: Act) -> Iterator[Block]:
-        yield _make_folder(path, act) if act.verb is Verb.CREATE else change_attributes(path, act)
+        yield _make_folder(path, act) if act.verb is Verb.CREATE else writing.change_attributes(path, act)
 
 
 def _make_folder(path: str, act: Act) -> Block:
@@ -194,17 +180,17 @@ def _make_folder(path: str, act: Act) -> Block:
     if "mode" in act.after:  # five digits: also without what the folder above hands down
         mode = f"0{mode}"
     owner, group = (str(act.after.get(name, "")) for name in ("owner", "group"))
-    account = account_of(owner, group)
+    account = writing.account_of(owner, group)
     # a change of the owner drops set-user-id bits, and `mkdir -m` need not know of them
     later = mode if account or len(mode.lstrip("0")) > 3 else None
-    lines = set_attributes(word, later, owner, group)
+    lines = writing.set_attributes(word, later, owner, group)
     if "mode" in act.after and later is None:
         lines += f"\n[ ! -g {word} ] || chmod {mode} {word}"
     top = f"fz_top {word} {act.token}\n"
     plain = f"{top}umask 022\nmkdir -p -m {mode[-3:]} {word}\n{lines}"
-    script = f"set -e; {top}fz_parents {word} {act.token}\n{check_recipient(act)}"
+    script = f"set -e; {top}fz_parents {word} {act.token}\n{writing.check_recipient(act)}"
     script += f"fz_make {act.token} {mode} {account or quote('')}"
-    return Block(script, at=path, plain=plain, below=trust_below(act))
+    return Block(script, at=path, plain=plain, below=writing.trust_below(act))
 
 
 class LinkKind(WholePathKind):
@@ -245,8 +231,8 @@ KINDS = (
             FieldSpec("content", "content", "the whole text"),
             FieldSpec("src", "source", "a file beside the playbook or inventory that has the content"),
             FieldSpec("template", "template", "a Jinja2 file beside the playbook or inventory"),
-            *ATTRIBUTES,
-            *REPLACING,
+            *writing.ATTRIBUTES,
+            *writing.REPLACING,
             PRESENCE,
         ),
         identity=("path",),
@@ -258,7 +244,7 @@ KINDS = (
         summary="A directory: mode, owner; its parents are made",
         specs=(
             FieldSpec("path", "path", "where it is", required=True),
-            *ATTRIBUTES,
+            *writing.ATTRIBUTES,
             FieldSpec("recurse", "boolean", "with state: absent: also what is in it; cannot be taken back"),
             PRESENCE,
         ),

@@ -7,34 +7,24 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.filtering import (
-    FILTER_BEGIN,
-    edit_file,
-    file_content,
-    file_questions,
-    filter_command,
-)
-from fazai.providers.hosts.shell.preconditions import Precondition
+from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, Want
+from fazai.providers.hosts.kinds.shared import filtering
+from fazai.providers.hosts.kinds.shared.filtering import SharedLineKind
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
 
 _FILE: Final = "/etc/sysctl.d/99-fazai.conf"
-_LIMIT: Final = 1024 * 1024
-_NO_PROGRAM: Final = 127
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@*-]*")
 _FILTER: Final = (
-    FILTER_BEGIN
+    filtering.FILTER_BEGIN
     + r"""{ l = $0; sub(/^[ \t]*-?[ \t]*/, "", l); i = index(l, "="); k = i ? substr(l, 1, i - 1) : ""
 sub(/[ \t]+$/, "", k); if (k == ENVIRON["fz_key"]) put(); else out($0) }
 """
 )
 
 
-class SysctlKind(HostKind):
+class SysctlKind(SharedLineKind):
     """A setting of the kernel: in a file for the next start, and now."""
-
-    asked = True
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         if not _NAME.fullmatch(fields["name"]):
@@ -46,7 +36,7 @@ class SysctlKind(HostKind):
                 yield Problem("value", "is empty")
 
     def ask(self, want: Want) -> Iterable[Question]:
-        yield from file_questions(_settings_path(want), _LIMIT)
+        yield from filtering.file_questions(_settings_path(want))
         if self._running(want):
             yield OutputOf(f"sysctl -n {quote(want.fields['name'])}")
 
@@ -57,7 +47,7 @@ class SysctlKind(HostKind):
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         name = want.fields["name"]
-        content = file_content(want, _settings_path(want), _LIMIT, answers)
+        content = filtering.file_content(want, _settings_path(want), answers)
         have: dict[str, Any] = {"file": want.fields.get("sysctl_file", _FILE), "value": None}
         for line in content.decode("utf-8", "replace").splitlines():
             key, equals, value = line.partition("=")
@@ -67,7 +57,7 @@ class SysctlKind(HostKind):
         if self._running(want):
             kernel = find_output(answers, OutputOf(f"sysctl -n {quote(name)}"))
             text = " ".join(kernel.text.split())
-            if kernel.exit == _NO_PROGRAM:
+            if kernel.exit == filtering.NO_PROGRAM:
                 hint = "install it before (procps), or sysctl_set: false writes the file alone"
                 raise want.error("there is no sysctl on the host", hint)
             if kernel.exit or "permission denied" in text.lower():  # some versions fail without a status
@@ -75,10 +65,6 @@ class SysctlKind(HostKind):
                 raise want.error(f"the kernel does not tell its value: {text or 'sysctl failed'}", hint)
             have["running"] = text
         return have
-
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
-        """Demand nothing: the line is changed in the file as it is by then."""
-        return ()
 
     def compare(self, want: Want, have: Have | None) -> Difference | None:
         """Compare file and kernel; the value that the kernel has now is part of what is taken back."""
@@ -115,7 +101,7 @@ def _settings_path(want: Want) -> str:
 
 
 def _edit_setting(path: str, name: str, line: str, act: Act) -> Iterator[Block]:
-    return edit_file(path, filter_command(_FILTER, {"fz_key": name, "fz_new": line}), act)
+    return filtering.edit_file(path, filtering.filter_command(_FILTER, {"fz_key": name, "fz_new": line}), act)
 
 
 KINDS = (

@@ -21,16 +21,9 @@ from fazai.providers.hosts.kinds.shared.editing import (
 )
 from fazai.providers.hosts.kinds.shared.matching import surely_quick
 from fazai.providers.hosts.kinds.shared.paths import PathKind
+from fazai.providers.hosts.shell import writing
 from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import ContentOf, FileAt, Output, PathState, Question, find_output
-from fazai.providers.hosts.shell.writing import (
-    REPLACING,
-    check_replacing,
-    file_left,
-    remove_path,
-    replace_file,
-    seen_attributes,
-)
 
 _LIMIT_BYTES = 4 * 1024 * 1024
 _MARK = "{mark}"
@@ -71,7 +64,7 @@ class PartKind(PathKind):
         return path if name is None else f"{path}: {name}"
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
-        yield from check_replacing(fields)
+        yield from writing.check_replacing(fields)
         if "insertafter" in fields and "insertbefore" in fields:
             yield Problem("insertbefore", "and insertafter are two places")
         for name in _PATTERNS:
@@ -120,7 +113,7 @@ class PartKind(PathKind):
             self.edited(want.fields, want.absent, _decode_content(seen))
         except DeviceError as error:
             raise want.error(error.message, error.hint) from None
-        return {**seen_attributes(want, path), "content": seen}
+        return {**writing.seen_attributes(want, path), "content": seen}
 
     def compare(self, want: Want, have: Have | None) -> Difference | None:
         seen: Blob | None = have["content"] if have is not None else None
@@ -146,7 +139,9 @@ class PartKind(PathKind):
 
     def leaves(self, act: Act) -> tuple[Precondition, ...]:
         edit: _Edit | None = act.memory.get(("edit", self.name, act.identity))
-        return () if edit is None else (file_left(edit.path, act, self.default_mode(act), edit.new.sha256),)
+        if edit is None:
+            return ()
+        return (writing.file_left(edit.path, act, self.default_mode(act), edit.new.sha256),)
 
     def default_mode(self, act: Act) -> str:
         """Return the mode of a file that is made: 0600 for a part that is a secret."""
@@ -162,9 +157,9 @@ class PartKind(PathKind):
             edit = act.memory[key] = self._edit(act)
             content = edit.new
         if content is None:
-            yield remove_path(edit.path)
+            yield writing.remove_path(edit.path)
         else:
-            yield from replace_file(edit.path, content, act, self.default_mode(act))
+            yield from writing.replace_file(edit.path, content, act, self.default_mode(act))
 
     def _edit(self, act: Act) -> _Edit:
         """Work out the new content of the file itself, where the path is a link to it."""
@@ -252,7 +247,7 @@ _AROUND = (
     FieldSpec("insertafter", "text", "where a new one goes: behind the last line that matches, or EOF"),
     FieldSpec("insertbefore", "text", "where a new one goes: before the last line that matches, or BOF"),
     FieldSpec("create", "boolean", "make the file when it is not there"),
-    *REPLACING,
+    *writing.REPLACING,
     PRESENCE,
 )
 

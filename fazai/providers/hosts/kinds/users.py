@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Final
 from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.folder_names import inside_question, read_names
-from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared import accounts
 from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.preconditions import Precondition, add_names
@@ -31,11 +31,18 @@ _HASH: Final = re.compile(r"!*(\$[^:\s]+|_?[A-Za-z0-9./]{13,19})|[!*]+")
 _MAXIMUM: Final = 2**32 - 2
 
 
-class UserKind(HostKind):
-    """A user of the machine, as /etc/passwd has it."""
+class AccountKind(HostKind):
+    """Base of host.user and host.group."""
 
     machine: ClassVar[bool] = True
     asked: ClassVar[bool] = True
+
+    def removed(self, have: Have) -> dict[str, Value]:
+        return {name: value for name, value in have.items() if value not in ([], "")}
+
+
+class UserKind(AccountKind):
+    """A user of the machine, as /etc/passwd has it."""
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         for name in ("home", "shell", "comment"):
@@ -114,11 +121,6 @@ class UserKind(HostKind):
             after.pop("password", None)
         return after
 
-    def compare(self, want: Want, have: Have | None) -> Difference | None:
-        if want.absent and have is not None:
-            return Verb.DELETE, {k: v for k, v in have.items() if v != [] and v != ""}, {}
-        return HostKind.compare(self, want, have)
-
     def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         return verb is Verb.DELETE and bool(options.get("remove"))  # the files are gone
 
@@ -133,12 +135,9 @@ class UserKind(HostKind):
         elif act.verb is Verb.DELETE:
             yield Block(accounts.delete_user(act.identity, remove=bool(act.options.get("remove"))))
         else:
-            yield Block(self._change(act))
-
-    def _change(self, act: Act) -> str:
-        groups = act.before.get("groups", act.have.get("groups", ()))
-        move = bool(act.options.get("move_home"))
-        return accounts.change_user(act.identity, act.after, groups, move_home=move)
+            groups = act.before.get("groups", act.have.get("groups", ()))
+            move = bool(act.options.get("move_home"))
+            yield Block(accounts.change_user(act.identity, act.after, groups, move_home=move))
 
 
 def _read_accounts(answer: object, count: int) -> dict[str, list[str]]:
@@ -167,11 +166,8 @@ def _read_password_hash(want: Want, answers: Answers) -> Secret:
     return Secret(answer.text.strip())
 
 
-class GroupKind(HostKind):
+class GroupKind(AccountKind):
     """A group of the machine, as /etc/group has it."""
-
-    machine: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
 
     def ask(self, want: Want) -> Iterable[Question]:
         yield _GROUP
@@ -182,11 +178,6 @@ class GroupKind(HostKind):
             return None
         _, _, gid, members, *_ = words
         return {"gid": int(gid), "members": [name for name in members.split(",") if name]}
-
-    def compare(self, want: Want, have: Have | None) -> Difference | None:
-        if want.absent and have is not None:
-            return Verb.DELETE, {k: v for k, v in have.items() if v != []}, {}
-        return HostKind.compare(self, want, have)
 
     def write(self, act: Act) -> Iterator[Block]:
         name, fields = act.identity, act.after

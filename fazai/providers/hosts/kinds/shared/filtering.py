@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from fazai.providers.hosts.kind import Act, Answers, Block, Want
-from fazai.providers.hosts.shell.preconditions import MOVED
+from fazai.providers.hosts.kind import Act, Answers, Block, HostKind, Want
+from fazai.providers.hosts.shell.preconditions import MOVED, Precondition
 from fazai.providers.hosts.shell.questions import ContentOf, FileAt
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.writing import (
@@ -17,6 +17,9 @@ from fazai.providers.hosts.shell.writing import (
     temporary_path,
 )
 
+#: The exit status of a shell that has no such program.
+NO_PROGRAM: Final = 127
+_LIMIT_BYTES: Final = 1024 * 1024
 #: The beginning of a filter: `put()` prints what takes the place of the lines that go, once; without such
 #: lines it comes at the end. awk's ENVIRON takes any text as it is. `out()` counts what it prints, as
 #: busybox's awk says nothing of a disk that is full.
@@ -65,23 +68,32 @@ def _check_unmoved(word: str) -> str:
     )
 
 
-def file_questions(path: str, limit: int) -> tuple[FileAt, ContentOf]:
+class SharedLineKind(HostKind):
+    """Base of the kinds whose item is a line, which is changed in the file as it is by then."""
+
+    asked = True
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
+        return ()
+
+
+def file_questions(path: str) -> tuple[FileAt, ContentOf]:
     """Return the questions about such a file."""
-    return FileAt(path, follow=True), ContentOf(path, limit)
+    return FileAt(path, follow=True), ContentOf(path, _LIMIT_BYTES)
 
 
-def file_content(want: Want, path: str, limit: int, answers: Answers) -> bytes:
+def file_content(want: Want, path: str, answers: Answers) -> bytes:
     """Return the file's content; empty when it is not there. Raises DeviceError where that cannot be told, as
     it cannot be edited then."""
-    at_path, content_of = file_questions(path, limit)
+    at_path, content_of = file_questions(path)
     state, content = want.state(answers, at_path), want.output(answers, content_of)
     shown = path.removeprefix(want.at("/").rstrip("/"))
     if state.type == "missing":
         return b""
     if state.type != "file":  # a link is followed: this is what it leads to
         raise want.error(f"{shown} is a {state.noun}, not a file", "move it away first")
-    if content.exit and state.size > limit:
-        raise want.error(f"{shown} is larger than {limit >> 20} MiB")
+    if content.exit and state.size > _LIMIT_BYTES:
+        raise want.error(f"{shown} is larger than {_LIMIT_BYTES >> 20} MiB")
     if content.exit:
         raise want.error(f"{shown} may not be read", "become: true")
     return content.out
