@@ -109,7 +109,7 @@ def test_one_block_when_nothing_differs(lan: Lan, receiver: Receiver) -> None:
         async with lan.connect(Target("web", "local", "write", {})) as session:
             diff = session.diff([wanted], await session.observe([wanted]))
             assert (diff.changes, diff.errors) == ((), ())
-            return session.round_trips
+            return session.shell.blocks
 
     assert asyncio.run(look()) == 1
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from fazai.model import Verb
 from fazai.providers.hosts.kind import Answers, HostKind, Want
@@ -132,16 +132,6 @@ def _folders_of_path(path: str) -> Iterator[str]:
     """Iterate over the folders in which a path stands, the nearest first."""
     while (path := path.rpartition("/")[0]) != "":
         yield path
-
-
-def track_changes(
-    kinds: Mapping[str, HostKind], changes: Iterable[tuple[Want, Verb]], names: PathNames
-) -> TouchedPaths:
-    """Collect the paths that these changes may have altered."""
-    touched = TouchedPaths(names)
-    for want, verb in changes:
-        touched.add(kinds[want.resource.kind], want, verb)
-    return touched
 
 
 def covers_folder(preconditions: Iterable[Precondition], path: str) -> bool:

@@ -19,15 +19,16 @@ UNDONE_NOTE = "undone"
 PROOF_S: Final = 15.0
 _SHORT: Final = 40  # characters of a name that stands in a note
 
-Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+#: The fields of an item that was observed (None: it is not there), or why it could not be seen.
+Item = Mapping[str, Any] | FazaiError | None
 
 
 @dataclass(frozen=True, slots=True)
 class HostObservation:
-    """The observed items by resource (None: not there), or why one could not be seen. `places`: where those
-    paths end on whose way there are links."""
+    """The observed items by kind and identity. `places`: where those paths end on whose way there are
+    links."""
 
-    items: Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+    items: Mapping[tuple[str, str], Item]
     places: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -37,7 +38,7 @@ class HostObservation:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _stable_text(item: Mapping[str, Any] | FazaiError | None) -> str:
+def _stable_text(item: Item) -> str:
     if not isinstance(item, Mapping):
         return repr(item)
     return repr([(k, getattr(v, "sha256", None) or repr(v)) for k, v in sorted(item.items())])
@@ -47,7 +48,7 @@ def plan_steps(
     host: str,
     kinds: Mapping[str, HostKind],
     wants: Sequence[Want],
-    items: Items,
+    items: Mapping[tuple[str, str], Item],
     handlers: Mapping[str, Resource],
     pending: frozenset[str],
     named: PathNames,
@@ -63,7 +64,7 @@ def plan_steps(
     touched, titles = TouchedPaths(named), list[str]()
     looked = False
     for number, want in enumerate(wants):
-        kind, found = kinds[want.resource.kind], items[want.resource.kind, want.resource.identity]
+        kind, found = kinds[want.resource.kind], items[want.key]
         last, unknown = _last_effects(touched, kind, want, found) if titles else (0, 0)
         if last and not looked:
             rest = tuple(each.resource for each in wants[number:])
@@ -163,8 +164,7 @@ def awaits_proof(
     failed: list[FazaiError],
 ) -> bool:
     """Tell whether to go on waiting until what was written works; a failure is added to `failed`."""
-    name = want.resource.kind, want.resource.identity
-    found = seen.items[name]
+    found = seen.items[want.key]
     if isinstance(found, FazaiError):
         failed.append(found)
         return False
@@ -173,7 +173,7 @@ def awaits_proof(
         return said is not None
     failed.append(
         VerifyError(
-            f"{name[0]} {name[1]}: {said or f'it does not deliver within {PROOF_S:.0f} s'}",
+            f"{' '.join(want.key)}: {said or f'it does not deliver within {PROOF_S:.0f} s'}",
             where=want.resource.mark or host,
             hint="what was written stays; look at: fazai agents status",
         )

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from fazai.providers.hosts import effects, planning
 from fazai.providers.hosts.effects import PathNames, TouchedPaths
 from fazai.providers.hosts.facts import QUESTIONS, facts_of
 from fazai.providers.hosts.kind import NOT_READ_BACK, Act, Answers, Block, HostKind, Want
-from fazai.providers.hosts.planning import HostObservation
+from fazai.providers.hosts.planning import HostObservation, Item
 from fazai.providers.hosts.shell import batching
 from fazai.providers.hosts.shell.answers import ReplacedMeanwhile, read_answers
 from fazai.providers.hosts.shell.channel import ShellChannel
@@ -37,6 +38,21 @@ from fazai.providers.hosts.shell.script import observe_script
 
 #: How often to look whether what was written works.
 _PROOF_PAUSE_S = 0.2
+
+
+@dataclass(slots=True)
+class _KnownItem:
+    """What a session knows of one item."""
+
+    want: Want | None = None
+    answers: Answers = field(default_factory=dict)  # out of which it was read last
+    seen: Mapping[str, Any] = field(default_factory=dict)  # its fields; none where it is not there
+    act: Act | None = None  # its change, as it was written
+    after: object = NOT_READ_BACK  # what was seen of it then
+
+    @property
+    def wanted_fields(self) -> Mapping[str, Any]:
+        return {} if self.want is None else self.want.fields
 
 
 class HostSession:
@@ -59,22 +75,13 @@ class HostSession:
         self._target, self._kinds = target, kinds
         self._root = root.rstrip("/")
         self.shell = ShellConnection(target, start, timeout_s=timeout_s, root=self._root)
-        self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
-        self._wanted: dict[tuple[str, str], Resource] = {}
-        self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
-        self._acts: dict[tuple[str, str], Act] = {}  # as they were written
-        self._after: dict[tuple[str, str], object] = {}  # what was seen of them then
+        self._items: defaultdict[tuple[str, str], _KnownItem] = defaultdict(_KnownItem)
         self._names = PathNames((), {})
         self._paths: dict[str, None] = {}  # all that was asked about
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
         self._handlers: Mapping[str, Resource] = {}
         self._say: Callable[[str, str], None] | None = None
-
-    @property
-    def round_trips(self) -> int:
-        """The number of blocks that were sent so far."""
-        return self.shell.blocks
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,7 +96,7 @@ class HostSession:
     async def observe(self, wanted: Sequence[Resource]) -> HostObservation:
         """Look at all resources in one block; in a second one, at the content of what differs."""
         answers: dict[Question, Any] = {}
-        items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
+        items: dict[tuple[str, str], Item] = {}
         wants = list(self._wants_to_ask(wanted, items))
         questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
         self._paths.update(dict.fromkeys(effects.asked_paths(questions)))
@@ -101,25 +108,21 @@ class HostSession:
             try:
                 more += self._kinds[want.resource.kind].more(want, answers)
             except DeviceError as error:
-                items[want.resource.kind, want.resource.identity] = self._with_place(want, error)
+                items[want.key] = self._with_place(want, error)
         await self._ask(answers, more)
         for want in wants:
-            key = want.resource.kind, want.resource.identity
-            if key not in items:
+            if want.key not in items:
                 beside = self._kinds[want.resource.kind].slow_to_read(want, answers)
                 found = asyncio.to_thread(self._read, want, answers) if beside else None
-                items[key] = self._read(want, answers) if found is None else await found
-            self._wanted[key] = want.resource
-            self._answers[key] = answers
-            self._seen.pop(key, None)
-            if key in self._acts:
-                self._after[key] = items[key]
-        self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
+                items[want.key] = self._read(want, answers) if found is None else await found
+            item, known = items[want.key], self._items[want.key]
+            known.want, known.answers = want, answers
+            known.seen = item if isinstance(item, Mapping) else {}
+            if known.act is not None:
+                known.after = item
         return HostObservation(items, effects.find_places(answers))
 
-    def _wants_to_ask(
-        self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
-    ) -> Iterator[Want]:
+    def _wants_to_ask(self, wanted: Sequence[Resource], items: dict[tuple[str, str], Item]) -> Iterator[Want]:
         """Iterate over what can be asked of this host; a folder has no services, packages or accounts, and
         the error that says so is put among `items`."""
         for resource in wanted:
@@ -137,7 +140,7 @@ class HostSession:
         hint = "leave it out: when: root is not defined"
         return NotAvailable(text, where=resource.mark or self._target.name, hint=hint)
 
-    def _read(self, want: Want, answers: Answers) -> Mapping[str, Any] | FazaiError | None:
+    def _read(self, want: Want, answers: Answers) -> Item:
         try:
             return self._kinds[want.resource.kind].read(want, answers)
         except DeviceError as error:
@@ -148,7 +151,7 @@ class HostSession:
         alone."""
         if not isinstance(error, AnswerTooLong):
             return error
-        text = f"{want.resource.kind} {want.resource.identity}: {error.message}"
+        text = f"{' '.join(want.key)}: {error.message}"
         return AnswerTooLong(text, where=want.resource.mark or self._target.name, hint=error.hint)
 
     async def _ask(self, answers: dict[Question, Any], questions: Iterable[Question]) -> None:
@@ -179,9 +182,7 @@ class HostSession:
 
     async def facts(self) -> Mapping[str, Any]:
         """Return the facts of the host (`model.Describing`), in one block."""
-        answers: dict[Question, Any] = {}
-        await self._ask(answers, QUESTIONS.values())
-        return facts_of(answers)
+        return facts_of(await self.ask(*QUESTIONS.values()))
 
     def diff(
         self,
@@ -197,9 +198,8 @@ class HostSession:
         wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
         handlers = [resource for resource in wanted if resource.listen]
         self._handlers = planning.label_handlers(handlers, pending)
-        name = self._target.name
         found = planning.plan_steps(
-            name, self._kinds, wants, seen.items, self._handlers, pending, self._names
+            self._target.name, self._kinds, wants, seen.items, self._handlers, pending, self._names
         )
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
         refused = (self._needs_machine(handler) for handler in due if handler is not None)
@@ -224,11 +224,11 @@ class HostSession:
 
     async def _check_left(self, change: Change) -> None:
         """Raise Moved when an item is not as this run left it."""
-        key = change.kind, change.identity
-        if key not in self._wanted or key not in self._acts:
+        known = self._items[change.kind, change.identity]
+        want, after = known.want, known.after
+        if want is None or known.act is None:
             return
-        want, after = Want(self._wanted[key], self._at), self._after.get(key, NOT_READ_BACK)
-        found = (await self.observe([want.resource])).items[key]
+        found = (await self.observe([want.resource])).items[want.key]
         if isinstance(found, FazaiError):
             raise found
         if not self._kinds[change.kind].is_left(want, change.before, after, found):
@@ -248,37 +248,32 @@ class HostSession:
             await self._carry_out(act, change.kind, change.where)
 
     def _make_act(self, change: Change, memory: dict[object, Any]) -> Act:
-        key = change.kind, change.identity
         undone = change.note == planning.UNDONE_NOTE
-        resource = self._wanted.get(key)
-        first = self._acts.get(key) if undone else None  # what was seen since is what was written
+        known = self._items[change.kind, change.identity]
+        first = known.act if undone else None  # what was seen since is what was written
         act = Act(
             verb=change.verb,
             identity=change.identity,
             before=change.before,
             after=change.after,
-            have={**(self._seen.get(key, {}) if first is None else first.have), **change.before},
-            options={} if undone or resource is None else resource.fields,
+            have={**(known.seen if first is None else first.have), **change.before},
+            options={} if undone else known.wanted_fields,
             token=secrets.token_hex(8),
             at=self._at,
             memory=memory,
             undone=undone,
             undoes="" if first is None else first.token,
-            preconditions=self._preconditions(key, undone),
+            preconditions=self._preconditions(self._kinds[change.kind], known, undone),
         )
         if not undone:
-            self._acts[key] = act
-            self._after.pop(key, None)
+            known.act, known.after = act, NOT_READ_BACK
         return act
 
-    def _preconditions(self, key: tuple[str, str], undone: bool) -> tuple[Precondition, ...]:
+    def _preconditions(self, kind: HostKind, known: _KnownItem, undone: bool) -> tuple[Precondition, ...]:
         """Return the preconditions of a change: what was seen, or when it is undone what it left."""
-        kind = self._kinds[key[0]]
         if undone:
-            return kind.leaves(self._acts[key]) if key in self._acts else ()
-        if key not in self._wanted:
-            return ()
-        return kind.rests_on(Want(self._wanted[key], self._at), self._answers[key])
+            return kind.leaves(known.act) if known.act is not None else ()
+        return kind.rests_on(known.want, known.answers) if known.want is not None else ()
 
     def join(self, changes: Sequence[Change]) -> int:
         """Return how many of these `write_joined` takes at once (`model.Joining`), and keep their scripts for
@@ -330,8 +325,8 @@ class HostSession:
 
     async def _carry_out(self, act: Act, kind: str, where: str) -> None:
         mask = make_mask(secret_texts([act.before, act.after, act.options], contents=True))
-        resource = self._wanted.get((kind, act.identity))
-        place = (resource.mark if resource is not None else None) or where
+        want = self._items[kind, act.identity].want
+        place = (want.resource.mark if want is not None else None) or where
         for block in self._guarded_blocks(kind, act):
             heard = None
             if block.command and self._say is not None:
@@ -377,7 +372,8 @@ class HostSession:
         """Tell whether these changes reach there (`model.Following`): by that name, or by another one of the
         same file."""
         touched = self._track(changes)
-        preconditions = (each for act in self._acts.values() for each in act.preconditions)
+        acts = (known.act for known in self._items.values() if known.act is not None)
+        preconditions = (each for act in acts for each in act.preconditions)
         below = effects.covers_folder(preconditions, moved.path)
         if touched.last((moved.path,), failed=True, below=below):
             return True
@@ -405,15 +401,17 @@ class HostSession:
         ]
 
     def _track(self, changes: Sequence[Change]) -> TouchedPaths:
-        made = ((self._wanted[change.kind, change.identity], change.verb) for change in changes)
-        wants = [(Want(resource, self._at), verb) for resource, verb in made]
-        return effects.track_changes(self._kinds, wants, self._names)
+        touched = TouchedPaths(self._names)
+        for change in changes:
+            want = self._items[change.kind, change.identity].want
+            assert want is not None
+            touched.add(self._kinds[change.kind], want, change.verb)
+        return touched
 
     def inverse(self, change: Change, ref: str) -> Change | None:
         """Return the change that takes one back: create and delete swap, fields go back. None: nothing
         does."""
-        resource = self._wanted.get((change.kind, change.identity))
-        options = {} if resource is None else resource.fields
+        options = self._items[change.kind, change.identity].wanted_fields
         if self._kinds[change.kind].lasting(change.verb, change.before, options):
             return None
         verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
@@ -457,7 +455,7 @@ class HostSession:
         """Wait until what was written works, for the kinds that `proves`; the rest was read back already.
         Returns why not."""
         keys = {(c.kind, c.identity) for c in changes if self._kinds[c.kind].proves}
-        waiting = [Want(self._wanted[key], self._at) for key in sorted(keys) if key in self._wanted]
+        waiting = [want for key in sorted(keys) if (want := self._items[key].want) is not None]
         until_s = asyncio.get_running_loop().time() + planning.PROOF_S
         failed: list[FazaiError] = []
         while waiting:

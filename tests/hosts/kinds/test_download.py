@@ -229,9 +229,9 @@ def test_hostile_names(server: Server, tmp_path: Path) -> None:
             methods = ("sha256", "sha512") * len(HOSTILE)
             each = [wanted(server, ONE, m, dest=f"/{n}") for m, n in zip(methods, HOSTILE, strict=False)]
             assert len(await host.converge(*each)) == len(HOSTILE)
-            before = host.session.round_trips
+            before = host.session.shell.blocks
             assert (await host.look(*each)).changes == ()
-            assert host.session.round_trips == before + 1
+            assert host.session.shell.blocks == before + 1
             gone = [resource("host.download", {"dest": r.fields["dest"]}, "absent") for r in each]
             await host.converge(*gone)
 

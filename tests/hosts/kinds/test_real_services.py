@@ -52,9 +52,9 @@ async def _up_and_down(host: Host) -> None:
     up, down = resource("host.service", UP), resource("host.service", DOWN)
     assert (await host.look(down)).changes == ()
     changes = await host.converge(up)
-    before = host.session.round_trips
+    before = host.session.shell.blocks
     assert (await host.look(up)).changes == ()
-    assert host.session.round_trips == before + 1
+    assert host.session.shell.blocks == before + 1
     await host.undo(changes)
     assert (await host.look(down)).changes == ()
     await host.converge(up)

@@ -107,9 +107,9 @@ def test_a_service_is_started_stopped_and_taken_back(system: Any, tmp_path: Path
             changes = await host.converge(up)
             assert changes[0].verb is Verb.UPDATE
             assert changes[0].before == {"state": "stopped", "enabled": False}
-            before = host.session.round_trips
+            before = host.session.shell.blocks
             assert (await host.look(up)).changes == ()
-            assert host.session.round_trips == before + 1
+            assert host.session.shell.blocks == before + 1
             await host.undo(changes)
             assert (await host.look(down)).changes == ()
             await host.converge(up)

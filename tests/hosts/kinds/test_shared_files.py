@@ -241,9 +241,9 @@ def test_a_crontab(tmp_path: Path) -> None:
                 if "\n" not in name
             ]
             assert len(await host.converge(*jobs)) == len(jobs)
-            before = host.session.round_trips
+            before = host.session.shell.blocks
             assert (await host.look(*jobs)).changes == ()
-            assert host.session.round_trips == before + 1
+            assert host.session.shell.blocks == before + 1
             text = spool.read_text("utf-8", "surrogateescape")
             assert "#fazai: $(touch gone)\n* * * * * echo $(touch gone)\n" in text
             gone = resource("host.cron", {"name": "plain", "user": "daemon"}, "absent")
