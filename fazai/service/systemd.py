@@ -63,13 +63,13 @@ def listen(path: Path, noun: str = "worker") -> socket.socket:
     if not path.parent.is_dir():
         hint = "RuntimeDirectory=fazai makes it, or name another with --socket"
         raise InputError(f"there is no folder {path.parent}", where=str(path), hint=hint)
-    with _lock_folder(path.parent):
+    with _lock_socket_folder(path.parent):
         _clear_stale(path, noun)
         return _bind(path)
 
 
 @contextlib.contextmanager
-def _lock_folder(folder: Path) -> Iterator[None]:
+def _lock_socket_folder(folder: Path) -> Iterator[None]:
     """Lock the folder of a socket: of two processes that start at once, the second looks when the first one
     listens."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -103,7 +103,7 @@ def file_identity(path: Path) -> tuple[int, int]:
 
 def remove_socket_file(path: Path, own: tuple[int, int]) -> None:
     """Remove our socket's file; not one that another worker has put there since."""
-    with contextlib.suppress(FileNotFoundError), _lock_folder(path.parent):
+    with contextlib.suppress(FileNotFoundError), _lock_socket_folder(path.parent):
         if file_identity(path) == own:
             path.unlink()
 

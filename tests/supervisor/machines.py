@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 from fazai.apply import Engine
 from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import RunOutcome
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.kinds.telemetry import KINDS, AgentKind
 from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.session import HostSession
@@ -77,7 +77,7 @@ class Lan:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.kinds = {**all_kinds(), MACHINE.name: MACHINE}
+        self.kinds = {**load_host_kinds(), MACHINE.name: MACHINE}
         self.options: Mapping[str, Any] = {}
         programs = folder / "bin"
         programs.mkdir()

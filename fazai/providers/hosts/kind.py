@@ -96,7 +96,8 @@ class Want:
         return answer
 
     def refuse_unsafe(self, why: str) -> None:
-        """Raise DeviceError where somebody else can lead what is read or written elsewhere."""
+        """Refuse a path that somebody else can lead elsewhere: `why` says it, empty: nobody can. Raises
+        DeviceError."""
         if why:
             hint = UNSAFE_HINT if why.startswith("unsafe") else None
             raise self.error(why, "become: true" if why.endswith("permission denied") else hint)

@@ -44,7 +44,7 @@ def _stable_text(item: Item) -> str:
     return repr([(k, getattr(v, "sha256", None) or repr(v)) for k, v in sorted(item.items())])
 
 
-def plan_steps(
+def plan_host_steps(
     host: str,
     kinds: Mapping[str, HostKind],
     wants: Sequence[Want],

@@ -40,9 +40,9 @@ class HostProvider(ABC):
 
     @cached_property
     def host_kinds(self) -> Mapping[str, HostKind]:
-        from fazai.providers.hosts.kinds import all_kinds
+        from fazai.providers.hosts.kinds import load_host_kinds
 
-        return all_kinds()
+        return load_host_kinds()
 
     @property
     def kinds(self) -> Mapping[str, Kind]:

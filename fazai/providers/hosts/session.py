@@ -42,7 +42,7 @@ _PROOF_PAUSE_S = 0.2
 
 @dataclass(slots=True)
 class _KnownItem:
-    """What a session knows of one item."""
+    """The knowledge that a session has of one item."""
 
     want: Want | None = None
     answers: Answers = field(default_factory=dict)  # out of which it was read last
@@ -198,7 +198,7 @@ class HostSession:
         wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
         handlers = [resource for resource in wanted if resource.listen]
         self._handlers = planning.label_handlers(handlers, pending)
-        found = planning.plan_steps(
+        found = planning.plan_host_steps(
             self._target.name, self._kinds, wants, seen.items, self._handlers, pending, self._names
         )
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
@@ -223,7 +223,7 @@ class HostSession:
         return change.ref
 
     async def _check_left(self, change: Change) -> None:
-        """Raise Moved when an item is not as this run left it."""
+        """Look at an item whose change is undone. Raises Moved when it is not as this run left it."""
         known = self._items[change.kind, change.identity]
         want, after = known.want, known.after
         if want is None or known.act is None:

@@ -10,7 +10,7 @@ import pytest
 
 from fazai.errors import DeviceError
 from fazai.model import Resource
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from tests.hosts.booted import booted
 from tests.hosts.helpers import Host, resource
 from tests.hosts.machines import Machine
@@ -43,7 +43,9 @@ DOWN = {"name": "app", "state": "stopped", "enabled": False}
 
 
 def _handler(state: str) -> Resource:
-    canonical, problems = all_kinds()["host.service"].normalise({"name": "app", "state": state}, "notified")
+    canonical, problems = load_host_kinds()["host.service"].normalise(
+        {"name": "app", "state": state}, "notified"
+    )
     assert problems == []
     return Resource("host.service", "app", canonical, "notified", name=state, listen=(state,))
 

@@ -19,7 +19,7 @@ import pytest
 from fazai.errors import FazaiError
 from fazai.providers.hosts.facts import QUESTIONS, facts_of
 from fazai.providers.hosts.kind import Want
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.kinds.shared.packaging import MANAGERS
 from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.shell.answers import read_answers
@@ -138,7 +138,7 @@ def wants(root: Path) -> list[Want]:
 
 
 def questions(found: Sequence[Want]) -> list[Question]:
-    kinds = all_kinds()
+    kinds = load_host_kinds()
     return list(dict.fromkeys(q for want in found for q in kinds[want.resource.kind].ask(want)))
 
 
@@ -220,7 +220,7 @@ class _Answers(dict[Question, Answer]):
 
 def use(found: Sequence[Want], asked: Sequence[Question], out: bytes) -> None:
     """All that is made of an answer before something is written."""
-    kinds = all_kinds()
+    kinds = load_host_kinds()
     answers = _Answers(read_answers(asked, out, NONCE, "box"))
     for want in found:
         kind = kinds[want.resource.kind]
@@ -298,7 +298,7 @@ _NASTY: Final = (
 
 def read_at_length() -> None:
     """Every reader on texts that make a pattern try again at each character, if it can."""
-    kinds, found = all_kinds(), wants(Path("/"))
+    kinds, found = load_host_kinds(), wants(Path("/"))
     for bit in _NASTY:
         text = (bit * 100_000)[:100_000]
         said = Output(0, text.encode())

@@ -86,7 +86,7 @@ def agent_script() -> bytes:
 
 
 @cache
-def agent_version() -> str:
+def shipped_version() -> str:
     found = re.search(rb"^readonly VERSION=(\S+)$", agent_script(), re.MULTILINE)
     assert found is not None
     return found[1].decode()
@@ -168,7 +168,7 @@ def with_current_head(data: bytes) -> bytes:
     return _HEAD.encode() + data.removeprefix(old) if data.startswith(old) else data
 
 
-def read_settings(data: bytes) -> dict[str, Value]:
+def read_agent_settings(data: bytes) -> dict[str, Value]:
     """Return the values of a settings file by the names of the resource's fields; secrets are wrapped."""
     labels = {name: field for field, name in _PLAIN.items()}
     found: dict[str, Value] = {}

@@ -56,9 +56,7 @@ class AgentReport:
     def running(self) -> bool | None:
         """Tell whether the agent runs; None where that is not known: in a folder, or under `init: none`
         without a status file."""
-        if self.init in ("systemd", "openrc") and not self.folder:
-            return self.active == "active"
-        if self.init == "cron" and not self.folder:
+        if self.init in SERVICES and not self.folder:
             return self.active == "active"
         if self.status:
             return self.status.get("state") == "running" and self._silent_s() <= self._late_s
@@ -99,11 +97,8 @@ class AgentReport:
         if self.init == "cron" and not self.folder:  # every run begins anew; only its failures are remembered
             return f"not delivering{self._rest()}" if failures >= _FAILURES else None
         waited = began if delivered is None else delivered
-        if failures >= _FAILURES and began > self.grace_s:
-            return f"not delivering for {waited} s{self._rest()}"
-        if waited <= late_s:
-            return None
-        return f"not delivering for {waited} s{self._rest()}"
+        refused = failures >= _FAILURES and began > self.grace_s
+        return f"not delivering for {waited} s{self._rest()}" if refused or waited > late_s else None
 
     def _never(self) -> str | None:
         if self.folder or self.init == "none" or self.installed_at is None:

@@ -90,9 +90,9 @@ def install_script(
     old = " ".join(site.beside(file.path, "-old") for file in files)
     head = [
         "set -e; umask 022; fz_user= fz_state= fz_placing=",
-        _check_own_ways(site, [*AGENT_PATHS, STATE_FOLDER]),
+        _check_own_ways(site),
         _status_function(site),
-        f"fz_away() {{\n{_take_back(site, files)}\nrm -f {temporary} {old}; }}",
+        f"fz_away() {{\n{_restore_lines(site, files)}\nrm -f {temporary} {old}; }}",
         # once it began it comes to its end; a signal that is ignored, programs that it starts would ignore
         "trap 'fz_code=$?; trap : HUP PIPE TERM; set +e; fz_away $fz_code; exit $fz_code' EXIT",
         "trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM",
@@ -111,16 +111,16 @@ def install_script(
         chunks.append(encode_script(f'fz_tmp={place}; (umask 077; set -C; : >"$fz_tmp")\n'))
         chunks += append_commands(file.data)
         owner = f'chown {USER}:{USER} "$fz_tmp"; ' if file.owned and not site.folder else ""
-        chunks.append(encode_script(f'{owner}chmod {file.mode} "$fz_tmp"\n{_SYNC}\n'))
+        chunks.append(encode_script(f'{owner}chmod {file.mode} "$fz_tmp"\nfz_sync "$fz_tmp"\n'))
     chunks.append(encode_script("fz_tmp=\n" + _take_place(site, files, tested, version)))
     return tuple(chunks)
 
 
-def _check_own_ways(site: InstallSite, paths: Sequence[str]) -> str:
-    """Return a line that ends the script where somebody else can lead one of these paths elsewhere. Nobody
-    but root may write to the agent's folders; in its state folder, where its user may, only names are
-    removed."""
-    return f"fz_own_ways {' '.join(map(site.word, paths))}"
+def _check_own_ways(site: InstallSite) -> str:
+    """Return a line that ends the script where somebody else can lead one of the agent's paths elsewhere.
+    Nobody but root may write to the agent's folders; in its state folder, where its user may, only names
+    are removed."""
+    return f"fz_own_ways {' '.join(map(site.word, (*AGENT_PATHS, STATE_FOLDER)))}"
 
 
 def _status_function(site: InstallSite) -> str:
@@ -128,9 +128,6 @@ def _status_function(site: InstallSite) -> str:
     as nobody need ever write into a pipe."""
     status = site.word(STATUS_PATH)
     return f"fz_status() {{ [ -h {status} ] || [ ! -f {status} ] || head -c 65536 {status} 2>/dev/null; }}"
-
-
-_SYNC: Final = 'fz_sync "$fz_tmp"'
 
 
 def _take_place(site: InstallSite, files: Sequence[AgentFile], tested: bool, version: str) -> str:
@@ -207,7 +204,7 @@ def _comes_up_function(site: InstallSite, version: str) -> str:
     )
 
 
-def _take_back(site: InstallSite, files: Sequence[AgentFile]) -> str:
+def _restore_lines(site: InstallSite, files: Sequence[AgentFile]) -> str:
     """Return lines for the end of a block, however it came: what was there before runs again; or nothing,
     where there was nothing. Its user and folder go as well, where they were made here and nothing is in them.
     """
@@ -290,22 +287,23 @@ def tail_script(root: str, lines: int, most_bytes: int) -> str:
 
 def removal_script(site: InstallSite) -> str:
     """Return a script that removes everything of the agent, with its spool and its user."""
-    lines = ["set -e", _check_own_ways(site, [*AGENT_PATHS, STATE_FOLDER]), _status_function(site)]
-    if site.folder or site.init == "none":
-        lines.append(f"rm -f {site.word(SCRIPT_PATH)}")  # or whoever keeps it running would start it anew
-        lines.append(_stop_lines(site))
+    if site.folder or site.init == "none":  # whoever keeps it running would start it anew
+        stop = f"rm -f {site.word(SCRIPT_PATH)}\n{_stop_lines(site)}"
     else:
-        lines.append(f"if [ -e {site.word(SERVICES[site.init].path)} ]; then {_stop_lines(site)}; fi")
-    lines.append(f"rm -f {' '.join(map(site.word, AGENT_PATHS))} {site.temporary}")
-    lines.append(f"(fz_rm {site.word(LOG_PATH)})")  # others may write to its folder
-    lines.append(f"[ ! -e {site.word(STATE_FOLDER)} ] || (fz_rmtree {site.word(STATE_FOLDER)})")
-    lines.append(f"rmdir {quote(posixpath.dirname(site.at(SCRIPT_PATH)))} 2>/dev/null || :")
-    lines.append(
-        f"rmdir {quote(posixpath.dirname(posixpath.dirname(site.at(SCRIPT_PATH))))} 2>/dev/null || :"
-    )
-    if site.folder:
-        return "\n".join(lines)
-    if site.init == "systemd":
+        stop = f"if [ -e {site.word(SERVICES[site.init].path)} ]; then {_stop_lines(site)}; fi"
+    folder = posixpath.dirname(site.at(SCRIPT_PATH))
+    lines = [
+        "set -e",
+        _check_own_ways(site),
+        _status_function(site),
+        stop,
+        f"rm -f {' '.join(map(site.word, AGENT_PATHS))} {site.temporary}",
+        f"(fz_rm {site.word(LOG_PATH)})",  # others may write to its folder
+        f"[ ! -e {site.word(STATE_FOLDER)} ] || (fz_rmtree {site.word(STATE_FOLDER)})",
+        *(f"rmdir {quote(each)} 2>/dev/null || :" for each in (folder, posixpath.dirname(folder))),
+    ]
+    if site.init == "systemd" and not site.folder:
         lines.append("systemctl daemon-reload || :")
-    lines.append(f"! id -u {USER} >/dev/null 2>&1 || {_GONE_USER}")
+    if not site.folder:
+        lines.append(f"! id -u {USER} >/dev/null 2>&1 || {_GONE_USER}")
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from fazai.providers.hosts.kind import HostKind
 
 
-def all_kinds() -> Mapping[str, HostKind]:
+def load_host_kinds() -> Mapping[str, HostKind]:
     """Return all kinds by name, in the order of the names."""
     found: dict[str, HostKind] = {}
     for module in pkgutil.iter_modules(__path__):

@@ -6,7 +6,7 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
@@ -47,7 +47,7 @@ class AuthorizedKeyKind(SharedLineKind):
         try:
             keys = _parse_keys(fields["key"])
         except ValueError as error:
-            return Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
+            return _key_problem(error)
         if fields.get("exclusive"):
             return f"{fields['user']} (all keys)"
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -57,7 +57,7 @@ class AuthorizedKeyKind(SharedLineKind):
         try:
             keys = _parse_keys(fields["key"])
         except ValueError as error:
-            yield Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
+            yield _key_problem(error)
             return
         options = fields.pop("key_options", "")
         if "\n" in options:
@@ -102,7 +102,7 @@ class AuthorizedKeyKind(SharedLineKind):
         lines = act.after.get("key", "") if act.verb is not Verb.DELETE else ""
         old = {**_present_keys(act.before.get("key", "")), **_present_keys(lines)}
         command = filter_command(_FILTER, {"fz_new": lines, "fz_keys": " ".join(dict.fromkeys(old.values()))})
-        path = f"{act.at(fields['path'])}" if "path" in fields else ""
+        path = act.at(fields["path"]) if "path" in fields else ""
         find, made = _find_lines(fields["user"], path, act.at), act.memory.get(("made", act.undoes))
         edit = edit_script(
             '"$fz_f"', command, act.token, mode="600", owner="$fz_u", drop_empty=made is not None
@@ -137,6 +137,10 @@ def _parse_keys(text: str) -> dict[str, str]:
     return found
 
 
+def _key_problem(error: ValueError) -> Problem:
+    return Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
+
+
 def _present_keys(text: str) -> dict[str, str]:
     """Map the lines of a file that have a key to that key; lines of another kind are none of ours. A key may
     stand in several: sshd takes the first, with its options."""
@@ -159,10 +163,9 @@ fz_for "${{fz_u%%:*}}"
 """
 
 
-def _find_lines(user: str, path: str, at: object) -> str:
+def _find_lines(user: str, path: str, at: Callable[[str], str]) -> str:
     """Return lines that set `fz_f`, the file, and `fz_u`, its owner."""
-    assert callable(at)
-    passwd, root = quote(at("/etc/passwd")), quote(str(at("/")).rstrip("/"))
+    passwd, root = quote(at("/etc/passwd")), quote(at("/").rstrip("/"))
     program = f'$1 == "{user}" {{ print; exit }}'
     who = f"awk -F: {quote(program)} {passwd} 2>/dev/null"
     if at("/") == "/":

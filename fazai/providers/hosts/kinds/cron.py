@@ -80,7 +80,7 @@ class CronKind(SharedLineKind):
         for marker, line in pairwise(lines):
             if any(marker == text + want.fields["name"] for text in _MARKERS):
                 where = {k: want.fields[k] for k in ("cron_file", "user") if k in want.fields}
-                return {**where, **_parse_line(line, "cron_file" in want.fields)}
+                return {**where, **_parse_job(line, "cron_file" in want.fields)}
         return None
 
     def touches(self, want: Want) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class CronKind(SharedLineKind):
             fields.pop("special_time", None)
         place = _place_of_job(fields)
         name = act.identity.removesuffix(f" ({place})")
-        line = f"{_MARKERS[0]}{name}\n{_format_line(fields)}" if act.verb is not Verb.DELETE else ""
+        line = f"{_MARKERS[0]}{name}\n{_format_job(fields)}" if act.verb is not Verb.DELETE else ""
         command = filtering.filter_command(_FILTER, {"fz_key": name, "fz_new": line})
         if "cron_file" in fields:
             path = act.at(f"{_FOLDER}/{fields['cron_file']}")
@@ -150,7 +150,7 @@ def _user_option(user: str | None) -> str:
     return f"-u {quote(user)} " if user else ""
 
 
-def _parse_line(line: str, with_user: bool) -> dict[str, Value]:
+def _parse_job(line: str, with_user: bool) -> dict[str, Value]:
     """Read the fields of a line; what is no line of cron is a job that differs from every one."""
     disabled = line.startswith("#")
     rest = line.removeprefix("#")
@@ -162,7 +162,7 @@ def _parse_line(line: str, with_user: bool) -> dict[str, Value]:
     return {**have, **dict(zip((*names, "job"), words, strict=False))}
 
 
-def _format_line(fields: Mapping[str, Value]) -> str:
+def _format_job(fields: Mapping[str, Value]) -> str:
     special = fields.get("special_time")
     times = f"@{special}" if special else " ".join(fields.get(name) or "*" for name in _TIMES)
     user = f" {fields['user']}" if "cron_file" in fields else ""

@@ -97,7 +97,7 @@ class DownloadKind(WholePathKind):
 
     def put(self, path: str, act: Act) -> Iterator[Block]:
         if "content" in act.after:
-            yield from writing.replace_file(path, act.after["content"], act, "0644")
+            yield from writing.replace_host_file(path, act.after["content"], act, "0644")
         elif "checksum" in act.after:
             yield _fetch_block(path, act)
         else:

@@ -88,9 +88,11 @@ class FileKind(WholePathKind):
         if act.after.get("link"):
             yield _replace_with_link(path, act.after["link"], act.token)
         elif content is not None:
-            yield from writing.replace_file(path, content, act, _default_mode(content))
+            yield from writing.replace_host_file(path, content, act, _default_mode(content))
         elif act.have.get("shared") and known is not None and known.data is not None:
-            yield from writing.replace_file(path, known, act, "0600")  # what stands there is given to nobody
+            yield from writing.replace_host_file(
+                path, known, act, "0600"
+            )  # what stands there is given to nobody
         else:
             yield writing.change_attributes(path, act)
 
@@ -172,10 +174,10 @@ class DirectoryKind(WholePathKind):
         yield from writing.remove_made_folders(path, act)
 
     def put(self, path: str, act: Act) -> Iterator[Block]:
-        yield _make_folder(path, act) if act.verb is Verb.CREATE else writing.change_attributes(path, act)
+        yield _folder_block(path, act) if act.verb is Verb.CREATE else writing.change_attributes(path, act)
 
 
-def _make_folder(path: str, act: Act) -> Block:
+def _folder_block(path: str, act: Act) -> Block:
     word, mode = quote(path), act.after.get("mode", "0755")
     if "mode" in act.after:  # five digits: also without what the folder above hands down
         mode = f"0{mode}"

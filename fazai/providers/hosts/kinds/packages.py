@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, Final
+from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.fieldtypes import canonical_value
@@ -40,8 +40,8 @@ class PackageKind(HostKind):
     takes, `absent` none. Of a single package it is the field `version`.
     """
 
-    machine: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
+    machine = True
+    asked = True
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         value, problem = canonical_value(self.fields["name"], fields.get("name"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Value
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
@@ -52,9 +52,9 @@ _FIXED: Final = ("static", "indirect", "alias", "transient")
 class ServiceKind(HostKind):
     """A service under systemd, OpenRC or FreeBSD's rc."""
 
-    machine: ClassVar[bool] = True
-    runs: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
+    machine = True
+    runs = True
+    asked = True
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         found, problems = HostKind.normalise(self, fields, state)

@@ -20,15 +20,15 @@ from fazai.providers.hosts.agent.files import (
     STATUS_PATH,
     USER,
     agent_script,
-    agent_version,
     keys_of,
     known_settings,
-    read_settings,
+    read_agent_settings,
     service_file,
     setting_problem,
     setting_text,
     settings_of_fields,
     settings_text,
+    shipped_version,
     with_current_head,
 )
 from fazai.providers.hosts.agent.health import AgentReport, look_script, read_report
@@ -39,6 +39,7 @@ from fazai.providers.hosts.agent.scripts import (
     removal_script,
     restart_script,
 )
+from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
@@ -64,8 +65,8 @@ _STARTED: Final = frozenset(("running", "delivery", "process"))
 class AgentKind(HostKind):
     """The telemetry agent of a host: its files, its user, its service, and that it delivers."""
 
-    proves: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
+    proves = True
+    asked = True
     account: ClassVar[str] = USER  # whose the settings are
 
     # -- before any contact -----------------------------------------------------------------------------
@@ -123,18 +124,18 @@ class AgentKind(HostKind):
         }
         said = find_output(answers, self._look(want))
         status = want.output(answers, ContentOf(want.at(STATUS_PATH), _LIMIT_BYTES))
-        interval_s, grace_s = want.fields.get("interval", _INTERVAL_S), want.fields.get("grace")
         try:
             report = read_report(
                 said.out,
                 status.out if status.exit == 0 else b"",
                 folder=self.in_folder(want.at),
-                interval_s=float(interval_s),
-                grace_s=grace_s,
+                interval_s=float(want.fields.get("interval", _INTERVAL_S)),
+                grace_s=want.fields.get("grace"),
             )
         except (KeyError, ValueError):
-            text = "the host does not say how its agent is"
-            raise want.error(text, "it needs a POSIX sh and date") from None
+            raise want.error(
+                "the host does not say how its agent is", "it needs a POSIX sh and date"
+            ) from None
         present = [path for path, state in paths.items() if state.type != "missing"]
         if not present:  # what keeps things running there is known all the same
             gone = want.absent and not report.remains
@@ -163,7 +164,7 @@ class AgentKind(HostKind):
             return Verb.DELETE, {"version": have["report"].version or "unknown"}, {}
         if have is None or have["paths"][SCRIPT_PATH].type == "missing":
             declared = {k: v for k, v in want.fields.items() if k not in _OPTIONS}
-            return Verb.CREATE, {}, {"version": agent_version(), **declared}
+            return Verb.CREATE, {}, {"version": shipped_version(), **declared}
         differing = dict(self._files(want, have))
         differing.update(_running_differences(want, have["report"]))
         if not differing:
@@ -179,7 +180,7 @@ class AgentKind(HostKind):
         _, settings, *services = self.wanted_files(want.fields, report.init)
         text, old = settings.data, with_current_head(have["settings"])
         if old != text:
-            before, after = read_settings(old), read_settings(text)
+            before, after = read_agent_settings(old), read_agent_settings(text)
             names = [n for n in {**after, **before} if before.get(n) != after.get(n)]
             yield from ((name, (before.get(name, ""), after.get(name, ""))) for name in names)
             if not names:
@@ -189,7 +190,7 @@ class AgentKind(HostKind):
             yield "settings_of", (f"{state.mode:04o} {state.user}", f"0600 {self.account}")
         for file in services:
             found = paths[file.path]
-            if found.type != "file" or found.sha256 != _hash_bytes(file.data):
+            if found.type != "file" or found.sha256 != Blob.of(file.data).sha256:
                 yield "service", ("none" if found.type == "missing" else "altered", report.init)
         if not report.user:
             yield "user", ("none", USER)
@@ -226,17 +227,19 @@ class AgentKind(HostKind):
         site = InstallSite(act.at, self.in_folder(act.at), self._init(act), act.token)
         memory = ("kept", self.name, act.identity)
         if act.undone:
-            yield from _take_back(site, act, act.memory.get(memory, ()))
+            yield from _restore_blocks(site, act, act.memory.get(memory, ()))
             return
         kept: tuple[AgentFile, ...] = act.have.get("kept", ())
         act.memory[memory] = () if act.verb is Verb.CREATE else kept
         if act.verb is Verb.DELETE:
             yield Block(removal_script(site), timeout_s=_SECONDS)
         elif act.verb is Verb.UPDATE and act.after.keys() <= _STARTED:
-            yield Block(restart_script(site, agent_version()), timeout_s=_SECONDS)
+            yield Block(restart_script(site, shipped_version()), timeout_s=_SECONDS)
         else:
             files = self.wanted_files(act.options, site.init)
-            yield Block(install_script(site, files, tested=True, version=agent_version()), timeout_s=_SECONDS)
+            yield Block(
+                install_script(site, files, tested=True, version=shipped_version()), timeout_s=_SECONDS
+            )
 
     def _init(self, act: Act) -> str:
         """Return what keeps the agent running: as declared, else as the host said."""
@@ -258,10 +261,10 @@ class AgentKind(HostKind):
 
 
 def _version_difference(report: AgentReport, path: PathState) -> Iterator[tuple[str, tuple[Value, Value]]]:
-    if path.sha256 != _hash_bytes(agent_script()):
+    if path.sha256 != Blob.of(agent_script()).sha256:
         old = report.version or "unknown"
-        same = old == agent_version()
-        yield "version", (f"{old} (altered)" if same else old, agent_version())
+        same = old == shipped_version()
+        yield "version", (f"{old} (altered)" if same else old, shipped_version())
     elif path.mode != 0o755:
         yield "script_mode", (f"{path.mode:04o}", "0755")
 
@@ -281,7 +284,7 @@ def _running_differences(want: Want, report: AgentReport) -> Iterator[tuple[str,
         yield "process", (pid, "another")
 
 
-def _take_back(site: InstallSite, act: Act, kept: tuple[AgentFile, ...]) -> Iterator[Block]:
+def _restore_blocks(site: InstallSite, act: Act, kept: tuple[AgentFile, ...]) -> Iterator[Block]:
     """Iterate over blocks that put back the files that were there, and start them."""
     if act.verb is Verb.DELETE:
         yield Block(removal_script(site), timeout_s=_SECONDS)
@@ -299,12 +302,6 @@ def _files_to_keep(
         if state.type == "file" and data:
             found.append(AgentFile(path, data, f"{state.mode:04o}", owned=path == SETTINGS_PATH))
     return tuple(found)
-
-
-def _hash_bytes(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
 
 
 def _check_settings(settings: Mapping[str, Value]) -> Iterator[Problem]:

@@ -159,7 +159,7 @@ class PartKind(PathKind):
         if content is None:
             yield writing.remove_path(edit.path)
         else:
-            yield from writing.replace_file(edit.path, content, act, self.default_mode(act))
+            yield from writing.replace_host_file(edit.path, content, act, self.default_mode(act))
 
     def _edit(self, act: Act) -> _Edit:
         """Work out the new content of the file itself, where the path is a link to it."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.folder_names import inside_question, read_names
 from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
@@ -34,8 +33,8 @@ _MAXIMUM: Final = 2**32 - 2
 class AccountKind(HostKind):
     """Base of host.user and host.group."""
 
-    machine: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
+    machine = True
+    asked = True
 
     def removed(self, have: Have) -> dict[str, Value]:
         return {name: value for name, value in have.items() if value not in ([], "")}
@@ -186,10 +185,8 @@ class GroupKind(AccountKind):
         elif act.verb is Verb.CREATE:
             system = bool(act.options.get("system"))
             yield Block(accounts.add_group(name, fields.get("gid"), fields.get("members", ()), system=system))
-        elif "gid" in fields:
-            yield Block(accounts.change_group(name, fields["gid"]))
         else:
-            raise DeviceError(f"host.group {name}: there is nothing to change")
+            yield Block(accounts.change_group(name, fields["gid"]))
 
 
 KINDS = (

@@ -80,7 +80,7 @@ class ReplacedMeanwhile(DeviceError):
 
 @dataclass(slots=True)
 class _PathFacts:
-    """What the frames of a look tell of one path, by the frames' words where these tell no more."""
+    """The facts that frames tell of one path; those that one word says have its name."""
 
     stat: re.Match[bytes] | None = None
     denied: bool = False

@@ -58,7 +58,7 @@ def batch_script(blocks: Sequence[Block]) -> Iterator[bytes]:
     for group in _split_groups(blocks):
         yield from _stage_files([(block.put, block.tmp) for block in group if block.put and block.tmp])
         for number, block in enumerate(group, first):
-            yield encode_script(f"{_final_lines(block)}\nfz_m did {number}\n")
+            yield encode_script(f"{_naming_lines(block)}\nfz_m did {number}\n")
         first += len(group)
 
 
@@ -136,7 +136,7 @@ def _for_owner(mode: str) -> bool:
     return int(mode, 8) in (0o600, 0o700)
 
 
-def _final_lines(block: Block) -> str:
+def _naming_lines(block: Block) -> str:
     if block.put is None:
         return block.plain
     target = quote(block.put.path)

@@ -147,7 +147,7 @@ def check_recipient(act: Act) -> str:
     return "" if owner is None else f"fz_for {quote(str(owner))}\n"
 
 
-def replace_file(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
+def replace_host_file(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
     """Iterate over blocks that put a file in place as a whole: a temporary file beside it, complete and
     synchronised, takes its name. A cut leaves the old file. Raises DeviceError for a content that was not
     kept."""

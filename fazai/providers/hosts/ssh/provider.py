@@ -14,7 +14,7 @@ from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.provider import HostProvider
 from fazai.providers.hosts.shell.become import become_of
 from fazai.providers.hosts.shell.channel import ShellChannel
-from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, find_problems, settings_of
+from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, find_ssh_problems, settings_of
 
 if TYPE_CHECKING:
     from fazai.providers.hosts.ssh.connecting import Connections
@@ -48,7 +48,7 @@ class SshProvider(HostProvider):
         self._loading  # noqa: B018 - begins once
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
-        return find_problems(target)
+        return find_ssh_problems(target)
 
     def box_of(self, target: Target) -> str:
         """Name the server that is reached, and the way there; whoever logs in."""

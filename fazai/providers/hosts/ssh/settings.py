@@ -185,7 +185,7 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-def find_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
+def find_ssh_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
     """Iterate over what is wrong: the option, the problem, and a hint."""
     yield from become_problems(target)
     try:

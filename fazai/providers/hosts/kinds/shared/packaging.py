@@ -53,7 +53,7 @@ def _read_apk(line: str) -> tuple[str, str] | None:
     return (found[1], found[2]) if found else None
 
 
-def _read_policy(text: str) -> str | None:
+def _read_apt_candidate(text: str) -> str | None:
     found = re.search(r"^ *Candidate: (\S+)$", text, re.MULTILINE)
     return found[1] if found and found[1] != "(none)" else None
 
@@ -97,7 +97,7 @@ MANAGERS: Final[Mapping[str, Manager]] = {
         installed="dpkg-query -W -f '${db:Status-Status} ${binary:Package} ${Version}\\n'",
         entry=_read_dpkg,
         newest="apt-cache policy -- $p",
-        candidate=_read_policy,
+        candidate=_read_apt_candidate,
         refresh="apt-get -q update",
         install=f"{_APT} install $o -- $p",
         upgrade=f"{_APT} --only-upgrade install $o -- $p",
