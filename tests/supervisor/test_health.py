@@ -8,16 +8,14 @@ from typing import Any
 
 import pytest
 
-from fazai.providers.hosts.agent.files import (
-    agent_script,
+from fazai.providers.hosts.agent.files import agent_script, service_file, shipped_version
+from fazai.providers.hosts.agent.health import AgentReport, read_report
+from fazai.providers.hosts.agent.settings import (
     known_settings,
     read_agent_settings,
-    service_file,
     setting_problem,
     settings_text,
-    shipped_version,
 )
-from fazai.providers.hosts.agent.health import AgentReport, read_report
 from fazai.providers.hosts.kinds import load_host_kinds
 from tests.hosts.helpers import resource
 
@@ -153,7 +151,7 @@ def test_what_is_refused_before_any_contact(fields: dict[str, Any], words: str) 
 
 def test_the_agent_says_what_it_knows() -> None:
     assert shipped_version()
-    assert {"SERVER", "KEY", "PROC"} <= known_settings()
+    assert {"SERVER", "KEY", "PROC"} <= known_settings().keys()
     made = resource("host.telemetry_agent", {"server": "https://x", "interval": 60.0})
     assert (made.identity, made.fields["interval"]) == ("telemetry", 60)
 

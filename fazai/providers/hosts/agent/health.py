@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -125,19 +125,19 @@ class AgentReport:
         return f"Report({self.init} {self.running} {self.enabled} {self.version} {self.trouble() is None})"
 
 
-def look_script(init: str | None, at: Mapping[str, str], *, folder: bool) -> str:
+def look_script(init: str | None, at: Callable[[str], str], *, folder: bool) -> str:
     """Return POSIX shell that prints what `read_report` reads. `init` None: found out on the host."""
-    script, settings = quote(at[SCRIPT_PATH]), quote(at[SETTINGS_PATH])
+    script, settings = quote(at(SCRIPT_PATH)), quote(at(SETTINGS_PATH))
     lines = [
         "echo now=$(date +%s)",
         f"echo version=$(sed -n 's/^readonly VERSION=//p' {script} 2>/dev/null)",
         f"echo installed_at=$(stat -c %Y {settings} 2>/dev/null || stat -f %m {settings} 2>/dev/null)",
         f'for fz_f in {temporary_names(at)}; do [ ! -e "$fz_f" ] || echo unfinished=yes; done',
-        f"[ ! -e {quote(at[STATE_FOLDER])} ] || echo remains=yes",
+        f"[ ! -e {quote(at(STATE_FOLDER))} ] || echo remains=yes",
     ]
     if folder:
         return "\n".join([*lines, f"echo init={init or 'systemd'}"])
-    lines.append(f"echo hostname=$(cat {quote(at[HOST_NAME_FILE])} 2>/dev/null)")
+    lines.append(f"echo hostname=$(cat {quote(at(HOST_NAME_FILE))} 2>/dev/null)")
     lines.append(f"id -u {USER} >/dev/null 2>&1 && echo user=yes")
     lines.append(f"fz_init={init}" if init else _FIND_INIT)
     lines.append(f"echo init=$fz_init\ncase $fz_init in\nsystemd)\n{_SYSTEMD};;\nopenrc)\n{_OPENRC};;\n")

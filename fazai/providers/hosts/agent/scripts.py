@@ -23,20 +23,11 @@ from fazai.providers.hosts.agent.files import (
     STATE_FOLDER,
     STATUS_PATH,
     USER,
+    AgentFile,
     short_name,
     temporary_names,
 )
 from fazai.providers.hosts.shell.quoting import append_commands, encode_script, quote
-
-
-@dataclass(frozen=True, slots=True)
-class AgentFile:
-    """A file of the agent with its content and mode."""
-
-    path: str
-    data: bytes
-    mode: str
-    owned: bool = False  # by the agent's user
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +46,7 @@ class InstallSite:
     @property
     def temporary(self) -> str:
         """Shell patterns of what an installation that was killed left."""
-        return temporary_names({path: self.at(path) for path in AGENT_PATHS})
+        return temporary_names(self.at)
 
     def beside(self, path: str, what: str = "") -> str:
         return quote(f"{posixpath.dirname(self.at(path))}/.fazai-{self.token}-{short_name(path)}{what}")

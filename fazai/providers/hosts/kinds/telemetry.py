@@ -5,39 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, Final
 
-from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.agent.files import (
     AGENT_PATHS,
-    FIELD_SETTINGS,
-    HOST_NAME_FILE,
     INITS,
     SCRIPT_PATH,
     SERVICE_PATHS,
     SERVICES,
     SETTINGS_PATH,
-    STATE_FOLDER,
     STATUS_PATH,
     USER,
+    AgentFile,
     agent_script,
-    keys_of,
-    known_settings,
-    read_agent_settings,
     service_file,
-    setting_problem,
-    setting_text,
-    settings_of_fields,
-    settings_text,
     shipped_version,
-    with_current_head,
 )
 from fazai.providers.hosts.agent.health import AgentReport, look_script, read_report
-from fazai.providers.hosts.agent.scripts import (
-    AgentFile,
-    InstallSite,
-    install_script,
-    removal_script,
-    restart_script,
+from fazai.providers.hosts.agent.scripts import InstallSite, install_script, removal_script, restart_script
+from fazai.providers.hosts.agent.settings import (
+    INTERVAL_S,
+    find_setting_problems,
+    read_agent_settings,
+    settings_of_fields,
+    settings_text,
+    with_current_head,
 )
 from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
@@ -53,8 +44,6 @@ from fazai.providers.hosts.shell.questions import (
 )
 
 _NAME: Final = "telemetry"
-_INTERVAL_S: Final = 60.0
-_SHORTEST_S: Final = 0.05
 _OPTIONS: Final = frozenset(("grace", "init", "not_pid", "state"))
 _LIMIT_BYTES: Final = 64 * 1024
 _SECONDS: Final = 120.0  # for the self-test, the start, and the way back
@@ -75,22 +64,7 @@ class AgentKind(HostKind):
         return _NAME  # a host has one
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
-        if absent:
-            return
-        for index, key in enumerate(keys_of(fields.get("key"))):
-            if index > 1:
-                yield Problem("key", "has more than two lines", "the key, and the previous one")
-            elif not (16 <= len(key) <= 256 and key.isascii() and key.isprintable()) or '"' in key:
-                yield Problem("key", 'is 16 to 256 printable ASCII characters, no "', "openssl rand -hex 32")
-        if fields.get("interval", _INTERVAL_S) < _SHORTEST_S:
-            yield Problem("interval", f"must be from {_SHORTEST_S} on")
-        yield from _check_settings(fields.get("settings", {}))
-        if "hostname" in fields and (wrong := setting_problem("HOSTNAME", fields["hostname"])) is not None:
-            yield Problem("hostname", wrong)
-        plain = {name: value for name, value in fields.items() if name != "key"}
-        for name, value in settings_of_fields(plain, "none").items():
-            if "\n" in value:
-                yield Problem(name.lower(), "must be one line")
+        return () if absent else find_setting_problems(fields)
 
     # -- questions and answers --------------------------------------------------------------------------
 
@@ -108,8 +82,7 @@ class AgentKind(HostKind):
         yield self._look(want)
 
     def _look(self, want: Want) -> OutputOf:
-        paths = {path: want.at(path) for path in (*AGENT_PATHS, STATE_FOLDER, HOST_NAME_FILE)}
-        return OutputOf(look_script(want.fields.get("init"), paths, folder=self.in_folder(want.at)))
+        return OutputOf(look_script(want.fields.get("init"), want.at, folder=self.in_folder(want.at)))
 
     def more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """Ask for the contents that are there, to be put back when a run is undone."""
@@ -129,7 +102,7 @@ class AgentKind(HostKind):
                 said.out,
                 status.out if status.exit == 0 else b"",
                 folder=self.in_folder(want.at),
-                interval_s=float(want.fields.get("interval", _INTERVAL_S)),
+                interval_s=float(want.fields.get("interval", INTERVAL_S)),
                 grace_s=want.fields.get("grace"),
             )
         except (KeyError, ValueError):
@@ -204,7 +177,7 @@ class AgentKind(HostKind):
             AgentFile(SETTINGS_PATH, settings_text(settings_of_fields(fields, init)), "0600", owned=True),
         ]
         if init in SERVICES:
-            service, interval_s = SERVICES[init], fields.get("interval", _INTERVAL_S)
+            service, interval_s = SERVICES[init], fields.get("interval", INTERVAL_S)
             files.append(AgentFile(service.path, service_file(init, interval_s), service.mode))
         return files
 
@@ -302,20 +275,6 @@ def _files_to_keep(
         if state.type == "file" and data:
             found.append(AgentFile(path, data, f"{state.mode:04o}", owned=path == SETTINGS_PATH))
     return tuple(found)
-
-
-def _check_settings(settings: Mapping[str, Value]) -> Iterator[Problem]:
-    for name, value in settings.items():
-        if name.upper() not in known_settings():
-            near = spelling_hint(name, [each.lower() for each in known_settings()])
-            text = f'"{name}" is no setting of the agent'
-            yield Problem("settings", text, near or "docs/telemetry-agent.md")
-        elif name.upper() in FIELD_SETTINGS:
-            yield Problem("settings", f'"{name}" is a field of its own')
-        elif "\n" in str(value):
-            yield Problem("settings", f'"{name}" must be one line')
-        elif (wrong := setting_problem(name.upper(), setting_text(value))) is not None:
-            yield Problem("settings", f'"{name}" {wrong}')
 
 
 KINDS = (
