@@ -17,7 +17,7 @@ from fazai.apply import Engine
 from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import RunOutcome
 from fazai.providers.hosts.kinds import load_host_kinds
-from fazai.providers.hosts.kinds.telemetry import KINDS, AgentKind
+from fazai.providers.hosts.kinds.telemetry import AgentKind
 from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
@@ -64,10 +64,7 @@ class Machine(AgentKind):
         return False
 
 
-_KIND = KINDS[0]
-MACHINE = Machine(
-    _KIND.name, _KIND.summary, _KIND.specs, _KIND.identity, _KIND.example, options=_KIND.options
-)
+MACHINE = Machine()
 
 
 class Lan:

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
 
 from fazai.errors import AccessDenied, DeviceError, spelling_hint
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
@@ -157,27 +158,26 @@ class Block:
     compares: bool = False
 
 
-@dataclass(frozen=True, slots=True)
 class HostKind(ABC):
     """Base of all kinds (`model.Kind`); one instance stands for one kind."""
 
     name: str
     summary: str
-    specs: tuple[FieldSpec, ...]
-    identity: tuple[str, ...]
     example: str
+    identity: tuple[str, ...]
     options: frozenset[str] = frozenset()  # fields that are no state: they say how to write
-    ordered: bool = False
-    joins: ClassVar[bool] = False  # its changes may be written together with others (`batching`)
-    machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
-    runs: ClassVar[bool] = False  # may be a handler
-    asked: ClassVar[bool] = False  # no script compares it: it is looked at before it is taken back
-    hollow: ClassVar[bool] = False  # what it makes is empty: below it nothing comes into being
-    proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so
-    fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
+    specs: tuple[FieldSpec, ...]
+    ordered = False
+    joins = False  # its changes may be written together with others (`batching`)
+    machine = False  # needs a running machine: a folder (`root:`) has no such thing
+    runs = False  # may be a handler
+    asked = False  # no script compares it: it is looked at before it is taken back
+    hollow = False  # what it makes is empty: below it nothing comes into being
+    proves = False  # what was written has to show itself: `proof` is asked until it says so
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "fields", {spec.name: spec for spec in self.specs})
+    @cached_property
+    def fields(self) -> Mapping[str, FieldSpec]:
+        return {spec.name: spec for spec in self.specs}
 
     # -- before any contact -----------------------------------------------------------------------------
 

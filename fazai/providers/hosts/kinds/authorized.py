@@ -40,6 +40,23 @@ _NO_USER: Final = 3
 class AuthorizedKeyKind(SharedLineKind):
     """Keys of a user's authorized_keys; `exclusive`: these alone."""
 
+    name = "host.authorized_key"
+    summary = "Keys with which a user may log in"
+    example = (
+        "host.authorized_key: {user: deploy, key: ssh-ed25519"
+        " AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f deploy@example}"
+    )
+    identity = ("user", "key")
+    options = frozenset(("exclusive",))
+    specs = (
+        FieldSpec("user", "account", "whose keys", required=True),
+        FieldSpec("key", "text", "a public key, or several, each a line", required=True),
+        FieldSpec("key_options", "text", 'what stands before each key: from="192.0.2.0/24",no-pty'),
+        FieldSpec("path", "path", "the file, where sshd looks elsewhere", default=None),
+        FieldSpec("exclusive", "boolean", "these keys and no others"),
+        PRESENCE,
+    )
+
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         found = HostKind.identify(self, fields)
         if isinstance(found, Problem):
@@ -187,23 +204,4 @@ def _keys_question(want: Want) -> OutputOf:
     return OutputOf(f'{_find_lines(want.fields["user"], path, want.at)}\nfz_with "$fz_f" cat')
 
 
-KINDS = (
-    AuthorizedKeyKind(
-        name="host.authorized_key",
-        summary="Keys with which a user may log in",
-        specs=(
-            FieldSpec("user", "account", "whose keys", required=True),
-            FieldSpec("key", "text", "a public key, or several, each a line", required=True),
-            FieldSpec("key_options", "text", 'what stands before each key: from="192.0.2.0/24",no-pty'),
-            FieldSpec("path", "path", "the file, where sshd looks elsewhere", default=None),
-            FieldSpec("exclusive", "boolean", "these keys and no others"),
-            PRESENCE,
-        ),
-        identity=("user", "key"),
-        options=frozenset(("exclusive",)),
-        example=(
-            "host.authorized_key: {user: deploy, key: ssh-ed25519"
-            " AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f deploy@example}"
-        ),
-    ),
-)
+KINDS = (AuthorizedKeyKind(),)

@@ -18,6 +18,25 @@ _GUARDS = ("creates", "removes", "unless")
 class CommandKind(HostKind):
     """A command that is run where its guard says that it is needed; as a handler, when it is notified."""
 
+    name = "host.command"
+    summary = "A command, run where its guard says that it is needed, or as a handler"
+    example = "host.command: {argv: [locale-gen, de_DE.UTF-8], creates: /usr/lib/locale/de_DE.utf8}"
+    identity = ("argv",)
+    options = frozenset(("creates", "removes", "unless", "chdir", "environment", "timeout"))
+    specs = (
+        FieldSpec("argv", "argv", "the program and its arguments, each as it is: no shell reads them"),
+        FieldSpec("shell", "text", "instead of argv: a script for sh"),
+        FieldSpec("creates", "path", "not needed when this is there"),
+        FieldSpec("removes", "path", "not needed when this is not there"),
+        FieldSpec(
+            "unless",
+            "argv",
+            "not needed when this command succeeds; it is run on every look and changes nothing",
+        ),
+        FieldSpec("chdir", "path", "the folder in which it runs"),
+        FieldSpec("environment", "map", "variables; secrets belong here, not into argv"),
+        FieldSpec("timeout", "integer", "seconds that it may take; else those of the host", minimum=1),
+    )
     runs = True
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
@@ -118,26 +137,4 @@ def _reveal_text(value: Value) -> str:
     return value.reveal() if isinstance(value, Secret) else str(value)
 
 
-KINDS = (
-    CommandKind(
-        name="host.command",
-        summary="A command, run where its guard says that it is needed, or as a handler",
-        specs=(
-            FieldSpec("argv", "argv", "the program and its arguments, each as it is: no shell reads them"),
-            FieldSpec("shell", "text", "instead of argv: a script for sh"),
-            FieldSpec("creates", "path", "not needed when this is there"),
-            FieldSpec("removes", "path", "not needed when this is not there"),
-            FieldSpec(
-                "unless",
-                "argv",
-                "not needed when this command succeeds; it is run on every look and changes nothing",
-            ),
-            FieldSpec("chdir", "path", "the folder in which it runs"),
-            FieldSpec("environment", "map", "variables; secrets belong here, not into argv"),
-            FieldSpec("timeout", "integer", "seconds that it may take; else those of the host", minimum=1),
-        ),
-        identity=("argv",),
-        options=frozenset(("creates", "removes", "unless", "chdir", "environment", "timeout")),
-        example="host.command: {argv: [locale-gen, de_DE.UTF-8], creates: /usr/lib/locale/de_DE.utf8}",
-    ),
-)
+KINDS = (CommandKind(),)

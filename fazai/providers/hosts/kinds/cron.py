@@ -35,6 +35,21 @@ out($0) }
 class CronKind(SharedLineKind):
     """A job of cron: a line below a comment that names it, in a crontab or in a file of /etc/cron.d."""
 
+    name = "host.cron"
+    summary = "A job of cron"
+    example = 'host.cron: {name: backup, minute: "30", hour: "3", job: /usr/local/bin/backup, user: root}'
+    identity = ("name",)
+    specs = (
+        FieldSpec("name", "text", "names the job, in a comment above its line", required=True),
+        FieldSpec("job", "text", "the command line", required=True),
+        *(FieldSpec(name, "text", "as in a crontab", default="*") for name in _TIMES),
+        FieldSpec("special_time", "choice", "instead of the five times", choices=_SPECIAL),
+        FieldSpec("user", "account", "whose job it is; whose crontab, if no cron_file is set"),
+        FieldSpec("cron_file", "text", f"a file of {_FOLDER} instead of a crontab"),
+        FieldSpec("disabled", "boolean", "keep the line as a comment", default=False),
+        PRESENCE,
+    )
+
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         name = HostKind.identify(self, fields)
         if isinstance(name, Problem):
@@ -187,21 +202,4 @@ def _edit_crontab(user: str | None, command: str) -> str:
     )
 
 
-KINDS = (
-    CronKind(
-        name="host.cron",
-        summary="A job of cron",
-        specs=(
-            FieldSpec("name", "text", "names the job, in a comment above its line", required=True),
-            FieldSpec("job", "text", "the command line", required=True),
-            *(FieldSpec(name, "text", "as in a crontab", default="*") for name in _TIMES),
-            FieldSpec("special_time", "choice", "instead of the five times", choices=_SPECIAL),
-            FieldSpec("user", "account", "whose job it is; whose crontab, if no cron_file is set"),
-            FieldSpec("cron_file", "text", f"a file of {_FOLDER} instead of a crontab"),
-            FieldSpec("disabled", "boolean", "keep the line as a comment", default=False),
-            PRESENCE,
-        ),
-        identity=("name",),
-        example='host.cron: {name: backup, minute: "30", hour: "3", job: /usr/local/bin/backup, user: root}',
-    ),
-)
+KINDS = (CronKind(),)

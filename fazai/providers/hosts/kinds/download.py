@@ -25,6 +25,26 @@ elif command -v sha512 >/dev/null 2>&1; then sha512 -q; else shasum -a 512; fi""
 class DownloadKind(WholePathKind):
     """A file that the host fetches itself. Its checksum says whether it has the right one."""
 
+    name = "host.download"
+    summary = "A file that the host downloads, with a checksum"
+    example = (
+        'host.download: {url: https://example.com/tool, dest: /usr/local/bin/tool, mode: "0755",'
+        " checksum: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae}"
+    )
+    identity = ("dest",)
+    options = frozenset(("url", "headers", "url_username", "url_password", "timeout", "backup", "validate"))
+    specs = (
+        FieldSpec("dest", "path", "where it is put", required=True),
+        FieldSpec("url", "text", "http, https or ftp", required=True),
+        FieldSpec("checksum", "text", "sha256:… or sha512:…", required=True),
+        *writing.ATTRIBUTES,
+        FieldSpec("headers", "map", "sent with the request; secrets may be among them"),
+        FieldSpec("url_username", "text", "for HTTP's basic log-in"),
+        FieldSpec("url_password", "secret", "for HTTP's basic log-in", secret=True),
+        FieldSpec("timeout", "integer", "seconds that it may take", default=_TIMEOUT_S, minimum=1),
+        *writing.REPLACING,
+        PRESENCE,
+    )
     asked = True  # a script compares no sha512
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
@@ -182,29 +202,4 @@ def _other_programs(options: Mapping[str, Any]) -> Iterator[str]:
     yield "else echo 'there is neither curl nor wget' >&2; exit 1; fi"
 
 
-KINDS = (
-    DownloadKind(
-        name="host.download",
-        summary="A file that the host downloads, with a checksum",
-        specs=(
-            FieldSpec("dest", "path", "where it is put", required=True),
-            FieldSpec("url", "text", "http, https or ftp", required=True),
-            FieldSpec("checksum", "text", "sha256:… or sha512:…", required=True),
-            *writing.ATTRIBUTES,
-            FieldSpec("headers", "map", "sent with the request; secrets may be among them"),
-            FieldSpec("url_username", "text", "for HTTP's basic log-in"),
-            FieldSpec("url_password", "secret", "for HTTP's basic log-in", secret=True),
-            FieldSpec("timeout", "integer", "seconds that it may take", default=_TIMEOUT_S, minimum=1),
-            *writing.REPLACING,
-            PRESENCE,
-        ),
-        identity=("dest",),
-        options=frozenset(
-            ("url", "headers", "url_username", "url_password", "timeout", "backup", "validate")
-        ),
-        example=(
-            'host.download: {url: https://example.com/tool, dest: /usr/local/bin/tool, mode: "0755",'
-            " checksum: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae}"
-        ),
-    ),
-)
+KINDS = (DownloadKind(),)

@@ -24,6 +24,20 @@ _AWAY = "move it away first, or declare another path; what is in it is not throw
 class FileKind(WholePathKind):
     """A regular file, whole."""
 
+    name = "host.file"
+    summary = "A file: content, mode, owner"
+    example = 'host.file: {path: /etc/app/app.conf, mode: "0644", content: "listen=127.0.0.1\\n"}'
+    identity = ("path",)
+    options = frozenset(("backup", "validate"))
+    specs = (
+        FieldSpec("path", "path", "where it is", required=True),
+        FieldSpec("content", "content", "the whole text"),
+        FieldSpec("src", "source", "a file beside the playbook or inventory that has the content"),
+        FieldSpec("template", "template", "a Jinja2 file beside the playbook or inventory"),
+        *writing.ATTRIBUTES,
+        *writing.REPLACING,
+        PRESENCE,
+    )
     joins = True
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
@@ -119,6 +133,17 @@ def _make_link(path: str, target: str, token: str) -> Block:
 class DirectoryKind(WholePathKind):
     """A directory and its attributes; its parents are made."""
 
+    name = "host.directory"
+    summary = "A directory: mode, owner; its parents are made"
+    example = 'host.directory: {path: /var/lib/app, mode: "0750", owner: root}'
+    identity = ("path",)
+    options = frozenset(("recurse",))
+    specs = (
+        FieldSpec("path", "path", "where it is", required=True),
+        *writing.ATTRIBUTES,
+        FieldSpec("recurse", "boolean", "with state: absent: also what is in it; cannot be taken back"),
+        PRESENCE,
+    )
     joins = True
     hollow = True
 
@@ -198,6 +223,15 @@ def _folder_block(path: str, act: Act) -> Block:
 class LinkKind(WholePathKind):
     """A symbolic link."""
 
+    name = "host.link"
+    summary = "A symbolic link"
+    example = "host.link: {path: /etc/localtime, target: /usr/share/zoneinfo/UTC}"
+    identity = ("path",)
+    specs = (
+        FieldSpec("path", "path", "where it is", required=True),
+        FieldSpec("target", "text", "where it leads, as it is written in the link", required=True),
+        PRESENCE,
+    )
     joins = True
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
@@ -224,45 +258,4 @@ class LinkKind(WholePathKind):
             yield _replace_with_link(path, act.after["target"], act.token, owner)
 
 
-KINDS = (
-    FileKind(
-        name="host.file",
-        summary="A file: content, mode, owner",
-        specs=(
-            FieldSpec("path", "path", "where it is", required=True),
-            FieldSpec("content", "content", "the whole text"),
-            FieldSpec("src", "source", "a file beside the playbook or inventory that has the content"),
-            FieldSpec("template", "template", "a Jinja2 file beside the playbook or inventory"),
-            *writing.ATTRIBUTES,
-            *writing.REPLACING,
-            PRESENCE,
-        ),
-        identity=("path",),
-        options=frozenset(("backup", "validate")),
-        example='host.file: {path: /etc/app/app.conf, mode: "0644", content: "listen=127.0.0.1\\n"}',
-    ),
-    DirectoryKind(
-        name="host.directory",
-        summary="A directory: mode, owner; its parents are made",
-        specs=(
-            FieldSpec("path", "path", "where it is", required=True),
-            *writing.ATTRIBUTES,
-            FieldSpec("recurse", "boolean", "with state: absent: also what is in it; cannot be taken back"),
-            PRESENCE,
-        ),
-        identity=("path",),
-        options=frozenset(("recurse",)),
-        example='host.directory: {path: /var/lib/app, mode: "0750", owner: root}',
-    ),
-    LinkKind(
-        name="host.link",
-        summary="A symbolic link",
-        specs=(
-            FieldSpec("path", "path", "where it is", required=True),
-            FieldSpec("target", "text", "where it leads, as it is written in the link", required=True),
-            PRESENCE,
-        ),
-        identity=("path",),
-        example="host.link: {path: /etc/localtime, target: /usr/share/zoneinfo/UTC}",
-    ),
-)
+KINDS = (FileKind(), DirectoryKind(), LinkKind())

@@ -40,6 +40,24 @@ class PackageKind(HostKind):
     takes, `absent` none. Of a single package it is the field `version`.
     """
 
+    name = "host.package"
+    summary = "Packages of the system: apt, dnf or yum, zypper, apk, pkg"
+    example = "host.package: {name: curl, update_cache: true}"
+    identity = ("name",)
+    options = frozenset(("update_cache", "install_recommends", "purge"))
+    specs = (
+        FieldSpec("name", "names", "the package, or a list: several by one command", required=True),
+        FieldSpec("version", "text", "exactly this one, older or newer"),
+        FieldSpec(
+            "state",
+            "choice",
+            "latest: the newest that the lists know, at each run",
+            choices=("present", "absent", _LATEST),
+        ),
+        FieldSpec("update_cache", "boolean", "read the lists anew before it is installed", default=False),
+        FieldSpec("install_recommends", "boolean", "what it recommends, too; else as the system is set"),
+        FieldSpec("purge", "boolean", "with state: absent: its configuration, too", default=False),
+    )
     machine = True
     asked = True
 
@@ -184,25 +202,4 @@ def _install_options(lean: bool) -> str:
     return "case $fz_pm in " + " ".join(arms) + " esac"
 
 
-KINDS = (
-    PackageKind(
-        name="host.package",
-        summary="Packages of the system: apt, dnf or yum, zypper, apk, pkg",
-        specs=(
-            FieldSpec("name", "names", "the package, or a list: several by one command", required=True),
-            FieldSpec("version", "text", "exactly this one, older or newer"),
-            FieldSpec(
-                "state",
-                "choice",
-                "latest: the newest that the lists know, at each run",
-                choices=("present", "absent", _LATEST),
-            ),
-            FieldSpec("update_cache", "boolean", "read the lists anew before it is installed", default=False),
-            FieldSpec("install_recommends", "boolean", "what it recommends, too; else as the system is set"),
-            FieldSpec("purge", "boolean", "with state: absent: its configuration, too", default=False),
-        ),
-        identity=("name",),
-        options=frozenset(("update_cache", "install_recommends", "purge")),
-        example="host.package: {name: curl, update_cache: true}",
-    ),
-)
+KINDS = (PackageKind(),)

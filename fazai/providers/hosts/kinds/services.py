@@ -52,6 +52,27 @@ _FIXED: Final = ("static", "indirect", "alias", "transient")
 class ServiceKind(HostKind):
     """A service under systemd, OpenRC or FreeBSD's rc."""
 
+    name = "host.service"
+    summary = "A service: whether it runs, now and after the next start; as a handler: restarts it"
+    example = "host.service: {name: nginx, state: started, enabled: true}"
+    identity = ("name",)
+    options = frozenset(("daemon_reload",))
+    specs = (
+        FieldSpec("name", "text", "its name, as systemctl, rc-service or service say it", required=True),
+        FieldSpec("enabled", "boolean", "is started with the machine"),
+        FieldSpec(
+            "state",
+            "choice",
+            "restarted and reloaded: in handlers only",
+            choices=("started", "stopped", *_RUNS),
+        ),
+        FieldSpec(
+            "daemon_reload",
+            "boolean",
+            "systemd: read all unit files anew before; that of the service, if it changed, always is",
+            default=False,
+        ),
+    )
     machine = True
     runs = True
     asked = True
@@ -166,28 +187,4 @@ _STATES: Final[Mapping[str, str]] = {
     ),
 }
 
-KINDS = (
-    ServiceKind(
-        name="host.service",
-        summary="A service: whether it runs, now and after the next start; as a handler: restarts it",
-        specs=(
-            FieldSpec("name", "text", "its name, as systemctl, rc-service or service say it", required=True),
-            FieldSpec("enabled", "boolean", "is started with the machine"),
-            FieldSpec(
-                "state",
-                "choice",
-                "restarted and reloaded: in handlers only",
-                choices=("started", "stopped", *_RUNS),
-            ),
-            FieldSpec(
-                "daemon_reload",
-                "boolean",
-                "systemd: read all unit files anew before; that of the service, if it changed, always is",
-                default=False,
-            ),
-        ),
-        identity=("name",),
-        options=frozenset(("daemon_reload",)),
-        example="host.service: {name: nginx, state: started, enabled: true}",
-    ),
-)
+KINDS = (ServiceKind(),)

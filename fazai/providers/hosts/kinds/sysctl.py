@@ -26,6 +26,24 @@ sub(/[ \t]+$/, "", k); if (k == ENVIRON["fz_key"]) put(); else out($0) }
 class SysctlKind(SharedLineKind):
     """A setting of the kernel: in a file for the next start, and now."""
 
+    name = "host.sysctl"
+    summary = "A setting of the kernel, now and after the next start"
+    example = 'host.sysctl: {name: net.ipv4.ip_forward, value: "1"}'
+    identity = ("name",)
+    options = frozenset(("sysctl_file", "sysctl_set"))
+    specs = (
+        FieldSpec("name", "text", "name of the setting, as sysctl says it", required=True),
+        FieldSpec("value", "text", "its value", required=True),
+        FieldSpec("sysctl_file", "path", "where it is kept", default=_FILE),
+        FieldSpec(
+            "sysctl_set",
+            "boolean",
+            "set it in the running kernel, too; never in a folder (root:)",
+            default=True,
+        ),
+        FieldSpec("state", "choice", "absent: no line in the file", choices=("present", "absent")),
+    )
+
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         if not _NAME.fullmatch(fields["name"]):
             yield Problem("name", f'is no name of a setting: "{fields["name"]}"', "net.ipv4.ip_forward")
@@ -104,24 +122,4 @@ def _edit_setting(path: str, name: str, line: str, act: Act) -> Iterator[Block]:
     return filtering.edit_file(path, filtering.filter_command(_FILTER, {"fz_key": name, "fz_new": line}), act)
 
 
-KINDS = (
-    SysctlKind(
-        name="host.sysctl",
-        summary="A setting of the kernel, now and after the next start",
-        specs=(
-            FieldSpec("name", "text", "name of the setting, as sysctl says it", required=True),
-            FieldSpec("value", "text", "its value", required=True),
-            FieldSpec("sysctl_file", "path", "where it is kept", default=_FILE),
-            FieldSpec(
-                "sysctl_set",
-                "boolean",
-                "set it in the running kernel, too; never in a folder (root:)",
-                default=True,
-            ),
-            FieldSpec("state", "choice", "absent: no line in the file", choices=("present", "absent")),
-        ),
-        identity=("name",),
-        options=frozenset(("sysctl_file", "sysctl_set")),
-        example='host.sysctl: {name: net.ipv4.ip_forward, value: "1"}',
-    ),
-)
+KINDS = (SysctlKind(),)

@@ -54,6 +54,38 @@ _STARTED: Final = frozenset(("running", "delivery", "process"))
 class AgentKind(HostKind):
     """The telemetry agent of a host: its files, its user, its service, and that it delivers."""
 
+    name = "host.telemetry_agent"
+    summary = "The telemetry agent: installed, configured, running, delivering"
+    example = (
+        "host.telemetry_agent: {server: https://fazai.example.net:3120, interval: 60, "
+        'hostname: "{{inventory_hostname}}"}'
+    )
+    identity = ()
+    options = _OPTIONS
+    specs = (
+        FieldSpec("server", "text", "the daemon: https://HOST[:PORT][/PREFIX]", required=True),
+        FieldSpec("interval", "number", "seconds between samples", minimum=0, maximum=86_400, default=60),
+        FieldSpec(
+            "key",
+            "secret",
+            "signs the records; the daemon has the same in secrets/hosts/NAME.key. A second line is the"
+            " previous key, while it changes: see `fazai agents rotate-key`",
+        ),
+        FieldSpec("token", "secret", "bearer token, where the daemon asks for one"),
+        FieldSpec("hostname", "text", "the name in the records; the host's own when not given", unique=True),
+        FieldSpec("sample", "list", "what a sample holds; everything when not given"),
+        FieldSpec("top", "integer", "processes by CPU, and as many by memory", minimum=0, maximum=100),
+        FieldSpec("checks", "path", "the folder of checks", default="/etc/fazai/checks.d"),
+        FieldSpec("ca_file", "path", "authorities to trust instead of the system's"),
+        FieldSpec("allow_http", "boolean", "plain http to a host other than itself"),
+        FieldSpec("settings", "map", "the agent's other settings: backoff_max_s, batch_records…"),
+        FieldSpec("init", "choice", "who keeps it running, if not what the host has", choices=INITS),
+        FieldSpec(
+            "grace", "integer", "seconds without a delivery that are no drift yet", minimum=0, default=120
+        ),
+        FieldSpec("not_pid", "integer", "an agent that runs as this process is restarted"),
+        PRESENCE,
+    )
     proves = True
     asked = True
     account: ClassVar[str] = USER  # whose the settings are
@@ -277,39 +309,4 @@ def _files_to_keep(
     return tuple(found)
 
 
-KINDS = (
-    AgentKind(
-        name="host.telemetry_agent",
-        summary="The telemetry agent: installed, configured, running, delivering",
-        specs=(
-            FieldSpec("server", "text", "the daemon: https://HOST[:PORT][/PREFIX]", required=True),
-            FieldSpec("interval", "number", "seconds between samples", minimum=0, maximum=86_400, default=60),
-            FieldSpec(
-                "key",
-                "secret",
-                "signs the records; the daemon has the same in secrets/hosts/NAME.key. A second line is the"
-                " previous key, while it changes: see `fazai agents rotate-key`",
-            ),
-            FieldSpec("token", "secret", "bearer token, where the daemon asks for one"),
-            FieldSpec(
-                "hostname", "text", "the name in the records; the host's own when not given", unique=True
-            ),
-            FieldSpec("sample", "list", "what a sample holds; everything when not given"),
-            FieldSpec("top", "integer", "processes by CPU, and as many by memory", minimum=0, maximum=100),
-            FieldSpec("checks", "path", "the folder of checks", default="/etc/fazai/checks.d"),
-            FieldSpec("ca_file", "path", "authorities to trust instead of the system's"),
-            FieldSpec("allow_http", "boolean", "plain http to a host other than itself"),
-            FieldSpec("settings", "map", "the agent's other settings: backoff_max_s, batch_records…"),
-            FieldSpec("init", "choice", "who keeps it running, if not what the host has", choices=INITS),
-            FieldSpec(
-                "grace", "integer", "seconds without a delivery that are no drift yet", minimum=0, default=120
-            ),
-            FieldSpec("not_pid", "integer", "an agent that runs as this process is restarted"),
-            PRESENCE,
-        ),
-        identity=(),
-        options=_OPTIONS,
-        example="host.telemetry_agent: {server: https://fazai.example.net:3120, interval: 60, "
-        'hostname: "{{inventory_hostname}}"}',
-    ),
-)
+KINDS = (AgentKind(),)

@@ -30,6 +30,15 @@ _MARK = "{mark}"
 _PATTERNS = ("regexp", "insertafter", "insertbefore")
 
 
+_AROUND = (
+    FieldSpec("insertafter", "text", "where a new one goes: behind the last line that matches, or EOF"),
+    FieldSpec("insertbefore", "text", "where a new one goes: before the last line that matches, or BOF"),
+    FieldSpec("create", "boolean", "make the file when it is not there"),
+    *writing.REPLACING,
+    PRESENCE,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Edit:
     """A file's content before and after one of its parts was written. `old` None: it was not there."""
@@ -185,6 +194,16 @@ def _removed_lines(old: str, new: str, private: bool) -> dict[str, Any]:
 
 
 class LineKind(PartKind):
+    name = "host.line"
+    summary = "One line of a file"
+    example = 'host.line: {path: /etc/ssh/sshd_config, regexp: "^#?PrintMotd", line: PrintMotd no}'
+    identity = ("path", "regexp")  # and `line`, where there is no regexp
+    specs = (
+        FieldSpec("path", "path", "the file", required=True),
+        FieldSpec("line", "content", "the line as it is to be"),
+        FieldSpec("regexp", "text", "which line it takes the place of: the last that matches"),
+        *_AROUND,
+    )
     part = "line"
 
     def part_name(self, fields: Mapping[str, Value]) -> Value:
@@ -208,6 +227,16 @@ class LineKind(PartKind):
 
 
 class BlockKind(PartKind):
+    name = "host.block"
+    summary = "Lines of a file between two marks"
+    example = 'host.block: {path: /etc/hosts, block: "192.0.2.1 one\\n192.0.2.2 two\\n"}'
+    identity = ("path", "marker")
+    specs = (
+        FieldSpec("path", "path", "the file", required=True),
+        FieldSpec("block", "content", "the lines"),
+        FieldSpec("marker", "text", "the marks; {mark} becomes BEGIN and END", default="# {mark} fazai"),
+        *_AROUND,
+    )
     part = "block"
 
     def part_name(self, fields: Mapping[str, Value]) -> Value:
@@ -243,37 +272,4 @@ def _insertion_point(fields: Mapping[str, Value]) -> InsertionPoint:
     return InsertionPoint(fields.get("insertafter"), fields.get("insertbefore"))
 
 
-_AROUND = (
-    FieldSpec("insertafter", "text", "where a new one goes: behind the last line that matches, or EOF"),
-    FieldSpec("insertbefore", "text", "where a new one goes: before the last line that matches, or BOF"),
-    FieldSpec("create", "boolean", "make the file when it is not there"),
-    *writing.REPLACING,
-    PRESENCE,
-)
-
-KINDS = (
-    LineKind(
-        name="host.line",
-        summary="One line of a file",
-        specs=(
-            FieldSpec("path", "path", "the file", required=True),
-            FieldSpec("line", "content", "the line as it is to be"),
-            FieldSpec("regexp", "text", "which line it takes the place of: the last that matches"),
-            *_AROUND,
-        ),
-        identity=("path", "regexp"),  # and `line`, where there is no regexp
-        example='host.line: {path: /etc/ssh/sshd_config, regexp: "^#?PrintMotd", line: PrintMotd no}',
-    ),
-    BlockKind(
-        name="host.block",
-        summary="Lines of a file between two marks",
-        specs=(
-            FieldSpec("path", "path", "the file", required=True),
-            FieldSpec("block", "content", "the lines"),
-            FieldSpec("marker", "text", "the marks; {mark} becomes BEGIN and END", default="# {mark} fazai"),
-            *_AROUND,
-        ),
-        identity=("path", "marker"),
-        example='host.block: {path: /etc/hosts, block: "192.0.2.1 one\\n192.0.2.2 two\\n"}',
-    ),
-)
+KINDS = (LineKind(), BlockKind())

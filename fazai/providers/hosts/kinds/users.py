@@ -43,6 +43,34 @@ class AccountKind(HostKind):
 class UserKind(AccountKind):
     """A user of the machine, as /etc/passwd has it."""
 
+    name = "host.user"
+    summary = "A user of the machine"
+    example = "host.user: {name: app, system: true, shell: /usr/sbin/nologin, home: /var/lib/app}"
+    identity = ("name",)
+    options = frozenset(("append", "create_home", "move_home", "update_password", "system", "remove"))
+    specs = (
+        FieldSpec("name", "account", "name to log in with", required=True),
+        FieldSpec("uid", "integer", "number", minimum=0, maximum=_MAXIMUM),
+        FieldSpec("group", "account", "the group of its own, by name or number"),
+        FieldSpec("groups", "list", "other groups; it is taken out of all that are not named"),
+        FieldSpec("append", "boolean", "leave it in the groups that are not named", default=False),
+        FieldSpec("home", "path", "home folder"),
+        FieldSpec("create_home", "boolean", "make the home folder of a new user", default=True),
+        FieldSpec("move_home", "boolean", "move the files when home changes", default=False),
+        FieldSpec("shell", "path", "the program that a log-in starts"),
+        FieldSpec("comment", "text", "the real name, or what it is for"),
+        FieldSpec("password", "secret", "hash of the password, as /etc/shadow has it", secret=True),
+        FieldSpec(
+            "update_password",
+            "choice",
+            "on_create: leave a changed one alone",
+            choices=("always", "on_create"),
+        ),
+        FieldSpec("system", "boolean", "a new user gets a number of the system's", default=False),
+        FieldSpec("remove", "boolean", "with state: absent: the home folder, too", default=False),
+        PRESENCE,
+    )
+
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         for name in ("home", "shell", "comment"):
             if any(char in fields.get(name, "") for char in ":\n"):
@@ -168,6 +196,18 @@ def _read_password_hash(want: Want, answers: Answers) -> Secret:
 class GroupKind(AccountKind):
     """A group of the machine, as /etc/group has it."""
 
+    name = "host.group"
+    summary = "A group of the machine"
+    example = "host.group: {name: app, gid: 990}"
+    identity = ("name",)
+    options = frozenset(("system",))
+    specs = (
+        FieldSpec("name", "account", "its name", required=True),
+        FieldSpec("gid", "integer", "number", minimum=0, maximum=_MAXIMUM),
+        FieldSpec("system", "boolean", "a new group gets a number of the system's", default=False),
+        PRESENCE,
+    )
+
     def ask(self, want: Want) -> Iterable[Question]:
         yield _GROUP
 
@@ -189,47 +229,4 @@ class GroupKind(AccountKind):
             yield Block(accounts.change_group(name, fields["gid"]))
 
 
-KINDS = (
-    UserKind(
-        name="host.user",
-        summary="A user of the machine",
-        specs=(
-            FieldSpec("name", "account", "name to log in with", required=True),
-            FieldSpec("uid", "integer", "number", minimum=0, maximum=_MAXIMUM),
-            FieldSpec("group", "account", "the group of its own, by name or number"),
-            FieldSpec("groups", "list", "other groups; it is taken out of all that are not named"),
-            FieldSpec("append", "boolean", "leave it in the groups that are not named", default=False),
-            FieldSpec("home", "path", "home folder"),
-            FieldSpec("create_home", "boolean", "make the home folder of a new user", default=True),
-            FieldSpec("move_home", "boolean", "move the files when home changes", default=False),
-            FieldSpec("shell", "path", "the program that a log-in starts"),
-            FieldSpec("comment", "text", "the real name, or what it is for"),
-            FieldSpec("password", "secret", "hash of the password, as /etc/shadow has it", secret=True),
-            FieldSpec(
-                "update_password",
-                "choice",
-                "on_create: leave a changed one alone",
-                choices=("always", "on_create"),
-            ),
-            FieldSpec("system", "boolean", "a new user gets a number of the system's", default=False),
-            FieldSpec("remove", "boolean", "with state: absent: the home folder, too", default=False),
-            PRESENCE,
-        ),
-        identity=("name",),
-        options=frozenset(("append", "create_home", "move_home", "update_password", "system", "remove")),
-        example="host.user: {name: app, system: true, shell: /usr/sbin/nologin, home: /var/lib/app}",
-    ),
-    GroupKind(
-        name="host.group",
-        summary="A group of the machine",
-        specs=(
-            FieldSpec("name", "account", "its name", required=True),
-            FieldSpec("gid", "integer", "number", minimum=0, maximum=_MAXIMUM),
-            FieldSpec("system", "boolean", "a new group gets a number of the system's", default=False),
-            PRESENCE,
-        ),
-        identity=("name",),
-        options=frozenset(("system",)),
-        example="host.group: {name: app, gid: 990}",
-    ),
-)
+KINDS = (UserKind(), GroupKind())

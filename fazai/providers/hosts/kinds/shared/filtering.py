@@ -12,10 +12,7 @@ from fazai.providers.hosts.kind import Act, Answers, Block, HostKind, Want
 from fazai.providers.hosts.shell.preconditions import MOVED, Precondition
 from fazai.providers.hosts.shell.questions import ContentOf, FileAt
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import (
-    remove_made_folders,
-    temporary_path,
-)
+from fazai.providers.hosts.shell.writing import remove_made_folders, temporary_path
 
 #: The exit status of a shell that has no such program.
 NO_PROGRAM: Final = 127
