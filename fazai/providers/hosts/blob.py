@@ -32,6 +32,11 @@ class Blob:
         """Return the same content, not to be shown."""
         return Blob(self.data, self.sha256, self.size, True)
 
+    @property
+    def default_mode(self) -> str:
+        """The mode of a file that is made with this content."""
+        return "0600" if self.private else "0644"
+
     def private_text(self) -> str | None:
         """Return the content, where it is known and must not be shown (`echoes.Content`)."""
         return self.data.decode("utf-8", "replace") if self.private and self.data is not None else None

@@ -155,27 +155,13 @@ def _plan_change(
     )
 
 
-def awaits_proof(
-    kinds: Mapping[str, HostKind],
-    want: Want,
-    seen: HostObservation,
-    late: bool,
-    host: str,
-    failed: list[FazaiError],
-) -> bool:
-    """Tell whether to go on waiting until what was written works; a failure is added to `failed`."""
-    found = seen.items[want.key]
+def check_proof(kind: HostKind, want: Want, found: Item, late: bool, host: str) -> FazaiError | bool:
+    """Tell whether what was written works, or why it does not; False while that is open."""
     if isinstance(found, FazaiError):
-        failed.append(found)
-        return False
-    said = kinds[want.resource.kind].proof(want, found)
+        return found
+    said = kind.proof(want, found)
     if said is None or (not said and not late):
-        return said is not None
-    failed.append(
-        VerifyError(
-            f"{' '.join(want.key)}: {said or f'it does not deliver within {PROOF_S:.0f} s'}",
-            where=want.resource.mark or host,
-            hint="what was written stays; look at: fazai agents status",
-        )
-    )
-    return False
+        return said is None
+    text = f"{' '.join(want.key)}: {said or f'it does not deliver within {PROOF_S:.0f} s'}"
+    hint = "what was written stays; look at: fazai agents status"
+    return VerifyError(text, where=want.resource.mark or host, hint=hint)

@@ -461,11 +461,13 @@ class HostSession:
         while waiting:
             seen = await self.observe([want.resource for want in waiting])
             late = asyncio.get_running_loop().time() > until_s
-            waiting = [
-                want
+            name = self._target.name
+            found = [
+                planning.check_proof(self._kinds[want.resource.kind], want, seen.items[want.key], late, name)
                 for want in waiting
-                if planning.awaits_proof(self._kinds, want, seen, late, self._target.name, failed)
             ]
+            failed += [each for each in found if isinstance(each, FazaiError)]
+            waiting = [want for want, each in zip(waiting, found, strict=True) if each is False]
             if waiting:
                 await asyncio.sleep(_PROOF_PAUSE_S)
         return failed

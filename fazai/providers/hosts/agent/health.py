@@ -112,10 +112,10 @@ class AgentReport:
         text = f": {error}" if error else ""
         return text + (f", spool {spool}" if spool is not None else "")
 
-    def proof(self) -> bool | str:
-        """Return True when the agent has delivered since it was started, else why not (empty: not yet)."""
+    def proof(self) -> str | None:
+        """Return None when the agent has delivered since it was started, else why not (empty: not yet)."""
         if self.number("last_delivery_at") is not None:
-            return True
+            return None
         error = self.status.get("last_error", "")
         if error and ((self.number("failures") or 0) > 1 or "status 4" in error):
             return error

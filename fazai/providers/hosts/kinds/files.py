@@ -95,24 +95,22 @@ class FileKind(WholePathKind):
 
     def left(self, path: str, act: Act) -> Precondition:
         content = act.after.get("content")
-        return writing.file_left(path, act, _default_mode(content), "" if content is None else content.sha256)
+        if content is None:
+            return writing.file_left(path, act, "0644", "")
+        return writing.file_left(path, act, content.default_mode, content.sha256)
 
     def put(self, path: str, act: Act) -> Iterator[Block]:
         known, content = act.have.get("content"), act.after.get("content")
         if act.after.get("link"):
             yield _replace_with_link(path, act.after["link"], act.token)
         elif content is not None:
-            yield from writing.replace_host_file(path, content, act, _default_mode(content))
+            yield from writing.replace_host_file(path, content, act, content.default_mode)
         elif act.have.get("shared") and known is not None and known.data is not None:
             yield from writing.replace_host_file(
                 path, known, act, "0600"
             )  # what stands there is given to nobody
         else:
             yield writing.change_attributes(path, act)
-
-
-def _default_mode(content: Blob | None) -> str:
-    return "0600" if content is not None and content.private else "0644"
 
 
 def _replace_with_link(path: str, target: str, token: str, owner: str = "") -> Block:

@@ -261,8 +261,7 @@ class AgentKind(HostKind):
         report: AgentReport | None = None if have is None else have["report"]
         if want.absent or report is None or (not report.status and report.running is None):
             return None
-        found = report.proof()
-        return None if found is True else str(found)
+        return report.proof()
 
 
 def _version_difference(report: AgentReport, path: PathState) -> Iterator[tuple[str, tuple[Value, Value]]]:

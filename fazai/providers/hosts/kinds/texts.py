@@ -155,7 +155,7 @@ class PartKind(PathKind):
     def default_mode(self, act: Act) -> str:
         """Return the mode of a file that is made: 0600 for a part that is a secret."""
         part = act.options.get(self.part)
-        return "0600" if isinstance(part, Blob) and part.private else "0644"
+        return part.default_mode if isinstance(part, Blob) else "0644"
 
     def write(self, act: Act) -> Iterator[Block]:
         key = ("edit", self.name, act.identity)

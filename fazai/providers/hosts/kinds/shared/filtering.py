@@ -49,20 +49,13 @@ def edit_script(
         '*[!0-9]*) fz_fail "$fz_k";; *) fz_k=;; esac',  # mawk counts, and fails at the end without a word
         '[ "$fz_k" = $(($(wc -c <"$fz_tmp"))) ] || fz_fail "no space left: it was not written"',
     ]
-    lines.append(_check_unmoved(word))
+    lines += [  # somebody else may have written the file while it went through the command
+        'if [ -n "$fz_h" ]; then [ "$fz_h" = "$(fz_hash 2>/dev/null <"$fz_t")" ]',
+        f'else [ ! -e "$fz_t" ] && [ ! -h "$fz_t" ]; fi || {{ fz_m moved {word}; exit {MOVED}; }}',
+    ]
     if drop_empty:
         lines.append('[ -s "$fz_tmp" ] || { rm -f "$fz_tmp" "$fz_t"; exit 0; }')
     return "\n".join([*lines, 'fz_sync "$fz_tmp"', "fz_take"])
-
-
-def _check_unmoved(word: str) -> str:
-    """Return lines that end the script when somebody else wrote the file while it went through the
-    command."""
-    return (
-        'if [ -n "$fz_h" ]; then [ "$fz_h" = "$(fz_hash 2>/dev/null <"$fz_t")" ]\n'
-        'else [ ! -e "$fz_t" ] && [ ! -h "$fz_t" ]; fi || '
-        f"{{ fz_m moved {word}; exit {MOVED}; }}"
-    )
 
 
 class SharedLineKind(HostKind):
