@@ -124,13 +124,12 @@ async def start_local_shell(
     Unreachable when it says nothing."""
     if root and not os.path.isdir(root):  # noqa: ASYNC240 - a stat
         raise DeviceError(f"root: {root} is no folder", where=host, hint=f"mkdir -p {root}")
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
-    starting = asyncio.ensure_future(
-        # in a session of its own: an interrupt at our terminal is for us, and what is in flight is finished
-        asyncio.create_subprocess_exec(
-            "/bin/sh", "-c", become.command, env=environ, start_new_session=True, **pipes
-        )
+    pipe, words = asyncio.subprocess.PIPE, ("/bin/sh", "-c", become.command)
+    # in a session of its own: an interrupt at our terminal is for us, and what is in flight is finished
+    start = asyncio.create_subprocess_exec(  # deadline: none is needed, the kernel starts it
+        *words, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True
     )
+    starting = asyncio.ensure_future(start)
     try:
         process = await asyncio.shield(starting)
     except asyncio.CancelledError:  # asyncio's own never ends when it is cancelled half way
