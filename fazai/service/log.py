@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal
 
@@ -54,10 +55,8 @@ class Log:
         else:
             fields = {"timestamp": now, "level": level, "logger": logger or self._logger, "message": message}
             line = msgspec.json.encode({**fields, **known}).decode()
-        try:
+        with suppress(OSError, ValueError):
             print(line, file=self._file or sys.stderr, flush=True)
-        except (OSError, ValueError):
-            return
 
 
 def _without_control_characters(text: str) -> str:

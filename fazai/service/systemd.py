@@ -134,7 +134,5 @@ def notify(environ: Mapping[str, str], state: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
         if out.connect_ex(address) == 0:
-            try:
+            with contextlib.suppress(OSError):
                 out.send(state.encode())
-            except OSError:
-                return

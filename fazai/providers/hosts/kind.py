@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final
 
@@ -112,13 +112,13 @@ class Act:
 
     verb: Verb
     identity: str
-    before: Mapping[str, Value]
     after: Mapping[str, Value]
-    have: Mapping[str, Value]
     options: Mapping[str, Value]
     token: str
     at: Callable[[str], str]
     memory: dict[object, Any]
+    before: Mapping[str, Value] = field(default_factory=dict)
+    have: Mapping[str, Value] = field(default_factory=dict)
     undone: bool = False
     undoes: str = ""  # the token of the change that is undone
     preconditions: tuple[Precondition, ...] = ()

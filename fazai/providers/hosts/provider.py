@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 
 from fazai.errors import InputError, InventoryError
-from fazai.model import FieldSpec, Kind, Secret, Session, Target
+from fazai.model import FieldSpec, Secret, Session, Target
 from fazai.providers.hosts.kind import HostKind
 from fazai.providers.hosts.options import read_option, with_ansible_names
 from fazai.providers.hosts.shell.become import BECOME_OPTIONS, become_problems
@@ -39,14 +39,10 @@ class HostProvider(ABC):
         return with_ansible_names(COMMON_OPTIONS)
 
     @cached_property
-    def host_kinds(self) -> Mapping[str, HostKind]:
+    def kinds(self) -> Mapping[str, HostKind]:
         from fazai.providers.hosts.kinds import load_host_kinds
 
         return load_host_kinds()
-
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self.host_kinds
 
     @abstractmethod
     def starter(self, target: Target, timeout_s: float) -> Callable[[], Awaitable[ShellChannel]]:
@@ -57,7 +53,7 @@ class HostProvider(ABC):
 
         timeout_s = float(read_option(target, "timeout", default=60))
         root, start = str(read_option(target, "root", default="")), self.starter(target, timeout_s)
-        return HostSession(target, self.host_kinds, start, timeout_s=timeout_s, root=root)
+        return HostSession(target, self.kinds, start, timeout_s=timeout_s, root=root)
 
     def with_passwords(self, target: Target, login: Secret | None, become: Secret | None) -> Target:
         """Return the target with passwords that were asked for, where its inventory names none of its own."""

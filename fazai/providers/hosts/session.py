@@ -436,9 +436,7 @@ class HostSession:
         act = Act(
             verb=Verb.RUN,
             identity=handler.identity,
-            before={},
             after=handler.fields,
-            have={},
             options=handler.fields,
             token=secrets.token_hex(8),
             at=self._at,

@@ -108,18 +108,14 @@ class SysctlKind(SharedLineKind):
             pair = quote(f"{name}={running}")
             yield Block(f'if [ "$(uname)" = FreeBSD ]; then sysctl {pair}; else sysctl -w {pair}; fi >&2')
         path = act.at({**act.have, **act.before, **act.after}["file"])
-        if act.verb is not Verb.DELETE and "value" in act.after:
-            yield from _edit_setting(path, name, f"{name} = {act.after['value']}", act)
-        elif act.verb is Verb.DELETE:
-            yield from _edit_setting(path, name, "", act)
+        if act.verb is Verb.DELETE or "value" in act.after:
+            line = "" if act.verb is Verb.DELETE else f"{name} = {act.after['value']}"
+            command = filtering.filter_command(_FILTER, {"fz_key": name, "fz_new": line})
+            yield from filtering.edit_file(path, command, act)
 
 
 def _settings_path(want: Want) -> str:
     return want.at(want.fields.get("sysctl_file", _FILE))
-
-
-def _edit_setting(path: str, name: str, line: str, act: Act) -> Iterator[Block]:
-    return filtering.edit_file(path, filtering.filter_command(_FILTER, {"fz_key": name, "fz_new": line}), act)
 
 
 KINDS = (SysctlKind(),)
