@@ -5,10 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from fazai.model import Secret
+from fazai.model import Secret, Value
 
 #: Longer contents stand in plans and journals as their hash.
 SHOWN_BYTES = 64 * 1024
+
+
+def reveal_text(value: Value) -> str:
+    """Return a value as text, also that of a secret, for what is sent to a host."""
+    return value.reveal() if isinstance(value, Secret) else str(value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,8 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from fazai.model import Verb
 from fazai.providers.hosts.kind import Answers, HostKind, Want
-from fazai.providers.hosts.shell.preconditions import Precondition
-from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState, Question
+from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState
 from fazai.providers.hosts.shell.quoting import quote
 
 
@@ -49,11 +48,6 @@ class PathNames:
             above = next((folder for folder in _folders_of_path(each) if folder in self._folders), "")
             found.add(self._folders.get(above, "") + each[len(above) :])
         return found
-
-
-def asked_paths(questions: Iterable[Question]) -> Iterator[str]:
-    """Iterate over the paths that are asked about."""
-    return (question.path for question in questions if not isinstance(question, OutputOf))
 
 
 def find_places(answers: Answers) -> dict[str, str]:
@@ -132,11 +126,6 @@ def _folders_of_path(path: str) -> Iterator[str]:
     """Iterate over the folders in which a path stands, the nearest first."""
     while (path := path.rpartition("/")[0]) != "":
         yield path
-
-
-def covers_folder(preconditions: Iterable[Precondition], path: str) -> bool:
-    """Tell whether one of these is a folder of that path with all that is in it."""
-    return any(each.path == path and each.type == "directory" and each.sha256 for each in preconditions)
 
 
 def same_file_question(path: str, others: Iterable[str], *, below: bool = False) -> OutputOf:

@@ -32,7 +32,7 @@ from fazai.providers.hosts.shell.preconditions import (
     find_moved_path,
     read_side_effects,
 )
-from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, Question, answer_bytes
+from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, OutputOf, Question, answer_bytes
 from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import observe_script
 
@@ -99,7 +99,7 @@ class HostSession:
         items: dict[tuple[str, str], Item] = {}
         wants = list(self._wants_to_ask(wanted, items))
         questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
-        self._paths.update(dict.fromkeys(effects.asked_paths(questions)))
+        self._paths.update((each.path, None) for each in questions if not isinstance(each, OutputOf))
         folders = effects.ambiguous_folders(self._paths)
         await self._ask(answers, [*questions, *(effects.folders_question(folders) if folders else ())])
         self._names = PathNames(folders, answers)
@@ -373,8 +373,8 @@ class HostSession:
         same file."""
         touched = self._track(changes)
         acts = (known.act for known in self._items.values() if known.act is not None)
-        preconditions = (each for act in acts for each in act.preconditions)
-        below = effects.covers_folder(preconditions, moved.path)
+        rests = (each for act in acts for each in act.preconditions if each.path == moved.path)
+        below = any(each.type == "directory" and each.sha256 for each in rests)  # all that is in a folder
         if touched.last((moved.path,), failed=True, below=below):
             return True
         question = effects.same_file_question(moved.path, touched.paths, below=below)

@@ -12,6 +12,7 @@ from typing import Final
 from fazai.errors import spelling_hint
 from fazai.model import Problem, Secret, Value
 from fazai.providers.hosts.agent.files import agent_script, cron_minutes
+from fazai.providers.hosts.blob import reveal_text
 
 INTERVAL_S: Final = 60.0
 _SHORTEST_S: Final = 0.05
@@ -136,10 +137,8 @@ def read_agent_settings(data: bytes) -> dict[str, Value]:
 
 def _format_setting(value: Value) -> str:
     """Return a value as it stands in the settings file."""
-    if isinstance(value, Secret):
-        return value.reveal()
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
         return ",".join(value)
-    return str(value)
+    return reveal_text(value)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
+from fazai.providers.hosts.blob import reveal_text
 from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import FileAt, OutputOf, PathState, Question, find_output
@@ -125,16 +126,12 @@ def _command_script(fields: Mapping[str, Any], at: Any) -> str:
     lines = [f"fz_cd {quote(at(fields['chdir']))}"] if "chdir" in fields else []
     lines.append('LC_ALL=$fz_lc; [ -n "$LC_ALL" ] || unset LC_ALL')
     for name, value in fields.get("environment", {}).items():
-        lines.append(f"{name}={quote(_reveal_text(value))}; export {name}")
+        lines.append(f"{name}={quote(reveal_text(value))}; export {name}")
     if "argv" in fields:
         lines.append("exec " + " ".join(map(quote, fields["argv"])))
     else:
         lines.append(fields["shell"])
     return "\n".join(lines)
-
-
-def _reveal_text(value: Value) -> str:
-    return value.reveal() if isinstance(value, Secret) else str(value)
 
 
 KINDS = (CommandKind(),)

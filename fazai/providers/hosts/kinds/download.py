@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from fazai.model import FieldSpec, Problem, Secret, Value
+from fazai.model import FieldSpec, Problem, Value
+from fazai.providers.hosts.blob import reveal_text
 from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared.paths import WholePathKind
 from fazai.providers.hosts.shell import writing
@@ -58,12 +59,10 @@ class DownloadKind(WholePathKind):
                 hint = "sha256: and 64 digits, or sha512: and 128"
                 yield Problem("checksum", f'is none: "{fields["checksum"]}"', hint)
         for name, value in fields.get("headers", {}).items():
-            text = value.reveal() if isinstance(value, Secret) else value
-            if not _HEADER.fullmatch(name) or not text.isprintable():
+            if not _HEADER.fullmatch(name) or not reveal_text(value).isprintable():
                 yield Problem("headers", f'"{name}" cannot be sent', "one line, as in Authorization: …")
         for name in ("url_username", "url_password"):
-            value = fields.get(name, "x")
-            if not (value.reveal() if isinstance(value, Secret) else value).isprintable():
+            if not reveal_text(fields.get(name, "")).isprintable():
                 yield Problem(name, "must be one line")
         if "url_password" in fields and "url_username" not in fields:
             yield Problem("url_username", "is missing beside url_password")
@@ -156,30 +155,25 @@ def _print_lines(lines: Iterable[str]) -> str:
     return "printf '%s\\n' " + " ".join(map(quote, lines))
 
 
-def _header_lines(options: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in options.get("headers", {}).items():
-        yield f"{name}: {value.reveal() if isinstance(value, Secret) else value}"
+def _header_lines(options: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {reveal_text(value)}" for name, value in options.get("headers", {}).items()]
 
 
 def _read_login(options: Mapping[str, Any]) -> tuple[str, str] | None:
     if "url_username" not in options:
         return None
-    password = options.get("url_password")
-    return options["url_username"], password.reveal() if isinstance(password, Secret) else ""
+    return options["url_username"], reveal_text(options.get("url_password", ""))
 
 
 def _curl_config(options: Mapping[str, Any], timeout_s: int) -> Iterator[str]:
     """Iterate over lines of a configuration of curl."""
-
-    def line(name: str, value: str) -> str:
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'{name} = "{escaped}"'
-
     yield from ("silent", "show-error", "fail", "location", "connect-timeout = 30", f"max-time = {timeout_s}")
-    yield line("url", options["url"])
-    yield from (line("header", header) for header in _header_lines(options))
+    pairs = [("url", options["url"]), *(("header", header) for header in _header_lines(options))]
     if (login := _read_login(options)) is not None:
-        yield line("user", ":".join(login))
+        pairs.append(("user", ":".join(login)))
+    for name, value in pairs:
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        yield f'{name} = "{escaped}"'
 
 
 def _wget_config(options: Mapping[str, Any]) -> Iterator[str]:

@@ -37,11 +37,8 @@ def can_join(blocks: Sequence[Block], block: Block) -> bool:
         return True
     if any(block.put.path == other.put.path for other in blocks if other.put is not None):
         return False  # its content was worked out from what is there
-    return sum(map(_content_bytes, (*blocks, block))) <= _MAX_BYTES
-
-
-def _content_bytes(block: Block) -> int:
-    return sum(map(len, block.put.fill)) if block.put is not None else 0
+    puts = (each.put for each in (*blocks, block) if each.put is not None)
+    return sum(len(piece) for put in puts for piece in put.fill) <= _MAX_BYTES
 
 
 def setup_line(blocks: Sequence[Block]) -> str:

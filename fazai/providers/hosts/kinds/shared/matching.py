@@ -58,10 +58,7 @@ def _count_steps(pattern: str, lines: Sequence[str]) -> int:
     anchored = pattern.startswith(("^", r"\A")) and "|" not in pattern
     power = min(8, max(1, power if anchored else power + 1))
     ways = 1 << min(pattern.count("?") + pattern.count("|"), 32)
-    steps = 0
-    for line in lines:
-        steps += ways * (len(line) + 1) ** power
-    return steps
+    return sum(ways * (len(line) + 1) ** power for line in lines)
 
 
 @dataclass(frozen=True, slots=True)
