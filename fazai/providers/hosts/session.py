@@ -358,13 +358,11 @@ class HostSession:
     def _guarded_blocks(self, kind: str, act: Act) -> Iterator[Block]:
         """Iterate over the blocks that carry out an act, each with its preconditions in front."""
         for block in self._kinds[kind].write(act):
-            if block.compares or not act.preconditions:
-                yield block
-            elif isinstance(block.script, str):
-                compared = check_lines(act.preconditions)
-                yield replace(block, script=compared + block.script, plain=compared + block.plain)
+            check = "" if block.compares else check_lines(act.preconditions)
+            if isinstance(block.script, str):
+                yield replace(block, script=check + block.script, plain=check + block.plain)
             else:
-                yield replace(block, script=(encode_script(check_lines(act.preconditions)), *block.script))
+                yield replace(block, script=(encode_script(check), *block.script))
 
     # -- what changes have to do with each other --------------------------------------------------------
 

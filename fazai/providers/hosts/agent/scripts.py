@@ -122,27 +122,31 @@ def _status_function(site: InstallSite) -> str:
 
 
 def _take_place(site: InstallSite, files: Sequence[AgentFile], tested: bool, version: str) -> str:
-    lines = []
-    if tested and not site.folder:
-        test = f"{site.beside(SCRIPT_PATH)} --selftest --config {site.beside(SETTINGS_PATH)}"
-        lines.append(
-            f"fz_said=$(as_agent {quote(test)} 2>&1) || {{\n"
-            "printf 'the new agent does not pass its self-test, the old one stays:\\n%s\\n' \"$fz_said\" "
-            "| grep -v '^ok ' >&2; exit 1; }"
-        )
-    for file in files:
-        path = site.word(file.path)
-        lines.append(f"[ ! -e {path} ] || cp -p {path} {site.beside(file.path, '-old')}")
-    lines.append(f"fz_placing=1\n{_end_backoff(site)}")
-    lines += [f"mv -f {site.beside(file.path)} {site.word(file.path)}" for file in files]
-    lines.append(_start_lines(site))
-    if version:
-        lines.insert(0, _comes_up_function(site, version))
-        lines.append(
-            f"fz_comes_up || {{ echo 'the new agent did not come up' >&2; {_show_log_end(site)}\nexit 1; }}"
-        )
-    lines.append("fz_placing=")
+    test = f"{site.beside(SCRIPT_PATH)} --selftest --config {site.beside(SETTINGS_PATH)}"
+    passes = (
+        f"fz_said=$(as_agent {quote(test)} 2>&1) || {{\n"
+        "printf 'the new agent does not pass its self-test, the old one stays:\\n%s\\n' \"$fz_said\" "
+        "| grep -v '^ok ' >&2; exit 1; }"
+    )
+    places = [
+        (site.word(file.path), site.beside(file.path), site.beside(file.path, "-old")) for file in files
+    ]
+    lines = [
+        *([_comes_up_function(site, version)] if version else ()),
+        *([passes] if tested and not site.folder else ()),
+        *(f"[ ! -e {path} ] || cp -p {path} {old}" for path, _, old in places),
+        f"fz_placing=1\n{_end_backoff(site)}",
+        *(f"mv -f {new} {path}" for path, new, _ in places),
+        _start_lines(site),
+        *([_await_agent(site, "the new agent")] if version else ()),
+        "fz_placing=",
+    ]
     return "\n".join(lines)
+
+
+def _await_agent(site: InstallSite, noun: str) -> str:
+    """Return a line that ends the script when the agent that was just started does not come up."""
+    return f"fz_comes_up || {{ echo '{noun} did not come up' >&2; {_show_log_end(site)}\nexit 1; }}"
 
 
 def _start_lines(site: InstallSite) -> str:
@@ -199,18 +203,19 @@ def _restore_lines(site: InstallSite, files: Sequence[AgentFile]) -> str:
     """Return lines for the end of a block, however it came: what was there before runs again; or nothing,
     where there was nothing. Its user and folder go as well, where they were made here and nothing is in them.
     """
-    lines = ['if [ -n "$fz_placing" ]; then', "echo 'what was there before is put back' >&2"]
-    script_old = site.beside(SCRIPT_PATH, "-old")
-    lines.append(f"if [ ! -e {script_old} ]; then {_stop_lines(site)}; fi")
+    lines = [
+        "if [ -n \"$fz_placing\" ]; then\necho 'what was there before is put back' >&2",
+        f"if [ ! -e {site.beside(SCRIPT_PATH, '-old')} ]; then {_stop_lines(site)}; fi",
+    ]
     for file in files:
         old, path = site.beside(file.path, "-old"), site.word(file.path)
         lines.append(f"if [ -e {old} ]; then mv -f {old} {path}; fz_back=1; else rm -f {path}; fi")
-    lines.append(f'if [ -n "${{fz_back-}}" ]; then {_start_lines(site)}; fi\nfi')
-    lines.append('if [ "$1" != 0 ]; then')
-    lines.append(f'[ -z "$fz_state" ] || (fz_rmtree {site.word(STATE_FOLDER)}) 2>/dev/null')
-    if not site.folder:
-        lines.append(f'[ -z "$fz_user" ] || {{ {_GONE_USER}; }}')
-    lines.append(":\nfi")
+    lines += [
+        f'if [ -n "${{fz_back-}}" ]; then {_start_lines(site)}; fi\nfi\nif [ "$1" != 0 ]; then',
+        f'[ -z "$fz_state" ] || (fz_rmtree {site.word(STATE_FOLDER)}) 2>/dev/null',
+        *([] if site.folder else [f'[ -z "$fz_user" ] || {{ {_GONE_USER}; }}']),
+        ":\nfi",
+    ]
     return "\n".join(lines)
 
 
@@ -259,7 +264,7 @@ def restart_script(site: InstallSite, version: str) -> str:
         _end_backoff(site),
         _comes_up_function(site, version),
         _start_lines(site),
-        f"fz_comes_up || {{ echo 'the agent did not come up' >&2; {_show_log_end(site)}\nexit 1; }}",
+        _await_agent(site, "the agent"),
     ]
     return "\n".join(lines)
 

@@ -187,16 +187,12 @@ def _find_lines(user: str, path: str, at: Callable[[str], str]) -> str:
     who = f"awk -F: {quote(program)} {passwd} 2>/dev/null"
     if at("/") == "/":
         who = f"getent passwd {quote(user)} 2>/dev/null || {who}"
-    lines = [f'fz_p=$({who}); fz_u=$(printf %s "$fz_p" | cut -d: -f3,4)']
+    account = f'fz_p=$({who}); fz_u=$(printf %s "$fz_p" | cut -d: -f3,4)'
     if path:
-        lines.append(f"fz_f={quote(path)}")
-    else:
-        lines.append('fz_h=$(printf %s "$fz_p" | cut -d: -f6)')
-        lines.append(
-            f'[ -n "$fz_h" ] || {{ echo {quote(f"there is no user {user}")} >&2; exit {_NO_USER}; }}'
-        )
-        lines.append(f"fz_f={root}/${{fz_h#/}}/.ssh/authorized_keys")
-    return "\n".join(lines)
+        return f"{account}\nfz_f={quote(path)}"
+    nobody = f"{{ echo {quote(f'there is no user {user}')} >&2; exit {_NO_USER}; }}"
+    home = f'fz_h=$(printf %s "$fz_p" | cut -d: -f6)\n[ -n "$fz_h" ] || {nobody}'
+    return f"{account}\n{home}\nfz_f={root}/${{fz_h#/}}/.ssh/authorized_keys"
 
 
 def _keys_question(want: Want) -> OutputOf:

@@ -82,11 +82,9 @@ def _match_apart(pattern: str, lines: _HashedLines) -> frozenset[int]:
     lines.lines.clear()
     words = [sys.executable, "-I", "-S", "-c", _CHILD]
     try:
-        done = subprocess.run(words, input=given, capture_output=True, check=False, timeout=_WALL_S)
-    except subprocess.TimeoutExpired:
+        done = subprocess.run(words, input=given, capture_output=True, check=True, timeout=_WALL_S)
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
         raise _too_long(pattern, longest) from None
-    if done.returncode != 0:
-        raise _too_long(pattern, longest)
     return frozenset(json.loads(done.stdout))
 
 
