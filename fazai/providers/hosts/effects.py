@@ -26,17 +26,10 @@ class PathNames:
 
     def __init__(self, folders: Sequence[str], answers: Answers) -> None:
         answer = answers.get(*folders_question(folders)) if folders else None
-        found = (
-            answer.out.decode("utf-8", "surrogateescape").split("\0") if isinstance(answer, Output) else ()
-        )
-        self._folders = {
-            folder: real.rstrip("/") for folder, real in zip(folders, found, strict=False) if real
-        }
-        self._links = {
-            question.path: state.real
-            for question, state in answers.items()
-            if isinstance(question, FileAt) and isinstance(state, PathState) and state.real
-        }
+        out = answer.out.decode("utf-8", "surrogateescape") if isinstance(answer, Output) else ""
+        pairs = zip(folders, out.split("\0"), strict=False)
+        self._folders = {folder: real.rstrip("/") for folder, real in pairs if real}
+        self._links = {path: state.real for path, state in _path_states(answers) if state.real}
 
     def of(self, path: str) -> set[str]:
         """Return the path, the one that it leads to if that is followed, and both without links on the
@@ -52,8 +45,14 @@ class PathNames:
 
 def find_places(answers: Answers) -> dict[str, str]:
     """Return where those paths end that go through links, by path."""
-    asked = ((q.path, state) for q, state in answers.items() if isinstance(q, FileAt))
-    return {p: f"{s.place}\0{s.real}" for p, s in asked if isinstance(s, PathState) and (s.place or s.real)}
+    states = _path_states(answers)
+    return {path: f"{s.place}\0{s.real}" for path, s in states if s.place or s.real}
+
+
+def _path_states(answers: Answers) -> Iterator[tuple[str, PathState]]:
+    for question, state in answers.items():
+        if isinstance(question, FileAt) and isinstance(state, PathState):
+            yield question.path, state
 
 
 def ambiguous_folders(paths: Collection[str]) -> tuple[str, ...]:

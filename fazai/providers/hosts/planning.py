@@ -58,7 +58,6 @@ def plan_host_steps(
     may have altered stands a LookAgain for all from there on."""
     errors: list[FazaiError] = []
     steps: list[Step] = []
-    changes: list[Change] = []
     claims: list[tuple[str, Mark | str]] = []
     unchanged = 0
     touched, titles = TouchedPaths(named), list[str]()
@@ -80,21 +79,18 @@ def plan_host_steps(
         change = _plan_change(host, kind, want, found, handlers)
         if change is not None or last:  # what is as wanted now may not be so at its turn
             touched.add(kind, want, Verb.CREATE if change is None else change.verb)
-            titles.append(short_title(want.resource))
+            titles.append(_short_title(want.resource))
         if change is None:
             unchanged += 1
             continue
         if unknown:
             change = replace(change, note=f"after {titles[unknown - 1]}")
-        changes.append(change)
         steps.append(change)
-    due = pending.union(*(change.activates for change in changes))
-    names = [*(name for name in handlers if name in due), *sorted(due - set(handlers))]
-    steps += [Activate(host, name) for name in names]
-    gone = (
-        f'an earlier run notified "{name}", which is no handler now' for name in sorted(due - set(handlers))
-    )
-    return Diff(tuple(steps), unchanged, errors=tuple(errors), notes=tuple(gone), claims=tuple(claims))
+    due = pending.union(*(step.activates for step in steps if isinstance(step, Change)))
+    gone = sorted(due - handlers.keys())
+    steps += [Activate(host, name) for name in (*(name for name in handlers if name in due), *gone)]
+    notes = tuple(f'an earlier run notified "{name}", which is no handler now' for name in gone)
+    return Diff(tuple(steps), unchanged, errors=tuple(errors), notes=notes, claims=tuple(claims))
 
 
 def _last_effects(touched: TouchedPaths, kind: HostKind, want: Want, found: object) -> tuple[int, int]:
@@ -108,7 +104,7 @@ def _last_effects(touched: TouchedPaths, kind: HostKind, want: Want, found: obje
     return last, min(last, touched.anything)
 
 
-def short_title(resource: Resource) -> str:
+def _short_title(resource: Resource) -> str:
     """Return a resource in a few words, for people."""
     name = resource.identity.split("\n")[0]
     return f"{resource.kind.rpartition('.')[2]} {name if len(name) <= _SHORT else name[: _SHORT - 1] + '…'}"
