@@ -96,17 +96,22 @@ class _PathFacts:
     code: int | None = None  # of the program that read the text
     mixed: bool = False  # the text was read, and cannot be told from others
 
-    def state_of(self, stat: re.Match[bytes]) -> PathState:
-        mode = int(stat["mode"], 16)
+    def state_of(self, stat: re.Match[bytes], *, hashed: bool) -> PathState:
+        """Return the state that a line of `stat` says; `hashed`: with the hash of a text that was read in
+        its place."""
+        mode, sha256 = int(stat["mode"], 16), self.sha256
+        type_ = _TYPES.get(mode & 0o170000, "other")
+        if hashed and not sha256 and type_ == "file" and self.code == 0:
+            sha256 = hashlib.sha256(self.text).hexdigest()
         return PathState(
-            type=_TYPES.get(mode & 0o170000, "other"),
+            type=type_,
             mode=mode & 0o7777,
             uid=int(stat["uid"]),
             gid=int(stat["gid"]),
             user=_decode_name(stat["user"]),
             group=_decode_name(stat["group"]),
             size=int(stat["size"]),
-            sha256=self.sha256,
+            sha256=sha256,
         )
 
     def content(self, limit: int) -> Output:
@@ -254,15 +259,14 @@ def _answer_of_path(question: FileAt, facts: _PathFacts) -> PathState | None:
     """Return the state of a path, or None where it must be asked for once more."""
     if facts.stat is None:
         return PathState("denied" if facts.denied else "missing", unsafe=facts.unsafe, place=facts.place)
-    state, unsafe = facts.state_of(facts.stat), facts.unsafe
+    state, unsafe = facts.state_of(facts.stat, hashed=question.hashed), facts.unsafe
     if (state.type == "link" and facts.link is None) or (question.hashed and facts.mixed):
         return None
     if question.follow and state.type == "link":
         real, there = facts.real
-        state = replace(PathState("missing") if there is None else facts.state_of(there), real=real)
+        found = PathState("missing") if there is None else facts.state_of(there, hashed=question.hashed)
+        state = replace(found, real=real)
         unsafe = unsafe or facts.astray
-    if question.hashed and not state.sha256 and state.type == "file" and facts.code == 0:
-        state = replace(state, sha256=hashlib.sha256(facts.text).hexdigest())
     if facts.link or unsafe or facts.shared or facts.place:
         state = replace(state, target=facts.link or "", unsafe=unsafe, shared=facts.shared, place=facts.place)
     return state
