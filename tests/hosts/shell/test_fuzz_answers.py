@@ -317,6 +317,20 @@ def read_at_length() -> None:
 
 
 @pytest.mark.slow
+def test_no_number_of_a_frame_is_an_amount() -> None:
+    """A host can say any number of nine digits, and cannot have us keep as many of anything."""
+    asked = [FileAt("/gone")]
+    out = f"\n{NONCE} gone 0 999999999\n\n{NONCE} looked\n".encode()
+    tracemalloc.start()
+    try:
+        found = read_answers(asked, out, NONCE, "box")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == {asked[0]: PathState("denied")}
+    assert peak < 1 << 20
+
+
 def test_no_reader_takes_forever() -> None:
     """100,000 characters; what takes the square of it is ended by the limit."""
     code = (
