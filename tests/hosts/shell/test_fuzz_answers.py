@@ -316,7 +316,6 @@ def read_at_length() -> None:
                 kind.compare(want, kind.read(want, answers))
 
 
-@pytest.mark.slow
 def test_no_number_of_a_frame_is_an_amount() -> None:
     """A host can say any number of nine digits, and cannot have us keep as many of anything."""
     asked = [FileAt("/gone")]
@@ -331,6 +330,7 @@ def test_no_number_of_a_frame_is_an_amount() -> None:
     assert peak < 1 << 20
 
 
+@pytest.mark.slow
 def test_no_reader_takes_forever() -> None:
     """100,000 characters; what takes the square of it is ended by the limit."""
     code = (
