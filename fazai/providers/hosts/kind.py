@@ -1,7 +1,7 @@
 """The base of all kinds of hosts: typed fields, comparison with what is there, and scripts that change it.
 
-A kind is pure: it says what to ask (`ask`, `more`), how to read the answers (`read`), and which script makes
-a change (`write`). The session does the I/O, the engine decides.
+A kind is pure: it says what to ask (`ask`, `ask_more`), how to read the answers (`read`), and which script
+makes a change (`write`). The session does the I/O, the engine decides.
 """
 
 from __future__ import annotations
@@ -186,14 +186,14 @@ class HostKind(ABC):
         parts = []
         for name in self.identity:
             if fields.get(name) in (None, ""):
-                return self.misnamed(name, fields) or Problem(name, "is missing: it names the item")
+                return self.find_misnamed(name, fields) or Problem(name, "is missing: it names the item")
             value, problem = canonical_value(self.fields[name], fields[name])
             if problem is not None:
                 return problem
             parts.append(str(value))
         return " ".join(parts)
 
-    def misnamed(self, name: str, fields: Mapping[str, Value]) -> Problem | None:
+    def find_misnamed(self, name: str, fields: Mapping[str, Value]) -> Problem | None:
         """Return the problem of a field that was meant to be this one, which is missing: it stands under
         Ansible's name, or is misspelt."""
         for word in fields:
@@ -235,7 +235,7 @@ class HostKind(ABC):
     def ask(self, want: Want) -> Iterable[Question]:
         """Return the questions whose answers it takes to compare."""
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """Return further questions, now that something differs; they cost a second round trip."""
         return ()
 
@@ -315,13 +315,13 @@ class HostKind(ABC):
         if that was not done, as it was to be. `wrote`: the fields that were written."""
         return self.compare(want, found) is None if after is NOT_READ_BACK else found == after
 
-    def spans(self, want: Want) -> bool:
+    def spans_below(self, want: Want) -> bool:
         """Tell whether a change concerns all that is below its path as well."""
         return False
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+    def is_lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         """Tell whether nothing takes this change back."""
         return verb is Verb.RUN
 

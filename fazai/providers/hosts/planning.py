@@ -98,7 +98,7 @@ def _last_effects(touched: TouchedPaths, kind: HostKind, want: Want, found: obje
     alone that can be known: where programs may do anything, and where what is there now could not be told."""
     failed = isinstance(found, FazaiError) and not isinstance(found, NotAvailable)
     denied = isinstance(found, AccessDenied)
-    last = touched.last(paths_read(kind, want), failed=failed, denied=denied, below=kind.spans(want))
+    last = touched.last(paths_read(kind, want), failed=failed, denied=denied, below=kind.spans_below(want))
     if isinstance(found, FazaiError):
         return last, min(last, touched.anything or last) if failed else 0
     return last, min(last, touched.anything)

@@ -106,7 +106,7 @@ class HostSession:
         more: list[Question] = []
         for want in wants:
             try:
-                more += self._kinds[want.resource.kind].more(want, answers)
+                more += self._kinds[want.resource.kind].ask_more(want, answers)
             except DeviceError as error:
                 items[want.key] = self._with_place(want, error)
         await self._ask(answers, more)
@@ -410,7 +410,7 @@ class HostSession:
         """Return the change that takes one back: create and delete swap, fields go back. None: nothing
         does."""
         options = self._items[change.kind, change.identity].wanted_fields
-        if self._kinds[change.kind].lasting(change.verb, change.before, options):
+        if self._kinds[change.kind].is_lasting(change.verb, change.before, options):
             return None
         verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
         return replace(

@@ -225,7 +225,7 @@ def use(found: Sequence[Want], asked: Sequence[Question], out: bytes) -> None:
     for want in found:
         kind = kinds[want.resource.kind]
         try:
-            for question in kind.more(want, answers):
+            for question in kind.ask_more(want, answers):
                 answers.setdefault(question, _missing(question))
             have = kind.read(want, answers)
             change = kind.compare(want, have)

@@ -87,26 +87,28 @@ class AgentReport:
     def trouble(self) -> str | None:
         """Return why the agent does not deliver; None when it does, has just begun, or it cannot be told."""
         if not self.status:
-            return self._never()
+            return self._why_never_ran()
         late_s = self._late_s
         if self._silent_s() > late_s:
-            return f"no sign of life for {self._silent_s():.0f} s{self._rest()}"
+            return f"no sign of life for {self._silent_s():.0f} s{self._error_and_spool()}"
         delivered = self.age("last_delivery_at")
         began = self.age("started_at") or 0
         failures = self.number("failures") or 0
         if self.init == "cron" and not self.folder:  # every run begins anew; only its failures are remembered
-            return f"not delivering{self._rest()}" if failures >= _FAILURES else None
+            return f"not delivering{self._error_and_spool()}" if failures >= _FAILURES else None
         waited = began if delivered is None else delivered
         refused = failures >= _FAILURES and began > self.grace_s
-        return f"not delivering for {waited} s{self._rest()}" if refused or waited > late_s else None
+        return (
+            f"not delivering for {waited} s{self._error_and_spool()}" if refused or waited > late_s else None
+        )
 
-    def _never(self) -> str | None:
+    def _why_never_ran(self) -> str | None:
         if self.folder or self.init == "none" or self.installed_at is None:
             return None
         waited = self.now - self.installed_at
         return f"it never ran, {waited} s after it was installed" if waited > self._late_s else None
 
-    def _rest(self) -> str:
+    def _error_and_spool(self) -> str:
         error = self.status.get("last_error", "")
         spool = self.number("spool_depth")
         text = f": {error}" if error else ""

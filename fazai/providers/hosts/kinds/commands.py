@@ -47,7 +47,7 @@ class CommandKind(HostKind):
         if isinstance(shell, str) and shell:
             return shell.strip()
         if argv is None and shell is None:
-            misnamed = self.misnamed("shell", fields) or self.misnamed("argv", fields)
+            misnamed = self.find_misnamed("shell", fields) or self.find_misnamed("argv", fields)
             return misnamed or Problem("argv", "is missing: what is to be run", "argv: [program, argument]")
         if isinstance(shell, Secret):
             return Problem("shell", "names the command, and cannot be a secret", "put it into environment:")

@@ -78,7 +78,7 @@ class DownloadKind(WholePathKind):
     def _sha512_question(self, want: Want) -> OutputOf:
         return OutputOf(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {quote(self.path(want))} fz_512")
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         state, sum_ = self._state(want, answers)
         if state.type == "file" and (want.absent or sum_ != want.fields["checksum"]):
             yield self.content_question(want)

@@ -54,7 +54,7 @@ class FileKind(WholePathKind):
     def question(self, want: Want) -> FileAt:
         return FileAt(self.path(want), "content" in want.fields)
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         state, content = self.path_state(want, answers), want.fields.get("content")
         if state.type == "file" and (want.absent or (content is not None and state.sha256 != content.sha256)):
             yield self.content_question(want)
@@ -145,16 +145,16 @@ class DirectoryKind(WholePathKind):
     joins = True
     hollow = True
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         if want.absent and self.path_state(want, answers).type == "directory":
             yield self._mount_question(want)
-            if self.spans(want):
+            if self.spans_below(want):
                 yield inside_question(self.path(want))
 
     def _mount_question(self, want: Want) -> OutputOf:
         return OutputOf(f"{MOUNTED}fz_mounted {quote(self.path(want))}")
 
-    def spans(self, want: Want) -> bool:
+    def spans_below(self, want: Want) -> bool:
         return want.absent and bool(want.fields.get("recurse"))
 
     def read(self, want: Want, answers: Answers) -> Have | None:
@@ -168,7 +168,7 @@ class DirectoryKind(WholePathKind):
             where = mounted.text.strip().removeprefix(want.at("/").rstrip("/"))
             raise want.error(f"{where} is a mount point: nothing is removed", MOUNTED_HINT)
         have = writing.seen_attributes(want, state)
-        if self.spans(want):
+        if self.spans_below(want):
             have["holds"], _ = read_names(self.path(want), answers)
             if not have["holds"]:
                 raise want.error("what is in it cannot be told", "become: true")
@@ -176,9 +176,9 @@ class DirectoryKind(WholePathKind):
 
     def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
         found = HostKind.rests_on(self, want, answers)
-        return tuple(add_names(each, answers) for each in found) if self.spans(want) else found
+        return tuple(add_names(each, answers) for each in found) if self.spans_below(want) else found
 
-    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+    def is_lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         return verb is Verb.DELETE and bool(options.get("recurse"))
 
     def left(self, path: str, act: Act) -> Precondition:

@@ -116,7 +116,7 @@ class AgentKind(HostKind):
     def _look(self, want: Want) -> OutputOf:
         return OutputOf(look_script(want.fields.get("init"), want.at, folder=self.in_folder(want.at)))
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """Ask for the contents that are there, to be put back when a run is undone."""
         have = self.read(want, answers)
         if have is not None and "settings" in have and self.compare(want, have) is not None:

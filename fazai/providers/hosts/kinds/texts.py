@@ -66,7 +66,7 @@ class PartKind(PathKind):
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         path = fields.get("path")
         if not isinstance(path, str) or not path:
-            return self.misnamed("path", fields) or Problem("path", "is missing: it names the file")
+            return self.find_misnamed("path", fields) or Problem("path", "is missing: it names the file")
         name = self.part_name(fields)
         if isinstance(name, Problem):
             return name

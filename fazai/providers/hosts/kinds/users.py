@@ -92,7 +92,7 @@ class UserKind(AccountKind):
         if "password" in want.fields or want.absent:  # who is removed may be put back
             yield _shadow_question(want)
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """Ask for what goes with the home folder."""
         if (home := self._home(want, answers)) is not None:
             yield FileAt(home)
@@ -148,7 +148,7 @@ class UserKind(AccountKind):
             after.pop("password", None)
         return after
 
-    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+    def is_lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         return verb is Verb.DELETE and bool(options.get("remove"))  # the files are gone
 
     def write(self, act: Act) -> Iterator[Block]:

@@ -205,10 +205,10 @@ class BlockRunner:
             self._first = found
         try:
             while (code := found.scan()) is None:
-                if listener is not None and (fresh := found.fresh()):
+                if listener is not None and (fresh := found.take_fresh()):
                     listener(name, fresh)
                 if limit is not None and found.size > limit:
-                    raise self._nonsense(f"said more than the {limit} bytes that can be an answer")
+                    raise self._nonsense_error(f"said more than the {limit} bytes that can be an answer")
                 if limit is None:
                     found.trim(_KEPT_BYTES)
                 more = await self._read(reader)
@@ -216,12 +216,12 @@ class BlockRunner:
                     return bytes(found.data), None
                 found.data += more
         except ValueError:
-            raise self._nonsense("says how a step ended in a way that cannot be understood") from None
-        if listener is not None and (fresh := found.fresh()):
+            raise self._nonsense_error("says how a step ended in a way that cannot be understood") from None
+        if listener is not None and (fresh := found.take_fresh()):
             listener(name, fresh)
-        return found.taken(), code
+        return found.take_output(), code
 
-    def _nonsense(self, what: str) -> Unreachable:
+    def _nonsense_error(self, what: str) -> Unreachable:
         hint = "does something there stand between us and its sh?"
         return Unreachable(f"{self._host} {what}", stage="answer", where=self._host, hint=hint)
 
@@ -287,13 +287,13 @@ class _Frame:
         self._safe -= excess
         self._told = max(self._start, self._told - excess)
 
-    def fresh(self) -> bytes:
+    def take_fresh(self) -> bytes:
         """Return output that was not handed on yet."""
         found = bytes(self.data[self._told : self._safe])
         self._told = self._safe
         return found
 
-    def taken(self) -> bytes:
+    def take_output(self) -> bytes:
         """Take the block's output off the stream."""
         found = bytes(self.data[self._start : self._stop])
         del self.data[: self._after]

@@ -41,7 +41,7 @@ class PathKind(HostKind):
             return Blob.of(answer.out, private=private)
         return Blob(None, state.sha256, state.size, private)
 
-    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+    def is_lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         content = before.get("content")
         return isinstance(content, Blob) and content.data is None  # too large to be kept
 
