@@ -250,11 +250,7 @@ class HostKind(ABC):
 
     def differing(self, want: Want, have: Have) -> dict[str, Any]:
         """Return the wanted values of the fields that differ."""
-        return {
-            name: value
-            for name, value in want.fields.items()
-            if name not in self.options and name not in self.identity and have.get(name) != value
-        }
+        return {k: v for k, v in self.declared(want).items() if have.get(k) != v}
 
     def declared(self, want: Want) -> dict[str, Any]:
         """Return the fields that are written when the item is made."""
@@ -267,9 +263,7 @@ class HostKind(ABC):
     def compare(self, want: Want, have: Have | None) -> Difference | None:
         """Return the verb with the fields before and after; None when all is as wanted."""
         if want.absent:
-            if have is None:
-                return None
-            return Verb.DELETE, self.removed(have), {}
+            return None if have is None else (Verb.DELETE, self.removed(have), {})
         if have is None:
             return Verb.CREATE, {}, self.declared(want)
         after = self.differing(want, have)

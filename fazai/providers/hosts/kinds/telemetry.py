@@ -43,7 +43,6 @@ from fazai.providers.hosts.shell.questions import (
     find_output,
 )
 
-_NAME: Final = "telemetry"
 _OPTIONS: Final = frozenset(("grace", "init", "not_pid", "state"))
 _LIMIT_BYTES: Final = 64 * 1024
 _SECONDS: Final = 120.0  # for the self-test, the start, and the way back
@@ -93,7 +92,7 @@ class AgentKind(HostKind):
     # -- before any contact -----------------------------------------------------------------------------
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
-        return _NAME  # a host has one
+        return "telemetry"  # a host has one
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         return () if absent else find_setting_problems(fields)
