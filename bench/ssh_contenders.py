@@ -13,7 +13,7 @@ from bench.peers import ansible, fazai, pyinfra
 from bench.ssh_hosts import Host, SshHosts
 from fazai.model import Resource, Value
 from fazai.providers.hosts.kind import Want
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.shell.questions import Question
 from fazai.providers.hosts.shell.script import PRELUDE, observe_script
 from fazai.providers.hosts.shell.walking import JUDGING
@@ -134,7 +134,7 @@ def _bare_look(servers: SshHosts, folder: Path, hosts: Sequence[Host]) -> Callab
 
 def _look(root: Path) -> str:
     """The script that answers for all resources of a host."""
-    kinds = all_kinds()
+    kinds = load_host_kinds()
     questions: dict[Question, None] = {}
     for item in FAZAI:
         ((name, fields),) = item.items()

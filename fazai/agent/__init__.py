@@ -1,1 +1,1 @@
-"""What runs on the hosts: the telemetry agent (one bash file) and its service files, shipped as data."""
+"""The telemetry agent that runs on hosts (one bash file), and its service files, shipped as data."""

@@ -682,7 +682,7 @@ mounts() {
 }
 
 UNITS='' UNITS_DUE=0
-# failed_units: UNITS = names, asked for now and then only: systemctl costs more CPU than the sample.
+# failed_units: UNITS = names, asked for every CFG_UNITS_EVERY_S only: systemctl costs more CPU than the sample.
 failed_units() {
     local row
     ((NOW >= UNITS_DUE)) || return

@@ -82,7 +82,7 @@ class MetricsTextfile:
             click.echo(f"warning: {self._path} cannot be written: {failure.strerror}", err=True)
 
     def _format_text(self, path: Path) -> bytes:
-        from fazai.service.prometheus import Metric, to_text
+        from fazai.service.prometheus import Metric, render_metrics
 
         file = _printable(path.stem)
         families = []
@@ -91,7 +91,7 @@ class MetricsTextfile:
             metric = Metric(name, "gauge", help_, ("file", more) if more else ("file",))
             samples = [((file, _printable(of)) if more else (file,), float(value)) for of, value in values]
             families.append(metric.family(samples))
-        return to_text(families)
+        return render_metrics(families)
 
     def _collect_values(self, path: Path) -> dict[str, list[tuple[str, Any]]]:
         now = round(time.time(), 3)

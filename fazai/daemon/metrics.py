@@ -10,7 +10,7 @@ from math import inf, isfinite
 
 from prometheus_client import ProcessCollector
 
-from fazai.service.prometheus import Family, Metric, escape_label, to_text
+from fazai.service.prometheus import Family, Metric, escape_label, render_metrics
 from fazai.store.daemon import GAUGES
 
 __all__ = ["HOST_METRICS", "STORE_METRICS", "Exposition", "HostLines"]
@@ -218,7 +218,7 @@ class Exposition:
 
     def render(self) -> bytes:
         """Return the whole page."""
-        return b"".join([to_text(self.families()), *self.hosts.render()])
+        return b"".join([render_metrics(self.families()), *self.hosts.render()])
 
     def _own(self) -> Iterable[Family]:
         reporting, silent = self._host_counts()

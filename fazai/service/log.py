@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal
 
@@ -10,8 +11,6 @@ import msgspec
 
 from fazai.errors import InputError
 from fazai.timestamps import utc_now
-
-__all__ = ["Level", "Log"]
 
 Level = Literal["debug", "info", "warning", "error", "critical"]
 
@@ -56,10 +55,8 @@ class Log:
         else:
             fields = {"timestamp": now, "level": level, "logger": logger or self._logger, "message": message}
             line = msgspec.json.encode({**fields, **known}).decode()
-        try:
+        with suppress(OSError, ValueError):
             print(line, file=self._file or sys.stderr, flush=True)
-        except (OSError, ValueError):
-            return
 
 
 def _without_control_characters(text: str) -> str:

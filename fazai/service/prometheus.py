@@ -12,7 +12,7 @@ from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-__all__ = ["CONTENT_TYPE", "Family", "Histogram", "Metric", "escape_label", "to_text"]
+__all__ = ["CONTENT_TYPE", "Family", "Histogram", "Metric", "escape_label", "render_metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -75,7 +75,7 @@ class _Families(Collector):
         return self._families
 
 
-def to_text(families: Iterable[Family]) -> bytes:
+def render_metrics(families: Iterable[Family]) -> bytes:
     """Return families in Prometheus' text format, which takes about 5 us a sample."""
     return generate_latest(_Families(families))
 

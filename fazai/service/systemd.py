@@ -13,16 +13,6 @@ from pathlib import Path
 
 from fazai.errors import InputError
 
-__all__ = [
-    "BACKLOG",
-    "file_identity",
-    "inherited_sockets",
-    "inherited_unix_socket",
-    "listen",
-    "notify",
-    "remove_socket_file",
-]
-
 _FIRST_FD = 3
 _STREAM = socket.SOCK_STREAM
 BACKLOG = 1024
@@ -73,13 +63,13 @@ def listen(path: Path, noun: str = "worker") -> socket.socket:
     if not path.parent.is_dir():
         hint = "RuntimeDirectory=fazai makes it, or name another with --socket"
         raise InputError(f"there is no folder {path.parent}", where=str(path), hint=hint)
-    with _lock_folder(path.parent):
+    with _lock_socket_folder(path.parent):
         _clear_stale(path, noun)
         return _bind(path)
 
 
 @contextlib.contextmanager
-def _lock_folder(folder: Path) -> Iterator[None]:
+def _lock_socket_folder(folder: Path) -> Iterator[None]:
     """Lock the folder of a socket: of two processes that start at once, the second looks when the first one
     listens."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -113,7 +103,7 @@ def file_identity(path: Path) -> tuple[int, int]:
 
 def remove_socket_file(path: Path, own: tuple[int, int]) -> None:
     """Remove our socket's file; not one that another worker has put there since."""
-    with contextlib.suppress(FileNotFoundError), _lock_folder(path.parent):
+    with contextlib.suppress(FileNotFoundError), _lock_socket_folder(path.parent):
         if file_identity(path) == own:
             path.unlink()
 
@@ -144,7 +134,5 @@ def notify(environ: Mapping[str, str], state: str) -> None:
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out:
         if out.connect_ex(address) == 0:
-            try:
+            with contextlib.suppress(OSError):
                 out.send(state.encode())
-            except OSError:
-                return

@@ -8,7 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from fazai.service.prometheus import CONTENT_TYPE, Family, Histogram, Metric, to_text
+from fazai.service.prometheus import CONTENT_TYPE, Family, Histogram, Metric, render_metrics
 from fazai.worker.bridge import Progress, Reason, Stats
 
 __all__ = ["Metrics", "serve"]
@@ -65,7 +65,7 @@ class Metrics:
 
     def text(self, stats: Stats | None) -> str:
         """Return the page; without `stats` (the model is being loaded) what the engine counts is absent."""
-        return to_text(self._families(stats)).decode()
+        return render_metrics(self._families(stats)).decode()
 
     def _families(self, stats: Stats | None) -> Iterable[Family]:
         for histogram in (self.first_token, self.token, self.queue_wait, self.prefill_rate):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fazai.model import Change, Diff, LookAgain, Resource, Target
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
@@ -95,7 +95,7 @@ def put_first(environ: dict[str, str], name: str, script: str) -> Path:
 
 def resource(kind: str, fields: Mapping[str, Any], state: str = "present", **more: Any) -> Resource:
     """A resource as the playbook makes it."""
-    found = all_kinds()[kind]
+    found = load_host_kinds()[kind]
     identity = found.identify(fields)
     assert isinstance(identity, str), identity
     canonical, problems = found.normalise(fields, state)
@@ -118,7 +118,7 @@ class Host:
         def begin() -> Any:
             return start_local_shell("box", Become(), str(root), environ)
 
-        return cls(root, HostSession(target, all_kinds(), begin, timeout_s=20, root=str(root)))
+        return cls(root, HostSession(target, load_host_kinds(), begin, timeout_s=20, root=str(root)))
 
     async def look(self, *wanted: Resource) -> Diff:
         return self.session.diff(wanted, await self.session.observe(wanted))

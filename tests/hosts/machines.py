@@ -19,7 +19,7 @@ from typing import NoReturn
 import pytest
 
 from fazai.model import Target
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.local.transport import LocalChannel
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
@@ -132,7 +132,7 @@ class Machine:
             return LocalChannel(process, "box", Become())
 
         target = Target("box", "local", "write", {})
-        return Host(self.folder / "upper", HostSession(target, all_kinds(), begin, timeout_s=60))
+        return Host(self.folder / "upper", HostSession(target, load_host_kinds(), begin, timeout_s=60))
 
 
 def shim(machine: Machine, name: str, script: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from fazai.errors import DeviceError
 from fazai.providers.hosts.kind import Want
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.shell.questions import Output
 from tests.hosts.conftest import World
 from tests.hosts.helpers import resource
@@ -132,7 +132,7 @@ def test_no_crontab_is_said_before_anything_is_written(world: World, monkeypatch
 
 
 def test_what_a_look_says_where_there_is_no_crontab() -> None:
-    kind = all_kinds()["host.cron"]
+    kind = load_host_kinds()["host.cron"]
 
     def read(state: str) -> object:
         want = Want(resource("host.cron", {"name": "fz", "job": "true", "user": "root"}, state), str)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fazai.model import Resource
-from fazai.providers.hosts.agent.files import agent_version
+from fazai.providers.hosts.agent.files import shipped_version
 from tests.agent.receiver import Receiver
 from tests.hosts.booted import booted
 from tests.hosts.helpers import Host, resource
@@ -191,8 +191,8 @@ class Site:
         assert self.temporary() == []
 
     def upgraded(self) -> None:
-        assert f"VERSION={agent_version()}\n" in self.script()
-        until(lambda: self.runs(agent_version()))
+        assert f"VERSION={shipped_version()}\n" in self.script()
+        until(lambda: self.runs(shipped_version()))
         assert self.temporary() == []
 
 

@@ -16,8 +16,8 @@ from typing import Any, ClassVar
 from fazai.apply import Engine
 from fazai.model import Resource, Target, TargetWork, Work
 from fazai.outcome import RunOutcome
-from fazai.providers.hosts.kinds import all_kinds
-from fazai.providers.hosts.kinds.telemetry import KINDS, AgentKind
+from fazai.providers.hosts.kinds import load_host_kinds
+from fazai.providers.hosts.kinds.telemetry import AgentKind
 from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
@@ -64,10 +64,7 @@ class Machine(AgentKind):
         return False
 
 
-_KIND = KINDS[0]
-MACHINE = Machine(
-    _KIND.name, _KIND.summary, _KIND.specs, _KIND.identity, _KIND.example, options=_KIND.options
-)
+MACHINE = Machine()
 
 
 class Lan:
@@ -77,7 +74,7 @@ class Lan:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.kinds = {**all_kinds(), MACHINE.name: MACHINE}
+        self.kinds = {**load_host_kinds(), MACHINE.name: MACHINE}
         self.options: Mapping[str, Any] = {}
         programs = folder / "bin"
         programs.mkdir()

@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
-from fazai.providers.hosts.agent.files import (
-    agent_script,
-    agent_version,
+from fazai.providers.hosts.agent.files import agent_script, service_file, shipped_version
+from fazai.providers.hosts.agent.health import AgentReport, read_report
+from fazai.providers.hosts.agent.settings import (
     known_settings,
-    read_settings,
-    service_file,
+    read_agent_settings,
     setting_problem,
     settings_text,
 )
-from fazai.providers.hosts.agent.health import AgentReport, read_report
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from tests.hosts.helpers import resource
 
 NOW = 1_000_000
@@ -110,7 +108,7 @@ def test_the_clock_and_counters_are_no_state() -> None:
 
 def test_settings_are_read_as_they_are_written() -> None:
     pairs = {"SERVER": "https://x", "KEY": 'it\'s "quoted" 0123456789', "BATCH_RECORDS": "5"}
-    found = read_settings(settings_text(pairs))
+    found = read_agent_settings(settings_text(pairs))
     assert (found["server"], found["batch_records"]) == ("https://x", "5")
     assert found["key"].reveal() == pairs["KEY"]
     assert str(found["key"]) == "***"
@@ -147,13 +145,13 @@ def test_cron_counts_in_minutes(interval_s: float, line: str) -> None:
     ],
 )
 def test_what_is_refused_before_any_contact(fields: dict[str, Any], words: str) -> None:
-    _, problems = all_kinds()["host.telemetry_agent"].normalise(fields, "present")
+    _, problems = load_host_kinds()["host.telemetry_agent"].normalise(fields, "present")
     assert any(words in problem.message for problem in problems), problems
 
 
 def test_the_agent_says_what_it_knows() -> None:
-    assert agent_version()
-    assert {"SERVER", "KEY", "PROC"} <= known_settings()
+    assert shipped_version()
+    assert {"SERVER", "KEY", "PROC"} <= known_settings().keys()
     made = resource("host.telemetry_agent", {"server": "https://x", "interval": 60.0})
     assert (made.identity, made.fields["interval"]) == ("telemetry", 60)
 

@@ -11,7 +11,7 @@ import pytest
 
 from fazai.model import Resource
 from fazai.outcome import RunOutcome, TargetStatus
-from fazai.providers.hosts.agent.files import agent_version
+from fazai.providers.hosts.agent.files import shipped_version
 from tests.agent.receiver import Receiver
 from tests.hosts.helpers import resource
 from tests.supervisor.conftest import until
@@ -50,7 +50,7 @@ def words(outcome: RunOutcome) -> str:
 def older(lan: Lan, name: str) -> Path:
     """The host has an earlier version, which runs."""
     script = lan.host(name) / "root/opt/fazai/agent/telemetry.sh"
-    script.write_text(script.read_text().replace(f"VERSION={agent_version()}", f"VERSION={OLD}"))
+    script.write_text(script.read_text().replace(f"VERSION={shipped_version()}", f"VERSION={OLD}"))
     return script
 
 
@@ -81,7 +81,7 @@ def test_the_life_of_an_agent(lan: Lan, receiver: Receiver) -> None:
     older(lan, "web")
     upgraded = apply(lan, agent(receiver, interval=30))
     assert upgraded.targets[0].actions[0].change.before == {"version": OLD}
-    assert lan.status("web")["version"] == agent_version()
+    assert lan.status("web")["version"] == shipped_version()
 
     gone = apply(lan, resource("host.telemetry_agent", {"init": "systemd"}, "absent"))
     assert gone.exit_code == 0, words(gone)
@@ -109,7 +109,7 @@ def test_one_block_when_nothing_differs(lan: Lan, receiver: Receiver) -> None:
         async with lan.connect(Target("web", "local", "write", {})) as session:
             diff = session.diff([wanted], await session.observe([wanted]))
             assert (diff.changes, diff.errors) == ((), ())
-            return session.round_trips
+            return session.shell.blocks
 
     assert asyncio.run(look()) == 1
 
@@ -133,7 +133,7 @@ def test_an_upgrade_that_does_not_come_up_gives_way_to_the_old_version(
 ) -> None:
     assert apply(lan, agent(receiver)).exit_code == 0
     script = older(lan, "web")
-    (lan.host("web") / "refuses").write_text(f"VERSION={agent_version()}")
+    (lan.host("web") / "refuses").write_text(f"VERSION={shipped_version()}")
     failed = apply(lan, agent(receiver, interval=30))
     assert failed.targets[0].status is TargetStatus.FAILED
     assert "did not come up\nwhat was there before is put back" in words(failed)
@@ -181,7 +181,7 @@ def test_what_somebody_changed_of_an_agent_after_us_stays(other: str, lan: Lan, 
         said = "host.telemetry_agent telemetry: it is not as this run left it: it stays as it is"
         assert said in target.notes, target.notes
         root = lan.host("web") / "root"
-        assert f"VERSION={agent_version()}" in (root / "opt/fazai/agent/telemetry.sh").read_text()
+        assert f"VERSION={shipped_version()}" in (root / "opt/fazai/agent/telemetry.sh").read_text()
         if "theirs" in other:
             assert "# theirs" in (root / other.rpartition(">>")[2]).read_text()
 
@@ -228,7 +228,7 @@ def test_waves_stop_where_too_many_fail(lan: Lan, receiver: Receiver) -> None:
     assert asyncio.run(lan.apply({name: [agent(receiver)] for name in names})).exit_code == 0
     for name in names:
         older(lan, name)
-    (lan.host("web-1") / "refuses").write_text(f"VERSION={agent_version()}")
+    (lan.host("web-1") / "refuses").write_text(f"VERSION={shipped_version()}")
     wanted = {name: [agent(receiver)] for name in names}
     outcome = asyncio.run(lan.apply(wanted, serial=(1, 2), max_fail=0))
     assert [t.status for t in outcome.targets] == [
@@ -240,4 +240,4 @@ def test_waves_stop_where_too_many_fail(lan: Lan, receiver: Receiver) -> None:
     assert all(f"VERSION={OLD}" in script.read_text() for script in scripts)
     (lan.host("web-1") / "refuses").unlink()
     assert asyncio.run(lan.apply(wanted, serial=(1, 2), max_fail=0)).exit_code == 0
-    assert {lan.status(name)["version"] for name in names} == {agent_version()}
+    assert {lan.status(name)["version"] for name in names} == {shipped_version()}

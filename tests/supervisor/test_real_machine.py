@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fazai.errors import ExitCode
-from fazai.providers.hosts.agent.files import agent_version
+from fazai.providers.hosts.agent.files import shipped_version
 from tests.agent.receiver import Receiver
 from tests.hosts.booted import booted
 from tests.hosts.conftest import World
@@ -64,7 +64,7 @@ def test_the_life_of_an_agent(world: World, tmp_path: Path) -> None:
         assert target["changes"][0]["before"]["running"] == "inactive"
         assert _shown(machine, "ActiveState") == "active"
         script = machine.folder / "upper/opt/fazai/agent/telemetry.sh"
-        script.write_text(script.read_text().replace(f"VERSION={agent_version()}", "VERSION=0.0.9"))
+        script.write_text(script.read_text().replace(f"VERSION={shipped_version()}", "VERSION=0.0.9"))
         assert apply(interval=30)["changes"][0]["before"]["version"] == "0.0.9"
         assert apply("absent")["status"] == "changed"
         assert apply("absent")["status"] == "converged"

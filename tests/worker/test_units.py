@@ -14,7 +14,7 @@ import pytest
 from fazai.errors import InputError
 from fazai.service import systemd
 from fazai.service.log import Log
-from fazai.service.prometheus import Histogram, to_text
+from fazai.service.prometheus import Histogram, render_metrics
 from fazai.worker import bridge, metrics
 
 
@@ -67,7 +67,7 @@ def test_histograms_are_cumulative() -> None:
     for value in (0.05, 0.1, 0.5, 7.0):
         found.observe(value)
     found.observe(0.2, 2)
-    assert to_text([found.family()]).decode().splitlines()[2:] == [
+    assert render_metrics([found.family()]).decode().splitlines()[2:] == [
         'x_seconds_bucket{le="0.1"} 2.0',
         'x_seconds_bucket{le="1"} 5.0',
         'x_seconds_bucket{le="+Inf"} 6.0',

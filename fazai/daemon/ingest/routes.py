@@ -9,7 +9,7 @@ from fazai.daemon.ingest.asgi import IngestRoute
 from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
 from fazai.service.log import Log
-from fazai.service.prometheus import CONTENT_TYPE, to_text
+from fazai.service.prometheus import CONTENT_TYPE, render_metrics
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
 __all__ = ["ROUTES", "report_silent_hosts"]
@@ -37,7 +37,7 @@ async def show_metrics(call: RouteCall) -> HttpReply:
     """Return the page for Prometheus."""
     exposition = call.services.ingest.exposition
     families, lines = exposition.families(), exposition.hosts.render()
-    text = await asyncio.to_thread(to_text, families)  # of many firewalls it takes a while
+    text = await asyncio.to_thread(render_metrics, families)  # of many firewalls it takes a while
     return HttpReply(b"".join([text, *lines]), media=CONTENT_TYPE)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["KINDS", "OLD_KINDS", "PROVIDERS"]
-
 #: What an inventory's `provider:` names, and the module of this package that holds its `PROVIDER`.
 PROVIDERS = {"local": "local.provider", "ssh": "ssh.provider"}
 KINDS = "host"  # the first word of its kinds

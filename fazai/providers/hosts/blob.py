@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from fazai.model import Secret
-
-__all__ = ["SHOWN_BYTES", "Blob"]
+from fazai.model import Secret, Value
 
 #: Longer contents stand in plans and journals as their hash.
 SHOWN_BYTES = 64 * 1024
+
+
+def reveal_text(value: Value) -> str:
+    """Return a value as text, also that of a secret, for what is sent to a host."""
+    return value.reveal() if isinstance(value, Secret) else str(value)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,6 +36,11 @@ class Blob:
     def hidden(self) -> Blob:
         """Return the same content, not to be shown."""
         return Blob(self.data, self.sha256, self.size, True)
+
+    @property
+    def default_mode(self) -> str:
+        """The mode of a file that is made with this content."""
+        return "0600" if self.private else "0644"
 
     def private_text(self) -> str | None:
         """Return the content, where it is known and must not be shown (`echoes.Content`)."""

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from fazai.model import Verb
 from fazai.providers.hosts.kind import Answers, HostKind, Want
-from fazai.providers.hosts.shell.preconditions import Precondition
-from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState, Question
+from fazai.providers.hosts.shell.questions import FileAt, Output, OutputOf, PathState
 from fazai.providers.hosts.shell.quoting import quote
-
-__all__ = [
-    "PathNames",
-    "TouchedPaths",
-    "ambiguous_folders",
-    "asked_paths",
-    "covers_folder",
-    "find_places",
-    "folders_question",
-    "paths_read",
-    "same_file_question",
-    "track_changes",
-]
 
 
 def paths_read(kind: HostKind, want: Want) -> tuple[str, ...] | None:
@@ -40,17 +26,10 @@ class PathNames:
 
     def __init__(self, folders: Sequence[str], answers: Answers) -> None:
         answer = answers.get(*folders_question(folders)) if folders else None
-        found = (
-            answer.out.decode("utf-8", "surrogateescape").split("\0") if isinstance(answer, Output) else ()
-        )
-        self._folders = {
-            folder: real.rstrip("/") for folder, real in zip(folders, found, strict=False) if real
-        }
-        self._links = {
-            question.path: state.real
-            for question, state in answers.items()
-            if isinstance(question, FileAt) and isinstance(state, PathState) and state.real
-        }
+        out = answer.out.decode("utf-8", "surrogateescape") if isinstance(answer, Output) else ""
+        pairs = zip(folders, out.split("\0"), strict=False)
+        self._folders = {folder: real.rstrip("/") for folder, real in pairs if real}
+        self._links = {path: state.real for path, state in _path_states(answers) if state.real}
 
     def of(self, path: str) -> set[str]:
         """Return the path, the one that it leads to if that is followed, and both without links on the
@@ -64,15 +43,16 @@ class PathNames:
         return found
 
 
-def asked_paths(questions: Iterable[Question]) -> Iterator[str]:
-    """Iterate over the paths that are asked about."""
-    return (question.path for question in questions if not isinstance(question, OutputOf))
-
-
 def find_places(answers: Answers) -> dict[str, str]:
     """Return where those paths end that go through links, by path."""
-    asked = ((q.path, state) for q, state in answers.items() if isinstance(q, FileAt))
-    return {p: f"{s.place}\0{s.real}" for p, s in asked if isinstance(s, PathState) and (s.place or s.real)}
+    states = _path_states(answers)
+    return {path: f"{s.place}\0{s.real}" for path, s in states if s.place or s.real}
+
+
+def _path_states(answers: Answers) -> Iterator[tuple[str, PathState]]:
+    for question, state in answers.items():
+        if isinstance(question, FileAt) and isinstance(state, PathState):
+            yield question.path, state
 
 
 def ambiguous_folders(paths: Collection[str]) -> tuple[str, ...]:
@@ -122,12 +102,7 @@ class TouchedPaths:
                 self._entered[path] = self._count
 
     def last(
-        self,
-        paths: Iterable[str] | None,
-        *,
-        failed: bool = False,
-        denied: bool = False,
-        below: bool = False,
+        self, paths: Iterable[str] | None, *, failed: bool = False, denied: bool = False, below: bool = False
     ) -> int:
         """Return the number of the last change that may have altered what was found at these paths; 0: none.
         `failed`: what is there could not be told; `denied`: because a folder may not be entered, which no
@@ -150,21 +125,6 @@ def _folders_of_path(path: str) -> Iterator[str]:
     """Iterate over the folders in which a path stands, the nearest first."""
     while (path := path.rpartition("/")[0]) != "":
         yield path
-
-
-def track_changes(
-    kinds: Mapping[str, HostKind], changes: Iterable[tuple[Want, Verb]], names: PathNames
-) -> TouchedPaths:
-    """Collect the paths that these changes may have altered."""
-    touched = TouchedPaths(names)
-    for want, verb in changes:
-        touched.add(kinds[want.resource.kind], want, verb)
-    return touched
-
-
-def covers_folder(preconditions: Iterable[Precondition], path: str) -> bool:
-    """Tell whether one of these is a folder of that path with all that is in it."""
-    return any(each.path == path and each.type == "directory" and each.sha256 for each in preconditions)
 
 
 def same_file_question(path: str, others: Iterable[str], *, below: bool = False) -> OutputOf:

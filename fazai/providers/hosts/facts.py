@@ -10,8 +10,6 @@ from typing import Any, Final
 from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.questions import Answer, OutputOf, Question, find_output
 
-__all__ = ["QUESTIONS", "facts_of"]
-
 _MANAGERS: Final = ("apt-get", "dnf", "yum", "zypper", "apk", "pacman", "pkg")
 _RELEASE_LENGTH: Final = 1000
 _TRIED: Final = " ".join(_MANAGERS)
@@ -56,7 +54,7 @@ def facts_of(answers: Mapping[Question, Answer]) -> dict[str, Any]:
         "disks": _read_disks(said["disks"]),
         "addresses": _read_addresses(said["addresses"]),
         "init": said["init"].strip() or None,
-        "packages": _package_manager(said["packages"].strip()),
+        "packages": {"apt-get": "apt"}.get(said["packages"].strip(), said["packages"].strip()),
         "user": user,
     }
     return {name: value for name, value in found.items() if value not in (None, "", [])}
@@ -65,10 +63,6 @@ def facts_of(answers: Mapping[Question, Answer]) -> dict[str, Any]:
 def _to_mib(kib: str | None) -> int | None:
     number = whole_number(kib) if kib else None
     return None if number is None else number // 1024
-
-
-def _package_manager(word: str) -> str | None:
-    return {"apt-get": "apt"}.get(word, word) or None
 
 
 def _read_release(text: str) -> dict[str, str]:

@@ -11,8 +11,6 @@ from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Secret, Value
 from fazai.providers.hosts.blob import Blob
 
-__all__ = ["canonical_value"]
-
 _MODE: Final = re.compile(r"0?[0-7]{3,4}")
 #: What Linux takes in one path, less the name of a temporary file that stands beside it, and in one name.
 _PATH_BYTES: Final = 4095 - 32
@@ -34,7 +32,7 @@ class _BadValue(Exception):
         self.message, self.hint = message, hint
 
 
-def _as_text(spec: FieldSpec, value: Value) -> Value:
+def _canonical_text(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, Secret):
         raise _BadValue("cannot be a secret")
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -46,12 +44,12 @@ def _as_text(spec: FieldSpec, value: Value) -> Value:
     return value
 
 
-def _as_secret(spec: FieldSpec, value: Value) -> Value:
-    return value if isinstance(value, Secret) else Secret(_as_text(spec, value))
+def _canonical_secret(spec: FieldSpec, value: Value) -> Value:
+    return value if isinstance(value, Secret) else Secret(_canonical_text(spec, value))
 
 
-def _as_path(spec: FieldSpec, value: Value) -> Value:
-    text = _as_text(spec, value)
+def _canonical_path(spec: FieldSpec, value: Value) -> Value:
+    text = _canonical_text(spec, value)
     if not text.startswith("/"):
         raise _BadValue("must be an absolute path", 'it begins with "/"')
     if ".." in text.split("/"):
@@ -68,7 +66,7 @@ def _as_path(spec: FieldSpec, value: Value) -> Value:
     return found
 
 
-def _as_content(spec: FieldSpec, value: Value) -> Value:
+def _canonical_content(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, Blob):
         return value
     if isinstance(value, Mapping | list | bool) or value is None:
@@ -76,105 +74,105 @@ def _as_content(spec: FieldSpec, value: Value) -> Value:
     return Blob.of(value if isinstance(value, Secret | bytes) else str(value))
 
 
-def _as_mode(spec: FieldSpec, value: Value) -> Value:
+def _canonical_mode(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, int):
         raise _BadValue("must be text, as YAML reads a bare number as something else", 'mode: "0644"')
-    text = _as_text(spec, value)
+    text = _canonical_text(spec, value)
     if not _MODE.fullmatch(text):
         raise _BadValue(f'is no mode: "{text}"', 'four octal digits: mode: "0644"')
     return f"{int(text, 8):04o}"
 
 
-def _as_account(spec: FieldSpec, value: Value) -> Value:
-    text = _as_text(spec, value)
+def _canonical_account(spec: FieldSpec, value: Value) -> Value:
+    text = _canonical_text(spec, value)
     if not _ACCOUNT.fullmatch(text):
         raise _BadValue(f'is no name of a user or group: "{text}"')
     return text
 
 
-def _as_boolean(spec: FieldSpec, value: Value) -> Value:
+def _canonical_boolean(spec: FieldSpec, value: Value) -> Value:
     if not isinstance(value, bool):
         raise _BadValue("must be true or false")
     return value
 
 
-def _as_integer(spec: FieldSpec, value: Value) -> Value:
+def _canonical_integer(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, bool) or not isinstance(value, int):
         raise _BadValue("must be a whole number")
-    if (spec.minimum is not None and value < spec.minimum) or (
-        spec.maximum is not None and value > spec.maximum
-    ):
-        low, high = spec.minimum, spec.maximum
-        raise _BadValue(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
+    _check_range(spec, value)
     return value
 
 
-def _as_number(spec: FieldSpec, value: Value) -> Value:
+def _canonical_number(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _BadValue("must be a number")
-    low, high = spec.minimum, spec.maximum
-    if (low is not None and value < low) or (high is not None and value > high):
-        raise _BadValue(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
+    _check_range(spec, value)
     found = round(float(value), 3)
     return int(found) if found.is_integer() else found
 
 
-def _as_choice(spec: FieldSpec, value: Value) -> Value:
+def _check_range(spec: FieldSpec, value: float) -> None:
+    low, high = spec.minimum, spec.maximum
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise _BadValue(f"must be from {low} on" if high is None else f"must be from {low} to {high}")
+
+
+def _canonical_choice(spec: FieldSpec, value: Value) -> Value:
     if value not in spec.choices:
         near = spelling_hint(value, spec.choices) if isinstance(value, str) else None
         raise _BadValue(f"is one of {', '.join(spec.choices)}", near)
     return value
 
 
-def _as_list(spec: FieldSpec, value: Value) -> Value:
+def _canonical_list(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     if not isinstance(value, list):
         raise _BadValue("must be a list of texts")
-    return [_as_text(spec, item) for item in value]
+    return [_canonical_text(spec, item) for item in value]
 
 
-def _as_names(spec: FieldSpec, value: Value) -> Value:
+def _canonical_names(spec: FieldSpec, value: Value) -> Value:
     """Return one text, or a list of them without doubles; a list of one is that one."""
     if not isinstance(value, list):
-        return _as_text(spec, value)
+        return _canonical_text(spec, value)
     if not value:
         raise _BadValue("is an empty list")
-    found = list(dict.fromkeys(_as_text(spec, item) for item in value))
+    found = list(dict.fromkeys(_canonical_text(spec, item) for item in value))
     return found if len(found) > 1 else found[0]
 
 
-def _as_argv(spec: FieldSpec, value: Value) -> Value:
+def _canonical_argv(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, str):
         raise _BadValue("must be a list: the program and its arguments", 'argv: [systemctl, restart, "x"]')
     if not isinstance(value, list) or not value:
         raise _BadValue("must be a list: the program and its arguments")
     if any(isinstance(item, Secret) for item in value):
         raise _BadValue("cannot hold a secret: every user of the host can read arguments", "environment:")
-    return [_as_text(spec, item) for item in value]
+    return [_canonical_text(spec, item) for item in value]
 
 
-def _as_map(spec: FieldSpec, value: Value) -> Value:
+def _canonical_map(spec: FieldSpec, value: Value) -> Value:
     if not isinstance(value, Mapping):
         raise _BadValue("must be a mapping")
-    return {str(k): v if isinstance(v, Secret) else _as_text(spec, v) for k, v in value.items()}
+    return {str(k): v if isinstance(v, Secret) else _canonical_text(spec, v) for k, v in value.items()}
 
 
 _TYPES: Final[Mapping[str, Callable[[FieldSpec, Any], Any]]] = {
-    "text": _as_text,
-    "secret": _as_secret,
-    "path": _as_path,
-    "content": _as_content,
-    "source": _as_content,
-    "template": _as_content,
-    "mode": _as_mode,
-    "account": _as_account,
-    "boolean": _as_boolean,
-    "integer": _as_integer,
-    "number": _as_number,
-    "choice": _as_choice,
-    "list": _as_list,
-    "names": _as_names,
-    "argv": _as_argv,
-    "map": _as_map,
+    "text": _canonical_text,
+    "secret": _canonical_secret,
+    "path": _canonical_path,
+    "content": _canonical_content,
+    "source": _canonical_content,
+    "template": _canonical_content,
+    "mode": _canonical_mode,
+    "account": _canonical_account,
+    "boolean": _canonical_boolean,
+    "integer": _canonical_integer,
+    "number": _canonical_number,
+    "choice": _canonical_choice,
+    "list": _canonical_list,
+    "names": _canonical_names,
+    "argv": _canonical_argv,
+    "map": _canonical_map,
 }

@@ -13,8 +13,6 @@ from typing import Final
 from fazai.providers.hosts.shell.questions import Answer, Output, OutputOf, Question
 from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = ["INSIDE", "inside_question", "read_names"]
-
 #: So many names are told apart; of a folder with more, the first ones that it lists.
 _MOST: Final = 100_000
 #: `fz_inside FOLDER`: how many names are in it, at any depth and with its own, and their hash. No link is

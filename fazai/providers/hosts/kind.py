@@ -1,17 +1,19 @@
 """The base of all kinds of hosts: typed fields, comparison with what is there, and scripts that change it.
 
-A kind is pure: it says what to ask (`ask`, `more`), how to read the answers (`read`), and which script makes
-a change (`write`). The session does the I/O, the engine decides.
+A kind is pure: it says what to ask (`ask`, `ask_more`), how to read the answers (`read`), and which script
+makes a change (`write`). The session does the I/O, the engine decides.
 """
 
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final
+from functools import cached_property
+from typing import Any, Final
 
-from fazai.errors import spelling_hint
+from fazai.errors import AccessDenied, DeviceError, spelling_hint
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
 from fazai.providers.hosts.fieldtypes import canonical_value
 from fazai.providers.hosts.shell.preconditions import Precondition
@@ -21,24 +23,17 @@ from fazai.providers.hosts.shell.questions import (
     ContentOf,
     FileAt,
     Output,
+    OutputOf,
     PathState,
     Question,
+    find_output,
 )
-
-__all__ = [
-    "NOT_READ_BACK",
-    "Act",
-    "Answers",
-    "Block",
-    "Difference",
-    "FileReplacement",
-    "Have",
-    "HostKind",
-    "Want",
-]
+from fazai.providers.hosts.shell.walking import UNSAFE, UNSAFE_HINT
 
 #: Stands for an item that was not read back since it was written.
 NOT_READ_BACK: Final = object()
+#: The field of nearly all kinds that says whether the item is to be there.
+PRESENCE: Final = FieldSpec("state", "choice", choices=("present", "absent"))
 
 Answers = Mapping[Question, Answer]
 #: Names of Ansible's modules for the fields by which our kinds name their items.
@@ -70,6 +65,44 @@ class Want:
     def absent(self) -> bool:
         return self.resource.state == "absent"
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """The kind and identity of the resource."""
+        return self.resource.kind, self.resource.identity
+
+    def error(self, what: str, hint: str | None = None, kind: type[DeviceError] = DeviceError) -> DeviceError:
+        """Return the error for an item that is not what it must be to be managed: `what` says how."""
+        where = self.resource.mark or self.resource.identity
+        return kind(f"{' '.join(self.key)}: {what}", where=where, hint=hint)
+
+    def denied_error(self) -> DeviceError:
+        """Return the error for a path that cannot be looked at."""
+        return self.error("a folder above it may not be entered", "become: true", AccessDenied)
+
+    def state(self, answers: Answers, question: FileAt) -> PathState:
+        """Return the state of a path. Raises DeviceError where it cannot be trusted, AccessDenied where a
+        folder above it may not be entered."""
+        state = answers[question]
+        assert isinstance(state, PathState)
+        self.refuse_unsafe(state.unsafe)
+        if state.type == "denied":
+            raise self.denied_error()
+        return state
+
+    def output(self, answers: Answers, question: ContentOf | OutputOf) -> Output:
+        """Return the answer to a question that walks to a path. Raises DeviceError where it cannot be
+        trusted."""
+        answer = find_output(answers, question)
+        self.refuse_unsafe(answer.text.strip() if answer.exit == UNSAFE else "")
+        return answer
+
+    def refuse_unsafe(self, why: str) -> None:
+        """Refuse a path that somebody else can lead elsewhere: `why` says it, empty: nobody can. Raises
+        DeviceError."""
+        if why:
+            hint = UNSAFE_HINT if why.startswith("unsafe") else None
+            raise self.error(why, "become: true" if why.endswith("permission denied") else hint)
+
 
 @dataclass(frozen=True, slots=True)
 class Act:
@@ -79,13 +112,13 @@ class Act:
 
     verb: Verb
     identity: str
-    before: Mapping[str, Value]
     after: Mapping[str, Value]
-    have: Mapping[str, Value]
     options: Mapping[str, Value]
     token: str
     at: Callable[[str], str]
     memory: dict[object, Any]
+    before: Mapping[str, Value] = field(default_factory=dict)
+    have: Mapping[str, Value] = field(default_factory=dict)
     undone: bool = False
     undoes: str = ""  # the token of the change that is undone
     preconditions: tuple[Precondition, ...] = ()
@@ -125,27 +158,26 @@ class Block:
     compares: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class HostKind:
+class HostKind(ABC):
     """Base of all kinds (`model.Kind`); one instance stands for one kind."""
 
     name: str
     summary: str
-    specs: tuple[FieldSpec, ...]
-    identity: tuple[str, ...]
     example: str
+    identity: tuple[str, ...]
     options: frozenset[str] = frozenset()  # fields that are no state: they say how to write
-    ordered: bool = False
-    joins: ClassVar[bool] = False  # its changes may be written together with others (`batching`)
-    machine: ClassVar[bool] = False  # needs a running machine: a folder (`root:`) has no such thing
-    runs: ClassVar[bool] = False  # may be a handler
-    asked: ClassVar[bool] = False  # no script compares it: it is looked at before it is taken back
-    hollow: ClassVar[bool] = False  # what it makes is empty: below it nothing comes into being
-    proves: ClassVar[bool] = False  # what was written has to show itself: `proof` is asked until it says so
-    fields: Mapping[str, FieldSpec] = field(init=False, repr=False)
+    specs: tuple[FieldSpec, ...]
+    ordered = False
+    joins = False  # its changes may be written together with others (`batching`)
+    machine = False  # needs a running machine: a folder (`root:`) has no such thing
+    runs = False  # may be a handler
+    asked = False  # no script compares it: it is looked at before it is taken back
+    hollow = False  # what it makes is empty: below it nothing comes into being
+    proves = False  # what was written has to show itself: `proof` is asked until it says so
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "fields", {spec.name: spec for spec in self.specs})
+    @cached_property
+    def fields(self) -> Mapping[str, FieldSpec]:
+        return {spec.name: spec for spec in self.specs}
 
     # -- before any contact -----------------------------------------------------------------------------
 
@@ -154,14 +186,14 @@ class HostKind:
         parts = []
         for name in self.identity:
             if fields.get(name) in (None, ""):
-                return self.misnamed(name, fields) or Problem(name, "is missing: it names the item")
+                return self.find_misnamed(name, fields) or Problem(name, "is missing: it names the item")
             value, problem = canonical_value(self.fields[name], fields[name])
             if problem is not None:
                 return problem
             parts.append(str(value))
-        return self.title(parts)
+        return " ".join(parts)
 
-    def misnamed(self, name: str, fields: Mapping[str, Value]) -> Problem | None:
+    def find_misnamed(self, name: str, fields: Mapping[str, Value]) -> Problem | None:
         """Return the problem of a field that was meant to be this one, which is missing: it stands under
         Ansible's name, or is misspelt."""
         for word in fields:
@@ -170,9 +202,6 @@ class HostKind:
             if name in _ANSIBLE.get(word, ()) or spelling_hint(word, (name,)):
                 return Problem(None, f'there is no field "{word}"', f'did you mean "{name}"?')
         return None
-
-    def title(self, parts: list[str]) -> str:
-        return " ".join(parts)
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         """Return canonical values, and everything that is wrong with them. `state` may also stand among the
@@ -202,11 +231,11 @@ class HostKind:
 
     # -- questions and answers --------------------------------------------------------------------------
 
+    @abstractmethod
     def ask(self, want: Want) -> Iterable[Question]:
         """Return the questions whose answers it takes to compare."""
-        raise NotImplementedError
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """Return further questions, now that something differs; they cost a second round trip."""
         return ()
 
@@ -214,29 +243,27 @@ class HostKind:
         """Tell whether `read` may take seconds: it then runs in a thread, while others go on."""
         return False
 
+    @abstractmethod
     def read(self, want: Want, answers: Answers) -> Have | None:
         """Return the item as it is; None when it is not there. Raises DeviceError when that cannot be
         said."""
-        raise NotImplementedError
 
     def differing(self, want: Want, have: Have) -> dict[str, Any]:
         """Return the wanted values of the fields that differ."""
-        return {
-            name: value
-            for name, value in want.fields.items()
-            if name not in self.options and name not in self.identity and have.get(name) != value
-        }
+        return {k: v for k, v in self.declared(want).items() if have.get(k) != v}
 
     def declared(self, want: Want) -> dict[str, Any]:
         """Return the fields that are written when the item is made."""
         return {k: v for k, v in want.fields.items() if k not in self.options and k not in self.identity}
 
+    def removed(self, have: Have) -> dict[str, Value]:
+        """Return the fields of an item that goes, to make it again."""
+        return {k: v for k, v in have.items() if k not in ("uid", "gid", "shared")}
+
     def compare(self, want: Want, have: Have | None) -> Difference | None:
         """Return the verb with the fields before and after; None when all is as wanted."""
         if want.absent:
-            if have is None:
-                return None
-            return Verb.DELETE, {k: v for k, v in have.items() if k not in ("uid", "gid", "shared")}, {}
+            return None if have is None else (Verb.DELETE, self.removed(have), {})
         if have is None:
             return Verb.CREATE, {}, self.declared(want)
         after = self.differing(want, have)
@@ -282,16 +309,16 @@ class HostKind:
         if that was not done, as it was to be. `wrote`: the fields that were written."""
         return self.compare(want, found) is None if after is NOT_READ_BACK else found == after
 
-    def spans(self, want: Want) -> bool:
+    def spans_below(self, want: Want) -> bool:
         """Tell whether a change concerns all that is below its path as well."""
         return False
 
     # -- writing ----------------------------------------------------------------------------------------
 
-    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+    def is_lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         """Tell whether nothing takes this change back."""
         return verb is Verb.RUN
 
+    @abstractmethod
     def write(self, act: Act) -> Iterator[Block]:
         """Iterate over the blocks that carry out the change. A block fails when its script does."""
-        raise NotImplementedError

@@ -13,31 +13,22 @@ from fazai.providers.hosts import KINDS, OLD_KINDS
 from fazai.providers.hosts.effects import PathNames, TouchedPaths, paths_read
 from fazai.providers.hosts.kind import HostKind, Want
 
-__all__ = [
-    "PROOF_S",
-    "UNDONE_NOTE",
-    "HostObservation",
-    "awaits_proof",
-    "label_handlers",
-    "plan_steps",
-    "short_title",
-]
-
 #: The note of a change that takes another one back.
 UNDONE_NOTE = "undone"
 #: How long what was written may take to show that it works, in seconds.
 PROOF_S: Final = 15.0
 _SHORT: Final = 40  # characters of a name that stands in a note
 
-Items = Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+#: The fields of an item that was observed (None: it is not there), or why it could not be seen.
+Item = Mapping[str, Any] | FazaiError | None
 
 
 @dataclass(frozen=True, slots=True)
 class HostObservation:
-    """The observed items by resource (None: not there), or why one could not be seen. `places`: where those
-    paths end on whose way there are links."""
+    """The observed items by kind and identity. `places`: where those paths end on whose way there are
+    links."""
 
-    items: Mapping[tuple[str, str], Mapping[str, Any] | FazaiError | None]
+    items: Mapping[tuple[str, str], Item]
     places: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -47,17 +38,17 @@ class HostObservation:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _stable_text(item: Mapping[str, Any] | FazaiError | None) -> str:
+def _stable_text(item: Item) -> str:
     if not isinstance(item, Mapping):
         return repr(item)
     return repr([(k, getattr(v, "sha256", None) or repr(v)) for k, v in sorted(item.items())])
 
 
-def plan_steps(
+def plan_host_steps(
     host: str,
     kinds: Mapping[str, HostKind],
     wants: Sequence[Want],
-    items: Items,
+    items: Mapping[tuple[str, str], Item],
     handlers: Mapping[str, Resource],
     pending: frozenset[str],
     named: PathNames,
@@ -67,13 +58,12 @@ def plan_steps(
     may have altered stands a LookAgain for all from there on."""
     errors: list[FazaiError] = []
     steps: list[Step] = []
-    changes: list[Change] = []
     claims: list[tuple[str, Mark | str]] = []
     unchanged = 0
     touched, titles = TouchedPaths(named), list[str]()
     looked = False
     for number, want in enumerate(wants):
-        kind, found = kinds[want.resource.kind], items[want.resource.kind, want.resource.identity]
+        kind, found = kinds[want.resource.kind], items[want.key]
         last, unknown = _last_effects(touched, kind, want, found) if titles else (0, 0)
         if last and not looked:
             rest = tuple(each.resource for each in wants[number:])
@@ -89,21 +79,18 @@ def plan_steps(
         change = _plan_change(host, kind, want, found, handlers)
         if change is not None or last:  # what is as wanted now may not be so at its turn
             touched.add(kind, want, Verb.CREATE if change is None else change.verb)
-            titles.append(short_title(want.resource))
+            titles.append(_short_title(want.resource))
         if change is None:
             unchanged += 1
             continue
         if unknown:
             change = replace(change, note=f"after {titles[unknown - 1]}")
-        changes.append(change)
         steps.append(change)
-    due = pending.union(*(change.activates for change in changes))
-    names = [*(name for name in handlers if name in due), *sorted(due - set(handlers))]
-    steps += [Activate(host, name) for name in names]
-    gone = (
-        f'an earlier run notified "{name}", which is no handler now' for name in sorted(due - set(handlers))
-    )
-    return Diff(tuple(steps), unchanged, errors=tuple(errors), notes=tuple(gone), claims=tuple(claims))
+    due = pending.union(*(step.activates for step in steps if isinstance(step, Change)))
+    gone = sorted(due - handlers.keys())
+    steps += [Activate(host, name) for name in (*(name for name in handlers if name in due), *gone)]
+    notes = tuple(f'an earlier run notified "{name}", which is no handler now' for name in gone)
+    return Diff(tuple(steps), unchanged, errors=tuple(errors), notes=notes, claims=tuple(claims))
 
 
 def _last_effects(touched: TouchedPaths, kind: HostKind, want: Want, found: object) -> tuple[int, int]:
@@ -111,13 +98,13 @@ def _last_effects(touched: TouchedPaths, kind: HostKind, want: Want, found: obje
     alone that can be known: where programs may do anything, and where what is there now could not be told."""
     failed = isinstance(found, FazaiError) and not isinstance(found, NotAvailable)
     denied = isinstance(found, AccessDenied)
-    last = touched.last(paths_read(kind, want), failed=failed, denied=denied, below=kind.spans(want))
+    last = touched.last(paths_read(kind, want), failed=failed, denied=denied, below=kind.spans_below(want))
     if isinstance(found, FazaiError):
         return last, min(last, touched.anything or last) if failed else 0
     return last, min(last, touched.anything)
 
 
-def short_title(resource: Resource) -> str:
+def _short_title(resource: Resource) -> str:
     """Return a resource in a few words, for people."""
     name = resource.identity.split("\n")[0]
     return f"{resource.kind.rpartition('.')[2]} {name if len(name) <= _SHORT else name[: _SHORT - 1] + '…'}"
@@ -141,11 +128,7 @@ def label_handlers(handlers: Sequence[Resource], pending: frozenset[str]) -> dic
 
 
 def _plan_change(
-    host: str,
-    kind: HostKind,
-    want: Want,
-    have: Mapping[str, Any] | None,
-    handlers: Mapping[str, Resource],
+    host: str, kind: HostKind, want: Want, have: Mapping[str, Any] | None, handlers: Mapping[str, Resource]
 ) -> Change | None:
     found = kind.compare(want, have)
     if found is None:
@@ -168,28 +151,13 @@ def _plan_change(
     )
 
 
-def awaits_proof(
-    kinds: Mapping[str, HostKind],
-    want: Want,
-    seen: HostObservation,
-    late: bool,
-    host: str,
-    failed: list[FazaiError],
-) -> bool:
-    """Tell whether to go on waiting until what was written works; a failure is added to `failed`."""
-    name = want.resource.kind, want.resource.identity
-    found = seen.items[name]
+def check_proof(kind: HostKind, want: Want, found: Item, late: bool, host: str) -> FazaiError | bool:
+    """Tell whether what was written works, or why it does not; False while that is open."""
     if isinstance(found, FazaiError):
-        failed.append(found)
-        return False
-    said = kinds[want.resource.kind].proof(want, found)
+        return found
+    said = kind.proof(want, found)
     if said is None or (not said and not late):
-        return said is not None
-    failed.append(
-        VerifyError(
-            f"{name[0]} {name[1]}: {said or f'it does not deliver within {PROOF_S:.0f} s'}",
-            where=want.resource.mark or host,
-            hint="what was written stays; look at: fazai agents status",
-        )
-    )
-    return False
+        return said is None
+    text = f"{' '.join(want.key)}: {said or f'it does not deliver within {PROOF_S:.0f} s'}"
+    hint = "what was written stays; look at: fazai agents status"
+    return VerifyError(text, where=want.resource.mark or host, hint=hint)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 
 from fazai.errors import InputError, InventoryError
-from fazai.model import FieldSpec, Kind, Secret, Target
+from fazai.model import FieldSpec, Secret, Session, Target
 from fazai.providers.hosts.kind import HostKind
-from fazai.providers.hosts.options import read_option
-from fazai.providers.hosts.shell.become import BECOME_OPTIONS, BECOME_PASSWORD
-
-__all__ = ["COMMON_OPTIONS", "HostProvider"]
+from fazai.providers.hosts.options import read_option, with_ansible_names
+from fazai.providers.hosts.shell.become import BECOME_OPTIONS, become_problems
+from fazai.providers.hosts.shell.channel import ShellChannel
 
 COMMON_OPTIONS: tuple[FieldSpec, ...] = (
     FieldSpec(
@@ -26,10 +26,7 @@ COMMON_OPTIONS: tuple[FieldSpec, ...] = (
 )
 
 
-_LOGIN_PASSWORD = ("ansible_password", "ansible_ssh_pass", "password")
-
-
-class HostProvider:
+class HostProvider(ABC):
     """Base of the providers of hosts. Light to import: no connection is made here."""
 
     noun = "host"
@@ -39,33 +36,38 @@ class HostProvider:
     @property
     def options(self) -> Mapping[str, FieldSpec]:
         """The options of a host: `COMMON_OPTIONS`, and those that it takes to reach it."""
-        return {spec.name: spec for spec in COMMON_OPTIONS}
+        return with_ansible_names(COMMON_OPTIONS)
 
     @cached_property
-    def host_kinds(self) -> Mapping[str, HostKind]:
-        from fazai.providers.hosts.kinds import all_kinds
+    def kinds(self) -> Mapping[str, HostKind]:
+        from fazai.providers.hosts.kinds import load_host_kinds
 
-        return all_kinds()
+        return load_host_kinds()
 
-    @property
-    def kinds(self) -> Mapping[str, Kind]:
-        return self.host_kinds
+    @abstractmethod
+    def starter(self, target: Target, timeout_s: float) -> Callable[[], Awaitable[ShellChannel]]:
+        """Return a function that starts a shell on the target, all within the time."""
+
+    def connect(self, target: Target) -> Session:
+        from fazai.providers.hosts.session import HostSession
+
+        timeout_s = float(read_option(target, "timeout", default=60))
+        root, start = str(read_option(target, "root", default="")), self.starter(target, timeout_s)
+        return HostSession(target, self.kinds, start, timeout_s=timeout_s, root=root)
 
     def with_passwords(self, target: Target, login: Secret | None, become: Secret | None) -> Target:
         """Return the target with passwords that were asked for, where its inventory names none of its own."""
         options = dict(target.options)
-        if login is not None and "password" in self.options and read_option(target, *_LOGIN_PASSWORD) is None:
+        if login is not None and "password" in self.options and read_option(target, "password") is None:
             options["password"] = login
-        asks_elsewhere = (
-            read_option(target, "ansible_become_method", "become_method") == "doas"
-        )  # at a terminal
-        if become is not None and not asks_elsewhere and read_option(target, *BECOME_PASSWORD) is None:
+        asks_elsewhere = read_option(target, "become_method") == "doas"  # at a terminal
+        if become is not None and not asks_elsewhere and read_option(target, "become_password") is None:
             options["become_password"] = become
         return replace(target, options=options)
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
         """Iterate over what is wrong: the option, the problem, and a hint."""
-        return iter(())
+        return become_problems(target)
 
     def check(self, target: Target) -> list[InputError]:
         """Return all that is wrong with the options, with the place of each."""

@@ -5,36 +5,24 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
 from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
 from fazai.masking import make_mask, secret_texts
 from fazai.model import Activate, Change, Diff, Resource, Target, Verb
-from fazai.providers.hosts import planning
-from fazai.providers.hosts.effects import (
-    PathNames,
-    TouchedPaths,
-    ambiguous_folders,
-    asked_paths,
-    covers_folder,
-    find_places,
-    folders_question,
-    paths_read,
-    same_file_question,
-    track_changes,
-)
+from fazai.providers.hosts import effects, planning
+from fazai.providers.hosts.effects import PathNames, TouchedPaths
 from fazai.providers.hosts.facts import QUESTIONS, facts_of
 from fazai.providers.hosts.kind import NOT_READ_BACK, Act, Answers, Block, HostKind, Want
-from fazai.providers.hosts.planning import HostObservation
+from fazai.providers.hosts.planning import HostObservation, Item
 from fazai.providers.hosts.shell import batching
 from fazai.providers.hosts.shell.answers import ReplacedMeanwhile, read_answers
-from fazai.providers.hosts.shell.channel import (
-    ShellChannel,
-)
+from fazai.providers.hosts.shell.channel import ShellChannel
 from fazai.providers.hosts.shell.connection import ShellConnection
 from fazai.providers.hosts.shell.faults import OutputRelay, moved_error, script_error
 from fazai.providers.hosts.shell.preconditions import (
@@ -44,14 +32,27 @@ from fazai.providers.hosts.shell.preconditions import (
     find_moved_path,
     read_side_effects,
 )
-from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, Question, answer_bytes
+from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, OutputOf, Question, answer_bytes
 from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import observe_script
 
-__all__ = ["HostSession"]
-
 #: How often to look whether what was written works.
 _PROOF_PAUSE_S = 0.2
+
+
+@dataclass(slots=True)
+class _KnownItem:
+    """The knowledge that a session has of one item."""
+
+    want: Want | None = None
+    answers: Answers = field(default_factory=dict)  # out of which it was read last
+    seen: Mapping[str, Any] = field(default_factory=dict)  # its fields; none where it is not there
+    act: Act | None = None  # its change, as it was written
+    after: object = NOT_READ_BACK  # what was seen of it then
+
+    @property
+    def wanted_fields(self) -> Mapping[str, Any]:
+        return {} if self.want is None else self.want.fields
 
 
 class HostSession:
@@ -74,22 +75,13 @@ class HostSession:
         self._target, self._kinds = target, kinds
         self._root = root.rstrip("/")
         self.shell = ShellConnection(target, start, timeout_s=timeout_s, root=self._root)
-        self._seen: dict[tuple[str, str], Mapping[str, Any]] = {}
-        self._wanted: dict[tuple[str, str], Resource] = {}
-        self._answers: dict[tuple[str, str], Answers] = {}  # out of which each was read last
-        self._acts: dict[tuple[str, str], Act] = {}  # as they were written
-        self._after: dict[tuple[str, str], object] = {}  # what was seen of them then
+        self._items: defaultdict[tuple[str, str], _KnownItem] = defaultdict(_KnownItem)
         self._names = PathNames((), {})
         self._paths: dict[str, None] = {}  # all that was asked about
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
         self._handlers: Mapping[str, Resource] = {}
         self._say: Callable[[str, str], None] | None = None
-
-    @property
-    def round_trips(self) -> int:
-        """The number of blocks that were sent so far."""
-        return self.shell.blocks
 
     async def __aenter__(self) -> Self:
         return self
@@ -104,37 +96,33 @@ class HostSession:
     async def observe(self, wanted: Sequence[Resource]) -> HostObservation:
         """Look at all resources in one block; in a second one, at the content of what differs."""
         answers: dict[Question, Any] = {}
-        items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None] = {}
+        items: dict[tuple[str, str], Item] = {}
         wants = list(self._wants_to_ask(wanted, items))
         questions = [q for want in wants for q in self._kinds[want.resource.kind].ask(want)]
-        self._paths.update(dict.fromkeys(asked_paths(questions)))
-        folders = ambiguous_folders(self._paths)
-        await self._ask(answers, [*questions, *(folders_question(folders) if folders else ())])
+        self._paths.update((each.path, None) for each in questions if not isinstance(each, OutputOf))
+        folders = effects.ambiguous_folders(self._paths)
+        await self._ask(answers, [*questions, *(effects.folders_question(folders) if folders else ())])
         self._names = PathNames(folders, answers)
         more: list[Question] = []
         for want in wants:
             try:
-                more += self._kinds[want.resource.kind].more(want, answers)
+                more += self._kinds[want.resource.kind].ask_more(want, answers)
             except DeviceError as error:
-                items[want.resource.kind, want.resource.identity] = self._with_place(want, error)
+                items[want.key] = self._with_place(want, error)
         await self._ask(answers, more)
         for want in wants:
-            key = want.resource.kind, want.resource.identity
-            if key not in items:
+            if want.key not in items:
                 beside = self._kinds[want.resource.kind].slow_to_read(want, answers)
                 found = asyncio.to_thread(self._read, want, answers) if beside else None
-                items[key] = self._read(want, answers) if found is None else await found
-            self._wanted[key] = want.resource
-            self._answers[key] = answers
-            self._seen.pop(key, None)
-            if key in self._acts:
-                self._after[key] = items[key]
-        self._seen.update({key: item for key, item in items.items() if isinstance(item, Mapping)})
-        return HostObservation(items, find_places(answers))
+                items[want.key] = self._read(want, answers) if found is None else await found
+            item, known = items[want.key], self._items[want.key]
+            known.want, known.answers = want, answers
+            known.seen = item if isinstance(item, Mapping) else {}
+            if known.act is not None:
+                known.after = item
+        return HostObservation(items, effects.find_places(answers))
 
-    def _wants_to_ask(
-        self, wanted: Sequence[Resource], items: dict[tuple[str, str], Mapping[str, Any] | FazaiError | None]
-    ) -> Iterator[Want]:
+    def _wants_to_ask(self, wanted: Sequence[Resource], items: dict[tuple[str, str], Item]) -> Iterator[Want]:
         """Iterate over what can be asked of this host; a folder has no services, packages or accounts, and
         the error that says so is put among `items`."""
         for resource in wanted:
@@ -152,7 +140,7 @@ class HostSession:
         hint = "leave it out: when: root is not defined"
         return NotAvailable(text, where=resource.mark or self._target.name, hint=hint)
 
-    def _read(self, want: Want, answers: Answers) -> Mapping[str, Any] | FazaiError | None:
+    def _read(self, want: Want, answers: Answers) -> Item:
         try:
             return self._kinds[want.resource.kind].read(want, answers)
         except DeviceError as error:
@@ -163,7 +151,7 @@ class HostSession:
         alone."""
         if not isinstance(error, AnswerTooLong):
             return error
-        text = f"{want.resource.kind} {want.resource.identity}: {error.message}"
+        text = f"{' '.join(want.key)}: {error.message}"
         return AnswerTooLong(text, where=want.resource.mark or self._target.name, hint=error.hint)
 
     async def _ask(self, answers: dict[Question, Any], questions: Iterable[Question]) -> None:
@@ -194,9 +182,7 @@ class HostSession:
 
     async def facts(self) -> Mapping[str, Any]:
         """Return the facts of the host (`model.Describing`), in one block."""
-        answers: dict[Question, Any] = {}
-        await self._ask(answers, QUESTIONS.values())
-        return facts_of(answers)
+        return facts_of(await self.ask(*QUESTIONS.values()))
 
     def diff(
         self,
@@ -212,9 +198,8 @@ class HostSession:
         wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
         handlers = [resource for resource in wanted if resource.listen]
         self._handlers = planning.label_handlers(handlers, pending)
-        name = self._target.name
-        found = planning.plan_steps(
-            name, self._kinds, wants, seen.items, self._handlers, pending, self._names
+        found = planning.plan_host_steps(
+            self._target.name, self._kinds, wants, seen.items, self._handlers, pending, self._names
         )
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
         refused = (self._needs_machine(handler) for handler in due if handler is not None)
@@ -238,12 +223,12 @@ class HostSession:
         return change.ref
 
     async def _check_left(self, change: Change) -> None:
-        """Raise Moved when an item is not as this run left it."""
-        key = change.kind, change.identity
-        if key not in self._wanted or key not in self._acts:
+        """Look at an item whose change is undone. Raises Moved when it is not as this run left it."""
+        known = self._items[change.kind, change.identity]
+        want, after = known.want, known.after
+        if want is None or known.act is None:
             return
-        want, after = Want(self._wanted[key], self._at), self._after.get(key, NOT_READ_BACK)
-        found = (await self.observe([want.resource])).items[key]
+        found = (await self.observe([want.resource])).items[want.key]
         if isinstance(found, FazaiError):
             raise found
         if not self._kinds[change.kind].is_left(want, change.before, after, found):
@@ -263,37 +248,32 @@ class HostSession:
             await self._carry_out(act, change.kind, change.where)
 
     def _make_act(self, change: Change, memory: dict[object, Any]) -> Act:
-        key = change.kind, change.identity
         undone = change.note == planning.UNDONE_NOTE
-        resource = self._wanted.get(key)
-        first = self._acts.get(key) if undone else None  # what was seen since is what was written
+        known = self._items[change.kind, change.identity]
+        first = known.act if undone else None  # what was seen since is what was written
         act = Act(
             verb=change.verb,
             identity=change.identity,
             before=change.before,
             after=change.after,
-            have={**(self._seen.get(key, {}) if first is None else first.have), **change.before},
-            options={} if undone or resource is None else resource.fields,
+            have={**(known.seen if first is None else first.have), **change.before},
+            options={} if undone else known.wanted_fields,
             token=secrets.token_hex(8),
             at=self._at,
             memory=memory,
             undone=undone,
             undoes="" if first is None else first.token,
-            preconditions=self._preconditions(key, undone),
+            preconditions=self._preconditions(self._kinds[change.kind], known, undone),
         )
         if not undone:
-            self._acts[key] = act
-            self._after.pop(key, None)
+            known.act, known.after = act, NOT_READ_BACK
         return act
 
-    def _preconditions(self, key: tuple[str, str], undone: bool) -> tuple[Precondition, ...]:
+    def _preconditions(self, kind: HostKind, known: _KnownItem, undone: bool) -> tuple[Precondition, ...]:
         """Return the preconditions of a change: what was seen, or when it is undone what it left."""
-        kind = self._kinds[key[0]]
         if undone:
-            return kind.leaves(self._acts[key]) if key in self._acts else ()
-        if key not in self._wanted:
-            return ()
-        return kind.rests_on(Want(self._wanted[key], self._at), self._answers[key])
+            return kind.leaves(known.act) if known.act is not None else ()
+        return kind.rests_on(known.want, known.answers) if known.want is not None else ()
 
     def join(self, changes: Sequence[Change]) -> int:
         """Return how many of these `write_joined` takes at once (`model.Joining`), and keep their scripts for
@@ -345,8 +325,8 @@ class HostSession:
 
     async def _carry_out(self, act: Act, kind: str, where: str) -> None:
         mask = make_mask(secret_texts([act.before, act.after, act.options], contents=True))
-        resource = self._wanted.get((kind, act.identity))
-        place = (resource.mark if resource is not None else None) or where
+        want = self._items[kind, act.identity].want
+        place = (want.resource.mark if want is not None else None) or where
         for block in self._guarded_blocks(kind, act):
             heard = None
             if block.command and self._say is not None:
@@ -378,13 +358,11 @@ class HostSession:
     def _guarded_blocks(self, kind: str, act: Act) -> Iterator[Block]:
         """Iterate over the blocks that carry out an act, each with its preconditions in front."""
         for block in self._kinds[kind].write(act):
-            if block.compares or not act.preconditions:
-                yield block
-            elif isinstance(block.script, str):
-                compared = check_lines(act.preconditions)
-                yield replace(block, script=compared + block.script, plain=compared + block.plain)
+            check = "" if block.compares else check_lines(act.preconditions)
+            if isinstance(block.script, str):
+                yield replace(block, script=check + block.script, plain=check + block.plain)
             else:
-                yield replace(block, script=(encode_script(check_lines(act.preconditions)), *block.script))
+                yield replace(block, script=(encode_script(check), *block.script))
 
     # -- what changes have to do with each other --------------------------------------------------------
 
@@ -392,11 +370,12 @@ class HostSession:
         """Tell whether these changes reach there (`model.Following`): by that name, or by another one of the
         same file."""
         touched = self._track(changes)
-        preconditions = (each for act in self._acts.values() for each in act.preconditions)
-        below = covers_folder(preconditions, moved.path)
+        acts = (known.act for known in self._items.values() if known.act is not None)
+        rests = (each for act in acts for each in act.preconditions if each.path == moved.path)
+        below = any(each.type == "directory" and each.sha256 for each in rests)  # all that is in a folder
         if touched.last((moved.path,), failed=True, below=below):
             return True
-        question = same_file_question(moved.path, touched.paths, below=below)
+        question = effects.same_file_question(moved.path, touched.paths, below=below)
         answer = (await self.ask(question))[question]
         return isinstance(answer, Output) and answer.exit == 0
 
@@ -408,24 +387,30 @@ class HostSession:
             resource
             for resource in resources
             if not resource.listen
-            and touched.last(paths_read(self._kinds[resource.kind], Want(resource, self._at)), failed=True)
+            and touched.last(
+                effects.paths_read(self._kinds[resource.kind], Want(resource, self._at)), failed=True
+            )
         ]
 
     def exposed(self, resources: Sequence[Resource]) -> list[Resource]:
         """Return the resources of which files alone tell (`model.Following`)."""
-        return [r for r in resources if paths_read(self._kinds[r.kind], Want(r, self._at)) is not None]
+        return [
+            r for r in resources if effects.paths_read(self._kinds[r.kind], Want(r, self._at)) is not None
+        ]
 
     def _track(self, changes: Sequence[Change]) -> TouchedPaths:
-        made = ((self._wanted[change.kind, change.identity], change.verb) for change in changes)
-        wants = [(Want(resource, self._at), verb) for resource, verb in made]
-        return track_changes(self._kinds, wants, self._names)
+        touched = TouchedPaths(self._names)
+        for change in changes:
+            want = self._items[change.kind, change.identity].want
+            assert want is not None
+            touched.add(self._kinds[change.kind], want, change.verb)
+        return touched
 
     def inverse(self, change: Change, ref: str) -> Change | None:
         """Return the change that takes one back: create and delete swap, fields go back. None: nothing
         does."""
-        resource = self._wanted.get((change.kind, change.identity))
-        options = {} if resource is None else resource.fields
-        if self._kinds[change.kind].lasting(change.verb, change.before, options):
+        options = self._items[change.kind, change.identity].wanted_fields
+        if self._kinds[change.kind].is_lasting(change.verb, change.before, options):
             return None
         verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
         return replace(
@@ -449,9 +434,7 @@ class HostSession:
         act = Act(
             verb=Verb.RUN,
             identity=handler.identity,
-            before={},
             after=handler.fields,
-            have={},
             options=handler.fields,
             token=secrets.token_hex(8),
             at=self._at,
@@ -468,17 +451,19 @@ class HostSession:
         """Wait until what was written works, for the kinds that `proves`; the rest was read back already.
         Returns why not."""
         keys = {(c.kind, c.identity) for c in changes if self._kinds[c.kind].proves}
-        waiting = [Want(self._wanted[key], self._at) for key in sorted(keys) if key in self._wanted]
+        waiting = [want for key in sorted(keys) if (want := self._items[key].want) is not None]
         until_s = asyncio.get_running_loop().time() + planning.PROOF_S
         failed: list[FazaiError] = []
         while waiting:
             seen = await self.observe([want.resource for want in waiting])
             late = asyncio.get_running_loop().time() > until_s
-            waiting = [
-                want
+            name = self._target.name
+            found = [
+                planning.check_proof(self._kinds[want.resource.kind], want, seen.items[want.key], late, name)
                 for want in waiting
-                if planning.awaits_proof(self._kinds, want, seen, late, self._target.name, failed)
             ]
+            failed += [each for each in found if isinstance(each, FazaiError)]
+            waiting = [want for want, each in zip(waiting, found, strict=True) if each is False]
             if waiting:
                 await asyncio.sleep(_PROOF_PAUSE_S)
         return failed

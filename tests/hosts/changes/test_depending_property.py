@@ -399,10 +399,10 @@ def check_run(world: World, root: Path, start: Tree, items: list[Item]) -> None:
 
 
 def name_of(item: Item) -> str:
-    from fazai.providers.hosts.kinds import all_kinds
+    from fazai.providers.hosts.kinds import load_host_kinds
 
     ((kind, fields),) = item.declared().items()
-    found = all_kinds()[kind].identify({k: v for k, v in fields.items() if k != "state"})
+    found = load_host_kinds()[kind].identify({k: v for k, v in fields.items() if k != "state"})
     assert isinstance(found, str)
     return found
 

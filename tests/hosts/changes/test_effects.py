@@ -16,11 +16,11 @@ from fazai.providers.hosts.effects import (
     paths_read,
 )
 from fazai.providers.hosts.kind import Want
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.shell.questions import Answer, FileAt, Output, PathState, Question
 from tests.hosts.helpers import resource
 
-KINDS = all_kinds()
+KINDS = load_host_kinds()
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f x"
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError
 from fazai.model import Secret, Target
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.local.transport import LocalChannel
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become, answer_password_prompt
@@ -183,7 +183,7 @@ def test_a_filesystem_that_takes_nothing(then: str, said: str, hint: str, tmp_pa
     root.mkdir()
     target = Target("box", "local", "write", {})
     begin = mounted(root, then.replace("{root}", str(root)))
-    host = Host(root, HostSession(target, all_kinds(), begin, timeout_s=20, root=str(root)))
+    host = Host(root, HostSession(target, load_host_kinds(), begin, timeout_s=20, root=str(root)))
     old, new = (resource("host.file", {"path": "/a", "content": c}) for c in ("old\n", "n" * 100_000))
 
     async def run() -> None:
@@ -217,7 +217,9 @@ def _may_not(root: Path) -> None:
     (root / "unreadable").chmod(0o600)
     root.parent.chmod(0o755)
     begin = inside("sh", "-s", user="nobody")
-    host = Host(root, HostSession(Target("box", "local", "write", {}), all_kinds(), begin, timeout_s=20))
+    host = Host(
+        root, HostSession(Target("box", "local", "write", {}), load_host_kinds(), begin, timeout_s=20)
+    )
 
     async def run() -> None:
         async with host.session:

@@ -16,7 +16,7 @@ import pytest
 
 from fazai.errors import DeviceError, Moved
 from fazai.model import Secret, Verb
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
 from tests.hosts.machines import Machine, missing, shim
 
@@ -229,9 +229,9 @@ def test_hostile_names(server: Server, tmp_path: Path) -> None:
             methods = ("sha256", "sha512") * len(HOSTILE)
             each = [wanted(server, ONE, m, dest=f"/{n}") for m, n in zip(methods, HOSTILE, strict=False)]
             assert len(await host.converge(*each)) == len(HOSTILE)
-            before = host.session.round_trips
+            before = host.session.shell.blocks
             assert (await host.look(*each)).changes == ()
-            assert host.session.round_trips == before + 1
+            assert host.session.shell.blocks == before + 1
             gone = [resource("host.download", {"dest": r.fields["dest"]}, "absent") for r in each]
             await host.converge(*gone)
 
@@ -261,5 +261,5 @@ def test_hostile_names(server: Server, tmp_path: Path) -> None:
 def test_what_is_wrong_before_any_contact(fields: dict[str, Any], field: str) -> None:
     good = {"url": "https://example.com/x", "dest": "/x", "checksum": "sha256:" + "0" * 64}
     whole = {k: v for k, v in {**good, **fields}.items() if v is not None}
-    _, problems = all_kinds()["host.download"].normalise(whole, "present")
+    _, problems = load_host_kinds()["host.download"].normalise(whole, "present")
     assert [problem.field for problem in problems] == [field]

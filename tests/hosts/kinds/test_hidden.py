@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fazai.model import Target
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.local.transport import LocalChannel
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
@@ -56,7 +56,7 @@ def as_alice(root: Path) -> Host:
         return LocalChannel(process, "box", Become())
 
     target = Target("box", "local", "write", {"root": str(root)})
-    return Host(root, HostSession(target, all_kinds(), begin, timeout_s=20, root=str(root)))
+    return Host(root, HostSession(target, load_host_kinds(), begin, timeout_s=20, root=str(root)))
 
 
 _COMMAND = {"shell": "touch /never", "chdir": "/"}

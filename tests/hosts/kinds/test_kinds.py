@@ -12,7 +12,7 @@ import pytest
 
 from fazai.errors import Moved
 from fazai.model import Verb
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from tests.hosts.cases import CASES, Case, Tree
 from tests.hosts.conftest import World
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
@@ -69,7 +69,7 @@ def test_a_kind(case: Case, shell: str, tmp_path: Path) -> None:
                 assert seen(root, case.made) == dict(case.made)
             if case.absent is None:
                 return
-            kind = all_kinds()[case.kind]
+            kind = load_host_kinds()[case.kind]
             identity = {name: case.make[name] for name in kind.identity if name in case.make}
             changes = await host.converge(resource(case.kind, {**identity, **case.absent}, "absent"))
             assert [change.verb for change in changes] == [Verb.DELETE]
@@ -100,9 +100,9 @@ def test_hostile_names(shell: str, tmp_path: Path) -> None:
             for name in HOSTILE:
                 data = (root / f"d {name}" / name).read_bytes()
                 assert data == (name + "\n\n").encode("utf-8", "surrogateescape")
-            before = host.session.round_trips
+            before = host.session.shell.blocks
             assert (await host.look(*wanted)).changes == ()
-            assert host.session.round_trips - before == 1
+            assert host.session.shell.blocks - before == 1
             (root / "d plain/plain").write_text("\nchanged\n" + host.session.shell.nonce[:-1] + "\n\n")
             (change,) = await host.converge(*wanted)
             assert change.before["content"].data.startswith(b"\nchanged\n")

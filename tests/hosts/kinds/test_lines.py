@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fazai.errors import DeviceError
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.kinds.shared.editing import (
     InsertionPoint,
     with_block,
@@ -243,7 +243,7 @@ def test_what_stands_between_a_block_and_another_mark_of_an_end_stays() -> None:
 @pytest.mark.parametrize("block", ["# BEGIN fazai\nx\n", "x\n# END fazai\ny", "# END fazai\r\n"])
 def test_a_block_that_holds_its_own_marks_is_refused(block: str) -> None:
     """Written, it would be another block at the next look."""
-    kind = all_kinds()["host.block"]
+    kind = load_host_kinds()["host.block"]
     _, problems = kind.normalise({"path": "/f", "block": block}, "present")
     (problem,) = problems
     assert (problem.field, "holds a line that is one of its marks" in problem.message) == ("block", True)

@@ -12,7 +12,7 @@ import pytest
 
 from fazai.errors import DeviceError
 from fazai.model import Problem, Verb
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.kinds.shared.packaging import MANAGERS
 from tests.hosts.helpers import Host, resource
 from tests.hosts.machines import Machine, missing, shim
@@ -74,9 +74,9 @@ def test_the_real_apt(tmp_path: Path) -> None:
             other = resource("host.package", {"name": "fz-other", "install_recommends": False})
             assert [change.verb for change in await host.converge(installed, other)] == [Verb.CREATE] * 2
             assert config.read_text() == "as it came\n"
-            before = host.session.round_trips
+            before = host.session.shell.blocks
             assert (await host.look(installed, other, plain)).changes == ()
-            assert host.session.round_trips == before + 1
+            assert host.session.shell.blocks == before + 1
             config.write_text("changed by hand\n")
             newest = resource("host.package", {"name": NAME, "state": "latest"})
             (change,) = changes = await host.converge(newest)
@@ -322,14 +322,14 @@ def test_a_folder_has_no_packages(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_manager_would_take_for_something_else(fields: dict[str, Any], field: str) -> None:
-    kind = all_kinds()["host.package"]
+    kind = load_host_kinds()["host.package"]
     _, problems = kind.normalise({"name": "app", **fields}, "present")
     assert [problem.field for problem in problems] == [field]
     assert not isinstance(kind.identify({"name": "libstdc++6"}), Problem)
 
 
 def test_how_several_are_named() -> None:
-    kind = all_kinds()["host.package"]
+    kind = load_host_kinds()["host.package"]
     assert kind.identify({"name": ["jq", "curl", "jq"]}) == "jq, curl"
     assert kind.identify({"name": ["curl"]}) == kind.identify({"name": "curl"}) == "curl"
     assert kind.normalise({"name": ["curl"]}, "present") == ({"name": "curl"}, [])

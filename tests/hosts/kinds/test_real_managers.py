@@ -95,9 +95,9 @@ def test_packages_of_rpm(system: Callable[[Path], Machine], tmp_path: Path) -> N
             other = resource("host.package", {"name": "fz-other", "install_recommends": False})
             assert [change.verb for change in await host.converge(old, other)] == [Verb.CREATE] * 2
             assert config.read_text() == "as it came\n"
-            before = host.session.round_trips
+            before = host.session.shell.blocks
             assert (await host.look(old, other)).changes == ()
-            assert host.session.round_trips == before + 1
+            assert host.session.shell.blocks == before + 1
             config.write_text("changed by hand\n")
             (change,) = changes = await host.converge(latest)
             assert (change.before, change.after) == ({"version": "1.0-1"}, {"version": "1:1.1-2"})

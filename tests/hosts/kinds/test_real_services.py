@@ -10,7 +10,7 @@ import pytest
 
 from fazai.errors import DeviceError
 from fazai.model import Resource
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from tests.hosts.booted import booted
 from tests.hosts.helpers import Host, resource
 from tests.hosts.machines import Machine
@@ -43,7 +43,9 @@ DOWN = {"name": "app", "state": "stopped", "enabled": False}
 
 
 def _handler(state: str) -> Resource:
-    canonical, problems = all_kinds()["host.service"].normalise({"name": "app", "state": state}, "notified")
+    canonical, problems = load_host_kinds()["host.service"].normalise(
+        {"name": "app", "state": state}, "notified"
+    )
     assert problems == []
     return Resource("host.service", "app", canonical, "notified", name=state, listen=(state,))
 
@@ -52,9 +54,9 @@ async def _up_and_down(host: Host) -> None:
     up, down = resource("host.service", UP), resource("host.service", DOWN)
     assert (await host.look(down)).changes == ()
     changes = await host.converge(up)
-    before = host.session.round_trips
+    before = host.session.shell.blocks
     assert (await host.look(up)).changes == ()
-    assert host.session.round_trips == before + 1
+    assert host.session.shell.blocks == before + 1
     await host.undo(changes)
     assert (await host.look(down)).changes == ()
     await host.converge(up)

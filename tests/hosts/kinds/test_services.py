@@ -10,7 +10,7 @@ import pytest
 
 from fazai.errors import DeviceError, Moved
 from fazai.model import Verb
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from tests.hosts.helpers import Host, resource
 from tests.hosts.machines import Machine, shim
 
@@ -107,9 +107,9 @@ def test_a_service_is_started_stopped_and_taken_back(system: Any, tmp_path: Path
             changes = await host.converge(up)
             assert changes[0].verb is Verb.UPDATE
             assert changes[0].before == {"state": "stopped", "enabled": False}
-            before = host.session.round_trips
+            before = host.session.shell.blocks
             assert (await host.look(up)).changes == ()
-            assert host.session.round_trips == before + 1
+            assert host.session.shell.blocks == before + 1
             await host.undo(changes)
             assert (await host.look(down)).changes == ()
             await host.converge(up)
@@ -171,7 +171,7 @@ def test_a_service_that_somebody_changed_after_us_is_not_taken_back(system: Any,
 @pytest.mark.parametrize("system", [systemd, openrc, freebsd])
 def test_handlers_restart_and_reload_what_runs_and_start_what_does_not(system: Any, tmp_path: Path) -> None:
     machine = system(tmp_path)
-    kind = all_kinds()["host.service"]
+    kind = load_host_kinds()["host.service"]
 
     def handler(state: str) -> Any:
         fields = {"name": "app", "state": state, "daemon_reload": True}
@@ -314,5 +314,5 @@ def test_a_folder_has_no_services_and_its_handlers_touch_none_of_ours(tmp_path: 
     ],
 )
 def test_what_is_wrong_before_any_contact(fields: dict[str, Any], state: str, text: str) -> None:
-    _, problems = all_kinds()["host.service"].normalise({"name": "app", **fields}, state)
+    _, problems = load_host_kinds()["host.service"].normalise({"name": "app", **fields}, state)
     assert [text in problem.message for problem in problems] == [True]

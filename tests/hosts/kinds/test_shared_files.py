@@ -12,7 +12,7 @@ import pytest
 
 from fazai.errors import DeviceError
 from fazai.model import Problem, Verb
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from tests.hosts.cases import Case
 from tests.hosts.helpers import HOSTILE, SHELLS, Host, resource, shell_environ
 from tests.hosts.kinds import test_kinds
@@ -241,9 +241,9 @@ def test_a_crontab(tmp_path: Path) -> None:
                 if "\n" not in name
             ]
             assert len(await host.converge(*jobs)) == len(jobs)
-            before = host.session.round_trips
+            before = host.session.shell.blocks
             assert (await host.look(*jobs)).changes == ()
-            assert host.session.round_trips == before + 1
+            assert host.session.shell.blocks == before + 1
             text = spool.read_text("utf-8", "surrogateescape")
             assert "#fazai: $(touch gone)\n* * * * * echo $(touch gone)\n" in text
             gone = resource("host.cron", {"name": "plain", "user": "daemon"}, "absent")
@@ -408,7 +408,7 @@ WRONG: tuple[tuple[str, dict[str, Any], str], ...] = (
 
 @pytest.mark.parametrize(("name", "fields", "field"), WRONG)
 def test_what_is_wrong_before_any_contact(name: str, fields: dict[str, Any], field: str) -> None:
-    kind = all_kinds()[name]
+    kind = load_host_kinds()[name]
     identity = kind.identify(fields)
     _, problems = kind.normalise(fields, "present")
     assert [problem.field for problem in problems] == [field]

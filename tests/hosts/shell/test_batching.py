@@ -90,7 +90,7 @@ def test_many_files_are_one_script(shell: str, tmp_path: Path) -> None:
         async with host.session:
             count, error = await joined(host, *wanted)
             assert (count, error) == (len(wanted), None)
-            assert host.session.round_trips == 3
+            assert host.session.shell.blocks == 3
 
     asyncio.run(run())
     folder = root / "d $(x)"
@@ -195,7 +195,7 @@ def test_a_file_behind_a_link_that_is_made_just_before(tmp_path: Path) -> None:
         async with host.session:
             wanted = resource("host.link", {"path": link, "target": "../real"}), file(path, path)
             assert await joined(host, *wanted) == (1, None)
-            assert host.session.round_trips == (7 if path.startswith(link) else 8)
+            assert host.session.shell.blocks == (7 if path.startswith(link) else 8)
 
     asyncio.run(run("/a/l/f", "/a/l"))
     asyncio.run(run("/alias/m/g", "/a/m"))

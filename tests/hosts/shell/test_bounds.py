@@ -18,7 +18,7 @@ import pytest
 
 from fazai.errors import DeviceError, FazaiError, Unreachable
 from fazai.model import Secret, Target
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.local.provider import PROVIDER as LOCAL
 from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.session import HostSession
@@ -75,7 +75,7 @@ def session(environ: dict[str, str], timeout_s: float = 1, become: Become | None
     def begin() -> Any:
         return start_local_shell("box", become or Become(), "", environ, timeout_s)
 
-    return HostSession(Target("box", "local", "write", {}), all_kinds(), begin, timeout_s=timeout_s)
+    return HostSession(Target("box", "local", "write", {}), load_host_kinds(), begin, timeout_s=timeout_s)
 
 
 def asked(found: HostSession) -> FazaiError:
@@ -443,7 +443,7 @@ def test_a_host_that_stops_in_mid_conversation(world: World, server: Sshd) -> No
         def begin() -> Any:
             return start_ssh("web", settings, Become(), connections, 5)
 
-        found = HostSession(Target("web", "ssh", "write", {}), all_kinds(), begin, timeout_s=1)
+        found = HostSession(Target("web", "ssh", "write", {}), load_host_kinds(), begin, timeout_s=1)
         async with asyncio.timeout(60), found:
             await found.ask(FileAt("/"))
             for child in server.children:

@@ -19,7 +19,7 @@ import pytest
 from fazai.errors import FazaiError
 from fazai.providers.hosts.facts import QUESTIONS, facts_of
 from fazai.providers.hosts.kind import Want
-from fazai.providers.hosts.kinds import all_kinds
+from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.kinds.shared.packaging import MANAGERS
 from fazai.providers.hosts.local.transport import start_local_shell
 from fazai.providers.hosts.shell.answers import read_answers
@@ -138,7 +138,7 @@ def wants(root: Path) -> list[Want]:
 
 
 def questions(found: Sequence[Want]) -> list[Question]:
-    kinds = all_kinds()
+    kinds = load_host_kinds()
     return list(dict.fromkeys(q for want in found for q in kinds[want.resource.kind].ask(want)))
 
 
@@ -220,12 +220,12 @@ class _Answers(dict[Question, Answer]):
 
 def use(found: Sequence[Want], asked: Sequence[Question], out: bytes) -> None:
     """All that is made of an answer before something is written."""
-    kinds = all_kinds()
+    kinds = load_host_kinds()
     answers = _Answers(read_answers(asked, out, NONCE, "box"))
     for want in found:
         kind = kinds[want.resource.kind]
         try:
-            for question in kind.more(want, answers):
+            for question in kind.ask_more(want, answers):
                 answers.setdefault(question, _missing(question))
             have = kind.read(want, answers)
             change = kind.compare(want, have)
@@ -298,7 +298,7 @@ _NASTY: Final = (
 
 def read_at_length() -> None:
     """Every reader on texts that make a pattern try again at each character, if it can."""
-    kinds, found = all_kinds(), wants(Path("/"))
+    kinds, found = load_host_kinds(), wants(Path("/"))
     for bit in _NASTY:
         text = (bit * 100_000)[:100_000]
         said = Output(0, text.encode())
@@ -314,6 +314,20 @@ def read_at_length() -> None:
             }
             with contextlib.suppress(FazaiError, KeyError):  # what they would ask for besides
                 kind.compare(want, kind.read(want, answers))
+
+
+def test_no_number_of_a_frame_is_an_amount() -> None:
+    """A host can say any number of nine digits, and cannot have us keep as many of anything."""
+    asked = [FileAt("/gone")]
+    out = f"\n{NONCE} gone 0 999999999\n\n{NONCE} looked\n".encode()
+    tracemalloc.start()
+    try:
+        found = read_answers(asked, out, NONCE, "box")
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert found == {asked[0]: PathState("denied")}
+    assert peak < 1 << 20
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_files_of_all_sizes_and_names(shell: str, tmp_path: Path) -> None:
         host = Host.local(root, shell_environ(shell, tmp_path))
         async with host.session:
             answers = await host.session.ask(*(FileAt(path, True) for path in paths))
-            assert host.session.round_trips == 1
+            assert host.session.shell.blocks == 1
             for path, content in paths.items():
                 found = answers[FileAt(path, True)]
                 assert isinstance(found, PathState)
@@ -58,7 +58,7 @@ def test_files_of_all_sizes_and_names(shell: str, tmp_path: Path) -> None:
             for path, content in paths.items():
                 expected = Output(0, content) if len(content) <= 8192 else Output(1, b"")
                 assert texts[ContentOf(path, 8192)] == expected
-            assert host.session.round_trips == 2
+            assert host.session.shell.blocks == 2
 
     asyncio.run(run())
 
@@ -80,9 +80,9 @@ def test_where_links_lead(shell: str, tmp_path: Path) -> None:
         through = ContentOf(f"{root}/to a file", 100)
         async with host.session:
             answers = await host.session.ask(*map(FileAt, targets))
-            assert host.session.round_trips == 1
+            assert host.session.shell.blocks == 1
             answers = {**answers, **await host.session.ask(through)}
-            assert host.session.round_trips == 3  # where it leads is walked to
+            assert host.session.shell.blocks == 3  # where it leads is walked to
         for path, target in targets.items():
             found = answers[FileAt(path)]
             assert isinstance(found, PathState)
@@ -103,7 +103,7 @@ def test_files_whose_size_says_nothing(shell: str, tmp_path: Path) -> None:
         async with host.session:
             wanted: list[Question] = [FileAt(beside, True), ContentOf(odd, 100), FileAt(odd, True)]
             answers = await host.session.ask(*wanted)
-            assert host.session.round_trips == 2
+            assert host.session.shell.blocks == 2
         assert answers[ContentOf(odd, 100)] == Output(0, b"Linux\n")
         for path, content in ((beside, b"as it is\n"), (odd, b"Linux\n")):
             found = answers[FileAt(path, True)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -19,8 +19,6 @@ from fazai.providers.hosts.agent.files import (
 )
 from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.quoting import quote
-
-__all__ = ["AgentReport", "look_script", "read_report", "read_status"]
 
 #: Seconds that an agent has for its first delivery, and for one that is late, at least.
 GRACE_S: Final = 120
@@ -58,9 +56,7 @@ class AgentReport:
     def running(self) -> bool | None:
         """Tell whether the agent runs; None where that is not known: in a folder, or under `init: none`
         without a status file."""
-        if self.init in ("systemd", "openrc") and not self.folder:
-            return self.active == "active"
-        if self.init == "cron" and not self.folder:
+        if self.init in SERVICES and not self.folder:
             return self.active == "active"
         if self.status:
             return self.status.get("state") == "running" and self._silent_s() <= self._late_s
@@ -91,38 +87,37 @@ class AgentReport:
     def trouble(self) -> str | None:
         """Return why the agent does not deliver; None when it does, has just begun, or it cannot be told."""
         if not self.status:
-            return self._never()
+            return self._why_never_ran()
         late_s = self._late_s
         if self._silent_s() > late_s:
-            return f"no sign of life for {self._silent_s():.0f} s{self._rest()}"
+            return f"no sign of life for {self._silent_s():.0f} s{self._error_and_spool()}"
         delivered = self.age("last_delivery_at")
         began = self.age("started_at") or 0
         failures = self.number("failures") or 0
         if self.init == "cron" and not self.folder:  # every run begins anew; only its failures are remembered
-            return f"not delivering{self._rest()}" if failures >= _FAILURES else None
+            return f"not delivering{self._error_and_spool()}" if failures >= _FAILURES else None
         waited = began if delivered is None else delivered
-        if failures >= _FAILURES and began > self.grace_s:
-            return f"not delivering for {waited} s{self._rest()}"
-        if waited <= late_s:
-            return None
-        return f"not delivering for {waited} s{self._rest()}"
+        refused = failures >= _FAILURES and began > self.grace_s
+        return (
+            f"not delivering for {waited} s{self._error_and_spool()}" if refused or waited > late_s else None
+        )
 
-    def _never(self) -> str | None:
+    def _why_never_ran(self) -> str | None:
         if self.folder or self.init == "none" or self.installed_at is None:
             return None
         waited = self.now - self.installed_at
         return f"it never ran, {waited} s after it was installed" if waited > self._late_s else None
 
-    def _rest(self) -> str:
+    def _error_and_spool(self) -> str:
         error = self.status.get("last_error", "")
         spool = self.number("spool_depth")
         text = f": {error}" if error else ""
         return text + (f", spool {spool}" if spool is not None else "")
 
-    def proof(self) -> bool | str:
-        """Return True when the agent has delivered since it was started, else why not (empty: not yet)."""
+    def proof(self) -> str | None:
+        """Return None when the agent has delivered since it was started, else why not (empty: not yet)."""
         if self.number("last_delivery_at") is not None:
-            return True
+            return None
         error = self.status.get("last_error", "")
         if error and ((self.number("failures") or 0) > 1 or "status 4" in error):
             return error
@@ -132,19 +127,19 @@ class AgentReport:
         return f"Report({self.init} {self.running} {self.enabled} {self.version} {self.trouble() is None})"
 
 
-def look_script(init: str | None, at: Mapping[str, str], *, folder: bool) -> str:
+def look_script(init: str | None, at: Callable[[str], str], *, folder: bool) -> str:
     """Return POSIX shell that prints what `read_report` reads. `init` None: found out on the host."""
-    script, settings = quote(at[SCRIPT_PATH]), quote(at[SETTINGS_PATH])
+    script, settings = quote(at(SCRIPT_PATH)), quote(at(SETTINGS_PATH))
     lines = [
         "echo now=$(date +%s)",
         f"echo version=$(sed -n 's/^readonly VERSION=//p' {script} 2>/dev/null)",
         f"echo installed_at=$(stat -c %Y {settings} 2>/dev/null || stat -f %m {settings} 2>/dev/null)",
         f'for fz_f in {temporary_names(at)}; do [ ! -e "$fz_f" ] || echo unfinished=yes; done',
-        f"[ ! -e {quote(at[STATE_FOLDER])} ] || echo remains=yes",
+        f"[ ! -e {quote(at(STATE_FOLDER))} ] || echo remains=yes",
     ]
     if folder:
         return "\n".join([*lines, f"echo init={init or 'systemd'}"])
-    lines.append(f"echo hostname=$(cat {quote(at[HOST_NAME_FILE])} 2>/dev/null)")
+    lines.append(f"echo hostname=$(cat {quote(at(HOST_NAME_FILE))} 2>/dev/null)")
     lines.append(f"id -u {USER} >/dev/null 2>&1 && echo user=yes")
     lines.append(f"fz_init={init}" if init else _FIND_INIT)
     lines.append(f"echo init=$fz_init\ncase $fz_init in\nsystemd)\n{_SYSTEMD};;\nopenrc)\n{_OPENRC};;\n")

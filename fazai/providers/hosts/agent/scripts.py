@@ -23,22 +23,11 @@ from fazai.providers.hosts.agent.files import (
     STATE_FOLDER,
     STATUS_PATH,
     USER,
+    AgentFile,
     short_name,
     temporary_names,
 )
 from fazai.providers.hosts.shell.quoting import append_commands, encode_script, quote
-
-__all__ = ["AgentFile", "InstallSite", "install_script", "removal_script", "restart_script", "tail_script"]
-
-
-@dataclass(frozen=True, slots=True)
-class AgentFile:
-    """A file of the agent with its content and mode."""
-
-    path: str
-    data: bytes
-    mode: str
-    owned: bool = False  # by the agent's user
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +46,7 @@ class InstallSite:
     @property
     def temporary(self) -> str:
         """Shell patterns of what an installation that was killed left."""
-        return temporary_names({path: self.at(path) for path in AGENT_PATHS})
+        return temporary_names(self.at)
 
     def beside(self, path: str, what: str = "") -> str:
         return quote(f"{posixpath.dirname(self.at(path))}/.fazai-{self.token}-{short_name(path)}{what}")
@@ -92,9 +81,9 @@ def install_script(
     old = " ".join(site.beside(file.path, "-old") for file in files)
     head = [
         "set -e; umask 022; fz_user= fz_state= fz_placing=",
-        _check_own_ways(site, [*AGENT_PATHS, STATE_FOLDER]),
+        _check_own_ways(site),
         _status_function(site),
-        f"fz_away() {{\n{_take_back(site, files)}\nrm -f {temporary} {old}; }}",
+        f"fz_away() {{\n{_restore_lines(site, files)}\nrm -f {temporary} {old}; }}",
         # once it began it comes to its end; a signal that is ignored, programs that it starts would ignore
         "trap 'fz_code=$?; trap : HUP PIPE TERM; set +e; fz_away $fz_code; exit $fz_code' EXIT",
         "trap 'exit 129' HUP; trap 'exit 141' PIPE; trap 'exit 143' TERM",
@@ -113,16 +102,16 @@ def install_script(
         chunks.append(encode_script(f'fz_tmp={place}; (umask 077; set -C; : >"$fz_tmp")\n'))
         chunks += append_commands(file.data)
         owner = f'chown {USER}:{USER} "$fz_tmp"; ' if file.owned and not site.folder else ""
-        chunks.append(encode_script(f'{owner}chmod {file.mode} "$fz_tmp"\n{_SYNC}\n'))
+        chunks.append(encode_script(f'{owner}chmod {file.mode} "$fz_tmp"\nfz_sync "$fz_tmp"\n'))
     chunks.append(encode_script("fz_tmp=\n" + _take_place(site, files, tested, version)))
     return tuple(chunks)
 
 
-def _check_own_ways(site: InstallSite, paths: Sequence[str]) -> str:
-    """Return a line that ends the script where somebody else can lead one of these paths elsewhere. Nobody
-    but root may write to the agent's folders; in its state folder, where its user may, only names are
-    removed."""
-    return f"fz_own_ways {' '.join(map(site.word, paths))}"
+def _check_own_ways(site: InstallSite) -> str:
+    """Return a line that ends the script where somebody else can lead one of the agent's paths elsewhere.
+    Nobody but root may write to the agent's folders; in its state folder, where its user may, only names
+    are removed."""
+    return f"fz_own_ways {' '.join(map(site.word, (*AGENT_PATHS, STATE_FOLDER)))}"
 
 
 def _status_function(site: InstallSite) -> str:
@@ -132,31 +121,32 @@ def _status_function(site: InstallSite) -> str:
     return f"fz_status() {{ [ -h {status} ] || [ ! -f {status} ] || head -c 65536 {status} 2>/dev/null; }}"
 
 
-_SYNC: Final = 'fz_sync "$fz_tmp"'
-
-
 def _take_place(site: InstallSite, files: Sequence[AgentFile], tested: bool, version: str) -> str:
-    lines = []
-    if tested and not site.folder:
-        test = f"{site.beside(SCRIPT_PATH)} --selftest --config {site.beside(SETTINGS_PATH)}"
-        lines.append(
-            f"fz_said=$(as_agent {quote(test)} 2>&1) || {{\n"
-            "printf 'the new agent does not pass its self-test, the old one stays:\\n%s\\n' \"$fz_said\" "
-            "| grep -v '^ok ' >&2; exit 1; }"
-        )
-    for file in files:
-        path = site.word(file.path)
-        lines.append(f"[ ! -e {path} ] || cp -p {path} {site.beside(file.path, '-old')}")
-    lines.append(f"fz_placing=1\n{_end_backoff(site)}")
-    lines += [f"mv -f {site.beside(file.path)} {site.word(file.path)}" for file in files]
-    lines.append(_start_lines(site))
-    if version:
-        lines.insert(0, _comes_up_function(site, version))
-        lines.append(
-            f"fz_comes_up || {{ echo 'the new agent did not come up' >&2; {_show_log_end(site)}\nexit 1; }}"
-        )
-    lines.append("fz_placing=")
+    test = f"{site.beside(SCRIPT_PATH)} --selftest --config {site.beside(SETTINGS_PATH)}"
+    passes = (
+        f"fz_said=$(as_agent {quote(test)} 2>&1) || {{\n"
+        "printf 'the new agent does not pass its self-test, the old one stays:\\n%s\\n' \"$fz_said\" "
+        "| grep -v '^ok ' >&2; exit 1; }"
+    )
+    places = [
+        (site.word(file.path), site.beside(file.path), site.beside(file.path, "-old")) for file in files
+    ]
+    lines = [
+        *([_comes_up_function(site, version)] if version else ()),
+        *([passes] if tested and not site.folder else ()),
+        *(f"[ ! -e {path} ] || cp -p {path} {old}" for path, _, old in places),
+        f"fz_placing=1\n{_end_backoff(site)}",
+        *(f"mv -f {new} {path}" for path, new, _ in places),
+        _start_lines(site),
+        *([_await_agent(site, "the new agent")] if version else ()),
+        "fz_placing=",
+    ]
     return "\n".join(lines)
+
+
+def _await_agent(site: InstallSite, noun: str) -> str:
+    """Return a line that ends the script when the agent that was just started does not come up."""
+    return f"fz_comes_up || {{ echo '{noun} did not come up' >&2; {_show_log_end(site)}\nexit 1; }}"
 
 
 def _start_lines(site: InstallSite) -> str:
@@ -209,22 +199,23 @@ def _comes_up_function(site: InstallSite, version: str) -> str:
     )
 
 
-def _take_back(site: InstallSite, files: Sequence[AgentFile]) -> str:
+def _restore_lines(site: InstallSite, files: Sequence[AgentFile]) -> str:
     """Return lines for the end of a block, however it came: what was there before runs again; or nothing,
     where there was nothing. Its user and folder go as well, where they were made here and nothing is in them.
     """
-    lines = ['if [ -n "$fz_placing" ]; then', "echo 'what was there before is put back' >&2"]
-    script_old = site.beside(SCRIPT_PATH, "-old")
-    lines.append(f"if [ ! -e {script_old} ]; then {_stop_lines(site)}; fi")
+    lines = [
+        "if [ -n \"$fz_placing\" ]; then\necho 'what was there before is put back' >&2",
+        f"if [ ! -e {site.beside(SCRIPT_PATH, '-old')} ]; then {_stop_lines(site)}; fi",
+    ]
     for file in files:
         old, path = site.beside(file.path, "-old"), site.word(file.path)
         lines.append(f"if [ -e {old} ]; then mv -f {old} {path}; fz_back=1; else rm -f {path}; fi")
-    lines.append(f'if [ -n "${{fz_back-}}" ]; then {_start_lines(site)}; fi\nfi')
-    lines.append('if [ "$1" != 0 ]; then')
-    lines.append(f'[ -z "$fz_state" ] || (fz_rmtree {site.word(STATE_FOLDER)}) 2>/dev/null')
-    if not site.folder:
-        lines.append(f'[ -z "$fz_user" ] || {{ {_GONE_USER}; }}')
-    lines.append(":\nfi")
+    lines += [
+        f'if [ -n "${{fz_back-}}" ]; then {_start_lines(site)}; fi\nfi\nif [ "$1" != 0 ]; then',
+        f'[ -z "$fz_state" ] || (fz_rmtree {site.word(STATE_FOLDER)}) 2>/dev/null',
+        *([] if site.folder else [f'[ -z "$fz_user" ] || {{ {_GONE_USER}; }}']),
+        ":\nfi",
+    ]
     return "\n".join(lines)
 
 
@@ -273,7 +264,7 @@ def restart_script(site: InstallSite, version: str) -> str:
         _end_backoff(site),
         _comes_up_function(site, version),
         _start_lines(site),
-        f"fz_comes_up || {{ echo 'the agent did not come up' >&2; {_show_log_end(site)}\nexit 1; }}",
+        _await_agent(site, "the agent"),
     ]
     return "\n".join(lines)
 
@@ -292,22 +283,23 @@ def tail_script(root: str, lines: int, most_bytes: int) -> str:
 
 def removal_script(site: InstallSite) -> str:
     """Return a script that removes everything of the agent, with its spool and its user."""
-    lines = ["set -e", _check_own_ways(site, [*AGENT_PATHS, STATE_FOLDER]), _status_function(site)]
-    if site.folder or site.init == "none":
-        lines.append(f"rm -f {site.word(SCRIPT_PATH)}")  # or whoever keeps it running would start it anew
-        lines.append(_stop_lines(site))
+    if site.folder or site.init == "none":  # whoever keeps it running would start it anew
+        stop = f"rm -f {site.word(SCRIPT_PATH)}\n{_stop_lines(site)}"
     else:
-        lines.append(f"if [ -e {site.word(SERVICES[site.init].path)} ]; then {_stop_lines(site)}; fi")
-    lines.append(f"rm -f {' '.join(map(site.word, AGENT_PATHS))} {site.temporary}")
-    lines.append(f"(fz_rm {site.word(LOG_PATH)})")  # others may write to its folder
-    lines.append(f"[ ! -e {site.word(STATE_FOLDER)} ] || (fz_rmtree {site.word(STATE_FOLDER)})")
-    lines.append(f"rmdir {quote(posixpath.dirname(site.at(SCRIPT_PATH)))} 2>/dev/null || :")
-    lines.append(
-        f"rmdir {quote(posixpath.dirname(posixpath.dirname(site.at(SCRIPT_PATH))))} 2>/dev/null || :"
-    )
-    if site.folder:
-        return "\n".join(lines)
-    if site.init == "systemd":
+        stop = f"if [ -e {site.word(SERVICES[site.init].path)} ]; then {_stop_lines(site)}; fi"
+    folder = posixpath.dirname(site.at(SCRIPT_PATH))
+    lines = [
+        "set -e",
+        _check_own_ways(site),
+        _status_function(site),
+        stop,
+        f"rm -f {' '.join(map(site.word, AGENT_PATHS))} {site.temporary}",
+        f"(fz_rm {site.word(LOG_PATH)})",  # others may write to its folder
+        f"[ ! -e {site.word(STATE_FOLDER)} ] || (fz_rmtree {site.word(STATE_FOLDER)})",
+        *(f"rmdir {quote(each)} 2>/dev/null || :" for each in (folder, posixpath.dirname(folder))),
+    ]
+    if site.init == "systemd" and not site.folder:
         lines.append("systemctl daemon-reload || :")
-    lines.append(f"! id -u {USER} >/dev/null 2>&1 || {_GONE_USER}")
+    if not site.folder:
+        lines.append(f"! id -u {USER} >/dev/null 2>&1 || {_GONE_USER}")
     return "\n".join(lines)

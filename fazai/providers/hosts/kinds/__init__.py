@@ -8,10 +8,8 @@ from collections.abc import Mapping
 
 from fazai.providers.hosts.kind import HostKind
 
-__all__ = ["all_kinds"]
 
-
-def all_kinds() -> Mapping[str, HostKind]:
+def load_host_kinds() -> Mapping[str, HostKind]:
     """Return all kinds by name, in the order of the names."""
     found: dict[str, HostKind] = {}
     for module in pkgutil.iter_modules(__path__):

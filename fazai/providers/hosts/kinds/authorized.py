@@ -6,17 +6,20 @@ import base64
 import binascii
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.filtering import FILTER_BEGIN, edit_script, filter_command, note_made
-from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kinds.shared.filtering import (
+    FILTER_BEGIN,
+    SharedLineKind,
+    edit_script,
+    filter_command,
+    note_made,
+)
+from fazai.providers.hosts.shell.questions import OutputOf, Question
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import refuse_unsafe, unexpected_error
-
-__all__ = ["KINDS"]
 
 #: A type of key, and its bytes, which begin with the length and the name of the type. What stands before are
 #: options, what stands behind is a comment (sshd(8), AUTHORIZED_KEYS FILE FORMAT).
@@ -34,10 +37,25 @@ for (i = 1; i <= n; i++) if (words[i] in old) hit = 1; if (hit) put(); else out(
 _NO_USER: Final = 3
 
 
-class AuthorizedKeyKind(HostKind):
+class AuthorizedKeyKind(SharedLineKind):
     """Keys of a user's authorized_keys; `exclusive`: these alone."""
 
-    asked = True
+    name = "host.authorized_key"
+    summary = "Keys with which a user may log in"
+    example = (
+        "host.authorized_key: {user: deploy, key: ssh-ed25519"
+        " AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f deploy@example}"
+    )
+    identity = ("user", "key")
+    options = frozenset(("exclusive",))
+    specs = (
+        FieldSpec("user", "account", "whose keys", required=True),
+        FieldSpec("key", "text", "a public key, or several, each a line", required=True),
+        FieldSpec("key_options", "text", 'what stands before each key: from="192.0.2.0/24",no-pty'),
+        FieldSpec("path", "path", "the file, where sshd looks elsewhere", default=None),
+        FieldSpec("exclusive", "boolean", "these keys and no others"),
+        PRESENCE,
+    )
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         found = HostKind.identify(self, fields)
@@ -46,7 +64,7 @@ class AuthorizedKeyKind(HostKind):
         try:
             keys = _parse_keys(fields["key"])
         except ValueError as error:
-            return Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
+            return _key_problem(error)
         if fields.get("exclusive"):
             return f"{fields['user']} (all keys)"
         more = f" and {len(keys) - 1} more" if len(keys) > 1 else ""
@@ -56,7 +74,7 @@ class AuthorizedKeyKind(HostKind):
         try:
             keys = _parse_keys(fields["key"])
         except ValueError as error:
-            yield Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
+            yield _key_problem(error)
             return
         options = fields.pop("key_options", "")
         if "\n" in options:
@@ -71,13 +89,12 @@ class AuthorizedKeyKind(HostKind):
         yield _keys_question(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        answer = find_output(answers, _keys_question(want))
-        refuse_unsafe(want, answer)
+        answer = want.output(answers, _keys_question(want))
         text = answer.out.decode("utf-8", "surrogateescape")
         if answer.exit == _NO_USER:  # may be made in this run
             return None
         if answer.exit:
-            raise unexpected_error(want, f"the file of keys cannot be read: {text.strip()}", "become: true")
+            raise want.error(f"the file of keys cannot be read: {text.strip()}", "become: true")
         there = _present_keys(text)
         if not want.fields.get("exclusive"):
             wanted = _parse_keys(want.fields["key"])
@@ -102,7 +119,7 @@ class AuthorizedKeyKind(HostKind):
         lines = act.after.get("key", "") if act.verb is not Verb.DELETE else ""
         old = {**_present_keys(act.before.get("key", "")), **_present_keys(lines)}
         command = filter_command(_FILTER, {"fz_new": lines, "fz_keys": " ".join(dict.fromkeys(old.values()))})
-        path = f"{act.at(fields['path'])}" if "path" in fields else ""
+        path = act.at(fields["path"]) if "path" in fields else ""
         find, made = _find_lines(fields["user"], path, act.at), act.memory.get(("made", act.undoes))
         edit = edit_script(
             '"$fz_f"', command, act.token, mode="600", owner="$fz_u", drop_empty=made is not None
@@ -137,6 +154,10 @@ def _parse_keys(text: str) -> dict[str, str]:
     return found
 
 
+def _key_problem(error: ValueError) -> Problem:
+    return Problem("key", str(error), 'as in a .pub file: "ssh-ed25519 AAAA… comment"')
+
+
 def _present_keys(text: str) -> dict[str, str]:
     """Map the lines of a file that have a key to that key; lines of another kind are none of ours. A key may
     stand in several: sshd takes the first, with its options."""
@@ -159,24 +180,19 @@ fz_for "${{fz_u%%:*}}"
 """
 
 
-def _find_lines(user: str, path: str, at: object) -> str:
+def _find_lines(user: str, path: str, at: Callable[[str], str]) -> str:
     """Return lines that set `fz_f`, the file, and `fz_u`, its owner."""
-    assert callable(at)
-    passwd, root = quote(at("/etc/passwd")), quote(str(at("/")).rstrip("/"))
+    passwd, root = quote(at("/etc/passwd")), quote(at("/").rstrip("/"))
     program = f'$1 == "{user}" {{ print; exit }}'
     who = f"awk -F: {quote(program)} {passwd} 2>/dev/null"
     if at("/") == "/":
         who = f"getent passwd {quote(user)} 2>/dev/null || {who}"
-    lines = [f'fz_p=$({who}); fz_u=$(printf %s "$fz_p" | cut -d: -f3,4)']
+    account = f'fz_p=$({who}); fz_u=$(printf %s "$fz_p" | cut -d: -f3,4)'
     if path:
-        lines.append(f"fz_f={quote(path)}")
-    else:
-        lines.append('fz_h=$(printf %s "$fz_p" | cut -d: -f6)')
-        lines.append(
-            f'[ -n "$fz_h" ] || {{ echo {quote(f"there is no user {user}")} >&2; exit {_NO_USER}; }}'
-        )
-        lines.append(f"fz_f={root}/${{fz_h#/}}/.ssh/authorized_keys")
-    return "\n".join(lines)
+        return f"{account}\nfz_f={quote(path)}"
+    nobody = f"{{ echo {quote(f'there is no user {user}')} >&2; exit {_NO_USER}; }}"
+    home = f'fz_h=$(printf %s "$fz_p" | cut -d: -f6)\n[ -n "$fz_h" ] || {nobody}'
+    return f"{account}\n{home}\nfz_f={root}/${{fz_h#/}}/.ssh/authorized_keys"
 
 
 def _keys_question(want: Want) -> OutputOf:
@@ -184,23 +200,4 @@ def _keys_question(want: Want) -> OutputOf:
     return OutputOf(f'{_find_lines(want.fields["user"], path, want.at)}\nfz_with "$fz_f" cat')
 
 
-KINDS = (
-    AuthorizedKeyKind(
-        name="host.authorized_key",
-        summary="Keys with which a user may log in",
-        specs=(
-            FieldSpec("user", "account", "whose keys", required=True),
-            FieldSpec("key", "text", "a public key, or several, each a line", required=True),
-            FieldSpec("key_options", "text", 'what stands before each key: from="192.0.2.0/24",no-pty'),
-            FieldSpec("path", "path", "the file, where sshd looks elsewhere", default=None),
-            FieldSpec("exclusive", "boolean", "these keys and no others"),
-            FieldSpec("state", "choice", choices=("present", "absent")),
-        ),
-        identity=("user", "key"),
-        options=frozenset(("exclusive",)),
-        example=(
-            "host.authorized_key: {user: deploy, key: ssh-ed25519"
-            " AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f deploy@example}"
-        ),
-    ),
-)
+KINDS = (AuthorizedKeyKind(),)

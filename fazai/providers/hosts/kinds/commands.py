@@ -7,13 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
+from fazai.providers.hosts.blob import reveal_text
 from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.shell.preconditions import Precondition
 from fazai.providers.hosts.shell.questions import FileAt, OutputOf, PathState, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import denied_error
-
-__all__ = ["KINDS"]
 
 _GUARDS = ("creates", "removes", "unless")
 
@@ -21,6 +19,25 @@ _GUARDS = ("creates", "removes", "unless")
 class CommandKind(HostKind):
     """A command that is run where its guard says that it is needed; as a handler, when it is notified."""
 
+    name = "host.command"
+    summary = "A command, run where its guard says that it is needed, or as a handler"
+    example = "host.command: {argv: [locale-gen, de_DE.UTF-8], creates: /usr/lib/locale/de_DE.utf8}"
+    identity = ("argv",)
+    options = frozenset(("creates", "removes", "unless", "chdir", "environment", "timeout"))
+    specs = (
+        FieldSpec("argv", "argv", "the program and its arguments, each as it is: no shell reads them"),
+        FieldSpec("shell", "text", "instead of argv: a script for sh"),
+        FieldSpec("creates", "path", "not needed when this is there"),
+        FieldSpec("removes", "path", "not needed when this is not there"),
+        FieldSpec(
+            "unless",
+            "argv",
+            "not needed when this command succeeds; it is run on every look and changes nothing",
+        ),
+        FieldSpec("chdir", "path", "the folder in which it runs"),
+        FieldSpec("environment", "map", "variables; secrets belong here, not into argv"),
+        FieldSpec("timeout", "integer", "seconds that it may take; else those of the host", minimum=1),
+    )
     runs = True
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
@@ -30,7 +47,7 @@ class CommandKind(HostKind):
         if isinstance(shell, str) and shell:
             return shell.strip()
         if argv is None and shell is None:
-            misnamed = self.misnamed("shell", fields) or self.misnamed("argv", fields)
+            misnamed = self.find_misnamed("shell", fields) or self.find_misnamed("argv", fields)
             return misnamed or Problem("argv", "is missing: what is to be run", "argv: [program, argument]")
         if isinstance(shell, Secret):
             return Problem("shell", "names the command, and cannot be a secret", "put it into environment:")
@@ -76,7 +93,7 @@ class CommandKind(HostKind):
         if "unless" in want.fields:
             done.append(find_output(answers, _unless_question(want.fields, want.at)).exit == 0)
         if hidden and not any(done):
-            raise denied_error(want)
+            raise want.denied_error()
         return {} if any(done) else None
 
     def compare(self, want: Want, have: Have | None) -> Difference | None:
@@ -109,7 +126,7 @@ def _command_script(fields: Mapping[str, Any], at: Any) -> str:
     lines = [f"fz_cd {quote(at(fields['chdir']))}"] if "chdir" in fields else []
     lines.append('LC_ALL=$fz_lc; [ -n "$LC_ALL" ] || unset LC_ALL')
     for name, value in fields.get("environment", {}).items():
-        lines.append(f"{name}={quote(_reveal_text(value))}; export {name}")
+        lines.append(f"{name}={quote(reveal_text(value))}; export {name}")
     if "argv" in fields:
         lines.append("exec " + " ".join(map(quote, fields["argv"])))
     else:
@@ -117,30 +134,4 @@ def _command_script(fields: Mapping[str, Any], at: Any) -> str:
     return "\n".join(lines)
 
 
-def _reveal_text(value: Value) -> str:
-    return value.reveal() if isinstance(value, Secret) else str(value)
-
-
-KINDS = (
-    CommandKind(
-        name="host.command",
-        summary="A command, run where its guard says that it is needed, or as a handler",
-        specs=(
-            FieldSpec("argv", "argv", "the program and its arguments, each as it is: no shell reads them"),
-            FieldSpec("shell", "text", "instead of argv: a script for sh"),
-            FieldSpec("creates", "path", "not needed when this is there"),
-            FieldSpec("removes", "path", "not needed when this is not there"),
-            FieldSpec(
-                "unless",
-                "argv",
-                "not needed when this command succeeds; it is run on every look and changes nothing",
-            ),
-            FieldSpec("chdir", "path", "the folder in which it runs"),
-            FieldSpec("environment", "map", "variables; secrets belong here, not into argv"),
-            FieldSpec("timeout", "integer", "seconds that it may take; else those of the host", minimum=1),
-        ),
-        identity=("argv",),
-        options=frozenset(("creates", "removes", "unless", "chdir", "environment", "timeout")),
-        example="host.command: {argv: [locale-gen, de_DE.UTF-8], creates: /usr/lib/locale/de_DE.utf8}",
-    ),
-)
+KINDS = (CommandKind(),)

@@ -8,32 +8,22 @@ from itertools import pairwise
 from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.filtering import (
-    FILTER_BEGIN,
-    edit_file,
-    file_content,
-    file_questions,
-    filter_command,
-)
-from fazai.providers.hosts.shell.preconditions import MOVED, Precondition
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
+from fazai.providers.hosts.kinds.shared import filtering
+from fazai.providers.hosts.kinds.shared.filtering import SharedLineKind
+from fazai.providers.hosts.shell.preconditions import MOVED
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
-
-__all__ = ["KINDS"]
 
 _TIMES: Final = ("minute", "hour", "day", "month", "weekday")
 _SPECIAL: Final = ("reboot", "yearly", "annually", "monthly", "weekly", "daily", "hourly")
-_NO_PROGRAM: Final = 127
-_LIMIT: Final = 1024 * 1024
 _FOLDER: Final = "/etc/cron.d"
 _FILE: Final = re.compile(r"[A-Za-z0-9_-]+")
 _WHEN: Final = re.compile(r"[0-9A-Za-z*,/~-]+")
 #: A marker of Ansible's is as good: its jobs are taken over, not doubled.
 _MARKERS: Final = ("#fazai: ", "#Ansible: ")
 _FILTER: Final = (
-    FILTER_BEGIN
+    filtering.FILTER_BEGIN
     + r"""{ mark = 0; if (index($0, "#fazai: ") == 1) mark = 8; if (index($0, "#Ansible: ") == 1) mark = 10
 if (mark && substr($0, mark + 1) == ENVIRON["fz_key"]) { put(); skip = 1; next }
 if (skip) { skip = 0; if (!mark) next }
@@ -42,10 +32,23 @@ out($0) }
 )
 
 
-class CronKind(HostKind):
+class CronKind(SharedLineKind):
     """A job of cron: a line below a comment that names it, in a crontab or in a file of /etc/cron.d."""
 
-    asked = True
+    name = "host.cron"
+    summary = "A job of cron"
+    example = 'host.cron: {name: backup, minute: "30", hour: "3", job: /usr/local/bin/backup, user: root}'
+    identity = ("name",)
+    specs = (
+        FieldSpec("name", "text", "names the job, in a comment above its line", required=True),
+        FieldSpec("job", "text", "the command line", required=True),
+        *(FieldSpec(name, "text", "as in a crontab", default="*") for name in _TIMES),
+        FieldSpec("special_time", "choice", "instead of the five times", choices=_SPECIAL),
+        FieldSpec("user", "account", "whose job it is; whose crontab, if no cron_file is set"),
+        FieldSpec("cron_file", "text", f"a file of {_FOLDER} instead of a crontab"),
+        FieldSpec("disabled", "boolean", "keep the line as a comment", default=False),
+        PRESENCE,
+    )
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         name = HostKind.identify(self, fields)
@@ -77,27 +80,23 @@ class CronKind(HostKind):
 
     def ask(self, want: Want) -> Iterable[Question]:
         if "cron_file" in want.fields:
-            yield from file_questions(_cron_path(want), _LIMIT)
+            yield from filtering.file_questions(_cron_path(want))
         else:
             yield _crontab_question(want)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         if want.at("/") != "/" and "cron_file" not in want.fields:
-            raise unexpected_error(want, "a folder (root:) has no crontab of a user", "cron_file: …")
+            raise want.error("a folder (root:) has no crontab of a user", "cron_file: …")
         if "cron_file" in want.fields:
-            content = file_content(want, _cron_path(want), _LIMIT, answers)
+            content = filtering.file_content(want, _cron_path(want), answers)
         else:
             content = _crontab_content(want, answers)
         lines = content.decode("utf-8", "surrogateescape").split("\n")
         for marker, line in pairwise(lines):
             if any(marker == text + want.fields["name"] for text in _MARKERS):
                 where = {k: want.fields[k] for k in ("cron_file", "user") if k in want.fields}
-                return {**where, **_parse_line(line, "cron_file" in want.fields)}
+                return {**where, **_parse_job(line, "cron_file" in want.fields)}
         return None
-
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
-        """Demand nothing: the line is changed in the file as it is by then."""
-        return ()
 
     def touches(self, want: Want) -> tuple[str, ...]:
         """Return the file of cron.d; a crontab of a user is read and written by its program alone."""
@@ -112,11 +111,11 @@ class CronKind(HostKind):
             fields.pop("special_time", None)
         place = _place_of_job(fields)
         name = act.identity.removesuffix(f" ({place})")
-        line = f"{_MARKERS[0]}{name}\n{_format_line(fields)}" if act.verb is not Verb.DELETE else ""
-        command = filter_command(_FILTER, {"fz_key": name, "fz_new": line})
+        line = f"{_MARKERS[0]}{name}\n{_format_job(fields)}" if act.verb is not Verb.DELETE else ""
+        command = filtering.filter_command(_FILTER, {"fz_key": name, "fz_new": line})
         if "cron_file" in fields:
             path = act.at(f"{_FOLDER}/{fields['cron_file']}")
-            yield from edit_file(path, command, act)
+            yield from filtering.edit_file(path, command, act)
         else:
             yield Block(_edit_crontab(fields.get("user"), command))
 
@@ -149,14 +148,12 @@ def _crontab_content(want: Want, answers: Answers) -> bytes:
     text = answer.text.strip()
     if answer.exit == 0:
         return answer.out
-    if answer.exit == _NO_PROGRAM and not want.absent:
+    if answer.exit == filtering.NO_PROGRAM and not want.absent:
         hint = "install cron before: host.package: {name: cron}; its name differs (cronie, busybox)"
-        raise unexpected_error(want, "there is no crontab on the host", hint)
+        raise want.error("there is no crontab on the host", hint)
     none = ("no crontab", "No such file", *(("unknown",) if want.absent else ()))  # a user who is not there
-    if answer.exit != _NO_PROGRAM and not any(words in text for words in none):
-        raise unexpected_error(
-            want, f"the crontab cannot be read: {text}", "become: true; is the user there?"
-        )
+    if answer.exit != filtering.NO_PROGRAM and not any(words in text for words in none):
+        raise want.error(f"the crontab cannot be read: {text}", "become: true; is the user there?")
     return b""
 
 
@@ -168,7 +165,7 @@ def _user_option(user: str | None) -> str:
     return f"-u {quote(user)} " if user else ""
 
 
-def _parse_line(line: str, with_user: bool) -> dict[str, Value]:
+def _parse_job(line: str, with_user: bool) -> dict[str, Value]:
     """Read the fields of a line; what is no line of cron is a job that differs from every one."""
     disabled = line.startswith("#")
     rest = line.removeprefix("#")
@@ -180,7 +177,7 @@ def _parse_line(line: str, with_user: bool) -> dict[str, Value]:
     return {**have, **dict(zip((*names, "job"), words, strict=False))}
 
 
-def _format_line(fields: Mapping[str, Value]) -> str:
+def _format_job(fields: Mapping[str, Value]) -> str:
     special = fields.get("special_time")
     times = f"@{special}" if special else " ".join(fields.get(name) or "*" for name in _TIMES)
     user = f" {fields['user']}" if "cron_file" in fields else ""
@@ -205,21 +202,4 @@ def _edit_crontab(user: str | None, command: str) -> str:
     )
 
 
-KINDS = (
-    CronKind(
-        name="host.cron",
-        summary="A job of cron",
-        specs=(
-            FieldSpec("name", "text", "names the job, in a comment above its line", required=True),
-            FieldSpec("job", "text", "the command line", required=True),
-            *(FieldSpec(name, "text", "as in a crontab", default="*") for name in _TIMES),
-            FieldSpec("special_time", "choice", "instead of the five times", choices=_SPECIAL),
-            FieldSpec("user", "account", "whose job it is; whose crontab, if no cron_file is set"),
-            FieldSpec("cron_file", "text", f"a file of {_FOLDER} instead of a crontab"),
-            FieldSpec("disabled", "boolean", "keep the line as a comment", default=False),
-            FieldSpec("state", "choice", choices=("present", "absent")),
-        ),
-        identity=("name",),
-        example='host.cron: {name: backup, minute: "30", hour: "3", job: /usr/local/bin/backup, user: root}',
-    ),
-)
+KINDS = (CronKind(),)

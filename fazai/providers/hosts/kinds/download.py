@@ -6,38 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from fazai.model import FieldSpec, Problem, Secret, Value, Verb
-from fazai.providers.hosts.blob import Blob
-from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.model import FieldSpec, Problem, Value
+from fazai.providers.hosts.blob import reveal_text
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.providers.hosts.kinds.shared.paths import WholePathKind
+from fazai.providers.hosts.shell import writing
 from fazai.providers.hosts.shell.preconditions import Precondition
-from fazai.providers.hosts.shell.questions import (
-    KEPT_BYTES,
-    ContentOf,
-    FileAt,
-    Output,
-    OutputOf,
-    PathState,
-    Question,
-    find_output,
-)
+from fazai.providers.hosts.shell.questions import FileAt, OutputOf, PathState, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import (
-    ATTRIBUTES,
-    REPLACING,
-    change_attributes,
-    check_recipient,
-    check_replacing,
-    file_left,
-    finish_file,
-    known_state,
-    remove_path,
-    replace_file,
-    seen_attributes,
-    temporary_path,
-    unexpected_error,
-)
-
-__all__ = ["KINDS"]
 
 _URL: Final = re.compile(r"(?:https?|ftp)://[^\s/@]+(?:[/?#]\S*)?", re.ASCII)
 _CHECKSUM: Final = re.compile(r"(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})")
@@ -47,13 +23,33 @@ _SHA512: Final = """if command -v sha512sum >/dev/null 2>&1; then sha512sum
 elif command -v sha512 >/dev/null 2>&1; then sha512 -q; else shasum -a 512; fi"""
 
 
-class DownloadKind(HostKind):
+class DownloadKind(WholePathKind):
     """A file that the host fetches itself. Its checksum says whether it has the right one."""
 
+    name = "host.download"
+    summary = "A file that the host downloads, with a checksum"
+    example = (
+        'host.download: {url: https://example.com/tool, dest: /usr/local/bin/tool, mode: "0755",'
+        " checksum: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae}"
+    )
+    identity = ("dest",)
+    options = frozenset(("url", "headers", "url_username", "url_password", "timeout", "backup", "validate"))
+    specs = (
+        FieldSpec("dest", "path", "where it is put", required=True),
+        FieldSpec("url", "text", "http, https or ftp", required=True),
+        FieldSpec("checksum", "text", "sha256:… or sha512:…", required=True),
+        *writing.ATTRIBUTES,
+        FieldSpec("headers", "map", "sent with the request; secrets may be among them"),
+        FieldSpec("url_username", "text", "for HTTP's basic log-in"),
+        FieldSpec("url_password", "secret", "for HTTP's basic log-in", secret=True),
+        FieldSpec("timeout", "integer", "seconds that it may take", default=_TIMEOUT_S, minimum=1),
+        *writing.REPLACING,
+        PRESENCE,
+    )
     asked = True  # a script compares no sha512
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
-        yield from check_replacing(fields)
+        yield from writing.check_replacing(fields)
         if "url" in fields and not _URL.fullmatch(fields["url"]):
             hint = "https://…, without a space (%20) or a password (url_password:)"
             yield Problem("url", f'is no address: "{fields["url"]}"', hint)
@@ -63,32 +59,36 @@ class DownloadKind(HostKind):
                 hint = "sha256: and 64 digits, or sha512: and 128"
                 yield Problem("checksum", f'is none: "{fields["checksum"]}"', hint)
         for name, value in fields.get("headers", {}).items():
-            text = value.reveal() if isinstance(value, Secret) else value
-            if not _HEADER.fullmatch(name) or not text.isprintable():
+            if not _HEADER.fullmatch(name) or not reveal_text(value).isprintable():
                 yield Problem("headers", f'"{name}" cannot be sent', "one line, as in Authorization: …")
         for name in ("url_username", "url_password"):
-            value = fields.get(name, "x")
-            if not (value.reveal() if isinstance(value, Secret) else value).isprintable():
+            if not reveal_text(fields.get(name, "")).isprintable():
                 yield Problem(name, "must be one line")
         if "url_password" in fields and "url_username" not in fields:
             yield Problem("url_username", "is missing beside url_password")
 
-    def ask(self, want: Want) -> Iterable[Question]:
-        yield _file_question(want)
-        if want.fields.get("checksum", "").startswith("sha512:"):
-            yield _sha512_question(want)
+    def question(self, want: Want) -> FileAt:
+        return FileAt(self.path(want), hashed=True)
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask(self, want: Want) -> Iterable[Question]:
+        yield self.question(want)
+        if want.fields.get("checksum", "").startswith("sha512:"):
+            yield self._sha512_question(want)
+
+    def _sha512_question(self, want: Want) -> OutputOf:
+        return OutputOf(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {quote(self.path(want))} fz_512")
+
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         state, sum_ = self._state(want, answers)
         if state.type == "file" and (want.absent or sum_ != want.fields["checksum"]):
-            yield ContentOf(want.at(want.fields["dest"]), KEPT_BYTES)
+            yield self.content_question(want)
 
     def _state(self, want: Want, answers: Answers) -> tuple[PathState, str]:
         """Return what is there, and its checksum."""
-        state = known_state(want, answers, _file_question(want))
+        state = self.path_state(want, answers)
         if not want.fields.get("checksum", "").startswith("sha512:"):
             return state, f"sha256:{state.sha256}"
-        answer = find_output(answers, _sha512_question(want))
+        answer = find_output(answers, self._sha512_question(want))
         return state, f"sha512:{answer.out.decode('ascii', 'replace').partition(' ')[0].strip()}"
 
     def read(self, want: Want, answers: Answers) -> Have | None:
@@ -96,14 +96,10 @@ class DownloadKind(HostKind):
         if state.type == "missing":
             return None
         if state.type != "file":
-            raise unexpected_error(want, f"there is a {state.noun}, not a file", "move it away first")
-        have = {**seen_attributes(want, state), "checksum": sum_}
-        content = answers.get(ContentOf(want.at(want.fields["dest"]), KEPT_BYTES))
-        if isinstance(content, Output):
-            private = not state.mode & 0o004
-            kept = content.exit == 0
-            unknown = Blob(None, state.sha256, state.size, private)
-            have["content"] = Blob.of(content.out, private=private) if kept else unknown
+            raise want.error(f"there is a {state.noun}, not a file", "move it away first")
+        have = {**writing.seen_attributes(want, state), "checksum": sum_}
+        if self.content_question(want) in answers:
+            have["content"] = self.kept_content(want, state, answers, private=not state.mode & 0o004)
         return have
 
     def compare(self, want: Want, have: Have | None) -> Difference | None:
@@ -114,39 +110,17 @@ class DownloadKind(HostKind):
         verb, before, after = found
         return verb, {**before, "content": have["content"]} if "checksum" in after else before, after
 
-    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
-        content = before.get("content")
-        return isinstance(content, Blob) and content.data is None  # too large to be kept
-
-    def touches(self, want: Want) -> tuple[str, ...]:
-        return (want.at(want.fields["dest"]),)
-
-    def leaves(self, act: Act) -> tuple[Precondition, ...]:
-        path = act.at(act.identity)
-        if act.verb is Verb.DELETE:
-            return (Precondition(path, "missing"),)
+    def left(self, path: str, act: Act) -> Precondition:
         method, _, digest = act.after.get("checksum", "").partition(":")
-        return (file_left(path, act, "0644", digest if method == "sha256" else ""),)
+        return writing.file_left(path, act, "0644", digest if method == "sha256" else "")
 
-    def write(self, act: Act) -> Iterator[Block]:
-        path = act.at(act.identity)
-        if act.verb is Verb.DELETE:
-            yield remove_path(path)
-        elif "content" in act.after:
-            yield from replace_file(path, act.after["content"], act, "0644")
+    def put(self, path: str, act: Act) -> Iterator[Block]:
+        if "content" in act.after:
+            yield from writing.replace_host_file(path, act.after["content"], act, "0644")
         elif "checksum" in act.after:
             yield _fetch_block(path, act)
         else:
-            yield change_attributes(path, act)
-
-
-def _file_question(want: Want) -> FileAt:
-    return FileAt(want.at(want.fields["dest"]), hashed=True)
-
-
-def _sha512_question(want: Want) -> OutputOf:
-    path = quote(want.at(want.fields["dest"]))
-    return OutputOf(f"fz_512() {{\n{_SHA512}\n}}\nfz_with {path} fz_512")
+            yield writing.change_attributes(path, act)
 
 
 def _fetch_block(path: str, act: Act) -> Block:
@@ -157,7 +131,7 @@ def _fetch_block(path: str, act: Act) -> Block:
     method, _, digest = act.after["checksum"].partition(":")
     lines = [
         f"set -e; fz_open {quote(path)} {act.token}",
-        f'{check_recipient(act)}umask 077; set -C; : >"$fz_tmp"',
+        f'{writing.check_recipient(act)}umask 077; set -C; : >"$fz_tmp"',
         "if command -v curl >/dev/null 2>&1; then set +C",
         f'{_print_lines(_curl_config(options, timeout_s))} | curl -K - -o "$fz_tmp" >&2',
         "elif wget --version 2>/dev/null | grep -q GNU; then",
@@ -170,39 +144,36 @@ def _fetch_block(path: str, act: Act) -> Block:
         f'fz_sum=$({"fz_hash" if method == "sha256" else _SHA512} <"$fz_tmp"); fz_sum=${{fz_sum%% *}}',
         f'[ "$fz_sum" = {digest} ] || {{',
         f'echo "what came has the checksum {method}:$fz_sum, and $(wc -c <"$fz_tmp") bytes" >&2; exit 1; }}',
-        finish_file(act, "0644"),
+        writing.finish_file(act, "0644"),
     ]
-    return Block("\n".join(lines), temporary_path(path, act.token), timeout_s=timeout_s + 30.0, compares=True)
+    return Block(
+        "\n".join(lines), writing.temporary_path(path, act.token), timeout_s=timeout_s + 30.0, compares=True
+    )
 
 
 def _print_lines(lines: Iterable[str]) -> str:
     return "printf '%s\\n' " + " ".join(map(quote, lines))
 
 
-def _header_lines(options: Mapping[str, Any]) -> Iterator[str]:
-    for name, value in options.get("headers", {}).items():
-        yield f"{name}: {value.reveal() if isinstance(value, Secret) else value}"
+def _header_lines(options: Mapping[str, Any]) -> list[str]:
+    return [f"{name}: {reveal_text(value)}" for name, value in options.get("headers", {}).items()]
 
 
 def _read_login(options: Mapping[str, Any]) -> tuple[str, str] | None:
     if "url_username" not in options:
         return None
-    password = options.get("url_password")
-    return options["url_username"], password.reveal() if isinstance(password, Secret) else ""
+    return options["url_username"], reveal_text(options.get("url_password", ""))
 
 
 def _curl_config(options: Mapping[str, Any], timeout_s: int) -> Iterator[str]:
     """Iterate over lines of a configuration of curl."""
-
-    def line(name: str, value: str) -> str:
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-        return f'{name} = "{escaped}"'
-
     yield from ("silent", "show-error", "fail", "location", "connect-timeout = 30", f"max-time = {timeout_s}")
-    yield line("url", options["url"])
-    yield from (line("header", header) for header in _header_lines(options))
+    pairs = [("url", options["url"]), *(("header", header) for header in _header_lines(options))]
     if (login := _read_login(options)) is not None:
-        yield line("user", ":".join(login))
+        pairs.append(("user", ":".join(login)))
+    for name, value in pairs:
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        yield f'{name} = "{escaped}"'
 
 
 def _wget_config(options: Mapping[str, Any]) -> Iterator[str]:
@@ -225,29 +196,4 @@ def _other_programs(options: Mapping[str, Any]) -> Iterator[str]:
     yield "else echo 'there is neither curl nor wget' >&2; exit 1; fi"
 
 
-KINDS = (
-    DownloadKind(
-        name="host.download",
-        summary="A file that the host downloads, with a checksum",
-        specs=(
-            FieldSpec("dest", "path", "where it is put", required=True),
-            FieldSpec("url", "text", "http, https or ftp", required=True),
-            FieldSpec("checksum", "text", "sha256:… or sha512:…", required=True),
-            *ATTRIBUTES,
-            FieldSpec("headers", "map", "sent with the request; secrets may be among them"),
-            FieldSpec("url_username", "text", "for HTTP's basic log-in"),
-            FieldSpec("url_password", "secret", "for HTTP's basic log-in", secret=True),
-            FieldSpec("timeout", "integer", "seconds that it may take", default=_TIMEOUT_S, minimum=1),
-            *REPLACING,
-            FieldSpec("state", "choice", choices=("present", "absent")),
-        ),
-        identity=("dest",),
-        options=frozenset(
-            ("url", "headers", "url_username", "url_password", "timeout", *(spec.name for spec in REPLACING))
-        ),
-        example=(
-            'host.download: {url: https://example.com/tool, dest: /usr/local/bin/tool, mode: "0755",'
-            " checksum: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae}"
-        ),
-    ),
-)
+KINDS = (DownloadKind(),)

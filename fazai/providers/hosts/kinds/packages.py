@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import ClassVar, Final
+from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.fieldtypes import canonical_value
@@ -12,9 +12,6 @@ from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, Ho
 from fazai.providers.hosts.kinds.shared.packaging import DETECT, MANAGERS, Manager
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
-
-__all__ = ["KINDS"]
 
 #: No sign that a package manager takes for more than a name: apt's `-` at the end removes.
 _NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._+@-]*[A-Za-z0-9_+])?")
@@ -43,8 +40,26 @@ class PackageKind(HostKind):
     takes, `absent` none. Of a single package it is the field `version`.
     """
 
-    machine: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
+    name = "host.package"
+    summary = "Packages of the system: apt, dnf or yum, zypper, apk, pkg"
+    example = "host.package: {name: curl, update_cache: true}"
+    identity = ("name",)
+    options = frozenset(("update_cache", "install_recommends", "purge"))
+    specs = (
+        FieldSpec("name", "names", "the package, or a list: several by one command", required=True),
+        FieldSpec("version", "text", "exactly this one, older or newer"),
+        FieldSpec(
+            "state",
+            "choice",
+            "latest: the newest that the lists know, at each run",
+            choices=("present", "absent", _LATEST),
+        ),
+        FieldSpec("update_cache", "boolean", "read the lists anew before it is installed", default=False),
+        FieldSpec("install_recommends", "boolean", "what it recommends, too; else as the system is set"),
+        FieldSpec("purge", "boolean", "with state: absent: its configuration, too", default=False),
+    )
+    machine = True
+    asked = True
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         value, problem = canonical_value(self.fields["name"], fields.get("name"))
@@ -78,9 +93,9 @@ class PackageKind(HostKind):
         manager = MANAGERS.get(name)
         if manager is None:
             hint = f"fazai knows {', '.join(MANAGERS)}"
-            raise unexpected_error(want, "the host has no package manager that is known", hint)
+            raise want.error("the host has no package manager that is known", hint)
         if answer.exit:
-            raise unexpected_error(want, f"{name} does not say what is installed: {' '.join(lines[-2:])}")
+            raise want.error(f"{name} does not say what is installed: {' '.join(lines[-2:])}")
         there = dict(filter(None, map(manager.entry, lines)))
         found = {
             each: _found_version(want, each, there[each], manager, answers)
@@ -187,25 +202,4 @@ def _install_options(lean: bool) -> str:
     return "case $fz_pm in " + " ".join(arms) + " esac"
 
 
-KINDS = (
-    PackageKind(
-        name="host.package",
-        summary="Packages of the system: apt, dnf or yum, zypper, apk, pkg",
-        specs=(
-            FieldSpec("name", "names", "the package, or a list: several by one command", required=True),
-            FieldSpec("version", "text", "exactly this one, older or newer"),
-            FieldSpec(
-                "state",
-                "choice",
-                "latest: the newest that the lists know, at each run",
-                choices=("present", "absent", _LATEST),
-            ),
-            FieldSpec("update_cache", "boolean", "read the lists anew before it is installed", default=False),
-            FieldSpec("install_recommends", "boolean", "what it recommends, too; else as the system is set"),
-            FieldSpec("purge", "boolean", "with state: absent: its configuration, too", default=False),
-        ),
-        identity=("name",),
-        options=frozenset(("update_cache", "install_recommends", "purge")),
-        example="host.package: {name: curl, update_cache: true}",
-    ),
-)
+KINDS = (PackageKind(),)

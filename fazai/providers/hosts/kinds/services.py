@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Value
 from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
-
-__all__ = ["KINDS"]
 
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_@.:\\+-]*")
 _RUNS: Final = ("restarted", "reloaded")
@@ -55,9 +52,30 @@ _FIXED: Final = ("static", "indirect", "alias", "transient")
 class ServiceKind(HostKind):
     """A service under systemd, OpenRC or FreeBSD's rc."""
 
-    machine: ClassVar[bool] = True
-    runs: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
+    name = "host.service"
+    summary = "A service: whether it runs, now and after the next start; as a handler: restarts it"
+    example = "host.service: {name: nginx, state: started, enabled: true}"
+    identity = ("name",)
+    options = frozenset(("daemon_reload",))
+    specs = (
+        FieldSpec("name", "text", "its name, as systemctl, rc-service or service say it", required=True),
+        FieldSpec("enabled", "boolean", "is started with the machine"),
+        FieldSpec(
+            "state",
+            "choice",
+            "restarted and reloaded: in handlers only",
+            choices=("started", "stopped", *_RUNS),
+        ),
+        FieldSpec(
+            "daemon_reload",
+            "boolean",
+            "systemd: read all unit files anew before; that of the service, if it changed, always is",
+            default=False,
+        ),
+    )
+    machine = True
+    runs = True
+    asked = True
 
     def normalise(self, fields: Mapping[str, Value], state: str) -> tuple[dict[str, Value], list[Problem]]:
         found, problems = HostKind.normalise(self, fields, state)
@@ -90,13 +108,13 @@ class ServiceKind(HostKind):
         init = words.get("init")
         if answer.exit > 1:
             last = said.strip().splitlines()[-1:] or [f"exit status {answer.exit}"]
-            raise unexpected_error(want, f"systemd does not answer: {last[0]}")
+            raise want.error(f"systemd does not answer: {last[0]}")
         if init == "none":
             text = "there is no systemd, OpenRC or rc"
-            raise unexpected_error(want, text, "host.command does what another supervisor needs")
+            raise want.error(text, "host.command does what another supervisor needs")
         if init == "offline" and "state" in want.fields:
             text = "systemd does not run here, so nothing can be started or stopped"
-            raise unexpected_error(want, text, "declare enabled: alone")
+            raise want.error(text, "declare enabled: alone")
         if answer.exit or words.get("LoadState") == "not-found":
             # it may come with a package in this run; if it does not, the host says so when it is started
             return {"enabled": False, "state": "stopped"}
@@ -139,7 +157,7 @@ def _of_systemd(want: Want, words: Mapping[str, str]) -> Have:
     active, unit = words.get("ActiveState", ""), words.get("UnitFileState", "")
     masked = words.get("LoadState") == "masked" or unit.startswith("masked")
     if masked and (want.fields.get("enabled") or want.fields.get("state") == "started"):
-        raise unexpected_error(want, "it is masked", f"systemctl unmask {want.fields['name']}")
+        raise want.error("it is masked", f"systemctl unmask {want.fields['name']}")
     enabled = want.fields.get("enabled", True) if unit in _FIXED else unit in _ON
     running = active in ("active", "reloading", "refreshing")
     if active == "activating":  # also between two attempts, after it failed
@@ -169,28 +187,4 @@ _STATES: Final[Mapping[str, str]] = {
     ),
 }
 
-KINDS = (
-    ServiceKind(
-        name="host.service",
-        summary="A service: whether it runs, now and after the next start; as a handler: restarts it",
-        specs=(
-            FieldSpec("name", "text", "its name, as systemctl, rc-service or service say it", required=True),
-            FieldSpec("enabled", "boolean", "is started with the machine"),
-            FieldSpec(
-                "state",
-                "choice",
-                "restarted and reloaded: in handlers only",
-                choices=("started", "stopped", *_RUNS),
-            ),
-            FieldSpec(
-                "daemon_reload",
-                "boolean",
-                "systemd: read all unit files anew before; that of the service, if it changed, always is",
-                default=False,
-            ),
-        ),
-        identity=("name",),
-        options=frozenset(("daemon_reload",)),
-        example="host.service: {name: nginx, state: started, enabled: true}",
-    ),
-)
+KINDS = (ServiceKind(),)

@@ -7,37 +7,42 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
-from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
-from fazai.providers.hosts.kinds.shared.filtering import (
-    FILTER_BEGIN,
-    edit_file,
-    file_content,
-    file_questions,
-    filter_command,
-)
-from fazai.providers.hosts.shell.preconditions import Precondition
+from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, Want
+from fazai.providers.hosts.kinds.shared import filtering
+from fazai.providers.hosts.kinds.shared.filtering import SharedLineKind
 from fazai.providers.hosts.shell.questions import OutputOf, Question, find_output
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
-
-__all__ = ["KINDS"]
 
 _FILE: Final = "/etc/sysctl.d/99-fazai.conf"
-_LIMIT: Final = 1024 * 1024
-_NO_PROGRAM: Final = 127
 _NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./:@*-]*")
 _FILTER: Final = (
-    FILTER_BEGIN
+    filtering.FILTER_BEGIN
     + r"""{ l = $0; sub(/^[ \t]*-?[ \t]*/, "", l); i = index(l, "="); k = i ? substr(l, 1, i - 1) : ""
 sub(/[ \t]+$/, "", k); if (k == ENVIRON["fz_key"]) put(); else out($0) }
 """
 )
 
 
-class SysctlKind(HostKind):
+class SysctlKind(SharedLineKind):
     """A setting of the kernel: in a file for the next start, and now."""
 
-    asked = True
+    name = "host.sysctl"
+    summary = "A setting of the kernel, now and after the next start"
+    example = 'host.sysctl: {name: net.ipv4.ip_forward, value: "1"}'
+    identity = ("name",)
+    options = frozenset(("sysctl_file", "sysctl_set"))
+    specs = (
+        FieldSpec("name", "text", "name of the setting, as sysctl says it", required=True),
+        FieldSpec("value", "text", "its value", required=True),
+        FieldSpec("sysctl_file", "path", "where it is kept", default=_FILE),
+        FieldSpec(
+            "sysctl_set",
+            "boolean",
+            "set it in the running kernel, too; never in a folder (root:)",
+            default=True,
+        ),
+        FieldSpec("state", "choice", "absent: no line in the file", choices=("present", "absent")),
+    )
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         if not _NAME.fullmatch(fields["name"]):
@@ -49,7 +54,7 @@ class SysctlKind(HostKind):
                 yield Problem("value", "is empty")
 
     def ask(self, want: Want) -> Iterable[Question]:
-        yield from file_questions(_settings_path(want), _LIMIT)
+        yield from filtering.file_questions(_settings_path(want))
         if self._running(want):
             yield OutputOf(f"sysctl -n {quote(want.fields['name'])}")
 
@@ -60,7 +65,7 @@ class SysctlKind(HostKind):
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         name = want.fields["name"]
-        content = file_content(want, _settings_path(want), _LIMIT, answers)
+        content = filtering.file_content(want, _settings_path(want), answers)
         have: dict[str, Any] = {"file": want.fields.get("sysctl_file", _FILE), "value": None}
         for line in content.decode("utf-8", "replace").splitlines():
             key, equals, value = line.partition("=")
@@ -70,20 +75,14 @@ class SysctlKind(HostKind):
         if self._running(want):
             kernel = find_output(answers, OutputOf(f"sysctl -n {quote(name)}"))
             text = " ".join(kernel.text.split())
-            if kernel.exit == _NO_PROGRAM:
+            if kernel.exit == filtering.NO_PROGRAM:
                 hint = "install it before (procps), or sysctl_set: false writes the file alone"
-                raise unexpected_error(want, "there is no sysctl on the host", hint)
+                raise want.error("there is no sysctl on the host", hint)
             if kernel.exit or "permission denied" in text.lower():  # some versions fail without a status
                 hint = "is the name right, and its module loaded? sysctl_set: false writes the file alone"
-                raise unexpected_error(
-                    want, f"the kernel does not tell its value: {text or 'sysctl failed'}", hint
-                )
+                raise want.error(f"the kernel does not tell its value: {text or 'sysctl failed'}", hint)
             have["running"] = text
         return have
-
-    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
-        """Demand nothing: the line is changed in the file as it is by then."""
-        return ()
 
     def compare(self, want: Want, have: Have | None) -> Difference | None:
         """Compare file and kernel; the value that the kernel has now is part of what is taken back."""
@@ -109,38 +108,14 @@ class SysctlKind(HostKind):
             pair = quote(f"{name}={running}")
             yield Block(f'if [ "$(uname)" = FreeBSD ]; then sysctl {pair}; else sysctl -w {pair}; fi >&2')
         path = act.at({**act.have, **act.before, **act.after}["file"])
-        if act.verb is not Verb.DELETE and "value" in act.after:
-            yield from _edit_setting(path, name, f"{name} = {act.after['value']}", act)
-        elif act.verb is Verb.DELETE:
-            yield from _edit_setting(path, name, "", act)
+        if act.verb is Verb.DELETE or "value" in act.after:
+            line = "" if act.verb is Verb.DELETE else f"{name} = {act.after['value']}"
+            command = filtering.filter_command(_FILTER, {"fz_key": name, "fz_new": line})
+            yield from filtering.edit_file(path, command, act)
 
 
 def _settings_path(want: Want) -> str:
     return want.at(want.fields.get("sysctl_file", _FILE))
 
 
-def _edit_setting(path: str, name: str, line: str, act: Act) -> Iterator[Block]:
-    return edit_file(path, filter_command(_FILTER, {"fz_key": name, "fz_new": line}), act)
-
-
-KINDS = (
-    SysctlKind(
-        name="host.sysctl",
-        summary="A setting of the kernel, now and after the next start",
-        specs=(
-            FieldSpec("name", "text", "name of the setting, as sysctl says it", required=True),
-            FieldSpec("value", "text", "its value", required=True),
-            FieldSpec("sysctl_file", "path", "where it is kept", default=_FILE),
-            FieldSpec(
-                "sysctl_set",
-                "boolean",
-                "set it in the running kernel, too; never in a folder (root:)",
-                default=True,
-            ),
-            FieldSpec("state", "choice", "absent: no line in the file", choices=("present", "absent")),
-        ),
-        identity=("name",),
-        options=frozenset(("sysctl_file", "sysctl_set")),
-        example='host.sysctl: {name: net.ipv4.ip_forward, value: "1"}',
-    ),
-)
+KINDS = (SysctlKind(),)

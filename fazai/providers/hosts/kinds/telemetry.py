@@ -5,41 +5,33 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, Final
 
-from fazai.errors import spelling_hint
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.agent.files import (
     AGENT_PATHS,
-    FIELD_SETTINGS,
-    HOST_NAME_FILE,
     INITS,
     SCRIPT_PATH,
     SERVICE_PATHS,
     SERVICES,
     SETTINGS_PATH,
-    STATE_FOLDER,
     STATUS_PATH,
     USER,
+    AgentFile,
     agent_script,
-    agent_version,
-    keys_of,
-    known_settings,
-    read_settings,
     service_file,
-    setting_problem,
-    setting_text,
+    shipped_version,
+)
+from fazai.providers.hosts.agent.health import AgentReport, look_script, read_report
+from fazai.providers.hosts.agent.scripts import InstallSite, install_script, removal_script, restart_script
+from fazai.providers.hosts.agent.settings import (
+    INTERVAL_S,
+    find_setting_problems,
+    read_agent_settings,
     settings_of_fields,
     settings_text,
     with_current_head,
 )
-from fazai.providers.hosts.agent.health import AgentReport, look_script, read_report
-from fazai.providers.hosts.agent.scripts import (
-    AgentFile,
-    InstallSite,
-    install_script,
-    removal_script,
-    restart_script,
-)
-from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.providers.hosts.blob import Blob
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,
@@ -50,13 +42,7 @@ from fazai.providers.hosts.shell.questions import (
     Question,
     find_output,
 )
-from fazai.providers.hosts.shell.writing import known_state, refuse_unsafe, unexpected_error
 
-__all__ = ["KINDS", "AgentKind"]
-
-_NAME: Final = "telemetry"
-_INTERVAL_S: Final = 60.0
-_SHORTEST_S: Final = 0.05
 _OPTIONS: Final = frozenset(("grace", "init", "not_pid", "state"))
 _LIMIT_BYTES: Final = 64 * 1024
 _SECONDS: Final = 120.0  # for the self-test, the start, and the way back
@@ -67,32 +53,49 @@ _STARTED: Final = frozenset(("running", "delivery", "process"))
 class AgentKind(HostKind):
     """The telemetry agent of a host: its files, its user, its service, and that it delivers."""
 
-    proves: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
+    name = "host.telemetry_agent"
+    summary = "The telemetry agent: installed, configured, running, delivering"
+    example = (
+        "host.telemetry_agent: {server: https://fazai.example.net:3120, interval: 60, "
+        'hostname: "{{inventory_hostname}}"}'
+    )
+    identity = ()
+    options = _OPTIONS
+    specs = (
+        FieldSpec("server", "text", "the daemon: https://HOST[:PORT][/PREFIX]", required=True),
+        FieldSpec("interval", "number", "seconds between samples", minimum=0, maximum=86_400, default=60),
+        FieldSpec(
+            "key",
+            "secret",
+            "signs the records; the daemon has the same in secrets/hosts/NAME.key. A second line is the"
+            " previous key, while it changes: see `fazai agents rotate-key`",
+        ),
+        FieldSpec("token", "secret", "bearer token, where the daemon asks for one"),
+        FieldSpec("hostname", "text", "the name in the records; the host's own when not given", unique=True),
+        FieldSpec("sample", "list", "what a sample holds; everything when not given"),
+        FieldSpec("top", "integer", "processes by CPU, and as many by memory", minimum=0, maximum=100),
+        FieldSpec("checks", "path", "the folder of checks", default="/etc/fazai/checks.d"),
+        FieldSpec("ca_file", "path", "authorities to trust instead of the system's"),
+        FieldSpec("allow_http", "boolean", "plain http to a host other than itself"),
+        FieldSpec("settings", "map", "the agent's other settings: backoff_max_s, batch_records…"),
+        FieldSpec("init", "choice", "who keeps it running, if not what the host has", choices=INITS),
+        FieldSpec(
+            "grace", "integer", "seconds without a delivery that are no drift yet", minimum=0, default=120
+        ),
+        FieldSpec("not_pid", "integer", "an agent that runs as this process is restarted"),
+        PRESENCE,
+    )
+    proves = True
+    asked = True
     account: ClassVar[str] = USER  # whose the settings are
 
     # -- before any contact -----------------------------------------------------------------------------
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
-        return _NAME  # a host has one
+        return "telemetry"  # a host has one
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
-        if absent:
-            return
-        for index, key in enumerate(keys_of(fields.get("key"))):
-            if index > 1:
-                yield Problem("key", "has more than two lines", "the key, and the previous one")
-            elif not (16 <= len(key) <= 256 and key.isascii() and key.isprintable()) or '"' in key:
-                yield Problem("key", 'is 16 to 256 printable ASCII characters, no "', "openssl rand -hex 32")
-        if fields.get("interval", _INTERVAL_S) < _SHORTEST_S:
-            yield Problem("interval", f"must be from {_SHORTEST_S} on")
-        yield from _check_settings(fields.get("settings", {}))
-        if "hostname" in fields and (wrong := setting_problem("HOSTNAME", fields["hostname"])) is not None:
-            yield Problem("hostname", wrong)
-        plain = {name: value for name, value in fields.items() if name != "key"}
-        for name, value in settings_of_fields(plain, "none").items():
-            if "\n" in value:
-                yield Problem(name.lower(), "must be one line")
+        return () if absent else find_setting_problems(fields)
 
     # -- questions and answers --------------------------------------------------------------------------
 
@@ -110,10 +113,9 @@ class AgentKind(HostKind):
         yield self._look(want)
 
     def _look(self, want: Want) -> OutputOf:
-        paths = {path: want.at(path) for path in (*AGENT_PATHS, STATE_FOLDER, HOST_NAME_FILE)}
-        return OutputOf(look_script(want.fields.get("init"), paths, folder=self.in_folder(want.at)))
+        return OutputOf(look_script(want.fields.get("init"), want.at, folder=self.in_folder(want.at)))
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """Ask for the contents that are there, to be put back when a run is undone."""
         have = self.read(want, answers)
         if have is not None and "settings" in have and self.compare(want, have) is not None:
@@ -122,32 +124,29 @@ class AgentKind(HostKind):
 
     def read(self, want: Want, answers: Answers) -> Have | None:
         paths = {
-            path: known_state(want, answers, FileAt(want.at(path), path != SETTINGS_PATH))
-            for path in AGENT_PATHS
+            path: want.state(answers, FileAt(want.at(path), path != SETTINGS_PATH)) for path in AGENT_PATHS
         }
         said = find_output(answers, self._look(want))
-        status = find_output(answers, ContentOf(want.at(STATUS_PATH), _LIMIT_BYTES))
-        refuse_unsafe(want, status)
-        interval_s, grace_s = want.fields.get("interval", _INTERVAL_S), want.fields.get("grace")
+        status = want.output(answers, ContentOf(want.at(STATUS_PATH), _LIMIT_BYTES))
         try:
             report = read_report(
                 said.out,
                 status.out if status.exit == 0 else b"",
                 folder=self.in_folder(want.at),
-                interval_s=float(interval_s),
-                grace_s=grace_s,
+                interval_s=float(want.fields.get("interval", INTERVAL_S)),
+                grace_s=want.fields.get("grace"),
             )
         except (KeyError, ValueError):
-            text = "the host does not say how its agent is"
-            raise unexpected_error(want, text, "it needs a POSIX sh and date") from None
+            raise want.error(
+                "the host does not say how its agent is", "it needs a POSIX sh and date"
+            ) from None
         present = [path for path, state in paths.items() if state.type != "missing"]
         if not present:  # what keeps things running there is known all the same
             gone = want.absent and not report.remains
             return None if gone else {"report": report, "paths": paths}
-        settings = find_output(answers, ContentOf(want.at(SETTINGS_PATH), _LIMIT_BYTES))
-        refuse_unsafe(want, settings)
+        settings = want.output(answers, ContentOf(want.at(SETTINGS_PATH), _LIMIT_BYTES))
         if SETTINGS_PATH in present and settings.exit:
-            raise unexpected_error(want, f"{SETTINGS_PATH} may not be read", "become: true")
+            raise want.error(f"{SETTINGS_PATH} may not be read", "become: true")
         return {
             "report": report,
             "settings": settings.out,
@@ -169,7 +168,7 @@ class AgentKind(HostKind):
             return Verb.DELETE, {"version": have["report"].version or "unknown"}, {}
         if have is None or have["paths"][SCRIPT_PATH].type == "missing":
             declared = {k: v for k, v in want.fields.items() if k not in _OPTIONS}
-            return Verb.CREATE, {}, {"version": agent_version(), **declared}
+            return Verb.CREATE, {}, {"version": shipped_version(), **declared}
         differing = dict(self._files(want, have))
         differing.update(_running_differences(want, have["report"]))
         if not differing:
@@ -185,7 +184,7 @@ class AgentKind(HostKind):
         _, settings, *services = self.wanted_files(want.fields, report.init)
         text, old = settings.data, with_current_head(have["settings"])
         if old != text:
-            before, after = read_settings(old), read_settings(text)
+            before, after = read_agent_settings(old), read_agent_settings(text)
             names = [n for n in {**after, **before} if before.get(n) != after.get(n)]
             yield from ((name, (before.get(name, ""), after.get(name, ""))) for name in names)
             if not names:
@@ -195,7 +194,7 @@ class AgentKind(HostKind):
             yield "settings_of", (f"{state.mode:04o} {state.user}", f"0600 {self.account}")
         for file in services:
             found = paths[file.path]
-            if found.type != "file" or found.sha256 != _hash_bytes(file.data):
+            if found.type != "file" or found.sha256 != Blob.of(file.data).sha256:
                 yield "service", ("none" if found.type == "missing" else "altered", report.init)
         if not report.user:
             yield "user", ("none", USER)
@@ -209,7 +208,7 @@ class AgentKind(HostKind):
             AgentFile(SETTINGS_PATH, settings_text(settings_of_fields(fields, init)), "0600", owned=True),
         ]
         if init in SERVICES:
-            service, interval_s = SERVICES[init], fields.get("interval", _INTERVAL_S)
+            service, interval_s = SERVICES[init], fields.get("interval", INTERVAL_S)
             files.append(AgentFile(service.path, service_file(init, interval_s), service.mode))
         return files
 
@@ -232,17 +231,19 @@ class AgentKind(HostKind):
         site = InstallSite(act.at, self.in_folder(act.at), self._init(act), act.token)
         memory = ("kept", self.name, act.identity)
         if act.undone:
-            yield from _take_back(site, act, act.memory.get(memory, ()))
+            yield from _restore_blocks(site, act, act.memory.get(memory, ()))
             return
         kept: tuple[AgentFile, ...] = act.have.get("kept", ())
         act.memory[memory] = () if act.verb is Verb.CREATE else kept
         if act.verb is Verb.DELETE:
             yield Block(removal_script(site), timeout_s=_SECONDS)
         elif act.verb is Verb.UPDATE and act.after.keys() <= _STARTED:
-            yield Block(restart_script(site, agent_version()), timeout_s=_SECONDS)
+            yield Block(restart_script(site, shipped_version()), timeout_s=_SECONDS)
         else:
             files = self.wanted_files(act.options, site.init)
-            yield Block(install_script(site, files, tested=True, version=agent_version()), timeout_s=_SECONDS)
+            yield Block(
+                install_script(site, files, tested=True, version=shipped_version()), timeout_s=_SECONDS
+            )
 
     def _init(self, act: Act) -> str:
         """Return what keeps the agent running: as declared, else as the host said."""
@@ -259,15 +260,14 @@ class AgentKind(HostKind):
         report: AgentReport | None = None if have is None else have["report"]
         if want.absent or report is None or (not report.status and report.running is None):
             return None
-        found = report.proof()
-        return None if found is True else str(found)
+        return report.proof()
 
 
 def _version_difference(report: AgentReport, path: PathState) -> Iterator[tuple[str, tuple[Value, Value]]]:
-    if path.sha256 != _hash_bytes(agent_script()):
+    if path.sha256 != Blob.of(agent_script()).sha256:
         old = report.version or "unknown"
-        same = old == agent_version()
-        yield "version", (f"{old} (altered)" if same else old, agent_version())
+        same = old == shipped_version()
+        yield "version", (f"{old} (altered)" if same else old, shipped_version())
     elif path.mode != 0o755:
         yield "script_mode", (f"{path.mode:04o}", "0755")
 
@@ -287,7 +287,7 @@ def _running_differences(want: Want, report: AgentReport) -> Iterator[tuple[str,
         yield "process", (pid, "another")
 
 
-def _take_back(site: InstallSite, act: Act, kept: tuple[AgentFile, ...]) -> Iterator[Block]:
+def _restore_blocks(site: InstallSite, act: Act, kept: tuple[AgentFile, ...]) -> Iterator[Block]:
     """Iterate over blocks that put back the files that were there, and start them."""
     if act.verb is Verb.DELETE:
         yield Block(removal_script(site), timeout_s=_SECONDS)
@@ -307,59 +307,4 @@ def _files_to_keep(
     return tuple(found)
 
 
-def _hash_bytes(data: bytes) -> str:
-    import hashlib
-
-    return hashlib.sha256(data).hexdigest()
-
-
-def _check_settings(settings: Mapping[str, Value]) -> Iterator[Problem]:
-    for name, value in settings.items():
-        if name.upper() not in known_settings():
-            near = spelling_hint(name, [each.lower() for each in known_settings()])
-            text = f'"{name}" is no setting of the agent'
-            yield Problem("settings", text, near or "docs/telemetry-agent.md")
-        elif name.upper() in FIELD_SETTINGS:
-            yield Problem("settings", f'"{name}" is a field of its own')
-        elif "\n" in str(value):
-            yield Problem("settings", f'"{name}" must be one line')
-        elif (wrong := setting_problem(name.upper(), setting_text(value))) is not None:
-            yield Problem("settings", f'"{name}" {wrong}')
-
-
-KINDS = (
-    AgentKind(
-        name="host.telemetry_agent",
-        summary="The telemetry agent: installed, configured, running, delivering",
-        specs=(
-            FieldSpec("server", "text", "the daemon: https://HOST[:PORT][/PREFIX]", required=True),
-            FieldSpec("interval", "number", "seconds between samples", minimum=0, maximum=86_400, default=60),
-            FieldSpec(
-                "key",
-                "secret",
-                "signs the records; the daemon has the same in secrets/hosts/NAME.key. A second line is the"
-                " previous key, while it changes: see `fazai agents rotate-key`",
-            ),
-            FieldSpec("token", "secret", "bearer token, where the daemon asks for one"),
-            FieldSpec(
-                "hostname", "text", "the name in the records; the host's own when not given", unique=True
-            ),
-            FieldSpec("sample", "list", "what a sample holds; everything when not given"),
-            FieldSpec("top", "integer", "processes by CPU, and as many by memory", minimum=0, maximum=100),
-            FieldSpec("checks", "path", "the folder of checks", default="/etc/fazai/checks.d"),
-            FieldSpec("ca_file", "path", "authorities to trust instead of the system's"),
-            FieldSpec("allow_http", "boolean", "plain http to a host other than itself"),
-            FieldSpec("settings", "map", "the agent's other settings: backoff_max_s, batch_records…"),
-            FieldSpec("init", "choice", "who keeps it running, if not what the host has", choices=INITS),
-            FieldSpec(
-                "grace", "integer", "seconds without a delivery that are no drift yet", minimum=0, default=120
-            ),
-            FieldSpec("not_pid", "integer", "an agent that runs as this process is restarted"),
-            FieldSpec("state", "choice", choices=("present", "absent")),
-        ),
-        identity=(),
-        options=_OPTIONS,
-        example="host.telemetry_agent: {server: https://fazai.example.net:3120, interval: 60, "
-        'hostname: "{{inventory_hostname}}"}',
-    ),
-)
+KINDS = (AgentKind(),)

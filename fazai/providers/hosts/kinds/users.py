@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.folder_names import inside_question, read_names
-from fazai.providers.hosts.kind import Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.kinds.shared import accounts
 from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.preconditions import Precondition, add_names
@@ -23,23 +22,54 @@ from fazai.providers.hosts.shell.questions import (
     find_output,
 )
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import unexpected_error
-
-__all__ = ["KINDS"]
 
 _LIMIT: Final = 4 * 1024 * 1024
 _PASSWD: Final = ContentOf("/etc/passwd", _LIMIT)
 _GROUP: Final = ContentOf("/etc/group", _LIMIT)
-_STATE: Final = FieldSpec("state", "choice", choices=("present", "absent"))
 _HASH: Final = re.compile(r"!*(\$[^:\s]+|_?[A-Za-z0-9./]{13,19})|[!*]+")
 _MAXIMUM: Final = 2**32 - 2
 
 
-class UserKind(HostKind):
+class AccountKind(HostKind):
+    """Base of host.user and host.group."""
+
+    machine = True
+    asked = True
+
+    def removed(self, have: Have) -> dict[str, Value]:
+        return {name: value for name, value in have.items() if value not in ([], "")}
+
+
+class UserKind(AccountKind):
     """A user of the machine, as /etc/passwd has it."""
 
-    machine: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
+    name = "host.user"
+    summary = "A user of the machine"
+    example = "host.user: {name: app, system: true, shell: /usr/sbin/nologin, home: /var/lib/app}"
+    identity = ("name",)
+    options = frozenset(("append", "create_home", "move_home", "update_password", "system", "remove"))
+    specs = (
+        FieldSpec("name", "account", "name to log in with", required=True),
+        FieldSpec("uid", "integer", "number", minimum=0, maximum=_MAXIMUM),
+        FieldSpec("group", "account", "the group of its own, by name or number"),
+        FieldSpec("groups", "list", "other groups; it is taken out of all that are not named"),
+        FieldSpec("append", "boolean", "leave it in the groups that are not named", default=False),
+        FieldSpec("home", "path", "home folder"),
+        FieldSpec("create_home", "boolean", "make the home folder of a new user", default=True),
+        FieldSpec("move_home", "boolean", "move the files when home changes", default=False),
+        FieldSpec("shell", "path", "the program that a log-in starts"),
+        FieldSpec("comment", "text", "the real name, or what it is for"),
+        FieldSpec("password", "secret", "hash of the password, as /etc/shadow has it", secret=True),
+        FieldSpec(
+            "update_password",
+            "choice",
+            "on_create: leave a changed one alone",
+            choices=("always", "on_create"),
+        ),
+        FieldSpec("system", "boolean", "a new user gets a number of the system's", default=False),
+        FieldSpec("remove", "boolean", "with state: absent: the home folder, too", default=False),
+        PRESENCE,
+    )
 
     def problems(self, fields: dict[str, Value], absent: bool) -> Iterable[Problem]:
         for name in ("home", "shell", "comment"):
@@ -62,7 +92,7 @@ class UserKind(HostKind):
         if "password" in want.fields or want.absent:  # who is removed may be put back
             yield _shadow_question(want)
 
-    def more(self, want: Want, answers: Answers) -> Iterable[Question]:
+    def ask_more(self, want: Want, answers: Answers) -> Iterable[Question]:
         """Ask for what goes with the home folder."""
         if (home := self._home(want, answers)) is not None:
             yield FileAt(home)
@@ -118,12 +148,7 @@ class UserKind(HostKind):
             after.pop("password", None)
         return after
 
-    def compare(self, want: Want, have: Have | None) -> Difference | None:
-        if want.absent and have is not None:
-            return Verb.DELETE, {k: v for k, v in have.items() if v != [] and v != ""}, {}
-        return HostKind.compare(self, want, have)
-
-    def lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
+    def is_lasting(self, verb: Verb, before: Mapping[str, Value], options: Mapping[str, Value]) -> bool:
         return verb is Verb.DELETE and bool(options.get("remove"))  # the files are gone
 
     def write(self, act: Act) -> Iterator[Block]:
@@ -137,12 +162,9 @@ class UserKind(HostKind):
         elif act.verb is Verb.DELETE:
             yield Block(accounts.delete_user(act.identity, remove=bool(act.options.get("remove"))))
         else:
-            yield Block(self._change(act))
-
-    def _change(self, act: Act) -> str:
-        groups = act.before.get("groups", act.have.get("groups", ()))
-        move = bool(act.options.get("move_home"))
-        return accounts.change_user(act.identity, act.after, groups, move_home=move)
+            groups = act.before.get("groups", act.have.get("groups", ()))
+            move = bool(act.options.get("move_home"))
+            yield Block(accounts.change_user(act.identity, act.after, groups, move_home=move))
 
 
 def _read_accounts(answer: object, count: int) -> dict[str, list[str]]:
@@ -167,15 +189,24 @@ def _shadow_question(want: Want) -> OutputOf:
 def _read_password_hash(want: Want, answers: Answers) -> Secret:
     answer = find_output(answers, _shadow_question(want))
     if answer.exit:
-        raise unexpected_error(want, "the password's hash cannot be read", "become: true")
+        raise want.error("the password's hash cannot be read", "become: true")
     return Secret(answer.text.strip())
 
 
-class GroupKind(HostKind):
+class GroupKind(AccountKind):
     """A group of the machine, as /etc/group has it."""
 
-    machine: ClassVar[bool] = True
-    asked: ClassVar[bool] = True
+    name = "host.group"
+    summary = "A group of the machine"
+    example = "host.group: {name: app, gid: 990}"
+    identity = ("name",)
+    options = frozenset(("system",))
+    specs = (
+        FieldSpec("name", "account", "its name", required=True),
+        FieldSpec("gid", "integer", "number", minimum=0, maximum=_MAXIMUM),
+        FieldSpec("system", "boolean", "a new group gets a number of the system's", default=False),
+        PRESENCE,
+    )
 
     def ask(self, want: Want) -> Iterable[Question]:
         yield _GROUP
@@ -187,11 +218,6 @@ class GroupKind(HostKind):
         _, _, gid, members, *_ = words
         return {"gid": int(gid), "members": [name for name in members.split(",") if name]}
 
-    def compare(self, want: Want, have: Have | None) -> Difference | None:
-        if want.absent and have is not None:
-            return Verb.DELETE, {k: v for k, v in have.items() if v != []}, {}
-        return HostKind.compare(self, want, have)
-
     def write(self, act: Act) -> Iterator[Block]:
         name, fields = act.identity, act.after
         if act.verb is Verb.DELETE:
@@ -199,53 +225,8 @@ class GroupKind(HostKind):
         elif act.verb is Verb.CREATE:
             system = bool(act.options.get("system"))
             yield Block(accounts.add_group(name, fields.get("gid"), fields.get("members", ()), system=system))
-        elif "gid" in fields:
-            yield Block(accounts.change_group(name, fields["gid"]))
         else:
-            raise DeviceError(f"host.group {name}: there is nothing to change")
+            yield Block(accounts.change_group(name, fields["gid"]))
 
 
-KINDS = (
-    UserKind(
-        name="host.user",
-        summary="A user of the machine",
-        specs=(
-            FieldSpec("name", "account", "name to log in with", required=True),
-            FieldSpec("uid", "integer", "number", minimum=0, maximum=_MAXIMUM),
-            FieldSpec("group", "account", "the group of its own, by name or number"),
-            FieldSpec("groups", "list", "other groups; it is taken out of all that are not named"),
-            FieldSpec("append", "boolean", "leave it in the groups that are not named", default=False),
-            FieldSpec("home", "path", "home folder"),
-            FieldSpec("create_home", "boolean", "make the home folder of a new user", default=True),
-            FieldSpec("move_home", "boolean", "move the files when home changes", default=False),
-            FieldSpec("shell", "path", "the program that a log-in starts"),
-            FieldSpec("comment", "text", "the real name, or what it is for"),
-            FieldSpec("password", "secret", "hash of the password, as /etc/shadow has it", secret=True),
-            FieldSpec(
-                "update_password",
-                "choice",
-                "on_create: leave a changed one alone",
-                choices=("always", "on_create"),
-            ),
-            FieldSpec("system", "boolean", "a new user gets a number of the system's", default=False),
-            FieldSpec("remove", "boolean", "with state: absent: the home folder, too", default=False),
-            _STATE,
-        ),
-        identity=("name",),
-        options=frozenset(("append", "create_home", "move_home", "update_password", "system", "remove")),
-        example="host.user: {name: app, system: true, shell: /usr/sbin/nologin, home: /var/lib/app}",
-    ),
-    GroupKind(
-        name="host.group",
-        summary="A group of the machine",
-        specs=(
-            FieldSpec("name", "account", "its name", required=True),
-            FieldSpec("gid", "integer", "number", minimum=0, maximum=_MAXIMUM),
-            FieldSpec("system", "boolean", "a new group gets a number of the system's", default=False),
-            _STATE,
-        ),
-        identity=("name",),
-        options=frozenset(("system",)),
-        example="host.group: {name: app, gid: 990}",
-    ),
-)
+KINDS = (UserKind(), GroupKind())

@@ -12,8 +12,6 @@ from typing import Final
 from fazai.errors import DeviceError, FazaiError
 from fazai.providers.hosts.shell.become import Become, answer_password_prompt, become_refusal
 
-__all__ = ["LocalChannel", "start_local_shell"]
-
 #: Seconds for a shell that ends by itself, for what is told to end, and for what is killed.
 _GRACE_S: Final = 5.0
 _TERM_S: Final = 1.0
@@ -98,15 +96,8 @@ def _send_signal(pid: int, others: Iterable[int], number: signal.Signals) -> Non
 def _find_descendants(pid: int) -> set[int]:
     """Find the processes that a process started, and those that they started, in groups of their own or not
     (as Linux tells it)."""
-    parents: dict[int, int] = {}
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
-        if name.isdigit():
-            with (
-                contextlib.suppress(OSError, ValueError),
-                open(f"/proc/{name}/stat", "rb") as file,
-            ):
-                _, parent, *_ = _stat_fields(file.read())
-                parents[int(name)] = int(parent)
+    names = os.listdir("/proc") if os.path.isdir("/proc") else ()
+    parents = {int(n): int(stat[1]) for n in names if n.isdigit() and (stat := _read_stat(n))}
     found = {pid}
     while more := {child for child, parent in parents.items() if parent in found} - found:
         found |= more
@@ -115,33 +106,15 @@ def _find_descendants(pid: int) -> set[int]:
 
 def _any_runs(pids: Iterable[int]) -> bool:
     """Tell whether one of these processes runs; one that has ended and was not waited for does not."""
-    for pid in pids:
-        with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/stat", "rb") as file:
-            state, *_ = _stat_fields(file.read())
-            if state != b"Z":
-                return True
-    return False
+    return any((stat := _read_stat(pid)) and stat[0] != b"Z" for pid in pids)
 
 
-def _stat_fields(stat: bytes) -> list[bytes]:
+def _read_stat(pid: int | str) -> list[bytes]:
     """Return what stands in /proc/PID/stat behind the program's name, which may hold anything: the state, the
-    parent's number, and more."""
-    return stat.rpartition(b")")[2].split()
-
-
-async def _start_process(command: str, environ: dict[str, str] | None) -> asyncio.subprocess.Process:
-    """Start a shell in a session of its own: an interrupt at our terminal is for us, and what is in flight is
-    finished."""
-    return await asyncio.create_subprocess_exec(  # deadline: none is needed, the kernel starts it
-        "/bin/sh",
-        "-c",
-        command,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=environ,
-        start_new_session=True,
-    )
+    parent's number, and more; nothing of a process that is gone."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+    return []
 
 
 async def start_local_shell(
@@ -151,7 +124,12 @@ async def start_local_shell(
     Unreachable when it says nothing."""
     if root and not os.path.isdir(root):  # noqa: ASYNC240 - a stat
         raise DeviceError(f"root: {root} is no folder", where=host, hint=f"mkdir -p {root}")
-    starting = asyncio.ensure_future(_start_process(become.command, environ))
+    pipe, words = asyncio.subprocess.PIPE, ("/bin/sh", "-c", become.command)
+    # in a session of its own: an interrupt at our terminal is for us, and what is in flight is finished
+    start = asyncio.create_subprocess_exec(  # deadline: none is needed, the kernel starts it
+        *words, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True
+    )
+    starting = asyncio.ensure_future(start)
     try:
         process = await asyncio.shield(starting)
     except asyncio.CancelledError:  # asyncio's own never ends when it is cancelled half way

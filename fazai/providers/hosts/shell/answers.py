@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from fazai.errors import DeviceError, Unreachable
@@ -22,8 +22,6 @@ from fazai.providers.hosts.shell.questions import (
 )
 from fazai.providers.hosts.shell.script import number_paths
 from fazai.providers.hosts.shell.walking import UNSAFE
-
-__all__ = ["ReplacedMeanwhile", "read_answers", "whole_number"]
 
 _HASH: Final = re.compile(rb"\\?([0-9a-f]{64})(?:\s|$)")
 _TYPES: Final[Mapping[int, str]] = {0o100000: "file", 0o040000: "directory", 0o120000: "link"}
@@ -80,64 +78,81 @@ class ReplacedMeanwhile(DeviceError):
     """A file went or came while several were looked at together, so that the answers cannot be told apart."""
 
 
+@dataclass(slots=True)
+class _PathFacts:
+    """The facts that frames tell of one path; those that one word says have its name."""
+
+    stat: re.Match[bytes] | None = None
+    denied: bool = False
+    later: bool = False  # it is to be walked to
+    shared: bool = False
+    unsafe: str = ""  # why the way there cannot be trusted
+    astray: str = ""  # the same of where a link there leads
+    link: str | None = None  # the target of a link
+    place: str = ""  # where it stands, if a link on its way leads elsewhere
+    real: tuple[str, re.Match[bytes] | None] = ("", None)  # where a link leads, and what is there
+    sha256: str = ""
+    text: bytes = b""
+    code: int | None = None  # of the program that read the text
+    mixed: bool = False  # the text was read, and cannot be told from others
+
+    def state_of(self, stat: re.Match[bytes], *, hashed: bool) -> PathState:
+        """Return the state that a line of `stat` says; `hashed`: with the hash of a text that was read in
+        its place."""
+        mode, sha256 = int(stat["mode"], 16), self.sha256
+        type_ = _TYPES.get(mode & 0o170000, "other")
+        if hashed and not sha256 and type_ == "file" and self.code == 0:
+            sha256 = hashlib.sha256(self.text).hexdigest()
+        return PathState(
+            type=type_,
+            mode=mode & 0o7777,
+            uid=int(stat["uid"]),
+            gid=int(stat["gid"]),
+            user=_decode_name(stat["user"]),
+            group=_decode_name(stat["group"]),
+            size=int(stat["size"]),
+            sha256=sha256,
+        )
+
+    def content(self, limit: int) -> Output:
+        """Return the content; one that is larger than was asked for counts as none."""
+        if why := self.unsafe or self.astray:
+            return Output(UNSAFE, why.encode("utf-8", "surrogateescape"))
+        if len(self.text) > limit or self.code is None:
+            return Output(1, b"")
+        return Output(self.code, self.text)
+
+
 class _AnswerReader:
     """Collects the frames of one look by the numbers of their paths and questions, and builds the answers."""
 
     def __init__(self, questions: Sequence[Question], host: str) -> None:
         self._questions = questions
         self._host = host
-        self._paths = number_paths(questions)
-        self._names = list(self._paths)
-        self._stats: dict[int, re.Match[bytes]] = {}
-        self._denied: set[int] = set()
-        self._links: dict[int, str] = {}
-        self._places: dict[int, str] = {}  # where those stand that a link on their way leads elsewhere
-        self._later: set[int] = set()  # those that are to be walked to
-        self._unsafe: dict[int, str] = {}  # ways that cannot be trusted, and why
-        self._astray: dict[int, str] = {}  # the same of where links lead
-        self._shared: set[int] = set()
-        self._real: dict[int, tuple[str, re.Match[bytes] | None]] = {}  # where links lead, and what is there
-        self._hashes: dict[int, str] = {}
-        self._texts: dict[int, bytes] = {}
-        self._codes: dict[int, int] = {}
+        self._paths = {path: _PathFacts() for path in number_paths(questions)}
+        self._numbered = list(self._paths.items())
         self._outs: dict[int, bytes] = {}
         self._exits: dict[int, int] = {}
-        self._mixed: set[int] = set()  # contents that were read, and cannot be told from each other
         self._ended = False
 
     def take_frame(self, head: Sequence[str], body: bytes) -> None:
         word, numbers = self._read_head(head)
-        if word == "stat":
-            self._take_stats(numbers, body)
-        elif word == "denied":
-            self._denied.update(numbers)
-        elif word == "later":
-            self._later.update(numbers)
-        elif word in ("unsafe", "astray"):
-            (self._unsafe if word == "unsafe" else self._astray)[numbers[0]] = _decode_name(body)
-        elif word == "shared":
-            self._shared.update(numbers)
-        elif word == "gone":
-            self._stats.pop(numbers[0], None)
-            self._denied.update(numbers[:1] * numbers[1])
-        elif word == "real":
-            self._take_link_end(numbers[0], body)
-        elif word in ("link", "place"):
-            named = self._links if word == "link" else self._places
-            named[numbers[0]] = _decode_name(body.removesuffix(b"\n"))
-        elif word == "hash":
-            found = [m[1].decode() for m in map(_HASH.match, body.splitlines()) if m]
-            if len(found) != len(numbers):
-                raise self._replaced_error()
-            self._hashes.update(zip(numbers, found, strict=True))
-        elif word == "heads":
-            self._take_contents(numbers, body)
-        elif word in ("text", "out"):
-            (self._texts if word == "text" else self._outs)[numbers[0]] = body
-        elif word in ("got", "exit"):
-            (self._codes if word == "got" else self._exits)[numbers[0]] = numbers[1]
-        elif word == "looked":
+        if word == "looked":
             self._ended = True
+        elif word == "out":
+            self._outs[numbers[0]] = body
+        elif word == "exit":
+            self._exits[numbers[0]] = numbers[1]
+        elif word == "heads":
+            self._take_contents([self._numbered[number] for number in numbers], body)
+        elif word in ("gone", "got"):
+            facts = self._numbered[numbers[0]][1]
+            if word == "got":
+                facts.code = numbers[1]
+            else:
+                facts.stat, facts.denied = None, facts.denied or numbers[1] > 0
+        else:
+            self._take_facts(word, [self._numbered[number][1] for number in numbers], body)
 
     def _read_head(self, head: Sequence[str]) -> tuple[str, list[int]]:
         """Return the word of a frame, and its numbers, each that of a path or a question that was asked
@@ -150,52 +165,65 @@ class _AnswerReader:
         if count is not None and len(numbers) != count:
             raise _GarbledAnswer
         named = numbers if count is None else numbers[:1]
-        most = len(self._questions) if word in ("out", "exit") else len(self._names)
+        most = len(self._questions) if word in ("out", "exit") else len(self._numbered)
         if any(number >= most for number in named):
             raise _GarbledAnswer
         return word, numbers
 
-    def _take_stats(self, numbers: Sequence[int], body: bytes) -> None:
-        lines = [line for line in body.splitlines() if line]
-        if len(lines) != len(numbers):
+    def _take_facts(self, word: str, facts: Sequence[_PathFacts], body: bytes) -> None:
+        if word in ("denied", "later", "shared"):
+            for each in facts:
+                setattr(each, word, True)
+        elif word in ("stat", "hash"):
+            self._take_lines(word, facts, body.splitlines())
+        elif word == "text":
+            facts[0].text = body
+        elif (
+            word == "real"
+        ):  # the path that a link leads to and, behind a NUL that no name holds, what is there
+            name, _, line = body.partition(b"\0")
+            there = line.strip(b"\n")
+            facts[0].real = _decode_name(name), _parse_stat(there) if there else None
+        else:  # unsafe, astray, link, place
+            setattr(
+                facts[0], word, _decode_name(body.removesuffix(b"\n") if word in ("link", "place") else body)
+            )
+
+    def _take_lines(self, word: str, facts: Sequence[_PathFacts], lines: Sequence[bytes]) -> None:
+        """Take a line of `stat`, or of a program for hashes, for each path."""
+        lines = [line for line in lines if (line if word == "stat" else _HASH.match(line))]
+        if len(lines) != len(facts):
             raise self._replaced_error()
-        for number, line in zip(numbers, lines, strict=True):
-            found = _STAT.fullmatch(line)
-            if found is None:
-                raise _GarbledAnswer
-            self._stats[number] = found
-            if found["link"] is not None and (leads := _LINK_TARGET.fullmatch(found["link"])) is not None:
-                self._links[number] = _unescape_name(leads[1])
+        for each, line in zip(facts, lines, strict=True):
+            if word == "hash":
+                each.sha256 = line.lstrip(b"\\")[:64].decode()
+                continue
+            each.stat = _parse_stat(line)
+            if each.stat["link"] is not None and (leads := _LINK_TARGET.fullmatch(each.stat["link"])):
+                each.link = _unescape_name(leads[1])
 
-    def _take_link_end(self, number: int, body: bytes) -> None:
-        """Take the path that a link leads to and, behind a NUL that no name holds, what is there."""
-        name, _, line = body.partition(b"\0")
-        found = _STAT.fullmatch(line.strip(b"\n")) if line.strip(b"\n") else None
-        if line.strip(b"\n") and found is None:
-            raise _GarbledAnswer
-        self._real[number] = _decode_name(name), found
-
-    def _take_contents(self, numbers: Sequence[int], body: bytes) -> None:
+    def _take_contents(self, paths: Sequence[tuple[str, _PathFacts]], body: bytes) -> None:
         """Take contents one behind the other, each behind its name. Each must be as long as `stat` said, and
         end where the next name begins: otherwise a file changed meanwhile."""
-        found: dict[int, bytes] = {}
+        texts: list[bytes] = []
         place = 0
-        for number in numbers:
-            path = self._names[number].encode("utf-8", "surrogateescape")
-            head = b"==> " + path + b" <==\n" if place == 0 else b"\n==> " + path + b" <==\n"
-            if number not in self._stats:
+        for path, facts in paths:
+            name = path.encode("utf-8", "surrogateescape")
+            head = b"==> " + name + b" <==\n" if place == 0 else b"\n==> " + name + b" <==\n"
+            if facts.stat is None:
                 raise _GarbledAnswer
             begin = place + len(head)
-            place = begin + int(self._stats[number]["size"])
+            place = begin + int(facts.stat["size"])
             if body[begin - len(head) : begin] != head:
                 place = -1
                 break
-            found[number] = body[begin:place]
+            texts.append(body[begin:place])
         if place == len(body):
-            self._texts.update(found)
-            self._codes.update(dict.fromkeys(found, 0))
+            for (_, facts), text in zip(paths, texts, strict=True):
+                facts.text, facts.code = text, 0
         else:
-            self._mixed.update(numbers)
+            for _, facts in paths:
+                facts.mixed = True
 
     def build_answers(self) -> dict[Question, Answer]:
         if not self._ended:
@@ -210,67 +238,45 @@ class _AnswerReader:
                 found[question] = (
                     OverlongOutput(question.limit) if overlong else Output(self._exits[number], out)
                 )
-            elif isinstance(question, FileAt):
-                self._add_path_answer(question, found)
-            elif (path := self._paths[question.path]) not in self._mixed | self._later:
-                found[question] = self._content_answer(path, question.limit)
+                continue
+            facts = self._paths[question.path]
+            if isinstance(question, ContentOf):
+                if not (facts.mixed or facts.later):
+                    found[question] = facts.content(question.limit)
+            elif not facts.later and (state := _answer_of_path(question, facts)) is not None:
+                found[question] = state
+                if question.hashed and not facts.sha256 and state.sha256:  # by what was read in its place
+                    found.setdefault(ContentOf(question.path, KEPT_BYTES), facts.content(KEPT_BYTES))
         return found
-
-    def _content_answer(self, number: int, limit: int) -> Output:
-        """Return a content; one that is larger than was asked for counts as none."""
-        if why := self._unsafe.get(number) or self._astray.get(number):
-            return Output(UNSAFE, why.encode("utf-8", "surrogateescape"))
-        out = self._texts.get(number, b"")
-        if len(out) > limit or number not in self._codes:
-            return Output(1, b"")
-        return Output(self._codes[number], out)
-
-    def _add_path_answer(self, question: FileAt, found: dict[Question, Answer]) -> None:
-        number = self._paths[question.path]
-        if number in self._later:
-            return
-        stat = self._stats.get(number)
-        unsafe, place = self._unsafe.get(number, ""), self._places.get(number, "")
-        if stat is None:
-            type_ = "denied" if number in self._denied else "missing"
-            found[question] = PathState(type_, unsafe=unsafe, place=place)
-            return
-        state = self._path_state(number, stat)
-        if (state.type == "link" and number not in self._links) or (
-            question.hashed and number in self._mixed
-        ):
-            return
-        if question.follow and state.type == "link":
-            real, there = self._real.get(number, ("", None))
-            state = PathState("missing") if there is None else self._path_state(number, there)
-            state = replace(state, real=real)
-            unsafe = unsafe or self._astray.get(number, "")
-        if question.hashed and not state.sha256 and state.type == "file" and self._codes.get(number) == 0:
-            sha256 = hashlib.sha256(self._texts.get(number, b"")).hexdigest()
-            state = replace(state, sha256=sha256)
-            found.setdefault(ContentOf(question.path, KEPT_BYTES), self._content_answer(number, KEPT_BYTES))
-        target, shared = self._links.get(number, ""), number in self._shared
-        if target or unsafe or shared or place:
-            state = replace(state, target=target, unsafe=unsafe, shared=shared, place=place)
-        found[question] = state
-
-    def _path_state(self, number: int, stat: re.Match[bytes]) -> PathState:
-        mode = int(stat["mode"], 16)
-        return PathState(
-            type=_TYPES.get(mode & 0o170000, "other"),
-            mode=mode & 0o7777,
-            uid=int(stat["uid"]),
-            gid=int(stat["gid"]),
-            user=_decode_name(stat["user"]),
-            group=_decode_name(stat["group"]),
-            size=int(stat["size"]),
-            sha256=self._hashes.get(number, ""),
-        )
 
     def _replaced_error(self) -> ReplacedMeanwhile:
         return ReplacedMeanwhile(
             "a file was replaced while it was looked at", where=self._host, hint="run it again"
         )
+
+
+def _answer_of_path(question: FileAt, facts: _PathFacts) -> PathState | None:
+    """Return the state of a path, or None where it must be asked for once more."""
+    if facts.stat is None:
+        return PathState("denied" if facts.denied else "missing", unsafe=facts.unsafe, place=facts.place)
+    state, unsafe = facts.state_of(facts.stat, hashed=question.hashed), facts.unsafe
+    if (state.type == "link" and facts.link is None) or (question.hashed and facts.mixed):
+        return None
+    if question.follow and state.type == "link":
+        real, there = facts.real
+        found = PathState("missing") if there is None else facts.state_of(there, hashed=question.hashed)
+        state = replace(found, real=real)
+        unsafe = unsafe or facts.astray
+    if facts.link or unsafe or facts.shared or facts.place:
+        state = replace(state, target=facts.link or "", unsafe=unsafe, shared=facts.shared, place=facts.place)
+    return state
+
+
+def _parse_stat(line: bytes) -> re.Match[bytes]:
+    found = _STAT.fullmatch(line)
+    if found is None:
+        raise _GarbledAnswer
+    return found
 
 
 def _unescape_name(text: bytes) -> str:

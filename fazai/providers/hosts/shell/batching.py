@@ -20,8 +20,6 @@ from fazai.providers.hosts.kind import Block, FileReplacement
 from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import folders_above
 
-__all__ = ["MAX_CHANGES", "batch_script", "can_join", "count_done", "setup_line"]
-
 #: So many changes at most: an interrupt waits for them, and the journal may have to name them all.
 MAX_CHANGES = 32
 _MAX_BYTES = 512 * 1024
@@ -39,11 +37,8 @@ def can_join(blocks: Sequence[Block], block: Block) -> bool:
         return True
     if any(block.put.path == other.put.path for other in blocks if other.put is not None):
         return False  # its content was worked out from what is there
-    return sum(map(_content_bytes, (*blocks, block))) <= _MAX_BYTES
-
-
-def _content_bytes(block: Block) -> int:
-    return sum(map(len, block.put.fill)) if block.put is not None else 0
+    puts = (each.put for each in (*blocks, block) if each.put is not None)
+    return sum(len(piece) for put in puts for piece in put.fill) <= _MAX_BYTES
 
 
 def setup_line(blocks: Sequence[Block]) -> str:
@@ -60,7 +55,7 @@ def batch_script(blocks: Sequence[Block]) -> Iterator[bytes]:
     for group in _split_groups(blocks):
         yield from _stage_files([(block.put, block.tmp) for block in group if block.put and block.tmp])
         for number, block in enumerate(group, first):
-            yield encode_script(f"{_final_lines(block)}\nfz_m did {number}\n")
+            yield encode_script(f"{_naming_lines(block)}\nfz_m did {number}\n")
         first += len(group)
 
 
@@ -138,7 +133,7 @@ def _for_owner(mode: str) -> bool:
     return int(mode, 8) in (0o600, 0o700)
 
 
-def _final_lines(block: Block) -> str:
+def _naming_lines(block: Block) -> str:
     if block.put is None:
         return block.plain
     target = quote(block.put.path)

@@ -18,18 +18,7 @@ from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.shell.channel import ShellChannel
 from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = [
-    "BECOME_OPTIONS",
-    "BECOME_PASSWORD",
-    "Become",
-    "answer_password_prompt",
-    "become_of",
-    "become_problems",
-    "become_refusal",
-]
-
 _METHODS = ("sudo", "doas")
-BECOME_PASSWORD = ("ansible_become_password", "ansible_become_pass", "become_password")
 _SAID_BYTES: Final = 64 * 1024
 BECOME_OPTIONS: tuple[FieldSpec, ...] = (
     FieldSpec("become", "boolean", "do everything as another user", default=False),
@@ -42,11 +31,6 @@ BECOME_OPTIONS: tuple[FieldSpec, ...] = (
     ),
     FieldSpec("become_user", "text", "the user to become", default="root"),
     FieldSpec("become_password", "secret", "what sudo asks for", secret=True),
-    FieldSpec("ansible_become", "boolean", "as become"),
-    FieldSpec("ansible_become_method", "choice", "as become_method", choices=_METHODS),
-    FieldSpec("ansible_become_user", "text", "as become_user"),
-    FieldSpec("ansible_become_password", "secret", "as become_password", secret=True),
-    FieldSpec("ansible_become_pass", "secret", "as become_password", secret=True),
 )
 
 
@@ -76,11 +60,11 @@ class Become:
 
 def become_of(target: Target) -> Become:
     """Return the target's way to become another user."""
-    if not read_option(target, "ansible_become", "become", default=False):
+    if not read_option(target, "become"):
         return Become()
-    method = read_option(target, "ansible_become_method", "become_method", default="sudo")
-    password = read_option(target, *BECOME_PASSWORD)
-    user = read_option(target, "ansible_become_user", "become_user", default="root")
+    method = read_option(target, "become_method", default="sudo")
+    password = read_option(target, "become_password")
+    user = read_option(target, "become_user", default="root")
     return Become(method, str(user), password, f"fz-{secrets.token_hex(8)}-")
 
 

@@ -19,17 +19,6 @@ from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import PRELUDE
 from fazai.providers.hosts.shell.walking import JUDGING, WRITING
 
-__all__ = [
-    "BlockForm",
-    "BlockResult",
-    "BlockRunner",
-    "ByteReader",
-    "ByteWriter",
-    "OutputListener",
-    "ShellChannel",
-    "ShellEnded",
-]
-
 
 class ByteReader(Protocol):
     """The side of a stream that bytes come from."""
@@ -53,8 +42,7 @@ class ShellChannel(Protocol):
     folder with the same two modules, and one name in `PROVIDERS` of `providers/hosts/__init__.py`:
 
     - `provider.py`: a `HostProvider` with its options; `box_of`, which names the machine that is reached, so
-      that two names of one take turns; and `connect`, which hands `HostSession` a function that starts a
-      shell.
+      that two names of one take turns; and `starter`, which returns a function that starts a shell.
     - `transport.py`: that function. Within the target's timeout it connects, runs `Become.command` (a POSIX
       `sh -s`) and answers its password prompt (`become`); it raises Unreachable as long as nothing was done,
       AccessDenied, DeviceError. It can be called again while a channel is open: a second connection proves
@@ -217,10 +205,10 @@ class BlockRunner:
             self._first = found
         try:
             while (code := found.scan()) is None:
-                if listener is not None and (fresh := found.fresh()):
+                if listener is not None and (fresh := found.take_fresh()):
                     listener(name, fresh)
                 if limit is not None and found.size > limit:
-                    raise self._nonsense(f"said more than the {limit} bytes that can be an answer")
+                    raise self._nonsense_error(f"said more than the {limit} bytes that can be an answer")
                 if limit is None:
                     found.trim(_KEPT_BYTES)
                 more = await self._read(reader)
@@ -228,12 +216,12 @@ class BlockRunner:
                     return bytes(found.data), None
                 found.data += more
         except ValueError:
-            raise self._nonsense("says how a step ended in a way that cannot be understood") from None
-        if listener is not None and (fresh := found.fresh()):
+            raise self._nonsense_error("says how a step ended in a way that cannot be understood") from None
+        if listener is not None and (fresh := found.take_fresh()):
             listener(name, fresh)
-        return found.taken(), code
+        return found.take_output(), code
 
-    def _nonsense(self, what: str) -> Unreachable:
+    def _nonsense_error(self, what: str) -> Unreachable:
         hint = "does something there stand between us and its sh?"
         return Unreachable(f"{self._host} {what}", stage="answer", where=self._host, hint=hint)
 
@@ -299,13 +287,13 @@ class _Frame:
         self._safe -= excess
         self._told = max(self._start, self._told - excess)
 
-    def fresh(self) -> bytes:
+    def take_fresh(self) -> bytes:
         """Return output that was not handed on yet."""
         found = bytes(self.data[self._told : self._safe])
         self._told = self._safe
         return found
 
-    def taken(self) -> bytes:
+    def take_output(self) -> bytes:
         """Take the block's output off the stream."""
         found = bytes(self.data[self._start : self._stop])
         del self.data[: self._after]

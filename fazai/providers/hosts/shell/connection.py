@@ -17,8 +17,6 @@ from fazai.providers.hosts.shell.channel import (
     ShellEnded,
 )
 
-__all__ = ["ShellConnection"]
-
 #: How long a host may take to accept connections again after its handlers ran, and how often to try.
 _PROBE_S, _PROBE_PAUSE_S = 20.0, 0.5
 #: How long to connect, log in and end what runs may take.

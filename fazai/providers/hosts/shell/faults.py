@@ -10,8 +10,6 @@ from fazai.errors import AccessDenied, DeviceError, Mark, Moved
 from fazai.providers.hosts.shell.channel import BlockResult
 from fazai.providers.hosts.shell.walking import MOUNTED_HINT, UNSAFE_HINT
 
-__all__ = ["OutputRelay", "moved_error", "script_error"]
-
 _HINTS: Final[tuple[tuple[str, str], ...]] = (
     ("unsafe step", UNSAFE_HINT),
     ("is a mount point", MOUNTED_HINT),

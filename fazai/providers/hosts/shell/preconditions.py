@@ -15,17 +15,6 @@ from fazai.providers.hosts.folder_names import INSIDE, read_names
 from fazai.providers.hosts.shell.questions import Answer, PathState, Question
 from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = [
-    "CHECKING",
-    "MOVED",
-    "Precondition",
-    "add_names",
-    "check_empty_line",
-    "check_lines",
-    "find_moved_path",
-    "read_side_effects",
-]
-
 #: The exit status of a script whose preconditions did not hold, and that wrote nothing.
 MOVED: Final = 85
 _TYPE_BITS: Final = {"file": 0o100000, "directory": 0o040000, "link": 0o120000}

@@ -9,22 +9,6 @@ from typing import NoReturn
 
 from fazai.errors import DeviceError
 
-__all__ = [
-    "KEPT_BYTES",
-    "SAID_BYTES",
-    "Answer",
-    "AnswerTooLong",
-    "ContentOf",
-    "FileAt",
-    "Output",
-    "OutputOf",
-    "OverlongOutput",
-    "PathState",
-    "Question",
-    "answer_bytes",
-    "find_output",
-]
-
 #: A larger file is not fetched to be shown, nor to be put back when a run is undone.
 KEPT_BYTES = 256 * 1024
 #: What a snippet may print, unless its question says otherwise: more is cut off on the host.

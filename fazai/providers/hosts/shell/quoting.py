@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["CHUNK_BYTES", "append_commands", "encode_script", "quote"]
-
 #: How much content one command line of the script carries.
 CHUNK_BYTES = 128 * 1024
 
@@ -31,8 +29,7 @@ def append_commands(data: bytes) -> Iterator[bytes]:
     """
     for start in range(0, len(data), CHUNK_BYTES):
         chunk = data[start : start + CHUNK_BYTES]
+        form = b"%s"
         if b"\0" in chunk:
-            chunk = chunk.replace(b"\\", b"\\\\").replace(b"\0", b"\\0000")
-            yield b"printf '%b' '" + chunk.replace(b"'", b"'\\''") + b'\' >>"$fz_tmp"\n'
-        else:
-            yield b"printf '%s' '" + chunk.replace(b"'", b"'\\''") + b'\' >>"$fz_tmp"\n'
+            form, chunk = b"%b", chunk.replace(b"\\", b"\\\\").replace(b"\0", b"\\0000")
+        yield b"printf '" + form + b"' '" + chunk.replace(b"'", b"'\\''") + b'\' >>"$fz_tmp"\n'

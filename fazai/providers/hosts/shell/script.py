@@ -16,8 +16,6 @@ from fazai.providers.hosts.shell.questions import ContentOf, FileAt, OutputOf, Q
 from fazai.providers.hosts.shell.quoting import quote
 from fazai.providers.hosts.shell.walking import WALKING
 
-__all__ = ["PRELUDE", "folders_above", "number_paths", "observe_script"]
-
 _BATCH: Final = 200  # paths for one process: their names must fit into its arguments
 
 #: Definitions that every block may use. Each program that is started costs a host about a millisecond of CPU,
@@ -188,10 +186,6 @@ def observe_script(questions: Sequence[Question], *, alone: bool = False) -> str
     return "\n".join(_script_parts(questions, alone))
 
 
-def _needs_walking(script: str) -> bool:
-    return "fz_with" in script or "fz_cd" in script
-
-
 def _script_parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
     paths = number_paths(questions)
     hashed = {paths[q.path] for q in questions if isinstance(q, FileAt) and q.hashed}
@@ -200,7 +194,8 @@ def _script_parts(questions: Sequence[Question], alone: bool) -> Iterator[str]:
         if isinstance(q, ContentOf):
             texts[paths[q.path]] = max(q.limit, texts.get(paths[q.path], 0))
     followed = {paths[q.path] for q in questions if isinstance(q, FileAt) and q.follow}
-    walks = alone or any(_needs_walking(q.script) for q in questions if isinstance(q, OutputOf))
+    scripts = [q.script for q in questions if isinstance(q, OutputOf)]
+    walks = alone or any("fz_with" in script or "fz_cd" in script for script in scripts)
     walk = "fz_walks" if walks else 'fz_m later "$fz_ws"'
     if walks:
         yield WALKING

@@ -16,8 +16,6 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["JUDGING", "MOUNTED", "MOUNTED_HINT", "UNSAFE", "UNSAFE_HINT", "WALKING", "WRITING"]
-
 #: The exit status of an `OutputOf` question that met an unsafe step.
 UNSAFE: Final = 86
 UNSAFE_HINT: Final = (

@@ -7,36 +7,13 @@ import shlex
 from collections.abc import Iterator, Mapping
 from itertools import islice
 
-from fazai.errors import AccessDenied, DeviceError
+from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Value
 from fazai.providers.hosts.blob import Blob
-from fazai.providers.hosts.kind import Act, Answers, Block, FileReplacement, Want
+from fazai.providers.hosts.kind import Act, Block, FileReplacement, Want
 from fazai.providers.hosts.shell.preconditions import Precondition, check_lines
-from fazai.providers.hosts.shell.questions import FileAt, Output, PathState
+from fazai.providers.hosts.shell.questions import PathState
 from fazai.providers.hosts.shell.quoting import append_commands, encode_script, quote
-from fazai.providers.hosts.shell.walking import UNSAFE, UNSAFE_HINT
-
-__all__ = [
-    "ATTRIBUTES",
-    "REPLACING",
-    "account_of",
-    "attributes_to_set",
-    "change_attributes",
-    "check_recipient",
-    "check_replacing",
-    "denied_error",
-    "file_left",
-    "finish_file",
-    "known_state",
-    "refuse_unsafe",
-    "remove_made_folders",
-    "remove_path",
-    "replace_file",
-    "seen_attributes",
-    "set_attributes",
-    "temporary_path",
-    "trust_below",
-]
 
 _CHUNKS_PER_BLOCK = 8  # of 128 KiB each in one block: that much the shell on the host holds at a time
 
@@ -86,46 +63,6 @@ def seen_attributes(want: Want, path: PathState) -> dict[str, Value]:
         "gid": path.gid,
         **({"shared": True} if path.shared else {}),
     }
-
-
-def known_state(want: Want, answers: Answers, question: FileAt) -> PathState:
-    """Return the state of a path. Raises DeviceError where it cannot be trusted, AccessDenied where a folder
-    above it may not be entered."""
-    state = answers[question]
-    assert isinstance(state, PathState)
-    refuse_unsafe(want, state)
-    if state.type == "denied":
-        raise denied_error(want)
-    return state
-
-
-def refuse_unsafe(want: Want, answer: PathState | Output) -> None:
-    """Raise DeviceError where somebody else can lead what is read or written elsewhere."""
-    if isinstance(answer, PathState):
-        why = answer.unsafe
-    else:
-        why = answer.text.strip() if answer.exit == UNSAFE else ""
-    if why:
-        hint = UNSAFE_HINT if why.startswith("unsafe") else None
-        raise unexpected_error(want, why, "become: true" if why.endswith("permission denied") else hint)
-
-
-def denied_error(want: Want) -> AccessDenied:
-    """Return the error for a path that cannot be looked at, as a folder above it may not be entered."""
-    return AccessDenied(
-        f"{want.resource.kind} {want.resource.identity}: a folder above it may not be entered",
-        where=want.resource.mark or want.resource.identity,
-        hint="become: true",
-    )
-
-
-def unexpected_error(want: Want, what: str, hint: str | None = None) -> DeviceError:
-    """Return the error for an item that is not what it must be to be managed: `what` says how."""
-    return DeviceError(
-        f"{want.resource.kind} {want.resource.identity}: {what}",
-        where=want.resource.mark or want.resource.identity,
-        hint=hint,
-    )
 
 
 def temporary_path(path: str, token: str) -> str:
@@ -210,7 +147,7 @@ def check_recipient(act: Act) -> str:
     return "" if owner is None else f"fz_for {quote(str(owner))}\n"
 
 
-def replace_file(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
+def replace_host_file(path: str, content: Blob, act: Act, default_mode: str) -> Iterator[Block]:
     """Iterate over blocks that put a file in place as a whole: a temporary file beside it, complete and
     synchronised, takes its name. A cut leaves the old file. Raises DeviceError for a content that was not
     kept."""

@@ -17,8 +17,6 @@ from fazai.errors import AccessDenied, FazaiError, InventoryError, Unreachable
 from fazai.providers.hosts.ssh.settings import Hop, SshSettings, parse_hops, settings_of_jump
 from fazai.providers.hosts.ssh.trust import KnownHosts, Trust
 
-__all__ = ["Connections", "end_connection"]
-
 #: Seconds for a connection to end, once it was told to.
 _CLOSE_S = 2.0
 
@@ -113,22 +111,12 @@ class Connections:
         except TimeoutError:
             silent = _shown_address(replace(settings, hop=waited_for[-1]))
             text = f"{silent} did not answer within {settings.connect_timeout_s:g} s"
-            raise Unreachable(
-                text,
-                stage="connect",
-                where=target,
-                hint="is it up? is the port open? connect_timeout: and timeout: say how long it may take",
-            ) from None
+            hint = "is it up? is the port open? connect_timeout: and timeout: say how long it may take"
+            raise Unreachable(text, stage="connect", where=target, hint=hint) from None
         except asyncssh.HostKeyNotVerifiable:
             raise trust.refusal(target, _shown_address(settings)) from None
-        except asyncssh.PermissionDenied as error:
-            raise _login_refused(target, settings, error) from None
-        except asyncssh.KeyExchangeFailed as error:
-            text = f"no common algorithms with {_shown_address(settings)}: {error.reason}"
-            raise Unreachable(text, stage="handshake", where=target) from None
-        except asyncssh.ChannelOpenError as error:
-            text = f"the way to {_shown_address(settings)} is closed: {error.reason}"
-            raise Unreachable(text, stage="connect", where=target, hint="look at the host of jump:") from None
+        except asyncssh.PermissionDenied:
+            raise _login_refused(target, settings) from None
         except (asyncssh.Error, OSError) as error:
             raise _connection_failed(target, settings, error) from None
 
@@ -195,18 +183,13 @@ class Connections:
             "env": {},
             "send_env": None,
         }
-        if settings.hop.port is not None:
-            found["port"] = settings.hop.port
-        if settings.hop.user is not None:
-            found["username"] = settings.hop.user
-        if settings.password is not None:
-            found["password"] = settings.password.reveal()
+        password = None if settings.password is None else settings.password.reveal()
+        given = {"port": settings.hop.port, "username": settings.hop.user, "password": password}
+        found.update({name: value for name, value in given.items() if value is not None})
         if not settings.agent:
             found["agent_path"] = None
-        if settings.key is not None or not has_config:
-            keys = self._load(settings)
-            if keys:
-                found["client_keys"] = list(keys)
+        if (settings.key is not None or not has_config) and (keys := self._load(settings)):
+            found["client_keys"] = list(keys)
         return found
 
     def _load(self, settings: SshSettings) -> list[Any]:
@@ -267,7 +250,7 @@ def _shown_address(settings: SshSettings) -> str:
     return hop.host if hop.port in (None, 22) else f"[{hop.host}]:{hop.port}"
 
 
-def _login_refused(target: str, settings: SshSettings, error: asyncssh.PermissionDenied) -> FazaiError:
+def _login_refused(target: str, settings: SshSettings) -> FazaiError:
     user = settings.hop.user or "this user"
     tried = "key and password" if settings.password is not None else "key"
     hint = "is the public key in its authorized_keys? user: and key: say who logs in"
@@ -276,22 +259,24 @@ def _login_refused(target: str, settings: SshSettings, error: asyncssh.Permissio
     if settings.on_the_way:
         tried = tried.replace("password", "jump_password")
         hint = "it is a host to go through: jump: says as whom, key: and jump_password: with what"
-    return AccessDenied(
-        f"{_shown_address(settings)} does not let {user} log in with the {tried} it was given",
-        where=target,
-        hint=hint,
-    )
+    text = f"{_shown_address(settings)} does not let {user} log in with the {tried} it was given"
+    return AccessDenied(text, where=target, hint=hint)
 
 
 def _connection_failed(target: str, settings: SshSettings, error: Exception) -> FazaiError:
     """Return the error for a connection that did not come about."""
     address = _shown_address(settings)
-    if isinstance(error, socket.gaierror):
+    stage, hint = "connect", None
+    if isinstance(error, asyncssh.KeyExchangeFailed):
+        text, stage = f"no common algorithms with {address}: {error.reason}", "handshake"
+    elif isinstance(error, asyncssh.ChannelOpenError):
+        text, hint = f"the way to {address} is closed: {error.reason}", "look at the host of jump:"
+    elif isinstance(error, socket.gaierror):
         text, stage, hint = f"there is no host {settings.hop.host}", "resolve", "is host: right?"
     elif isinstance(error, ConnectionRefusedError):
-        text, stage, hint = f"{address} refuses connections", "connect", "is its SSH server running? port:"
+        text, hint = f"{address} refuses connections", "is its SSH server running? port:"
     elif isinstance(error, OSError):
-        text, stage, hint = f"{address}: {error.strerror or error}", "connect", None
+        text = f"{address}: {error.strerror or error}"
     else:
         text = f"{address} broke the connection off: {getattr(error, 'reason', '') or error}"
         stage, hint = "handshake", "MaxStartups in its sshd_config limits logins at once; fewer --forks"

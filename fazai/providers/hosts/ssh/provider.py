@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from fazai.model import FieldSpec, Session, Target
+from fazai.model import FieldSpec, Target
 from fazai.providers.hosts.options import read_option
 from fazai.providers.hosts.provider import HostProvider
 from fazai.providers.hosts.shell.become import become_of
-from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, find_problems, settings_of
+from fazai.providers.hosts.shell.channel import ShellChannel
+from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, find_ssh_problems, settings_of
 
 if TYPE_CHECKING:
     from fazai.providers.hosts.ssh.connecting import Connections
-
-__all__ = ["PROVIDER", "SshProvider"]
 
 
 class SshProvider(HostProvider):
@@ -49,7 +48,7 @@ class SshProvider(HostProvider):
         self._loading  # noqa: B018 - begins once
 
     def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
-        return find_problems(target)
+        return find_ssh_problems(target)
 
     def box_of(self, target: Target) -> str:
         """Name the server that is reached, and the way there; whoever logs in."""
@@ -58,21 +57,12 @@ class SshProvider(HostProvider):
         config = f" as {settings.config} has it" if settings.config else ""
         return f"ssh://{_host_and_port(settings.hop)}{read_option(target, 'root', default='')}{way}{config}"
 
-    def connect(self, target: Target) -> Session:
-        from fazai.providers.hosts.session import HostSession
+    def starter(self, target: Target, timeout_s: float) -> Callable[[], Awaitable[ShellChannel]]:
         from fazai.providers.hosts.ssh.transport import start_ssh_shell
 
-        become = become_of(target)
-        timeout_s = float(read_option(target, "timeout", default=60))
-        settings = settings_of(target)
+        settings, become = settings_of(target), become_of(target)
         settings = replace(settings, connect_timeout_s=min(settings.connect_timeout_s, timeout_s))
-        return HostSession(
-            target,
-            self.host_kinds,
-            lambda: start_ssh_shell(target.name, settings, become, self.connections, timeout_s),
-            timeout_s=timeout_s,
-            root=str(read_option(target, "root", default="")),
-        )
+        return lambda: start_ssh_shell(target.name, settings, become, self.connections, timeout_s)
 
 
 def _host_and_port(hop: Hop) -> str:

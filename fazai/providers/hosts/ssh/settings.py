@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fazai.errors import missing_file_hint, spelling_hint
 from fazai.model import FieldSpec, Secret, Target
-from fazai.providers.hosts.options import read_option
+from fazai.providers.hosts.options import ANSIBLE_NAMES, read_option, with_ansible_names
 from fazai.providers.hosts.provider import COMMON_OPTIONS
 from fazai.providers.hosts.shell.become import become_problems
-
-__all__ = ["OPTIONS", "Hop", "SshSettings", "find_problems", "parse_hops", "settings_of", "settings_of_jump"]
 
 _SPECS = (
     FieldSpec("host", "text", "name or address; the target's name when not given"),
@@ -41,16 +39,6 @@ _SPECS = (
     FieldSpec("known_hosts", "path", "instead of ~/.ssh/known_hosts and /etc/ssh/ssh_known_hosts"),
     FieldSpec("ssh_config", "path", "instead of ~/.ssh/config"),
     FieldSpec("connect_timeout", "number", "seconds until logged in", default=15, minimum=1, maximum=600),
-    FieldSpec("ansible_host", "text", "as host"),
-    FieldSpec("ansible_ssh_host", "text", "as host"),
-    FieldSpec("ansible_port", "integer", "as port", minimum=1, maximum=65535),
-    FieldSpec("ansible_ssh_port", "integer", "as port", minimum=1, maximum=65535),
-    FieldSpec("ansible_user", "text", "as user"),
-    FieldSpec("ansible_ssh_user", "text", "as user"),
-    FieldSpec("ansible_password", "secret", "as password", secret=True),
-    FieldSpec("ansible_ssh_pass", "secret", "as password", secret=True),
-    FieldSpec("ansible_ssh_private_key_file", "path", "as key"),
-    FieldSpec("ansible_private_key_file", "path", "as key"),
     FieldSpec(
         "ansible_ssh_common_args",
         "text",
@@ -59,7 +47,7 @@ _SPECS = (
     FieldSpec("ansible_ssh_extra_args", "text", "as ansible_ssh_common_args"),
 )
 
-OPTIONS: Mapping[str, FieldSpec] = {spec.name: spec for spec in (*_SPECS, *COMMON_OPTIONS)}
+OPTIONS: Mapping[str, FieldSpec] = with_ansible_names((*_SPECS, *COMMON_OPTIONS))
 _ARGUMENT_OPTIONS = ("ansible_ssh_common_args", "ansible_ssh_extra_args")
 
 
@@ -107,24 +95,18 @@ def settings_of_jump(settings: SshSettings, jumps: tuple[Hop, ...]) -> SshSettin
 def settings_of(target: Target) -> SshSettings:
     """Return the settings of a target. Raises ValueError for arguments of ssh that are not understood."""
 
-    def get(*names: str) -> str | None:
-        value = read_option(target, *names)
+    def get(name: str) -> str | None:
+        value = read_option(target, name)
         return None if value is None else str(value)
 
-    port = read_option(target, "ansible_port", "ansible_ssh_port", "port")
-    jump = get("jump")
-    known_hosts = get("known_hosts")
+    port, jump, known_hosts = read_option(target, "port"), get("jump"), get("known_hosts")
     settings = SshSettings(
-        hop=Hop(
-            get("ansible_host", "ansible_ssh_host", "host") or target.name,
-            None if port is None else int(port),
-            get("ansible_user", "ansible_ssh_user", "user"),
-        ),
+        hop=Hop(get("host") or target.name, None if port is None else int(port), get("user")),
         jumps=None if jump is None else parse_hops(jump),
-        key=get("ansible_ssh_private_key_file", "ansible_private_key_file", "key"),
+        key=get("key"),
         certificate=get("certificate"),
         passphrase=read_option(target, "passphrase"),
-        password=read_option(target, "ansible_password", "ansible_ssh_pass", "password"),
+        password=read_option(target, "password"),
         jump_password=read_option(target, "jump_password"),
         agent=read_option(target, "agent", default=True),
         host_key=get("host_key") or "strict",
@@ -178,28 +160,23 @@ def _with_ssh_arguments(settings: SshSettings, words: Sequence[str]) -> SshSetti
 
 
 def _with_ssh_option(settings: SshSettings, name: str, value: str) -> SshSettings:
-    path = os.path.abspath(os.path.expanduser(value))
-    if name == "proxyjump":
-        return replace(settings, jumps=parse_hops(value))
-    if name == "identityfile":
-        return replace(settings, key=settings.key or path)
-    if name == "certificatefile":
-        return replace(settings, certificate=path)
-    if name == "userknownhostsfile":
-        return replace(settings, known_hosts=(path,))
-    if name == "-f":
-        return replace(settings, config=path)
-    if name == "user":
-        return replace(settings, hop=replace(settings.hop, user=value))
-    if name == "port":
-        return replace(settings, hop=replace(settings.hop, port=int(value)))
-    if name == "connecttimeout":
-        return replace(settings, connect_timeout_s=float(value))
-    if name == "stricthostkeychecking":
-        return replace(settings, host_key={"yes": "strict"}.get(value, value))
     if name in _WITHOUT_EFFECT:
         return settings
-    raise ValueError(f'has an option that is not understood here: "{name}"')
+    path, hop = os.path.abspath(os.path.expanduser(value)), settings.hop
+    meant: Mapping[str, Callable[[], SshSettings]] = {
+        "proxyjump": lambda: replace(settings, jumps=parse_hops(value)),
+        "identityfile": lambda: replace(settings, key=settings.key or path),
+        "certificatefile": lambda: replace(settings, certificate=path),
+        "userknownhostsfile": lambda: replace(settings, known_hosts=(path,)),
+        "-f": lambda: replace(settings, config=path),
+        "user": lambda: replace(settings, hop=replace(hop, user=value)),
+        "port": lambda: replace(settings, hop=replace(hop, port=int(value))),
+        "connecttimeout": lambda: replace(settings, connect_timeout_s=float(value)),
+        "stricthostkeychecking": lambda: replace(settings, host_key={"yes": "strict"}.get(value, value)),
+    }
+    if name not in meant:
+        raise ValueError(f'has an option that is not understood here: "{name}"')
+    return meant[name]()
 
 
 #: One connection is kept for the whole run, nothing is ever asked at a terminal, and no agent is forwarded.
@@ -208,7 +185,7 @@ _WITHOUT_EFFECT = frozenset(
 )
 
 
-def find_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
+def find_ssh_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
     """Iterate over what is wrong: the option, the problem, and a hint."""
     yield from become_problems(target)
     try:
@@ -224,7 +201,7 @@ def find_problems(target: Target) -> Iterator[tuple[str, str, str | None]]:
     elif word not in ("strict", "accept-new") and not word.startswith(("ssh-", "ecdsa-", "sk-")):
         near = spelling_hint(word, ("strict", "accept-new"))
         yield "host_key", f'is strict, accept-new or a public key, not "{word}"', near
-    for name in ("key", "certificate", "ansible_ssh_private_key_file", "ansible_private_key_file"):
+    for name in ("key", "certificate", *ANSIBLE_NAMES["key"]):
         path = target.options.get(name)
         if path is not None and not os.path.isfile(path):
             yield name, f"is no file: {path}", missing_file_hint(str(path))

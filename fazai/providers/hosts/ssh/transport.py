@@ -12,8 +12,6 @@ from fazai.providers.hosts.shell.become import Become, answer_password_prompt, b
 from fazai.providers.hosts.ssh.connecting import Connections, end_connection
 from fazai.providers.hosts.ssh.settings import SshSettings
 
-__all__ = ["SshChannel", "start_ssh_shell"]
-
 _STATUS_S = 2.0
 
 

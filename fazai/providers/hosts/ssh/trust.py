@@ -11,8 +11,6 @@ import asyncssh
 
 from fazai.errors import FazaiError, InventoryError, Unreachable
 
-__all__ = ["KnownHosts", "Trust"]
-
 
 class KnownHosts:
     """Files of known hosts, each parsed once a run."""

@@ -1,1 +1,1 @@
-"""What several kinds of hosts share: paths, lines of files, attributes, numbers."""
+"""Parts that several kinds of hosts share: paths, lines of files, accounts, package managers."""

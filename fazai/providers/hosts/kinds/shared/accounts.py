@@ -11,8 +11,6 @@ from typing import Final
 from fazai.model import Secret, Value
 from fazai.providers.hosts.shell.quoting import quote
 
-__all__ = ["add_group", "add_user", "change_group", "change_user", "delete_group", "delete_user"]
-
 #: busybox has no program that changes a user or a group: its line is replaced, in a file that takes the old
 #: one's place, under the lock that busybox's own programs heed.
 _SETTING: Final = r"""fz_set() { # FILE NAME FIELD VALUE
@@ -54,8 +52,8 @@ def _field_text(value: Value) -> str:
 
 # -- users ----------------------------------------------------------------------------------------------
 
-_SHADOW: Final = {"uid": "-u", "group": "-g", "groups": "-G", "home": "-d", "shell": "-s", "comment": "-c"}
-_BSD: Final = {"uid": "-u", "group": "-g", "groups": "-G", "home": "-d", "shell": "-s", "comment": "-c"}
+#: The options of useradd and usermod, which pw has as well.
+_FLAGS: Final = {"uid": "-u", "group": "-g", "groups": "-G", "home": "-d", "shell": "-s", "comment": "-c"}
 _BUSYBOX: Final = {"uid": "-u", "group": "-G", "home": "-h", "shell": "-s", "comment": "-g"}
 #: The place of each field in a line of /etc/passwd.
 _FIELDS: Final = {"uid": 3, "comment": 5, "home": 6, "shell": 7}
@@ -67,8 +65,8 @@ def add_user(name: str, declared: Mapping[str, Value], *, system: bool, home: bo
     fields = {k: v for k, v in declared.items() if v not in ([], "")}
     who = quote(name)
     own = "" if "group" in fields else f"$({_has_group(name)} && echo -g {who})"
-    shadow = f"useradd{' -r' if system else ''} {'-m' if home else '-M'}{_option_words(fields, _SHADOW)}"
-    bsd = f"pw useradd {who}{' -m' if home else ''}{_option_words(fields, _BSD)}"
+    shadow = f"useradd{' -r' if system else ''} {'-m' if home else '-M'}{_option_words(fields, _FLAGS)}"
+    bsd = f"pw useradd {who}{' -m' if home else ''}{_option_words(fields, _FLAGS)}"
     busybox = f"adduser -D{' -S' if system else ''}{'' if home else ' -H'}{_option_words(fields, _BUSYBOX)}"
     return _for_each_program(
         [f"{shadow} {own} {who}", *_set_password(name, fields, "shadow")],
@@ -104,7 +102,7 @@ def change_user(name: str, fields: Mapping[str, Value], old_groups: Iterable[str
     """Return lines that set these fields; `groups` are all that the user is to be in, besides its own."""
     who = quote(name)
     move = " -m" if move_home and "home" in fields else ""
-    flags, bsd = _option_words(fields, _SHADOW), _option_words(fields, _BSD)
+    flags = _option_words(fields, _FLAGS)
     groups = set(fields.get("groups", old_groups))
     busybox = [
         f"fz_set /etc/passwd {who} {place} {quote(_field_text(fields[field]))}"
@@ -121,7 +119,7 @@ def change_user(name: str, fields: Mapping[str, Value], old_groups: Iterable[str
     busybox += [f"addgroup {who} {quote(group)}" for group in sorted(groups - set(old_groups))]
     return _for_each_program(
         [f"usermod{flags}{move} {who}" if flags else ":", *_set_password(name, fields, "shadow")],
-        [f"pw usermod {who}{bsd}{move}" if bsd else ":", *_set_password(name, fields, "bsd")],
+        [f"pw usermod {who}{flags}{move}" if flags else ":", *_set_password(name, fields, "bsd")],
         [*busybox, *_set_password(name, fields, "busybox")],
     )
 
@@ -163,9 +161,7 @@ def add_group(name: str, gid: int | None, members: Iterable[str], *, system: boo
 def change_group(name: str, gid: int) -> str:
     who = quote(name)
     return _for_each_program(
-        [f"groupmod -g {gid} {who}"],
-        [f"pw groupmod {who} -g {gid}"],
-        [f"fz_set /etc/group {who} 3 {gid}"],
+        [f"groupmod -g {gid} {who}"], [f"pw groupmod {who} -g {gid}"], [f"fz_set /etc/group {who} 3 {gid}"]
     )
 
 

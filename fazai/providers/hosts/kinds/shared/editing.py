@@ -10,8 +10,6 @@ from collections.abc import Sequence
 
 from fazai.providers.hosts.kinds.shared.matching import matching_lines
 
-__all__ = ["InsertionPoint", "with_block", "with_line", "without_block", "without_lines"]
-
 
 class InsertionPoint:
     """The place of something new: behind or before the last line that matches, or the beginning or end."""
@@ -36,7 +34,7 @@ def with_line(text: str, line: str, regexp: str | None, place: InsertionPoint) -
 
     A line that was put there counts as a match, so that a file with several matches is as wanted once the
     last one was replaced."""
-    lines, line = _split_lines(text), line.removesuffix("\r")
+    lines, line = _text_lines(text), line.removesuffix("\r")
     bare = _without_endings(lines)
     matches = matching_lines(regexp, bare) if regexp else frozenset[int]()
     found = [number for number, each in enumerate(bare) if each == line or number in matches]
@@ -52,7 +50,7 @@ def with_line(text: str, line: str, regexp: str | None, place: InsertionPoint) -
 
 def without_lines(text: str, line: str | None, regexp: str | None) -> str:
     """Remove all lines that match, or are `line`."""
-    lines = _split_lines(text)
+    lines = _text_lines(text)
     bare = _without_endings(lines)
     line = line and line.removesuffix("\r")
     gone = matching_lines(regexp, bare) if regexp else {n for n, each in enumerate(bare) if each == line}
@@ -62,8 +60,8 @@ def without_lines(text: str, line: str | None, regexp: str | None) -> str:
 
 def with_block(text: str, block: str, begin: str, end: str, place: InsertionPoint) -> str:
     """Replace what stands between the marks by the block; without marks, add block and marks."""
-    lines = _split_lines(text)
-    new = [begin, *_split_lines(block), end]
+    lines = _text_lines(text)
+    new = [begin, *_text_lines(block), end]
     if ending := _line_ending(lines):
         new = [each + ending for each in _without_endings(new)]
     span = _find_block(_without_endings(lines), begin, end)
@@ -78,7 +76,7 @@ def with_block(text: str, block: str, begin: str, end: str, place: InsertionPoin
 
 
 def without_block(text: str, begin: str, end: str) -> str:
-    lines = _split_lines(text)
+    lines = _text_lines(text)
     span = _find_block(_without_endings(lines), begin, end)
     if span is None:
         return text
@@ -98,7 +96,7 @@ def _find_block(lines: Sequence[str], begin: str, end: str) -> slice | None:
     return found
 
 
-def _split_lines(text: str) -> list[str]:
+def _text_lines(text: str) -> list[str]:
     lines = text.split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 

@@ -8,28 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from fazai.providers.hosts.kind import Act, Answers, Block, Want
-from fazai.providers.hosts.shell.preconditions import MOVED
-from fazai.providers.hosts.shell.questions import ContentOf, FileAt, find_output
+from fazai.providers.hosts.kind import Act, Answers, Block, HostKind, Want
+from fazai.providers.hosts.shell.preconditions import MOVED, Precondition
+from fazai.providers.hosts.shell.questions import ContentOf, FileAt
 from fazai.providers.hosts.shell.quoting import quote
-from fazai.providers.hosts.shell.writing import (
-    known_state,
-    refuse_unsafe,
-    remove_made_folders,
-    temporary_path,
-    unexpected_error,
-)
+from fazai.providers.hosts.shell.writing import remove_made_folders, temporary_path
 
-__all__ = [
-    "FILTER_BEGIN",
-    "edit_file",
-    "edit_script",
-    "file_content",
-    "file_questions",
-    "filter_command",
-    "note_made",
-]
-
+#: The exit status of a shell that has no such program.
+NO_PROGRAM: Final = 127
+_LIMIT_BYTES: Final = 1024 * 1024
 #: The beginning of a filter: `put()` prints what takes the place of the lines that go, once; without such
 #: lines it comes at the end. awk's ENVIRON takes any text as it is. `out()` counts what it prints, as
 #: busybox's awk says nothing of a disk that is full.
@@ -62,42 +49,43 @@ def edit_script(
         '*[!0-9]*) fz_fail "$fz_k";; *) fz_k=;; esac',  # mawk counts, and fails at the end without a word
         '[ "$fz_k" = $(($(wc -c <"$fz_tmp"))) ] || fz_fail "no space left: it was not written"',
     ]
-    lines.append(_check_unmoved(word))
+    lines += [  # somebody else may have written the file while it went through the command
+        'if [ -n "$fz_h" ]; then [ "$fz_h" = "$(fz_hash 2>/dev/null <"$fz_t")" ]',
+        f'else [ ! -e "$fz_t" ] && [ ! -h "$fz_t" ]; fi || {{ fz_m moved {word}; exit {MOVED}; }}',
+    ]
     if drop_empty:
         lines.append('[ -s "$fz_tmp" ] || { rm -f "$fz_tmp" "$fz_t"; exit 0; }')
     return "\n".join([*lines, 'fz_sync "$fz_tmp"', "fz_take"])
 
 
-def _check_unmoved(word: str) -> str:
-    """Return lines that end the script when somebody else wrote the file while it went through the
-    command."""
-    return (
-        'if [ -n "$fz_h" ]; then [ "$fz_h" = "$(fz_hash 2>/dev/null <"$fz_t")" ]\n'
-        'else [ ! -e "$fz_t" ] && [ ! -h "$fz_t" ]; fi || '
-        f"{{ fz_m moved {word}; exit {MOVED}; }}"
-    )
+class SharedLineKind(HostKind):
+    """Base of the kinds whose item is a line, which is changed in the file as it is by then."""
+
+    asked = True
+
+    def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
+        return ()
 
 
-def file_questions(path: str, limit: int) -> tuple[FileAt, ContentOf]:
+def file_questions(path: str) -> tuple[FileAt, ContentOf]:
     """Return the questions about such a file."""
-    return FileAt(path, follow=True), ContentOf(path, limit)
+    return FileAt(path, follow=True), ContentOf(path, _LIMIT_BYTES)
 
 
-def file_content(want: Want, path: str, limit: int, answers: Answers) -> bytes:
+def file_content(want: Want, path: str, answers: Answers) -> bytes:
     """Return the file's content; empty when it is not there. Raises DeviceError where that cannot be told, as
     it cannot be edited then."""
-    at_path, content_of = file_questions(path, limit)
-    state, content = known_state(want, answers, at_path), find_output(answers, content_of)
-    refuse_unsafe(want, content)
+    at_path, content_of = file_questions(path)
+    state, content = want.state(answers, at_path), want.output(answers, content_of)
     shown = path.removeprefix(want.at("/").rstrip("/"))
     if state.type == "missing":
         return b""
     if state.type != "file":  # a link is followed: this is what it leads to
-        raise unexpected_error(want, f"{shown} is a {state.noun}, not a file", "move it away first")
-    if content.exit and state.size > limit:
-        raise unexpected_error(want, f"{shown} is larger than {limit >> 20} MiB")
+        raise want.error(f"{shown} is a {state.noun}, not a file", "move it away first")
+    if content.exit and state.size > _LIMIT_BYTES:
+        raise want.error(f"{shown} is larger than {_LIMIT_BYTES >> 20} MiB")
     if content.exit:
-        raise unexpected_error(want, f"{shown} may not be read", "become: true")
+        raise want.error(f"{shown} may not be read", "become: true")
     return content.out
 
 

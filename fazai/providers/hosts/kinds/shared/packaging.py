@@ -11,8 +11,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["DETECT", "MANAGERS", "Manager"]
-
 
 @dataclass(frozen=True, slots=True)
 class Manager:
@@ -34,50 +32,32 @@ class Manager:
     forms: Callable[[str], tuple[str, ...]] = lambda version: (version,)
 
 
-def _read_two_words(line: str) -> tuple[str, str] | None:
-    words = line.split()
-    return (words[0], words[1]) if len(words) == 2 else None
+def _entry_reader(pattern: str) -> Callable[[str], tuple[str, str] | None]:
+    """Return a function that reads the name and version of a package from a line."""
+
+    def read_entry(line: str) -> tuple[str, str] | None:
+        found = re.fullmatch(pattern, line)
+        return None if found is None else (found[1], found[2])
+
+    return read_entry
 
 
-def _read_dpkg(line: str) -> tuple[str, str] | None:
-    """Read `installed libc6:amd64 2.36-9`: a package whose files are there."""
-    words = line.split()
-    if len(words) != 3 or words[0] != "installed":
-        return None
-    return words[1].partition(":")[0], words[2]
+def _candidate_reader(pattern: str) -> Callable[[str], str | None]:
+    """Return a function that reads a version from what a program printed."""
+
+    def read_candidate(text: str) -> str | None:
+        found = re.search(pattern, text, re.MULTILINE)
+        return found and found[1]
+
+    return read_candidate
 
 
-_APK: Final = re.compile(r"(\S+)-(\d[^-\s]*-r\d+)")
+_read_words = _entry_reader(r"\s*(\S+)\s+(\S+)\s*")
+_read_zypper_version = _candidate_reader(r"^Version\s*: (\S+)$")
 
 
-def _read_apk(line: str) -> tuple[str, str] | None:
-    found = _APK.match(line)
-    return (found[1], found[2]) if found else None
-
-
-def _read_policy(text: str) -> str | None:
-    found = re.search(r"^ *Candidate: (\S+)$", text, re.MULTILINE)
-    return found[1] if found and found[1] != "(none)" else None
-
-
-def _check_update(text: str) -> str | None:
-    """Read `name.arch  version  repository`, as dnf and yum say it."""
-    found = re.search(r"^\S+\.\w+\s+(\S+)\s+\S+\s*$", text, re.MULTILINE)
-    return found[1] if found else None
-
-
-def _apk_newer(text: str) -> str | None:
-    found = re.search(r"^\S+\s+<\s+(\S+)", text, re.MULTILINE)
-    return found[1] if found else None
-
-
-def _zypper_info(text: str) -> str | None:
-    found = re.search(r"^Version\s*: (\S+)$", text, re.MULTILINE)
-    return found[1] if found and re.search(r"^Status\s*: out-of-date", text, re.MULTILINE) else None
-
-
-def _pkg_newer(text: str) -> str | None:
-    return text.split()[0] if text.split() else None
+def _read_zypper(text: str) -> str | None:
+    return _read_zypper_version(text) if re.search(r"^Status\s*: out-of-date", text, re.MULTILINE) else None
 
 
 def _rpm_forms(version: str) -> tuple[str, ...]:
@@ -97,9 +77,9 @@ _ZYPPER: Final = "zypper --non-interactive --quiet"
 MANAGERS: Final[Mapping[str, Manager]] = {
     "apt": Manager(
         installed="dpkg-query -W -f '${db:Status-Status} ${binary:Package} ${Version}\\n'",
-        entry=_read_dpkg,
+        entry=_entry_reader(r"\s*installed\s+([^\s:]+)\S*\s+(\S+)\s*"),  # installed libc6:amd64 2.36-9
         newest="apt-cache policy -- $p",
-        candidate=_read_policy,
+        candidate=_candidate_reader(r"^ *Candidate: (?!\(none\)$)(\S+)$"),
         refresh="apt-get -q update",
         install=f"{_APT} install $o -- $p",
         upgrade=f"{_APT} --only-upgrade install $o -- $p",
@@ -110,9 +90,9 @@ MANAGERS: Final[Mapping[str, Manager]] = {
     ),
     "dnf": Manager(
         installed=_RPM,
-        entry=_read_two_words,
+        entry=_read_words,
         newest=f"{_DNF} check-update $p || [ $? = 100 ]",
-        candidate=_check_update,
+        candidate=_candidate_reader(r"^\S+\.\w+\s+(\S+)\s+\S+\s*$"),  # name.arch  version  repository
         refresh=f"{_DNF} makecache",
         install=f"{_DNF} install $o $p",
         upgrade=f"{_DNF} upgrade $p",
@@ -126,9 +106,9 @@ MANAGERS: Final[Mapping[str, Manager]] = {
     ),
     "zypper": Manager(
         installed=_RPM,
-        entry=_read_two_words,
+        entry=_read_words,
         newest=f"{_ZYPPER} --no-refresh info $p",
-        candidate=_zypper_info,
+        candidate=_read_zypper,
         refresh=f"{_ZYPPER} refresh",
         install=f"{_ZYPPER} install $o $p",
         upgrade=f"{_ZYPPER} update $o $p",
@@ -140,9 +120,9 @@ MANAGERS: Final[Mapping[str, Manager]] = {
     ),
     "apk": Manager(
         installed="apk info -v 2>/dev/null",
-        entry=_read_apk,
+        entry=_entry_reader(r"(\S+)-(\d[^-\s]*-r\d+).*"),
         newest="apk version -l '<' $p",
-        candidate=_apk_newer,
+        candidate=_candidate_reader(r"^\S+\s+<\s+(\S+)"),
         refresh="apk -q update",
         install="apk -q add $p",
         upgrade="apk -q add -u $p",
@@ -152,9 +132,9 @@ MANAGERS: Final[Mapping[str, Manager]] = {
     ),
     "pkg": Manager(
         installed="pkg query '%n %v'",
-        entry=_read_two_words,
+        entry=_read_words,
         newest="[ -z \"$(pkg version -U -R -l '<' -n $p)\" ] || pkg rquery -U %v $p",
-        candidate=_pkg_newer,
+        candidate=_candidate_reader(r"(\S+)"),
         refresh="pkg update -q",
         install="ASSUME_ALWAYS_YES=yes pkg install -q $p",
         upgrade="ASSUME_ALWAYS_YES=yes pkg upgrade -q $p",
