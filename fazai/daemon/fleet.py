@@ -40,6 +40,9 @@ _AVAILABLE = GAUGES.index("memory_available_bytes")
 _DISK, _DISK_FREE = GAUGES.index("disk_total_bytes"), GAUGES.index("disk_free_bytes")
 
 
+@Route(
+    "GET", "/whoami", "As whom the daemon knows the client.", role=None, codes=("unauthorized", "overloaded")
+)
 async def show_client(call: RouteCall) -> WhoAnswer:
     """Return as whom the daemon knows the client."""
     return WhoAnswer(name=call.who.name, role=call.who.role)
@@ -48,6 +51,9 @@ async def show_client(call: RouteCall) -> WhoAnswer:
 # -- the fleet
 
 
+@Route(
+    "GET", "/fleet", "Firewalls, hosts and targets: up, last seen, drift, version.", codes=("unavailable",)
+)
 async def show_fleet(call: RouteCall) -> FleetAnswer:
     """Return a row for every machine that is known. 2,000 of them: about 10 ms."""
     services = call.services
@@ -163,9 +169,15 @@ def _drift(state: TargetState | None) -> FleetDrift | None:
 # -- figures over time
 
 
-async def show_telemetry(call: RouteCall) -> TelemetryAnswer:
+@Route(
+    "GET",
+    "/telemetry",
+    "Figures of one host over time.",
+    read_query=decode_telemetry_query,
+    codes=("unavailable",),
+)
+async def show_telemetry(call: RouteCall, query: TelemetryQuery) -> TelemetryAnswer:
     """Return figures of one host over time. Raises Refusal(not_found), WireError(bad_query)."""
-    query: TelemetryQuery = call.query
     names = query.fields or GAUGES
     for name in names:
         if name not in GAUGES:
@@ -227,10 +239,15 @@ def thin_out(
 # -- the differences of a run
 
 
-async def list_changes(call: RouteCall) -> RunChangesAnswer:
+@Route(
+    "GET",
+    "/runs/{id}/changes",
+    "The differences that a run found, and what became of them.",
+    codes=("unavailable",),
+)
+async def list_changes(call: RouteCall, query: RunChangesQuery) -> RunChangesAnswer:
     """Return the changes that a run found, and what became of them. Raises Refusal(not_found)."""
     ledger, wanted = call.services.store.ledger, call.path["id"]
-    query: RunChangesQuery = call.query
     found = (await ledger.find_run(wanted)) if len(wanted) == 26 else None
     if found is None or found.run_id != wanted:
         if call.services.run_queue.records.get(wanted) is not None:  # it waits, or has told of nothing yet
@@ -250,41 +267,4 @@ def _change_row(event: Mapping[str, Any]) -> ChangeRow:
     return convert_to({name: event[name] for name in names if event.get(name) not in (None, "")}, ChangeRow)
 
 
-ROUTES = (
-    Route(
-        method="GET",
-        path="/whoami",
-        summary="As whom the daemon knows the client.",
-        handler=show_client,
-        role=None,
-        answer=WhoAnswer,
-        codes=("unauthorized", "overloaded"),
-    ),
-    Route(
-        method="GET",
-        path="/fleet",
-        summary="Firewalls, hosts and targets: up, last seen, drift, version.",
-        handler=show_fleet,
-        answer=FleetAnswer,
-        codes=("unavailable",),
-    ),
-    Route(
-        method="GET",
-        path="/telemetry",
-        summary="Figures of one host over time.",
-        handler=show_telemetry,
-        query=TelemetryQuery,
-        read_query=decode_telemetry_query,
-        answer=TelemetryAnswer,
-        codes=("unavailable",),
-    ),
-    Route(
-        method="GET",
-        path="/runs/{id}/changes",
-        summary="The differences that a run found, and what became of them.",
-        handler=list_changes,
-        query=RunChangesQuery,
-        answer=RunChangesAnswer,
-        codes=("unavailable",),
-    ),
-)
+ROUTES = (show_client, show_fleet, show_telemetry, list_changes)

@@ -15,6 +15,7 @@ from fazai.daemon.runs import routes as runs
 __all__ = ["TABLE"]
 
 
+@Route("GET", "/openapi.json", "This description.", role=None)
 async def describe_routes(call: RouteCall) -> HttpReply:
     """Describe the routes (OpenAPI 3.1)."""
     from fazai.daemon.http.openapi import build_document
@@ -24,9 +25,7 @@ async def describe_routes(call: RouteCall) -> HttpReply:
 
 TABLE: tuple[Route, ...] = (
     *system.ROUTES,
-    Route(
-        method="GET", path="/openapi.json", summary="This description.", handler=describe_routes, role=None
-    ),
+    describe_routes,
     *sse.ROUTES,
     *report_routes.ROUTES,
     *ingest.ROUTES,

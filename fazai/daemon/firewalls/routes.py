@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fazai.daemon.events.announcer import AUDIT
 from fazai.daemon.firewalls.poller import WatchedFirewall
@@ -35,13 +35,20 @@ __all__ = ["ROUTES"]
 T = TypeVar("T")
 
 _IN_ALL_S = 30.0
+_ROUTE_S = _IN_ALL_S + 5
 
 
-async def add_firewall(call: RouteCall) -> OpnAddedAnswer:
+@Route(
+    "POST",
+    "/opn/add",
+    "Register a firewall.",
+    role="admin",
+    codes=("conflict", "unavailable"),
+    timeout_s=_ROUTE_S,
+)
+async def add_firewall(call: RouteCall, body: OpnAddBody) -> OpnAddedAnswer:
     """Store a firewall and ask it. It is stored whether or not it answers: `tested` says which. Raises
     Refusal."""
-    body = call.body
-    assert isinstance(body, OpnAddBody)
     firewalls = call.services.firewalls
     try:
         seen = await firewalls.add(body)
@@ -55,6 +62,7 @@ async def add_firewall(call: RouteCall) -> OpnAddedAnswer:
     return OpnAddedAnswer(id=seen.firewall.id, tested=True, info=info)
 
 
+@Route("GET", "/opn/list", "The firewalls that are watched.", timeout_s=_ROUTE_S)
 async def list_firewalls(call: RouteCall) -> OpnListAnswer:
     """Return all firewalls that are watched."""
     return OpnListAnswer(items=tuple(_firewall_item(seen) for seen in call.services.firewalls.all()))
@@ -83,6 +91,14 @@ def _firewall_item(seen: WatchedFirewall) -> OpnItem:
     )
 
 
+@Route(
+    "POST",
+    "/opn/{id}/remove",
+    "Forget a registered firewall.",
+    role="admin",
+    codes=("conflict",),
+    timeout_s=_ROUTE_S,
+)
 async def remove_firewall(call: RouteCall) -> OpnInfoAnswer:
     """Forget a registered firewall. Raises Refusal (not_found, conflict)."""
     seen = call.services.firewalls.get(call.path["id"])
@@ -97,11 +113,13 @@ def _audit(call: RouteCall, what: str, seen: WatchedFirewall) -> None:
     call.services.log.say("info", text, logger=AUDIT, agent_id=id_, target=name)
 
 
+@Route("GET", "/opn/{id}/health", "What it says of itself.", codes=("device_error",), timeout_s=_ROUTE_S)
 async def show_health(call: RouteCall) -> OpnInfoAnswer:
     """Ask the firewall what it says of itself. Raises Refusal (not_found, device_error, timeout)."""
     return OpnInfoAnswer(info=await _ask_firewall(call, read_health))
 
 
+@Route("GET", "/opn/{id}/interfaces", "Its interfaces.", codes=("device_error",), timeout_s=_ROUTE_S)
 async def list_interfaces(call: RouteCall) -> OpnInterfacesAnswer:
     """Ask the firewall for its interfaces. Raises Refusal (not_found, device_error, timeout)."""
     found = await _ask_firewall(call, read_interfaces)
@@ -127,6 +145,7 @@ def _refusal(error: FazaiError) -> Refusal:
     return Refusal(code, error.message, hint=error.hint if known else None)
 
 
+@Route("GET", "/opn/{id}/metrics", "Its figures.", codes=("device_error",), timeout_s=_ROUTE_S)
 async def show_metrics(call: RouteCall) -> OpnMetricsAnswer:
     """Return the figures of the last round, else of one made now. Raises Refusal (not_found,
     device_error)."""
@@ -166,28 +185,4 @@ def _interface_item(one: Interface) -> OpnIface:
     )
 
 
-def _route(path: str, summary: str, handler: Any, answer: Any, *codes: str, **more: Any) -> Route:
-    return Route(
-        **{"method": "GET", "path": path, "summary": summary, "handler": handler, "answer": answer, **more},
-        codes=codes,
-        timeout_s=_IN_ALL_S + 5,
-    )
-
-
-ROUTES = (
-    _route(
-        *("/opn/add", "Register a firewall.", add_firewall, OpnAddedAnswer, "conflict", "unavailable"),
-        method="POST",
-        role="admin",
-        body=OpnAddBody,
-    ),
-    _route("/opn/list", "The firewalls that are watched.", list_firewalls, OpnListAnswer),
-    _route(
-        *("/opn/{id}/remove", "Forget a registered firewall.", remove_firewall, OpnInfoAnswer, "conflict"),
-        method="POST",
-        role="admin",
-    ),
-    _route("/opn/{id}/health", "What it says of itself.", show_health, OpnInfoAnswer, "device_error"),
-    _route("/opn/{id}/interfaces", "Its interfaces.", list_interfaces, OpnInterfacesAnswer, "device_error"),
-    _route("/opn/{id}/metrics", "Its figures.", show_metrics, OpnMetricsAnswer, "device_error"),
-)
+ROUTES = (add_firewall, list_firewalls, remove_firewall, show_health, list_interfaces, show_metrics)

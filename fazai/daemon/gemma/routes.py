@@ -46,17 +46,23 @@ _HEADERS = (
 )
 
 
-async def open_session(call: RouteCall) -> SessionAnswer:
+@Route(
+    "POST",
+    "/agent/sessions",
+    "Open a session on the Gemma worker.",
+    role="operator",
+    codes=("worker_unavailable", "overloaded", "schema_unsupported"),
+)
+async def open_session(call: RouteCall, body: SessionsBody) -> SessionAnswer:
     """Open a session on the worker for the client."""
-    body: SessionsBody = call.body
     session_id = await call.services.sessions.open_session(call.who.name, body.params)
     _log(call, f"{call.who.name} opened a session", session_id)
     return SessionAnswer(session_id=session_id)
 
 
-async def abort_iteration(call: RouteCall) -> OkAnswer:
+@Route("POST", "/agent/abort", "End the iteration that runs.", role="operator", codes=("unknown_session",))
+async def abort_iteration(call: RouteCall, body: AbortBody) -> OkAnswer:
     """End the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
-    body: AbortBody = call.body
     session = call.services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
         _log(call, f"{call.who.name} aborts the iteration", body.session_id)
@@ -64,6 +70,7 @@ async def abort_iteration(call: RouteCall) -> OkAnswer:
     return OkAnswer()
 
 
+@Route("GET", "/agent/status", "The agent system, its worker and its limits.")
 async def show_status(call: RouteCall) -> AgentStatusAnswer:
     """Return the state of the agent system, of its worker, and the limits."""
     try:
@@ -86,9 +93,17 @@ async def show_status(call: RouteCall) -> AgentStatusAnswer:
     )
 
 
-async def stream_generation(call: RouteCall) -> None:
+@Route(
+    "POST",
+    "/agent/generate",
+    "One iteration, as a stream of events.",
+    role="operator",
+    media="text/event-stream",
+    codes=("unknown_session", "session_busy"),
+    timeout_s=_GENERATION_S + 10.0,  # the store may be what is silent
+)
+async def stream_generation(call: RouteCall, body: GenerateBody) -> None:
     """Stream one iteration; each event is in the event log, too, and has its id there."""
-    body: GenerateBody = call.body
     services = call.services
     session = services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
@@ -196,44 +211,4 @@ async def _emit(call: RouteCall, session_id: str, event: EventBase) -> None:
     await call.send({"type": "http.response.body", "body": frame, "more_body": True})
 
 
-_WORKER = ("worker_unavailable", "overloaded", "schema_unsupported")
-ROUTES = (
-    Route(
-        method="POST",
-        path="/agent/sessions",
-        summary="Open a session on the Gemma worker.",
-        handler=open_session,
-        role="operator",
-        body=SessionsBody,
-        answer=SessionAnswer,
-        codes=_WORKER,
-    ),
-    Route(
-        method="POST",
-        path="/agent/generate",
-        summary="One iteration, as a stream of events.",
-        handler=stream_generation,
-        role="operator",
-        body=GenerateBody,
-        media="text/event-stream",
-        codes=("unknown_session", "session_busy"),
-        timeout_s=_GENERATION_S + 10.0,  # the store may be what is silent
-    ),
-    Route(
-        method="POST",
-        path="/agent/abort",
-        summary="End the iteration that runs.",
-        handler=abort_iteration,
-        role="operator",
-        body=AbortBody,
-        answer=OkAnswer,
-        codes=("unknown_session",),
-    ),
-    Route(
-        method="GET",
-        path="/agent/status",
-        summary="The agent system, its worker and its limits.",
-        handler=show_status,
-        answer=AgentStatusAnswer,
-    ),
-)
+ROUTES = (open_session, stream_generation, abort_iteration, show_status)

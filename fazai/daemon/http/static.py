@@ -52,9 +52,7 @@ def page_files() -> Mapping[str, _PageFile]:
     return MappingProxyType(found)
 
 
-async def serve_page(call: RouteCall) -> HttpReply:
-    """Answer with a file of the page. Raises Refusal(not_found)."""
-    name = call.path.get("file", "index.html")
+def _file_reply(call: RouteCall, name: str) -> HttpReply:
     file = page_files().get(name)
     if file is None:
         raise Refusal("not_found", f"the page has no file {name[:64]!r}", hint="see: /ui")
@@ -69,23 +67,23 @@ async def serve_page(call: RouteCall) -> HttpReply:
     return HttpReply(file.body, media=file.media, headers=headers)
 
 
-ROUTES = (
-    Route(
-        method="GET",
-        path="/ui",
-        summary="The operators' page.",
-        handler=serve_page,
-        role=None,
-        media="text/html",
-        cached=True,
-    ),
-    Route(
-        method="GET",
-        path="/ui/{file}",
-        summary="A file of the operators' page.",
-        handler=serve_page,
-        role=None,
-        media=tuple(media.partition(";")[0] for media in _MEDIA.values()),
-        cached=True,
-    ),
+@Route("GET", "/ui", "The operators' page.", role=None, media="text/html", cached=True)
+async def serve_page(call: RouteCall) -> HttpReply:
+    """Answer with the page."""
+    return _file_reply(call, "index.html")
+
+
+@Route(
+    "GET",
+    "/ui/{file}",
+    "A file of the operators' page.",
+    role=None,
+    media=tuple(media.partition(";")[0] for media in _MEDIA.values()),
+    cached=True,
 )
+async def serve_file(call: RouteCall) -> HttpReply:
+    """Answer with a file of the page. Raises Refusal(not_found)."""
+    return _file_reply(call, call.path["file"])
+
+
+ROUTES = (serve_page, serve_file)

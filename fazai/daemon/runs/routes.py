@@ -58,9 +58,9 @@ class _KnownRun:
     record: RunRecord | None
 
 
-async def list_runs(call: RouteCall) -> RunsAnswer:
+@Route("GET", "/runs", "Runs, the newest first.")
+async def list_runs(call: RouteCall, query: RunsQuery) -> RunsAnswer:
     """Return the latest runs, the newest first."""
-    query: RunsQuery = call.query
     run_queue = call.services.run_queue
     rows = {
         run.run_id: _KnownRun(run, run_queue.records.get(run.run_id))
@@ -74,6 +74,7 @@ async def list_runs(call: RouteCall) -> RunsAnswer:
     return RunsAnswer(runs=tuple(_run_row(rows[run_id], run_queue) for run_id in newest))
 
 
+@Route("GET", "/runs/{id}", "One run.")
 async def show_run(call: RouteCall) -> RunAnswer:
     """Return one run, with what became of its targets and actions. Raises Refusal(not_found)."""
     ledger = call.services.store.ledger
@@ -172,6 +173,7 @@ def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[
 # -- plans
 
 
+@Route("GET", "/runs/{id}/plan", "The plan that a run left.")
 async def show_plan(call: RouteCall) -> PlanAnswer:
     """Return the plan that a run left. Raises Refusal(not_found)."""
     record, run_queue = _find_record(call), call.services.run_queue
@@ -206,10 +208,17 @@ def _read_kept_plan(store: DaemonStore, run_id: str) -> SavedPlan:
     return parse_plan(data, Path(f"{run_id}.plan"))
 
 
-async def approve_plan(call: RouteCall) -> RunStartedAnswer:
+@Route(
+    "POST",
+    "/runs/{id}/approve",
+    "Apply that plan.",
+    role="operator",
+    status=202,
+    codes=("conflict", "plan_mismatch", "not_allowed", "unavailable"),
+)
+async def approve_plan(call: RouteCall, body: ApproveRunBody) -> RunStartedAnswer:
     """Approve the plan that a run left, and apply it. Raises Refusal."""
-    record, body = _find_record(call), call.body
-    assert isinstance(body, ApproveRunBody)
+    record = _find_record(call)
     if record is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
     return _started_answer(
@@ -220,12 +229,28 @@ async def approve_plan(call: RouteCall) -> RunStartedAnswer:
 # -- asking
 
 
+@Route(
+    "POST",
+    "/runs",
+    "Start a run: a person with a token, or a git host with its signature.",
+    role="operator",
+    signed=True,
+    by_hand=True,
+    body=RunBody,
+    others=((200, IgnoredAnswer),),
+    status=202,
+    codes=(
+        *("conflict", "not_allowed", "plan_mismatch", "bad_signature", "replayed"),
+        *("overloaded", "unavailable"),
+    ),
+    limit_bytes=2 * 1024 * 1024,
+)
 async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
     """Start a run for a person or a git host. Raises Refusal, WireError."""
     if webhooks.is_delivery(call.header):
         return await _start_from_webhook(call)
     require_role(call.who, "operator")
-    body = decode_body(await read_body(call, _ASK), RunBody, limit_bytes=_ASK.limit_bytes)
+    body = decode_body(await read_body(call, start_run), RunBody, limit_bytes=start_run.limit_bytes)
     run_queue = call.services.run_queue
     job = run_queue.jobs.get(body.playbook)
     if job is None:
@@ -267,7 +292,7 @@ async def _verify_delivery(call: RouteCall) -> tuple[webhooks.Delivery, bytes, l
         delivery = webhooks.delivery_of(call.header)
         if not any(hook.host == delivery.host for hook in hooks):
             raise Refusal("bad_signature", f"no webhook of {delivery.host} is configured")
-        body = await read_body(call, _ASK)
+        body = await read_body(call, start_run)
         return delivery, body, webhooks.verified_hooks(hooks, delivery, body, uid=os.geteuid())
     except Refusal as refusal:
         if refusal.code == "bad_signature":
@@ -305,6 +330,7 @@ def _started_answer(taken: QueuedRun) -> RunStartedAnswer:
 # -- what may be run
 
 
+@Route("GET", "/runs/schedule", "What may be run, and when it will be.")
 async def show_schedule(call: RouteCall) -> ScheduleAnswer:
     """Return what may be run, and when it will be."""
     run_queue = call.services.run_queue
@@ -330,64 +356,4 @@ def _job_row(job: Job, call: RouteCall) -> JobRow:
     )
 
 
-_ASK = Route(
-    method="POST",
-    path="/runs",
-    summary="Start a run: a person with a token, or a git host with its signature.",
-    handler=start_run,
-    role="operator",
-    signed=True,
-    by_hand=True,
-    body=RunBody,
-    answer=RunStartedAnswer,
-    others=((200, IgnoredAnswer),),
-    status=202,
-    codes=(
-        "conflict",
-        "not_allowed",
-        "plan_mismatch",
-        "bad_signature",
-        "replayed",
-        "overloaded",
-        "unavailable",
-    ),
-    limit_bytes=2 * 1024 * 1024,
-)
-
-ROUTES = (
-    Route(
-        method="GET",
-        path="/runs",
-        summary="Runs, the newest first.",
-        handler=list_runs,
-        query=RunsQuery,
-        answer=RunsAnswer,
-    ),
-    _ASK,
-    Route(
-        method="GET",
-        path="/runs/schedule",
-        summary="What may be run, and when it will be.",
-        handler=show_schedule,
-        answer=ScheduleAnswer,
-    ),
-    Route(method="GET", path="/runs/{id}", summary="One run.", handler=show_run, answer=RunAnswer),
-    Route(
-        method="GET",
-        path="/runs/{id}/plan",
-        summary="The plan that a run left.",
-        handler=show_plan,
-        answer=PlanAnswer,
-    ),
-    Route(
-        method="POST",
-        path="/runs/{id}/approve",
-        summary="Apply that plan.",
-        handler=approve_plan,
-        role="operator",
-        body=ApproveRunBody,
-        answer=RunStartedAnswer,
-        status=202,
-        codes=("conflict", "plan_mismatch", "not_allowed", "unavailable"),
-    ),
-)
+ROUTES = (list_runs, start_run, show_schedule, show_run, show_plan, approve_plan)
