@@ -15,8 +15,6 @@ from fazai.timestamps import timestamp
 from fazai.wire.base import OkAnswer
 from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentRow, AgentsAnswer
 
-__all__ = ["ROUTES"]
-
 
 @Route("GET", "/agents", "All agents.")
 async def list_agents(call: RouteCall) -> AgentsAnswer:

@@ -30,8 +30,6 @@ from fazai.wire.fleet import (
     decode_telemetry_query,
 )
 
-__all__ = ["ROUTES", "thin_out"]
-
 _HOUR_US = 3_600_000_000
 _MOST_RECORDS = 200_000
 _LOAD1, _CPU = GAUGES.index("load1"), GAUGES.index("cpu_busy_ratio")

@@ -13,8 +13,6 @@ from prometheus_client import ProcessCollector
 from fazai.service.prometheus import Family, Metric, escape_label, to_text
 from fazai.store.daemon import GAUGES
 
-__all__ = ["HOST_METRICS", "STORE_METRICS", "Exposition", "HostLines"]
-
 _HELP: Mapping[str, str] = {
     "load1": "Load average over 1 minute, of the newest record.",
     "load5": "Load average over 5 minutes.",

@@ -44,8 +44,6 @@ from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, StoredEvent
 from fazai.store.factory import describe_openness
 
-__all__ = ["Daemon", "serve"]
-
 _LOOK_AT_TLS_S = 30.0
 
 

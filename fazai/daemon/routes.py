@@ -12,8 +12,6 @@ from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 from fazai.daemon.ingest import routes as ingest
 from fazai.daemon.runs import routes as runs
 
-__all__ = ["TABLE"]
-
 
 @Route("GET", "/openapi.json", "This description.", role=None)
 async def describe_routes(call: RouteCall) -> HttpReply:

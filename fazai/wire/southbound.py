@@ -23,8 +23,6 @@ from fazai.wire.base import (
     WireError,
 )
 
-CAPABILITIES = ("command.exec", "telemetry.push", "file.diff", "file.apply")
-
 ERROR_CODES = (
     "bad_json",
     "bad_request",

@@ -16,19 +16,6 @@ from typing import Any
 
 from fazai.errors import FazaiError, InputError
 
-__all__ = [
-    "MAX_FORCED",
-    "Code",
-    "EngineError",
-    "MaskJob",
-    "NativeEngine",
-    "Options",
-    "Progress",
-    "Reason",
-    "Sampling",
-    "Stats",
-]
-
 _INSTALL = "pip install ./native '.[gemma]' (it compiles llama.cpp, which takes minutes)"
 _TEXT_BYTES = 32_768
 _READY = 256

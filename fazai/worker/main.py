@@ -24,8 +24,6 @@ from fazai.worker.metrics import Metrics
 from fazai.worker.server import ClientConnection, Worker
 from fazai.worker.sessions import WorkerSessions
 
-__all__ = ["WorkerSettings", "check_model", "serve"]
-
 _DRAIN_S = 30.0
 _ABORT_S = 5.0
 

@@ -27,8 +27,6 @@ from fazai.worker.bridge import MAX_FORCED, Code, EngineError, MaskJob, NativeEn
 from fazai.worker.keywords import unknown_keyword
 from fazai.worker.numbers import NumberEnds, number_token_bits
 
-__all__ = ["MAX_SCHEMA_BYTES", "CompiledGrammar", "Masks", "deep_stack", "schema_text"]
-
 #: As JSON. Text that a schema forces is tokenized in one piece, while which no other client is heard.
 MAX_SCHEMA_BYTES = 131_072
 _KEPT_GRAMMARS = 16

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable
 from fazai.service.prometheus import CONTENT_TYPE, Family, Histogram, Metric, to_text
 from fazai.worker.bridge import Progress, Reason, Stats
 
-__all__ = ["Metrics", "serve"]
-
 _WAITS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TOKENS_S = (0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
 _RATES = (10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0)

@@ -16,8 +16,6 @@ import sys
 import threading
 from typing import Any
 
-__all__ = ["CPU_S", "main"]
-
 CPU_S = 5
 _ADDRESSES = 2 << 30
 #: Less than what the worker's own threads have, so that what passes here passes there.

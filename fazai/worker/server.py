@@ -44,8 +44,6 @@ from fazai.worker.bridge import Options, Stats
 from fazai.worker.metrics import Metrics
 from fazai.worker.sessions import MAX_TIMEOUT_MS, Generation, WorkerSessions
 
-__all__ = ["MAX_CONNECTIONS", "MAX_HELD_BYTES", "ClientConnection", "Worker"]
-
 _MAX_PENDING = 64  # requests of one connection that wait for their turn; more are not read
 #: Bytes of all connections together that were read and are not yet answered: lines without an end, requests
 #: that wait. Beyond, the connection that holds most is refused what it sent last.

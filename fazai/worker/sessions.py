@@ -20,8 +20,6 @@ from fazai.worker.chat import ChatFormat
 from fazai.worker.masks import CompiledGrammar, Masks, deep_stack, schema_text
 from fazai.worker.metrics import Metrics
 
-__all__ = ["MAX_TIMEOUT_MS", "Generation", "Sink", "WorkerSessions"]
-
 MAX_TIMEOUT_MS = 3_600_000
 _TIMEOUT_MS = 120_000
 _MAX_TOKENS = 1024

@@ -9,8 +9,6 @@ from fazai.daemon.firewalls.registry import Firewall
 from fazai.providers.opnsense.api.vitals import Interface, Vitals
 from fazai.service.prometheus import Family, Metric
 
-__all__ = ["OPN_METRICS", "FirewallFigures"]
-
 _FIREWALL = ("firewall", "id")
 _INTERFACE = (*_FIREWALL, "interface", "device")
 

@@ -39,8 +39,6 @@ from fazai.timestamps import utc_now
 from fazai.wire.events import AgentEvent, Level
 from fazai.wire.opn import OpnAddBody
 
-__all__ = ["Firewalls", "WatchedFirewall", "backoff_s"]
-
 T = TypeVar("T")
 
 _DOWN_AFTER = 2  # rounds that failed: one lost answer is no outage

@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
     from fazai.providers.opnsense.api.client import Api
 
-__all__ = ["ROUTES"]
-
 T = TypeVar("T")
 
 _IN_ALL_S = 30.0

@@ -33,8 +33,6 @@ from fazai.wire.daemon import (
 from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse
 from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
 
-__all__ = ["ROUTES"]
-
 _GATHER_S = 0.05  # tokens of so long become one event
 _GENERATION_S = 130.0
 _HEADERS = (

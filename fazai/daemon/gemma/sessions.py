@@ -15,8 +15,6 @@ from fazai.providers.gemma.client import GemmaClient, GemmaSession
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
 
-__all__ = ["AgentSession", "AgentSessions"]
-
 _MAX_SESSIONS = 256
 _IDLE_S = 1800.0
 

@@ -33,8 +33,6 @@ from fazai.daemon.services import Services
 from fazai.errors import FazaiError, StateError
 from fazai.wire.base import WireError
 
-__all__ = ["App"]
-
 
 class App:
     """Serves the table of routes. Those that are `raw` are found by their path before anything else;

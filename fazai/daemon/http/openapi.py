@@ -14,8 +14,6 @@ from fazai.wire.base import ErrorAnswer, Message
 from fazai.wire.daemon import HTTP_STATUS
 from fazai.wire.opn import OpnError
 
-__all__ = ["build_document"]
-
 _REF = "#/components/schemas/{name}"
 _COMMON = ("bad_query", "not_found", "method_not_allowed", "internal", "timeout")
 _GUARDED = ("unauthorized", "forbidden", "overloaded")

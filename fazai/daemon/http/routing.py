@@ -28,24 +28,6 @@ from fazai.wire.opn import OpnError
 if TYPE_CHECKING:
     from fazai.daemon.services import Services
 
-__all__ = [
-    "FastPathApp",
-    "FastPathHandler",
-    "HttpReply",
-    "RawFactory",
-    "Route",
-    "RouteCall",
-    "RouteEndpoint",
-    "connection_of",
-    "epoch_us",
-    "identify",
-    "read_body",
-    "refusal_reply",
-    "refuse",
-    "reply",
-    "reply_headers",
-]
-
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]

@@ -27,8 +27,6 @@ from fazai.daemon.settings import ServerLimits
 from fazai.service.log import Log
 from fazai.wire.base import ErrorAnswer, encode
 
-__all__ = ["CONNECTION", "HttpConnection", "HttpListener", "HttpServer"]
-
 #: Where a request's scope holds its HttpConnection.
 CONNECTION = "fazai.connection"
 

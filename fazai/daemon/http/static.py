@@ -14,8 +14,6 @@ from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ROUTES", "page_files"]
-
 _MEDIA = MappingProxyType(
     {
         "html": "text/html; charset=utf-8",

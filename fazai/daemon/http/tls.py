@@ -8,8 +8,6 @@ from pathlib import Path
 from fazai.daemon.settings import DaemonSettings
 from fazai.errors import InputError, missing_file
 
-__all__ = ["fingerprint", "server_context"]
-
 
 def server_context(settings: DaemonSettings) -> ssl.SSLContext:
     """Return a context from the files as they are now. Raises InputError that says which file is wrong."""

@@ -20,8 +20,6 @@ from fazai.daemon.runs.config import Job
 from fazai.daemon.settings import DaemonSettings
 from fazai.store.daemon import RunRecord
 
-__all__ = ["Child", "ChildResult", "StopTimeouts", "child_environment", "command_line", "wait_for_pid"]
-
 _TAIL_BYTES = 8 * 1024
 _STDERR_BYTES = 16 * 1024 * 1024
 #: What a run inherits beside FAZAI_*: nothing of systemd's, nothing of another service's secrets.

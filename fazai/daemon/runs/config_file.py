@@ -19,8 +19,6 @@ from fazai.yamltext import YamlList, YamlMap, load_yaml
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
 
-__all__ = ["read_config"]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEPT_DAYS = 3660  # that anything may be kept, by its age
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")

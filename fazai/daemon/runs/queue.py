@@ -27,7 +27,7 @@ from fazai.daemon.runs.child import (
     command_line,
     wait_for_pid,
 )
-from fazai.daemon.runs.config import Job, Mode
+from fazai.daemon.runs.config import Job
 from fazai.daemon.runs.records import RunRecords
 from fazai.daemon.settings import DaemonSettings
 from fazai.errors import ExitCode, FazaiError, StateError
@@ -36,11 +36,9 @@ from fazai.plan import read_plan
 from fazai.service.log import Log
 from fazai.service.prometheus import Family, Metric
 from fazai.store.base import Run
-from fazai.store.daemon import DaemonStore, RunRecord, Trigger
+from fazai.store.daemon import DaemonStore, Mode, RunRecord, Trigger
 from fazai.timestamps import utc_now
 from fazai.wire.events import Level, RunEvent
-
-__all__ = ["QueuedRun", "RunQueue"]
 
 _LOGGER = "fazai.daemon.runs"
 _RUNS = Metric(

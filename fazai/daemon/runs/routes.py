@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from fazai.daemon.runs.queue import QueuedRun, RunQueue
     from fazai.store.daemon import DaemonStore, RunRecord
 
-__all__ = ["ROUTES"]
-
 _WRITES = "apply"
 _STATUS = {"begun": "planned", "done": "done", "failed": "failed"}
 

@@ -41,8 +41,6 @@ from fazai.wire.worker import (
     decode_worker_event,
 )
 
-__all__ = ["GemmaClient", "GemmaSession", "GenerationStream"]
-
 _ANSWER_S = 5.0
 _GRACE_S = 10.0  # past the worker's own deadline
 _TIMEOUT_MS = 120_000

@@ -17,8 +17,6 @@ from fazai.masking import make_mask
 from fazai.wire.base import MAX_LINE_BYTES, WireError
 from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
 
-__all__ = ["MAX_ANSWER_BYTES", "AnswerPiece", "FallbackConversation", "FallbackEndpoint"]
-
 _KNOWN = ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar")
 _SHOWN_CHARS = 200
 _REFUSAL_BYTES = 64 * 1024
