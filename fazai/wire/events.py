@@ -9,14 +9,7 @@ from msgspec import Meta, field
 from fazai.model import Verb
 from fazai.outcome import ActionStatus, TargetStatus
 from fazai.wire.actions import ActionBase, ProposedAction
-from fazai.wire.base import (
-    Count,
-    Ident,
-    Label,
-    Message,
-    Timestamp,
-    encode,
-)
+from fazai.wire.base import Count, Ident, Label, Message, Timestamp, encode
 
 AgentState = Literal["registration", "handshake", "execution", "observation", "closing"]
 Level = Literal["debug", "info", "warning", "error", "critical"]

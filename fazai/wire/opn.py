@@ -7,14 +7,7 @@ from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
-from fazai.wire.base import (
-    Count,
-    Ident,
-    Label,
-    Message,
-    RequestMessage,
-    Timestamp,
-)
+from fazai.wire.base import Count, Ident, Label, Message, RequestMessage, Timestamp
 
 Url = Annotated[
     str,

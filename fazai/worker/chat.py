@@ -108,10 +108,7 @@ def _chat_of_marks(opening: str, closing: str, *, system_role: bool) -> ChatForm
     return ChatFormat(f"turns of {opening}", asked, with_system, (TurnPiece(f"{closing}\n"), *asked))
 
 
-_FAMILIES = (
-    ("<start_of_turn>", "<end_of_turn>", False),
-    ("<|turn>", "<turn|>", True),
-)
+_FAMILIES = (("<start_of_turn>", "<end_of_turn>", False), ("<|turn>", "<turn|>", True))
 
 
 def chat_of(engine: Tokenizer) -> ChatFormat:

@@ -23,13 +23,7 @@ from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma.client import GenerationStream
 from fazai.timestamps import utc_now
 from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
-from fazai.wire.daemon import (
-    AbortBody,
-    AgentStatusAnswer,
-    DaemonLimits,
-    GenerateBody,
-    SessionsBody,
-)
+from fazai.wire.daemon import AbortBody, AgentStatusAnswer, DaemonLimits, GenerateBody, SessionsBody
 from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse
 from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
 
