@@ -184,3 +184,16 @@ def _parse_line(line: bytes) -> Any:
         return parse_json(line)
     except WireError as error:
         return error
+
+
+# -- the codes of channels (SPEC.md, "Errors")
+
+WORKER_CODES = {
+    *("bad_json", "bad_request", "unknown_type", "unknown_session", "session_busy", "context_full"),
+    *("overloaded", "timeout", "schema_unsupported", "internal"),
+}
+SOUTHBOUND_CODES = {
+    *("bad_json", "bad_request", "unknown_method", "hello_required", "bad_certificate", "bad_clock"),
+    *("bad_version", "bad_signature", "replayed", "not_allowed", "conflict", "too_large", "overloaded"),
+    *("timeout", "internal"),
+}

@@ -23,24 +23,6 @@ from fazai.wire.base import (
     WireError,
 )
 
-ERROR_CODES = (
-    "bad_json",
-    "bad_request",
-    "unknown_method",
-    "hello_required",
-    "bad_certificate",
-    "bad_clock",
-    "bad_version",
-    "bad_signature",
-    "replayed",
-    "not_allowed",
-    "conflict",
-    "too_large",
-    "overloaded",
-    "timeout",
-    "internal",
-)
-
 AgentVersion = Annotated[
     str,
     Meta(

@@ -18,19 +18,6 @@ from fazai.wire.base import (
     RequestMessage,
 )
 
-ERROR_CODES = (
-    "bad_json",
-    "bad_request",
-    "unknown_type",
-    "unknown_session",
-    "session_busy",
-    "context_full",
-    "overloaded",
-    "timeout",
-    "schema_unsupported",
-    "internal",
-)
-
 Prompt = Annotated[str, Meta(max_length=2_000_000)]
 StopText = Annotated[str, Meta(min_length=1, max_length=256)]
 StopReason = Literal["eos", "length", "stop", "aborted", "timeout"]
