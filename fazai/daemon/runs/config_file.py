@@ -4,7 +4,8 @@ is wrong is said at once, with its place."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, time, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -25,10 +26,16 @@ _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SIZE = re.compile(r"([1-9]\d{0,5})([MG])i?B")
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_JOB_KEYS = (
+    *("inventory", "playbook", "limit", "modes", "delete", "timeout", "plan_ttl", "environment"),
+    "schedule",
+)
 _MODES = ("check", "approve", "apply")
 _HOSTS = ("github", "gitlab", "gitea")
 
 T = TypeVar("T")
+D = TypeVar("D")
+S = TypeVar("S", Job, Polling, Retention)
 
 
 class _WrongValue(Exception):
@@ -90,19 +97,28 @@ class _Section:
                 hint = spelling_hint(key, known) or f"known are: {', '.join(known)}"
                 self.note_problem(key, f"{self.title} knows no {key!r}", hint)
 
-    def read(self, key: str, reader: Callable[[Any], T], default: T | None = None) -> T | None:
-        """Return a value, or the default where it is not given or wrong; without a default it must be
-        given."""
+    def read(self, key: str, reader: Callable[[Any], T], default: D) -> T | D:
+        """Return a value, or the default where it is not given or wrong."""
         value = self.node.get(key)
-        if value is None:
-            if default is None:
-                self.note_problem(None, f"{self.title} needs {key}")
-            return default
-        try:
-            return reader(value)
-        except _WrongValue as wrong:
-            self.note_problem(key, f"{key} {wrong.text}", wrong.hint)
-            return default
+        if value is not None:
+            try:
+                return reader(value)
+            except _WrongValue as wrong:
+                self.note_problem(key, f"{key} {wrong.text}", wrong.hint)
+        return default
+
+    def require(self, key: str, reader: Callable[[Any], T]) -> T | None:
+        """Return a value that must be given; None where it is not, or is wrong."""
+        if self.node.get(key) is None:
+            self.note_problem(None, f"{self.title} needs {key}")
+        return self.read(key, reader, None)
+
+    def read_fields(self, plain: S, readers: Mapping[str, tuple[str, Callable[[Any], Any]]]) -> S:
+        """Return `plain` with what is given here; `readers` has the field of each key, and its reader."""
+        return replace(
+            plain,
+            **{name: self.read(key, reader, getattr(plain, name)) for key, (name, reader) in readers.items()},
+        )
 
     def section_below(self, key: str, title: str) -> _Section | None:
         """Return the mapping under a key; None where there is none."""
@@ -132,40 +148,21 @@ def _read_named(top: _Section, key: str, reader: Callable[[str, _Section], T | N
 
 
 def _read_job(name: str, section: _Section) -> Job | None:
-    section.check_keys(
-        *(
-            "inventory",
-            "playbook",
-            "limit",
-            "modes",
-            "delete",
-            "timeout",
-            "plan_ttl",
-            "environment",
-            "schedule",
-        )
-    )
-    none: tuple[str, ...] = ()
-    inventory = section.read("inventory", _read_texts)
-    usual: tuple[str, ...] = ("check", "approve")
-    modes = section.read("modes", _read_modes, usual)
-    schedule = _read_schedule(section, modes or ())
+    section.check_keys(*_JOB_KEYS)
+    inventory = section.require("inventory", _read_texts)
+    modes = section.read("modes", _read_modes, ("check", "approve"))
+    schedule = _read_schedule(section, modes)
     if inventory is None:
         return None
+    playbooks = section.read("playbook", _read_texts, ())
     job = Job(
         name=name,
         inventory=tuple(_resolve_path(section, each) for each in inventory),
-        playbooks=tuple(
-            _resolve_path(section, each) for each in section.read("playbook", _read_texts, none) or ()
-        ),
-        limit=section.read("limit", _read_texts, none) or (),
+        playbooks=tuple(_resolve_path(section, each) for each in playbooks),
         modes=cast("Any", modes),
-        deletes=section.read("delete", _read_flag, False) or False,
-        timeout_s=section.read("timeout", _read_span, 3600.0) or 3600.0,
-        plan_ttl_s=section.read("plan_ttl", _read_span, 86400.0) or 86400.0,
-        environment=section.read("environment", _read_variables, none) or (),
         schedule=schedule,
     )
+    job = section.read_fields(job, _JOB)
     if section.load_inventory is not None and _files_are_there(section, job):
         _check_limit(section, job, section.load_inventory)
     return job
@@ -210,26 +207,23 @@ def _read_schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
     if section is None:
         return None
     section.check_keys("every", "jitter", "mode", "windows", "timezone")
-    every_s = section.read("every", _read_span)
+    every_s = section.require("every", _interval_reader(10))
     mode = section.read("mode", _read_mode, "check")
-    utc: tzinfo = UTC
-    zone = section.read("timezone", _read_zone, utc)
+    zone = section.read("timezone", _read_zone, UTC)
     windows: tuple[Window, ...] = ()
     listed = section.node.get("windows")
     if isinstance(listed, YamlList):
         windows = tuple(filter(None, (_read_window(section, each) for each in listed)))
     elif listed is not None:
         section.note_problem("windows", "windows is a list", "- {days: mon-fri, from: '01:00', to: '05:00'}")
-    if every_s is not None and every_s < 10:
-        section.note_problem("every", "every is at least 10s")
     if mode not in modes:
         section.note_problem(
             "mode", f"the schedule's mode {mode} is none of the job's modes", "add it to modes:"
         )
     if every_s is None:
         return None
-    jitter_s = 0.0 if "jitter" not in section.node else section.read("jitter", _read_span, 0.0)
-    return Schedule(Rhythm(every_s, jitter_s or 0.0, windows, zone or UTC), cast("Any", mode))
+    jitter_s = section.read("jitter", _read_span, 0.0)
+    return Schedule(Rhythm(every_s, jitter_s, windows, zone), cast("Any", mode))
 
 
 def _read_window(section: _Section, node: Any) -> Window | None:
@@ -240,19 +234,17 @@ def _read_window(section: _Section, node: Any) -> Window | None:
         return None
     one = _Section(node, "a window", section.problems, section.folder)
     one.check_keys("days", "from", "to")
-    begin, end = one.read("from", _read_clock), one.read("to", _read_clock)
+    begin, end = one.require("from", _read_clock), one.require("to", _read_clock)
     days = one.read("days", _read_days, frozenset(range(7)))
-    if begin is None or end is None or days is None:
-        return None
-    return Window(begin, end, days)
+    return Window(begin, end, days) if begin is not None and end is not None else None
 
 
 def _read_hook(name: str, section: _Section) -> Hook | None:
     section.check_keys("host", "secret_file", "playbook", "mode", "branch")
-    host = section.read("host", _choice_reader(_HOSTS))
-    secret, job = section.read("secret_file", _read_text), section.read("playbook", _read_text)
+    host = section.require("host", _choice_reader(_HOSTS))
+    secret, job = section.require("secret_file", _read_text), section.require("playbook", _read_text)
     mode = section.read("mode", _read_mode, "check")
-    branch = section.read("branch", _read_text) if "branch" in section.node else None
+    branch = section.require("branch", _read_text) if "branch" in section.node else None
     if host is None or secret is None or job is None:
         return None
     secret_file = Path(_resolve_path(section, secret))
@@ -281,49 +273,25 @@ def _check_hooks(top: _Section, hooks: tuple[Hook, ...], jobs: dict[str, Job]) -
 
 def _read_polling(top: _Section) -> Polling:
     section = top.section_below("opnsense", "opnsense")
-    plain = Polling()
     if section is None:
-        return plain
-    section.check_keys("poll", "at_once", "timeout")
-    every_s = section.read("poll", _read_span, plain.every_s) or plain.every_s
-    if every_s < 5:
-        section.note_problem("poll", "poll is at least 5s")
-    return Polling(
-        every_s=every_s,
-        at_once=section.read("at_once", _read_count, plain.at_once) or plain.at_once,
-        timeout_s=section.read("timeout", _read_span, plain.timeout_s) or plain.timeout_s,
-    )
+        return Polling()
+    section.check_keys(*_POLLING)
+    return section.read_fields(Polling(), _POLLING)
 
 
 def _read_retention(top: _Section) -> Retention:
     section = top.section_below("retention", "retention")
-    plain = Retention()
     if section is None:
-        return plain
-    section.check_keys("events", "telemetry", "hosts", "runs", "ledger", "deliveries")
-    events = _read_kept(section, "events", plain.events_s, plain.events_bytes)
-    telemetry = _read_kept(section, "telemetry", plain.telemetry_s, plain.telemetry_bytes)
-    return Retention(
-        events_s=events[0],
-        events_bytes=events[1],
-        telemetry_s=telemetry[0],
-        telemetry_bytes=telemetry[1],
-        hosts_s=section.read("hosts", _read_age, plain.hosts_s) or plain.hosts_s,
-        runs=section.read("runs", _read_retained, plain.runs) or plain.runs,
-        ledger=section.read("ledger", _read_retained, plain.ledger) or plain.ledger,
-        deliveries_s=section.read("deliveries", _read_long_age, plain.deliveries_s) or plain.deliveries_s,
-    )
-
-
-def _read_kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> tuple[float, int]:
-    section = retention.section_below(key, f"retention.{key}")
-    if section is None:
-        return age_s, size_bytes
-    section.check_keys("age", "size")
-    return (
-        section.read("age", _read_age, age_s) or age_s,
-        section.read("size", _read_size, size_bytes) or size_bytes,
-    )
+        return Retention()
+    section.check_keys(*_BOUNDED, *_RETENTION)
+    kept = Retention()
+    for key in _BOUNDED:
+        below = section.section_below(key, f"retention.{key}")
+        if below is not None:
+            below.check_keys("age", "size")
+            fields = {"age": (f"{key}_s", _read_age), "size": (f"{key}_bytes", _read_size)}
+            kept = below.read_fields(kept, fields)
+    return section.read_fields(kept, _RETENTION)
 
 
 # -- one value each: they raise _WrongValue
@@ -362,16 +330,13 @@ def _read_flag(value: Any) -> bool:
     return value
 
 
-def _read_count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
-        raise _WrongValue("is a number from 1 to 1000")
-    return value
+def _number_reader(least: int, most: int) -> Callable[[Any], int]:
+    def reader(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise _WrongValue(f"is a number from {least} to {most}")
+        return value
 
-
-def _read_retained(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 10 <= value <= 1_000_000:
-        raise _WrongValue("is a number from 10 to 1000000")
-    return value
+    return reader
 
 
 def _read_size(value: Any) -> int:
@@ -383,17 +348,24 @@ def _read_size(value: Any) -> int:
 
 
 def _read_span(value: Any, most_days: int = 366) -> float:
-    found = _SPAN.fullmatch(value) if isinstance(value, str) and value else None
-    seconds = (
-        sum(int(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
-        if found
-        else 0
-    )
+    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    counts = [int(part or 0) for part in found.groups()] if found is not None else []
+    seconds = sum(count * unit for count, unit in zip(counts, (86400, 3600, 60, 1), strict=False))
     if not seconds > 0:
         raise _WrongValue(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
     if seconds > most_days * 86400:
         raise _WrongValue(f"is at most {most_days}d, not {value!r}")
     return float(seconds)
+
+
+def _interval_reader(least_s: int) -> Callable[[Any], float]:
+    def reader(value: Any) -> float:
+        seconds = _read_span(value)
+        if seconds < least_s:
+            raise _WrongValue(f"is at least {least_s}s")
+        return seconds
+
+    return reader
 
 
 def _read_age(value: Any) -> float:
@@ -452,3 +424,26 @@ def _read_days(value: Any) -> frozenset[int]:
             begin, end = DAYS.index(first), DAYS.index(last or first)
             found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
     return frozenset(found)
+
+
+# -- by key: the field of the value that is read, and its reader
+
+_JOB = {
+    "limit": ("limit", _read_texts),
+    "delete": ("deletes", _read_flag),
+    "timeout": ("timeout_s", _read_span),
+    "plan_ttl": ("plan_ttl_s", _read_span),
+    "environment": ("environment", _read_variables),
+}
+_POLLING = {
+    "poll": ("every_s", _interval_reader(5)),
+    "at_once": ("at_once", _number_reader(1, 1000)),
+    "timeout": ("timeout_s", _read_span),
+}
+_BOUNDED = ("events", "telemetry")
+_RETENTION = {
+    "hosts": ("hosts_s", _read_age),
+    "runs": ("runs", _number_reader(10, 1_000_000)),
+    "ledger": ("ledger", _number_reader(10, 1_000_000)),
+    "deliveries": ("deliveries_s", _read_long_age),
+}
