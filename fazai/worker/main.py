@@ -251,16 +251,7 @@ def check_model(settings: WorkerSettings, say: Callable[[str], None]) -> None:
             f"loaded {settings.model.name} in {time.monotonic() - started:.1f} s (llama.cpp {engine.release})"
         )
         session = engine.open_session()
-        sampling = Sampling(
-            max_tokens=8,
-            temperature=0,
-            top_k=0,
-            top_p=1,
-            min_p=0,
-            repeat_penalty=1,
-            seed=0,
-            timeout_ms=120_000,
-        )
+        sampling = Sampling(max_tokens=8, timeout_ms=120_000)
         say(f"chat template: {chat.kind}")
         prompt = "The capital of Portugal is" if chat.completes else "Say hello."
         engine.submit(session, chat.first_tokens(engine, None, prompt), sampling)

@@ -240,7 +240,8 @@ class ClientConnection(asyncio.Protocol):
                 request, size = self._pending[at]
                 if size:
                     self._worker.metrics.errors[error.code] += 1
-                    self._pending[at] = (self._encoded(_encode_refusal(request, error)), 0)
+                    stream = isinstance(request, Generate | GenerateStream) and request.stream
+                    self._pending[at] = (_encode_refusal(error, stream=stream), 0)
                     self._pending_bytes -= size
                     break
         self._count_held()
@@ -296,7 +297,7 @@ class ClientConnection(asyncio.Protocol):
             return
         busy = self._generation is not None or bool(self._pending)
         if busy and isinstance(request, Abort | CloseSession):
-            self._pending.append((self._encoded(self._answer(request)), 0))
+            self._pending.append((_encode_line(self._answer(request)), 0))
         elif busy or self._full:
             self._pending.append((request, len(line)))
             self._pending_bytes += len(line)
@@ -305,7 +306,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: WireError) -> None:
         self._worker.metrics.errors[error.code] += 1
-        answer = self._encoded(ErrorAnswer.of(error))
+        answer = _encode_line(ErrorAnswer.of(error))
         if self._generation is not None or self._pending:
             self._pending.append((answer, 0))
         else:
@@ -329,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
         if isinstance(request, Generate | GenerateStream):
             self._generate(request)
         else:
-            self._write(self._encoded(self._answer(request)))
+            self._write(_encode_line(self._answer(request)))
 
     def _answer(self, request: WorkerRequest) -> Message:
         try:
@@ -383,17 +384,15 @@ class ClientConnection(asyncio.Protocol):
         if self._parts is not None:
             self._parts.append(text)
         else:
-            self._write(encode(TokenText(text=text)) + b"\n")
+            self._write(_encode_line(TokenText(text=text)))
 
     def ended(self, generation: Generation, reason: str, usage: Usage) -> None:
         self._generation = None
         why = cast(StopReason, reason)
+        end: Message = StopEvent(reason=why, usage=usage)
         if self._parts is not None:
-            self._write(
-                self._encoded(GenerateAnswer(text="".join(self._parts), usage=usage, stop_reason=why))
-            )
-        else:
-            self._write(self._encoded(StopEvent(reason=why, usage=usage)))
+            end = GenerateAnswer(text="".join(self._parts), usage=usage, stop_reason=why)
+        self._write(_encode_line(end))
         self._handle_pending()
 
     def failed(self, generation: Generation, error: WireError) -> None:
@@ -403,23 +402,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _write_error(self, error: WireError) -> None:
         self._worker.metrics.errors[error.code] += 1
-        answer = ErrorAnswer.of(error)
-        if self._parts is not None:
-            self._write(self._encoded(answer))
-        else:
-            self._write(self._encoded(WorkerErrorEvent(message=answer.error, code=error.code)))
-
-    def _encoded(self, message: Message) -> bytes:
-        return encode(message) + b"\n"
+        self._write(_encode_refusal(error, stream=self._parts is None))
 
     def _write(self, line: bytes) -> None:
         if self._transport is not None:
             self._transport.write(line)
 
 
-def _encode_refusal(request: WorkerRequest | bytes, error: WireError) -> Message:
-    """Return a refusal in the form that the request's reader waits for."""
+def _encode_line(message: Message) -> bytes:
+    return encode(message) + b"\n"
+
+
+def _encode_refusal(error: WireError, *, stream: bool) -> bytes:
+    """Return a refusal in the form that the reader of a generation waits for."""
     answer = ErrorAnswer.of(error)
-    if isinstance(request, Generate | GenerateStream) and request.stream:
-        return WorkerErrorEvent(message=answer.error, code=error.code)
-    return answer
+    return _encode_line(WorkerErrorEvent(message=answer.error, code=error.code) if stream else answer)

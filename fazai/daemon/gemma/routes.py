@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -68,12 +68,12 @@ async def show_status(call: RouteCall) -> AgentStatusAnswer:
     try:
         async with asyncio.timeout(2.0):
             await call.services.sessions.client.status()
-        worker = "available"
+        worker: Literal["available", "unavailable"] = "available"
     except (FazaiError, TimeoutError):
         worker = "unavailable"
     return AgentStatusAnswer(
         agent_system="running",
-        gemma_worker="available" if worker == "available" else "unavailable",
+        gemma_worker=worker,
         timestamp=utc_now(),
         contract=CONTRACT,
         version=__version__,

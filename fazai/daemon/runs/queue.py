@@ -193,31 +193,14 @@ class RunQueue:
     ) -> QueuedRun:
         """Begin a run, or let it wait: it is durable when this returns, and not given up half-way where the
         caller is. Raises Refusal (conflict, unavailable), StateError."""
-        record = self._new_record(job, mode, trigger, by, limit, reason)
+        record = self._new_record(job, mode, trigger, by)
+        record.limit, record.reason = limit, reason
         return await asyncio.shield(self._enqueue_alone(record))
 
-    def _new_record(
-        self,
-        job: Job,
-        mode: Mode,
-        trigger: Trigger,
-        by: str,
-        limit: tuple[str, ...],
-        reason: str | None,
-        applies: str | None = None,
-    ) -> RunRecord:
+    def _new_record(self, job: Job, mode: Mode, trigger: Trigger, by: str) -> RunRecord:
         now = self._now()
-        return RunRecord(
-            run_id=ulid(int(now * 1000), os.urandom(10)),
-            job=job.name,
-            mode=mode,
-            trigger=trigger,
-            by=by,
-            asked=now,
-            limit=limit,
-            reason=reason,
-            applies=applies,
-        )
+        run_id = ulid(int(now * 1000), os.urandom(10))
+        return RunRecord(run_id=run_id, job=job.name, mode=mode, trigger=trigger, by=by, asked=now)
 
     async def _enqueue_alone(self, record: RunRecord) -> QueuedRun:
         async with self._asking:
@@ -257,9 +240,8 @@ class RunQueue:
     ) -> QueuedRun:
         async with self._asking:
             self._check_approvable(record, plan_hash)
-            apply = self._new_record(
-                self.jobs[record.job], "apply", "approval", by, record.limit, reason, record.run_id
-            )
+            apply = self._new_record(self.jobs[record.job], "apply", "approval", by)
+            apply.limit, apply.reason, apply.applies = record.limit, reason, record.run_id
             taken = await self._enqueue(apply)
             record.approved, record.approved_by, record.approved_run = self._now(), by, taken.run_id
             await self.records.save(record)
@@ -364,10 +346,8 @@ class RunQueue:
             await self._take_plan(record, ended)  # who sees the run's end sees its plan as well
         if ended.timed_out:
             record.error = "it took too long and was ended"
-        elif (
-            not record.error and ended.exit_code not in (ExitCode.OK, ExitCode.PENDING) and ended.stderr_tail
-        ):
-            record.error = ended.stderr_tail
+        elif ended.exit_code not in (ExitCode.OK, ExitCode.PENDING):
+            record.error = record.error or ended.stderr_tail or None
         record.finished, record.exit_code = self._now(), ended.exit_code
         await self.records.save(record)
         self.records.drop_plan_file(record.run_id)

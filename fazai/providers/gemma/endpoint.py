@@ -15,7 +15,7 @@ from fazai.config import is_loopback
 from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.masking import make_mask
 from fazai.wire.base import MAX_LINE_BYTES, WireError
-from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
+from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage, merge_params
 
 _KNOWN = ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar")
 _SHOWN_CHARS = 200
@@ -202,14 +202,7 @@ async def _with_deadline(until: float, lines: AsyncIterator[str]) -> AsyncGenera
 
 def _request_params(session: SessionParams, params: GenerateParams | None) -> dict[str, Any]:
     """Return the parameters that such endpoints know. Raises WireError for a grammar."""
-    asked: dict[str, Any] = {}
-    own_shape = params is not None and (params.json_schema is not None or params.grammar is not None)
-    for source in (session, params):
-        for name in _KNOWN:
-            value = getattr(source, name, None)
-            shaped = own_shape and source is session and name in ("json_schema", "grammar")
-            if value is not None and not shaped:
-                asked[name] = value
+    asked = {name: value for name, value in merge_params(params, session).items() if name in _KNOWN}
     if asked.pop("grammar", None) is not None:
         raise WireError("schema_unsupported", "the fallback endpoint takes no grammar")
     if asked.get("seed") == -1:
