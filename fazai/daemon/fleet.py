@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from fazai.daemon.services import Services
 from fazai.store.base import TargetState
 from fazai.store.daemon import GAUGES, AgentRecord, FirewallRecord, HostRecord
 from fazai.timestamps import timestamp, utc_now
-from fazai.wire.base import WireError, convert_to
+from fazai.wire.base import WireError, convert_fields
 from fazai.wire.fleet import (
     ChangeRow,
     FleetAnswer,
@@ -257,12 +257,8 @@ async def list_changes(call: RouteCall, query: RunChangesQuery) -> RunChangesAns
         for event in events
         if event["type"] == "change" and (query.target is None or event["target"] == query.target)
     ]
-    return RunChangesAnswer(total=len(rows), changes=tuple(_change_row(row) for row in rows[: query.limit]))
-
-
-def _change_row(event: Mapping[str, Any]) -> ChangeRow:
-    names = ChangeRow.__struct_fields__
-    return convert_to({name: event[name] for name in names if event.get(name) not in (None, "")}, ChangeRow)
+    changes = tuple(convert_fields(row, ChangeRow) for row in rows[: query.limit])
+    return RunChangesAnswer(total=len(rows), changes=changes)
 
 
 ROUTES = (show_client, show_fleet, show_telemetry, list_changes)

@@ -185,11 +185,11 @@ def decode_body(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_B
         return message
 
 
-def decode_answer(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_LINE_BYTES) -> M | ErrorAnswer:
+def decode_answer(data: bytes | str, of: type[M]) -> M | ErrorAnswer:
     """Read the answer to a request: `of` where `ok` is true, else the refusal. Raises WireError."""
-    if decode_body(data, _Verdict, limit_bytes=limit_bytes).ok:
-        return decode_body(data, of, limit_bytes=limit_bytes)
-    return decode_body(data, ErrorAnswer, limit_bytes=limit_bytes)
+    if decode_body(data, _Verdict, limit_bytes=MAX_LINE_BYTES).ok:
+        return decode_body(data, of, limit_bytes=MAX_LINE_BYTES)
+    return decode_body(data, ErrorAnswer, limit_bytes=MAX_LINE_BYTES)
 
 
 def parse_json(raw: bytes) -> Any:
@@ -216,6 +216,12 @@ def convert_to(value: Any, of: type[M]) -> M:
     """Read a message from an already parsed JSON value. Raises WireError."""
     with _reading_json():
         return msgspec.convert(value, of)
+
+
+def convert_fields(values: Mapping[str, Any], of: type[M]) -> M:
+    """Read a message from what it has of these values; empty ones are left out. Raises WireError."""
+    names = of.__struct_fields__
+    return convert_to({name: values[name] for name in names if values.get(name) not in (None, "")}, of)
 
 
 def encode(message: Message) -> bytes:

@@ -233,11 +233,9 @@ class RunQueue:
     ) -> QueuedRun:
         """Apply the plan that a check left, as `enqueue` does. Raises Refusal (not_found, not_allowed,
         plan_mismatch, conflict, unavailable), StateError."""
-        return await asyncio.shield(self._approve_alone(record, plan_hash, by, reason))
+        return await asyncio.shield(self._approve(record, plan_hash, by, reason))
 
-    async def _approve_alone(
-        self, record: RunRecord, plan_hash: str, by: str, reason: str | None
-    ) -> QueuedRun:
+    async def _approve(self, record: RunRecord, plan_hash: str, by: str, reason: str | None) -> QueuedRun:
         async with self._asking:
             self._check_approvable(record, plan_hash)
             apply = self._new_record(self.jobs[record.job], "apply", "approval", by)

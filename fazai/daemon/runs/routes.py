@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,7 +20,7 @@ from fazai.errors import FazaiError, InputError, spelling_hint
 from fazai.plan import SavedPlan, parse_plan
 from fazai.store.base import Action, Run
 from fazai.timestamps import timestamp
-from fazai.wire.base import convert_to, decode_body, encode
+from fazai.wire.base import convert_fields, decode_body, encode
 from fazai.wire.daemon import (
     ActionRow,
     ApproveRunBody,
@@ -84,7 +83,7 @@ async def show_run(call: RouteCall) -> RunAnswer:
     events = (await ledger.events(wanted)) if row.run is not None else []
     return RunAnswer(
         run=_run_row(row, call.services.run_queue),
-        targets=tuple(_target_row(event) for event in events if event["type"] == "outcome"),
+        targets=tuple(convert_fields(one, TargetRow) for one in events if one["type"] == "outcome"),
         actions=_action_rows((await ledger.actions(wanted)) if row.run is not None else [], events),
     )
 
@@ -141,11 +140,6 @@ def _queued_row(record: RunRecord) -> RunRow:
     )
 
 
-def _target_row(event: Mapping[str, Any]) -> TargetRow:
-    names = TargetRow.__struct_fields__
-    return convert_to({name: event[name] for name in names if event.get(name)}, TargetRow)
-
-
 def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[ActionRow, ...]:
     """Return the actions from the journal, else (of a run elsewhere) from what it reported."""
     if recorded:
@@ -162,7 +156,7 @@ def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[
             for one in recorded
         )
     return tuple(
-        convert_to({name: event[name] for name in ActionRow.__struct_fields__ if event.get(name)}, ActionRow)
+        convert_fields(event, ActionRow)
         for event in events
         if event["type"] == "change" and event.get("action_id")
     )
