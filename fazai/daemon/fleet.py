@@ -67,7 +67,7 @@ def _fleet_rows(services: Services) -> tuple[FleetRow, ...]:
     versions = services.ingest.versions
     for one in hosts:
         if one.host not in versions:  # not heard of since the start
-            versions.setdefault(one.host, _agent_version(store.records(one.host, 0, 1)))
+            versions.setdefault(one.host, _reported_version(store.records(one.host, 0, 1)))
     watched = {seen.record.id: seen for seen in services.firewalls.all()}  # newer than what is stored
     rows = [_firewall_row(one, watched.get(one.id), drift.get(one.name)) for one in firewalls]
     rows += [
@@ -127,8 +127,8 @@ def _host_row(
         interval_s=one.interval_s or None,
         version=(agent.version if agent is not None else None) or version or None,
         drift=_drift(drift),
-        load1=_rounded(gauges[_LOAD1]),
-        cpu=_rounded(gauges[_CPU]),
+        load1=_round_figure(gauges[_LOAD1]),
+        cpu=_round_figure(gauges[_CPU]),
         memory=_used_ratio(gauges[_TOTAL], free),
         disk=_used_ratio(gauges[_DISK], gauges[_DISK_FREE]),
     )
@@ -142,7 +142,7 @@ class _StoredRecord(msgspec.Struct):
     agent: _StoredAgent | None = None
 
 
-def _agent_version(records: Sequence[tuple[int, bytes]]) -> str:
+def _reported_version(records: Sequence[tuple[int, bytes]]) -> str:
     for _, body in records:
         agent = msgspec.json.decode(body, type=_StoredRecord).agent
         return (agent.version or "")[:64] if agent is not None else ""
@@ -150,10 +150,10 @@ def _agent_version(records: Sequence[tuple[int, bytes]]) -> str:
 
 
 def _used_ratio(total: float, free: float) -> float | None:
-    return _rounded(1 - free / total) if total > 0 else None
+    return _round_figure(1 - free / total) if total > 0 else None
 
 
-def _rounded(value: float) -> float | None:
+def _round_figure(value: float) -> float | None:
     return round(value, 4) if isfinite(value) else None
 
 

@@ -161,7 +161,7 @@ class Family(Generic[T]):
             raise WireError("bad_request", f"`{self.tag}`: expected `str`, got `{_json_type_name(found)}`")
         if found not in self.tags:
             near = spelling_hint(found, self.tags) or f"one of: {', '.join(self.tags)}"
-            raise WireError(self.unknown, _shorten(f"unknown {self.tag} {found!r}"), hint=near)
+            raise WireError(self.unknown, _cut_message(f"unknown {self.tag} {found!r}"), hint=near)
 
 
 def _parse_or_none(raw: bytes) -> Any:
@@ -244,7 +244,7 @@ def _refuse_twice(raw: bytes) -> None:
         seen = set()
         for name, _ in pairs:
             if name in seen:
-                raise WireError("bad_request", _shorten(f"the name {name!r} occurs twice in one object"))
+                raise WireError("bad_request", _cut_message(f"the name {name!r} occurs twice in one object"))
             seen.add(name)
 
     json.loads(raw.decode(), object_pairs_hook=unique, parse_int=_skip_number, parse_float=_skip_number)
@@ -272,7 +272,7 @@ def _reading_json() -> Iterator[None]:
     except msgspec.ValidationError as error:
         raise _validation_error(error) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _syntax_error(error) from None
+        raise _json_error(error) from None
 
 
 _PLACE = re.compile(r"\A(?P<text>.*?)(?: - at (?P<key>key in )?`\$(?P<path>.*)`)?\Z", re.DOTALL)
@@ -287,21 +287,21 @@ def _validation_error(error: msgspec.ValidationError) -> WireError:
     text, path = (found["text"], found["path"]) if found else (str(error), None)
     text = _PATTERN.sub(r": \g<words>", text[:1].lower() + text[1:])
     place = (path or "").removeprefix(".")
-    return WireError("bad_request", _shorten(f"`{place}`: {text}" if place else text))
+    return WireError("bad_request", _cut_message(f"`{place}`: {text}" if place else text))
 
 
-def _syntax_error(error: Exception) -> WireError:
+def _json_error(error: Exception) -> WireError:
     if isinstance(error, RecursionError):
         return WireError("bad_json", "the JSON is nested too deeply")
     if isinstance(error, UnicodeError):
         return WireError("bad_json", "the text is not valid UTF-8")
     text = str(error)
-    return WireError(
-        "bad_json", _shorten(text if "JSON" in text else f"JSON is malformed: {text[:1].lower()}{text[1:]}")
-    )
+    if "JSON" not in text:
+        text = f"JSON is malformed: {text[:1].lower()}{text[1:]}"
+    return WireError("bad_json", _cut_message(text))
 
 
-def _shorten(text: str) -> str:
+def _cut_message(text: str) -> str:
     return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 1] + "…"
 
 

@@ -184,7 +184,7 @@ class _RefusedError(FazaiError):
     """The template says that it does not take such a conversation."""
 
 
-def _refuse(message: object = "") -> None:
+def _raise_refused(message: object = "") -> None:
     raise _RefusedError(str(message))
 
 
@@ -203,7 +203,10 @@ def _make_renderer(template: str, bos: str, eos: str) -> Any:
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.globals.update(
-        raise_exception=_refuse, strftime_now=lambda form: time.strftime(form), bos_token=bos, eos_token=eos
+        raise_exception=_raise_refused,
+        strftime_now=lambda form: time.strftime(form),
+        bos_token=bos,
+        eos_token=eos,
     )
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
 

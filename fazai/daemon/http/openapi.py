@@ -20,7 +20,7 @@ _GUARDED = ("unauthorized", "forbidden", "overloaded")
 _BODY = ("bad_json", "bad_request", "too_large", "unsupported_media_type")
 
 
-def build_document(table: Sequence[Route]) -> bytes:
+def build_openapi(table: Sequence[Route]) -> bytes:
     """Return the description of the routes, OpenAPI 3.1 as JSON."""
     types: set[type[Message]] = {ErrorAnswer, OpnError}
     for route in table:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import HttpReply, Route, RouteCall
+from fazai.daemon.http.routing import Route, RouteCall, RouteReply
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -50,7 +50,7 @@ def page_files() -> Mapping[str, _PageFile]:
     return MappingProxyType(found)
 
 
-def _file_reply(call: RouteCall, name: str) -> HttpReply:
+def _file_reply(call: RouteCall, name: str) -> RouteReply:
     file = page_files().get(name)
     if file is None:
         raise Refusal("not_found", f"the page has no file {name[:64]!r}", hint="see: /ui")
@@ -61,12 +61,12 @@ def _file_reply(call: RouteCall, name: str) -> HttpReply:
         (b"cross-origin-opener-policy", b"same-origin"),
     )
     if file.etag.decode() in (call.header(b"if-none-match") or ""):
-        return HttpReply(b"", media=file.media, status=304, headers=headers)
-    return HttpReply(file.body, media=file.media, headers=headers)
+        return RouteReply(b"", media=file.media, status=304, headers=headers)
+    return RouteReply(file.body, media=file.media, headers=headers)
 
 
 @Route("GET", "/ui", "The operators' page.", role=None, media="text/html", cached=True)
-async def serve_page(call: RouteCall) -> HttpReply:
+async def serve_page(call: RouteCall) -> RouteReply:
     """Answer with the page."""
     return _file_reply(call, "index.html")
 
@@ -79,7 +79,7 @@ async def serve_page(call: RouteCall) -> HttpReply:
     media=tuple(media.partition(";")[0] for media in _MEDIA.values()),
     cached=True,
 )
-async def serve_file(call: RouteCall) -> HttpReply:
+async def serve_file(call: RouteCall) -> RouteReply:
     """Answer with a file of the page. Raises Refusal(not_found)."""
     return _file_reply(call, call.path["file"])
 

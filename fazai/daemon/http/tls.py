@@ -24,12 +24,13 @@ def server_context(settings: DaemonSettings) -> ssl.SSLContext:
     except (ssl.SSLError, OSError, ValueError) as error:
         where = f"{settings.tls_cert}, {settings.tls_key}"
         hint = "PEM files; the key without a password, and that of the certificate"
-        raise InputError(f"TLS cannot use them: {_reason(error)}", where=where, hint=hint) from None
+        raise InputError(f"TLS cannot use them: {_tls_reason(error)}", where=where, hint=hint) from None
     if settings.client_ca is not None:
         try:
             context.load_verify_locations(settings.client_ca)
         except (ssl.SSLError, OSError) as error:
-            raise InputError(_reason(error), where=str(settings.client_ca), hint="PEM certificates") from None
+            where = str(settings.client_ca)
+            raise InputError(_tls_reason(error), where=where, hint="PEM certificates") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 
@@ -48,11 +49,11 @@ def _check_readable(file: Path) -> None:
         raise InputError(f"it cannot be read: {error.strerror}", where=str(file)) from None
 
 
-def _reason(error: Exception) -> str:
+def _tls_reason(error: Exception) -> str:
     return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
 
 
-def fingerprint(settings: DaemonSettings) -> tuple[tuple[int, int, int], ...]:
+def files_fingerprint(settings: DaemonSettings) -> tuple[tuple[int, int, int], ...]:
     """Return a value that changes when one of the files does."""
     found = []
     for file in (settings.tls_cert, settings.tls_key, settings.client_ca):

@@ -50,7 +50,7 @@ class _WrongValue(Exception):
 Load = Callable[[tuple[str, ...]], "Inventory"]
 
 
-def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
+def read_daemon_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
     """Read the file. With `load_inventory` what it names must be there, too: inventories, playbooks, secrets
     of webhooks, a host for each limit. An inventory that is there and cannot be read now is no reason: a run
     of it says why. Raises YamlError, InputError, Errors with every problem of the file."""
@@ -151,14 +151,14 @@ def _read_job(name: str, section: _Section) -> Job | None:
     section.check_keys(*_JOB_KEYS)
     inventory = section.require("inventory", _read_texts)
     modes = section.read("modes", _read_modes, ("check", "approve"))
-    schedule = _read_schedule(section, modes)
+    schedule = _read_job_schedule(section, modes)
     if inventory is None:
         return None
     playbooks = section.read("playbook", _read_texts, ())
     job = Job(
         name=name,
-        inventory=tuple(_resolve_path(section, each) for each in inventory),
-        playbooks=tuple(_resolve_path(section, each) for each in playbooks),
+        inventory=tuple(_beside_file(section, each) for each in inventory),
+        playbooks=tuple(_beside_file(section, each) for each in playbooks),
         modes=cast("Any", modes),
         schedule=schedule,
     )
@@ -202,7 +202,7 @@ def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
             section.note_problem("limit", f"limit: {each.message}", each.hint)
 
 
-def _read_schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
+def _read_job_schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
     section = job.section_below("schedule", f"{job.title}.schedule")
     if section is None:
         return None
@@ -242,12 +242,12 @@ def _read_window(section: _Section, node: Any) -> Window | None:
 def _read_hook(name: str, section: _Section) -> Hook | None:
     section.check_keys("host", "secret_file", "playbook", "mode", "branch")
     host = section.require("host", _choice_reader(_HOSTS))
-    secret, job = section.require("secret_file", _read_text), section.require("playbook", _read_text)
+    secret, job = section.require("secret_file", _read_string), section.require("playbook", _read_string)
     mode = section.read("mode", _read_mode, "check")
-    branch = section.require("branch", _read_text) if "branch" in section.node else None
+    branch = section.require("branch", _read_string) if "branch" in section.node else None
     if host is None or secret is None or job is None:
         return None
-    secret_file = Path(_resolve_path(section, secret))
+    secret_file = Path(_beside_file(section, secret))
     if section.load_inventory is not None and not secret_file.exists():
         text = f"secret_file names {secret_file}, and there is no such file"
         section.note_problem("secret_file", text, "openssl rand -hex 32, in a file of mode 0600")
@@ -297,12 +297,12 @@ def _read_retention(top: _Section) -> Retention:
 # -- one value each: they raise _WrongValue
 
 
-def _resolve_path(section: _Section, text: str) -> str:
+def _beside_file(section: _Section, text: str) -> str:
     """Return a path relative to the file; `web1,web2` is a list of names."""
     return text if "," in text else str(section.folder / text)
 
 
-def _read_text(value: Any) -> str:
+def _read_string(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _WrongValue("is a text")
     return value
@@ -398,7 +398,7 @@ def _read_modes(value: Any) -> tuple[str, ...]:
 
 def _read_zone(value: Any) -> tzinfo:
     try:
-        return ZoneInfo(_read_text(value))
+        return ZoneInfo(_read_string(value))
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise _WrongValue(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
 

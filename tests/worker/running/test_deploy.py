@@ -20,7 +20,7 @@ import pytest
 from fazai.errors import Unreachable
 from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.worker import SessionParams
-from fazai.worker.demo import demo_model
+from fazai.worker.demo import find_demo_model
 from tests.worker.process import ROOT, Process, with_model, without_model
 from tests.worker.restricted import NOBODY, wrapper
 
@@ -163,6 +163,6 @@ def test_a_metrics_port_without_the_drop_in_is_refused_with_the_way_out(folder: 
 @pytest.mark.gemma
 @pytest.mark.xdist_group("model")
 def test_the_real_model_runs_as_the_unit_restricts_it(folder: Path) -> None:
-    model = demo_model(folder)
+    model = find_demo_model(folder)
     with Process(with_model(), model, folder, wrapper=wrapper(folder, [socket.AF_UNIX])) as process:
         _serves(process, json_schema={"type": "boolean"})

@@ -15,7 +15,7 @@ import pytest
 from fazai.errors import Unreachable
 from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.worker import SessionParams
-from fazai.worker.demo import demo_model
+from fazai.worker.demo import find_demo_model
 from tests.worker.process import Process, until, with_model
 
 pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
@@ -27,7 +27,7 @@ WORDS = "word " * 3500
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo_model(tmp_path_factory.mktemp("model"))
+    return find_demo_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture

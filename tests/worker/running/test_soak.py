@@ -17,7 +17,7 @@ from fazai.errors import FazaiError
 from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
-from fazai.worker.demo import demo_model
+from fazai.worker.demo import find_demo_model
 from tests.worker.process import Process, until, with_model
 
 pytestmark = [pytest.mark.gemma, pytest.mark.slow, pytest.mark.xdist_group("model")]
@@ -108,7 +108,7 @@ class Soak:
 
 
 def test_soak(tmp_path: Path) -> None:
-    with Process(with_model(), demo_model(tmp_path), tmp_path) as process:
+    with Process(with_model(), find_demo_model(tmp_path), tmp_path) as process:
         process.told("READY=1")
         soak = Soak(process, GemmaClient(process.socket, connect_timeout_s=10))
         descriptors = len(os.listdir(f"/proc/{process.child.pid}/fd"))
