@@ -149,8 +149,8 @@ class Family(Generic[T]):
         return message
 
     def _refuse_tag(self, value: object) -> None:
-        """Raise WireError when the value is an object whose tag is missing, mistyped or unknown: that is
-        wrong first, and said better here than by the decoder of the union."""
+        """Refuse an object whose tag is missing, mistyped or unknown: that is wrong first, and said better
+        here than by the decoder of the union. Raises WireError."""
         if not isinstance(value, dict):
             return
         if self.tag not in value:
@@ -236,8 +236,8 @@ def encode(message: Message) -> bytes:
 
 
 def _refuse_twice(raw: bytes) -> None:
-    """Raise WireError when a name occurs twice in one object of this JSON: two readers would see two
-    messages, and a policy would judge another message than the one that is carried out."""
+    """Refuse a name that occurs twice in one object of this JSON: two readers would see two messages, and a
+    policy would judge another message than the one that is carried out. Raises WireError."""
     import json
 
     def unique(pairs: list[tuple[str, None]]) -> None:

@@ -243,7 +243,7 @@ class PlanAnswer(AnswerMessage, frozen=True, kw_only=True):
 
 
 class JobRow(Message, frozen=True, kw_only=True):
-    """What the configuration lets run. `next_at` is an estimate: it moves with jitter and with what runs."""
+    """A job of the configuration. `next_at` is an estimate: it moves with jitter and with what runs."""
 
     playbook: Label
     modes: tuple[Literal["apply", "approve", "check"], ...]
@@ -295,7 +295,8 @@ class HealthAnswer(AnswerMessage, frozen=True, kw_only=True):
 
 
 def _check_choices(name: str, words: Iterable[str], known: Collection[str]) -> None:
-    """Raise WireError for a word that is none of these: a stream that waited for it would stay silent."""
+    """Refuse a word that is none of these: a stream that waited for it would stay silent. Raises
+    WireError."""
     for word in words:
         if word not in known:
             hint = spelling_hint(word, known) or f"there are: {', '.join(sorted(known))}"

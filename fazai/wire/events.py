@@ -26,8 +26,8 @@ EarlierStatus = Annotated[
 
 
 class EventBase(Message, frozen=True, kw_only=True, tag_field="type"):
-    """When it happened, and the ids that an event may carry; each where it applies. `sequence` counts the
-    events of a run that were reported with POST /events, `reported_by` is who did, as the daemon knows it."""
+    """Base of the events: the time, and the ids that apply. `sequence` counts the events of a run that were
+    reported with POST /events, `reported_by` is who did, as the daemon knows it."""
 
     timestamp: Timestamp
     agent_id: Ident | None = None
@@ -132,7 +132,7 @@ class ChangeEvent(EventBase, frozen=True, kw_only=True, tag="change"):
 
 
 class ActivateEvent(EventBase, frozen=True, kw_only=True, tag="activate"):
-    """What was saved for a service took effect."""
+    """A service was activated: what had been saved for it took effect."""
 
     target: Label
     service: Label
@@ -147,7 +147,8 @@ class UndoEvent(EventBase, frozen=True, kw_only=True, tag="undo"):
 
 
 class OutcomeEvent(EventBase, frozen=True, kw_only=True, tag="outcome"):
-    """How a target ended. `was`: how an earlier run left it, where that it is converged now is news."""
+    """The end of work on a target. `was`: how an earlier run left it, where that it is converged now is
+    news."""
 
     target: Label
     status: TargetStatus

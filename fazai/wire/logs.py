@@ -7,7 +7,7 @@ from fazai.wire.events import Level
 
 
 class LogLine(Message, frozen=True, kw_only=True):
-    """What every process of fazai writes, one JSON object a line; the ids where they apply."""
+    """One line of the log of any process of fazai, as a JSON object; the ids where they apply."""
 
     timestamp: Timestamp
     level: Level

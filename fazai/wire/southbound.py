@@ -110,7 +110,7 @@ SouthboundRequest = Hello | CommandExec | TelemetryPush | FileDiff | FileApply
 
 
 class Policy(Message, frozen=True, kw_only=True):
-    """What the daemon allows this agent; `timeouts` are in milliseconds, by the method's last word."""
+    """The limits that the daemon sets an agent; `timeouts` are in milliseconds, by the method's last word."""
 
     timeouts: dict[str, Milliseconds]
     max_payload: Count

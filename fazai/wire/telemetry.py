@@ -25,7 +25,7 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class OsMem(Message, frozen=True, kw_only=True):
-    """In bytes."""
+    """Memory in bytes."""
 
     total: Count | None = None
     free: Count | None = None
@@ -48,7 +48,7 @@ class Cpu(Message, frozen=True, kw_only=True):
 
 
 class Mem(Message, frozen=True, kw_only=True):
-    """In bytes."""
+    """Memory and swap in bytes."""
 
     total: Count | None = None
     free: Count | None = None
@@ -58,7 +58,7 @@ class Mem(Message, frozen=True, kw_only=True):
 
 
 class Disk(Message, frozen=True, kw_only=True):
-    """In bytes."""
+    """One file system; sizes in bytes."""
 
     mount: str
     device: str | None = None

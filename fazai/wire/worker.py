@@ -24,7 +24,7 @@ StopReason = Literal["eos", "length", "stop", "aborted", "timeout"]
 
 
 class GenerateParams(RequestMessage, frozen=True, kw_only=True):
-    """How to sample one generation; what is not given is the session's, then the worker's default."""
+    """Parameters of one generation; what is not given is the session's, then the worker's default."""
 
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     temperature: Annotated[float, Meta(ge=0)] | None = None  # 0: always the likeliest token
@@ -123,7 +123,7 @@ class WorkerLimits(Message, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class StatusAnswer(AnswerMessage, frozen=True, kw_only=True):
-    """What the worker is and what it allows; the handshake of the socket."""
+    """The state of the worker and its limits; the handshake of the socket."""
 
     status: Literal["starting", "running", "stopping"]
     model: str | None

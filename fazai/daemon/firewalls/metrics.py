@@ -118,7 +118,7 @@ class FirewallFigures:
             sources = self._sources(one)
             for name, of, attribute, _ in _FIGURES:
                 for labels, source in sources[of]:
-                    value = 1 if attribute is None else _number_of(getattr(source, attribute))
+                    value = 1 if attribute is None else _as_number(getattr(source, attribute))
                     if value is not None:
                         samples[name].append(((one.firewall.name, id_, *labels), value))
         for name, found in samples.items():
@@ -137,6 +137,6 @@ class FirewallFigures:
         }
 
 
-def _number_of(value: float | str | None) -> float | None:
+def _as_number(value: float | str | None) -> float | None:
     """Return a figure as a number; the status of an interface is 1 while it is up."""
     return value == "up" if isinstance(value, str) else value

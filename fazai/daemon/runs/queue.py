@@ -247,7 +247,7 @@ class RunQueue:
         return taken
 
     def _check_approvable(self, record: RunRecord, plan_hash: str) -> None:
-        """Raise Refusal where the plan of a run may not be approved, or is another one."""
+        """Refuse to approve the plan of a run that may not be approved, or is another one. Raises Refusal."""
         if record.plan_hash is None:
             raise Refusal("not_found", f"run {record.run_id} left no plan")
         if record.plan_hash != plan_hash:
