@@ -6,6 +6,7 @@ There may be 5,000 hosts: their lines alone are made here, and only joined when 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf, isfinite
 
 from prometheus_client import ProcessCollector
@@ -63,15 +64,13 @@ STORE_METRICS: Mapping[str, Metric] = {
 }
 
 
+@dataclass(slots=True, eq=False)
 class _Shard:
     """Hosts whose lines are joined together, metric by metric, when one of them has changed."""
 
-    __slots__ = ("columns", "rows", "stale")
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Sequence[bytes]] = {}
-        self.columns: Sequence[bytes] = ()
-        self.stale = False
+    rows: dict[str, Sequence[bytes]] = field(default_factory=dict)
+    columns: Sequence[bytes] = ()
+    stale: bool = False
 
     def join(self) -> None:
         rows = self.rows.values()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
@@ -96,6 +98,7 @@ class _Verdict(Message, frozen=True, kw_only=True):
     ok: bool
 
 
+@dataclass(frozen=True)
 class Family(Generic[T]):
     """A tagged union of messages that arrive on one channel, and how it is read.
 
@@ -103,34 +106,29 @@ class Family(Generic[T]):
     no message of the family has; `unique_names` those that ask for something, where a name may occur once.
     """
 
-    __slots__ = ("_decoder", "_limit_bytes", "_too_large", "_unique_names", "tag", "tags", "union", "unknown")
+    union: Any  # a Union of Structs; typing has no name for that
+    _: KW_ONLY
+    tag: str
+    unknown: str
+    limit_bytes: int
+    too_large: str = "too_large"
+    unique_names: bool = False
 
-    def __init__(
-        self,
-        union: Any,  # a Union of Structs; typing has no name for that
-        *,
-        tag: str,
-        unknown: str,
-        limit_bytes: int,
-        too_large: str = "too_large",
-        unique_names: bool = False,
-    ) -> None:
-        self.union = union
-        self.tag = tag
-        self.unknown = unknown
-        self.tags = tuple(str(member.__struct_config__.tag) for member in get_args(union))
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(union)
-        self._limit_bytes = limit_bytes
-        self._too_large = too_large
-        self._unique_names = unique_names
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(str(member.__struct_config__.tag) for member in get_args(self.union))
+
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[T]:
+        return msgspec.json.Decoder(self.union)
 
     def decode(self, data: bytes | str, *, limit_bytes: int | None = None) -> T:
         """Read the message in `data`. Raises WireError."""
-        raw = _check_size(data, limit_bytes or self._limit_bytes, self._too_large)
+        raw = _check_size(data, limit_bytes or self.limit_bytes, self.too_large)
         try:
             with _reading_json():
                 message = self._decoder.decode(raw)
-                if self._unique_names:
+                if self.unique_names:
                     _refuse_twice(raw)
                 return message
         except WireError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, time, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -71,19 +71,15 @@ def read_daemon_config(path: Path, load_inventory: Load | None = None) -> Daemon
     return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention)
 
 
+@dataclass(frozen=True, slots=True)
 class _Section:
     """One mapping of the file, its problems, and the folder that its paths are relative to."""
 
-    def __init__(
-        self,
-        node: YamlMap,
-        title: str,
-        problems: list[InputError],
-        folder: Path,
-        load_inventory: Load | None = None,
-    ) -> None:
-        self.node, self.title, self.problems, self.folder = node, title, problems, folder
-        self.load_inventory = load_inventory
+    node: YamlMap
+    title: str
+    problems: list[InputError]
+    folder: Path
+    load_inventory: Load | None
 
     def note_problem(self, key: str | None, text: str, hint: str | None = None) -> None:
         """Note a problem, with the place of the key."""
@@ -128,7 +124,7 @@ class _Section:
         if not isinstance(value, YamlMap):
             self.note_problem(key, f"{key} is a mapping")
             return None
-        return _Section(value, title, self.problems, self.folder, self.load_inventory)
+        return replace(self, node=value, title=title)
 
 
 def _read_named(top: _Section, key: str, reader: Callable[[str, _Section], T | None]) -> Iterator[T]:
@@ -232,7 +228,7 @@ def _read_window(section: _Section, node: Any) -> Window | None:
             "windows", "a window is a mapping", "{days: mon-fri, from: '01:00', to: '05:00'}"
         )
         return None
-    one = _Section(node, "a window", section.problems, section.folder)
+    one = replace(section, node=node, title="a window")
     one.check_keys("days", "from", "to")
     begin, end = one.require("from", _read_clock), one.require("to", _read_clock)
     days = one.read("days", _read_days, frozenset(range(7)))
@@ -263,8 +259,7 @@ def _read_hook(name: str, section: _Section) -> Hook | None:
 
 def _check_hooks(top: _Section, hooks: tuple[Hook, ...], jobs: dict[str, Job]) -> None:
     for hook in hooks:
-        node = top.node["webhooks"][hook.name]
-        one = _Section(node, f"webhooks.{hook.name}", top.problems, top.folder)
+        one = replace(top, node=top.node["webhooks"][hook.name], title=f"webhooks.{hook.name}")
         if hook.job not in jobs:
             one.note_problem("playbook", f"runs: has no {hook.job!r}", spelling_hint(hook.job, jobs))
         elif hook.mode not in jobs[hook.job].modes:
