@@ -30,12 +30,15 @@ _JOB_KEYS = (
     *("inventory", "playbook", "limit", "modes", "delete", "timeout", "plan_ttl", "environment"),
     "schedule",
 )
+_TOP = "the configuration"
 _MODES = ("check", "approve", "apply")
 _HOSTS = ("github", "gitlab", "gitea")
 
 T = TypeVar("T")
 D = TypeVar("D")
 S = TypeVar("S", Job, Polling, Retention)
+#: By key: the field of the value that is read, and its reader.
+Readers = Mapping[str, tuple[str, Callable[[Any], Any]]]
 
 
 class _WrongValue(Exception):
@@ -60,12 +63,12 @@ def read_daemon_config(path: Path, load_inventory: Load | None = None) -> Daemon
         return DaemonConfig()
     if not isinstance(found, YamlMap):
         raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
-    top = _Section(found, "the configuration", problems, path.absolute().parent, load_inventory)
+    top = _Section(found, _TOP, problems, path.absolute().parent, load_inventory)
     top.check_keys("runs", "webhooks", "opnsense", "retention")
     jobs = {job.name: job for job in _read_named(top, "runs", _read_job)}
     hooks = tuple(_read_named(top, "webhooks", _read_hook))
     _check_hooks(top, hooks, jobs)
-    polling, retention = _read_polling(top), _read_retention(top)
+    polling, retention = top.read_below("opnsense", Polling(), _POLLING), _read_retention(top)
     if problems:
         raise problems[0] if len(problems) == 1 else Errors(problems)
     return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention)
@@ -109,14 +112,22 @@ class _Section:
             self.note_problem(None, f"{self.title} needs {key}")
         return self.read(key, reader, None)
 
-    def read_fields(self, plain: S, readers: Mapping[str, tuple[str, Callable[[Any], Any]]]) -> S:
+    def read_fields(self, plain: S, readers: Readers) -> S:
         """Return `plain` with what is given here; `readers` has the field of each key, and its reader."""
         return replace(
             plain,
             **{name: self.read(key, reader, getattr(plain, name)) for key, (name, reader) in readers.items()},
         )
 
-    def section_below(self, key: str, title: str) -> _Section | None:
+    def read_below(self, key: str, plain: S, readers: Readers) -> S:
+        """Return `plain` with what the mapping under a key gives, which has no other keys than these."""
+        below = self.section_below(key)
+        if below is None:
+            return plain
+        below.check_keys(*readers)
+        return below.read_fields(plain, readers)
+
+    def section_below(self, key: str) -> _Section | None:
         """Return the mapping under a key; None where there is none."""
         value = self.node.get(key)
         if value is None:
@@ -124,16 +135,17 @@ class _Section:
         if not isinstance(value, YamlMap):
             self.note_problem(key, f"{key} is a mapping")
             return None
+        title = key if self.title == _TOP else f"{self.title}.{key}"
         return replace(self, node=value, title=title)
 
 
 def _read_named(top: _Section, key: str, reader: Callable[[str, _Section], T | None]) -> Iterator[T]:
-    section = top.section_below(key, key)
+    section = top.section_below(key)
     for name in section.node if section is not None else ():
         assert section is not None
         if not _NAME.fullmatch(name):
             section.note_problem(name, f"{name!r} is no name", "letters, digits, dots and dashes, at most 64")
-        one = section.section_below(name, f"{key}.{name}")
+        one = section.section_below(name)
         if one is None:
             if section.node[name] is None:
                 section.note_problem(name, f"{key}.{name} is empty")
@@ -199,7 +211,7 @@ def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
 
 
 def _read_job_schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
-    section = job.section_below("schedule", f"{job.title}.schedule")
+    section = job.section_below("schedule")
     if section is None:
         return None
     section.check_keys("every", "jitter", "mode", "windows", "timezone")
@@ -266,26 +278,14 @@ def _check_hooks(top: _Section, hooks: tuple[Hook, ...], jobs: dict[str, Job]) -
             one.note_problem("mode", f"runs.{hook.job} does not allow {hook.mode}", "add it to its modes:")
 
 
-def _read_polling(top: _Section) -> Polling:
-    section = top.section_below("opnsense", "opnsense")
-    if section is None:
-        return Polling()
-    section.check_keys(*_POLLING)
-    return section.read_fields(Polling(), _POLLING)
-
-
 def _read_retention(top: _Section) -> Retention:
-    section = top.section_below("retention", "retention")
-    if section is None:
-        return Retention()
-    section.check_keys(*_BOUNDED, *_RETENTION)
+    section = top.section_below("retention")
     kept = Retention()
-    for key in _BOUNDED:
-        below = section.section_below(key, f"retention.{key}")
-        if below is not None:
-            below.check_keys("age", "size")
-            fields = {"age": (f"{key}_s", _read_age), "size": (f"{key}_bytes", _read_size)}
-            kept = below.read_fields(kept, fields)
+    if section is None:
+        return kept
+    section.check_keys(*_RETENTION_BELOW, *_RETENTION)
+    for key, readers in _RETENTION_BELOW.items():
+        kept = section.read_below(key, kept, readers)
     return section.read_fields(kept, _RETENTION)
 
 
@@ -421,22 +421,23 @@ def _read_days(value: Any) -> frozenset[int]:
     return frozenset(found)
 
 
-# -- by key: the field of the value that is read, and its reader
-
-_JOB = {
+_JOB: Readers = {
     "limit": ("limit", _read_texts),
     "delete": ("deletes", _read_flag),
     "timeout": ("timeout_s", _read_span),
     "plan_ttl": ("plan_ttl_s", _read_span),
     "environment": ("environment", _read_variables),
 }
-_POLLING = {
+_POLLING: Readers = {
     "poll": ("every_s", _interval_reader(5)),
     "at_once": ("at_once", _number_reader(1, 1000)),
     "timeout": ("timeout_s", _read_span),
 }
-_BOUNDED = ("events", "telemetry")
-_RETENTION = {
+_RETENTION_BELOW: Mapping[str, Readers] = {
+    "events": {"age": ("events_s", _read_age), "size": ("events_bytes", _read_size)},
+    "telemetry": {"age": ("telemetry_s", _read_age), "size": ("telemetry_bytes", _read_size)},
+}
+_RETENTION: Readers = {
     "hosts": ("hosts_s", _read_age),
     "runs": ("runs", _number_reader(10, 1_000_000)),
     "ledger": ("ledger", _number_reader(10, 1_000_000)),
