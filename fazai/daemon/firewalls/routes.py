@@ -12,18 +12,7 @@ from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import DeviceError, FazaiError, SecretError, Unreachable
 from fazai.providers.opnsense.api.vitals import Interface, read_health, read_interfaces
 from fazai.timestamps import timestamp
-from fazai.wire.opn import (
-    OpnAddBody,
-    OpnAddedAnswer,
-    OpnIface,
-    OpnInfoAnswer,
-    OpnInterfacesAnswer,
-    OpnItem,
-    OpnLastError,
-    OpnListAnswer,
-    OpnMetrics,
-    OpnMetricsAnswer,
-)
+from fazai.wire import opn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,7 +33,7 @@ _ROUTE_S = _IN_ALL_S + 5
     codes=("conflict", "unavailable"),
     timeout_s=_ROUTE_S,
 )
-async def add_firewall(call: RouteCall, body: OpnAddBody) -> OpnAddedAnswer:
+async def add_firewall(call: RouteCall, body: opn.OpnAddBody) -> opn.OpnAddedAnswer:
     """Store a firewall and ask it. It is stored whether or not it answers: `tested` says which. Raises
     Refusal."""
     firewalls = call.services.firewalls
@@ -55,27 +44,27 @@ async def add_firewall(call: RouteCall, body: OpnAddBody) -> OpnAddedAnswer:
     _audit(call, "registered, with its key,", seen)
     await firewalls.poll_now(seen)
     if seen.last is not None or seen.vitals is None:
-        return OpnAddedAnswer(id=seen.firewall.id, tested=False, info=None)
+        return opn.OpnAddedAnswer(id=seen.firewall.id, tested=False, info=None)
     info = {"version": seen.vitals.version, "hostname": seen.vitals.hostname}
-    return OpnAddedAnswer(id=seen.firewall.id, tested=True, info=info)
+    return opn.OpnAddedAnswer(id=seen.firewall.id, tested=True, info=info)
 
 
 @Route("GET", "/opn/list", "The firewalls that are watched.", timeout_s=_ROUTE_S)
-async def list_firewalls(call: RouteCall) -> OpnListAnswer:
+async def list_firewalls(call: RouteCall) -> opn.OpnListAnswer:
     """Return all firewalls that are watched."""
-    return OpnListAnswer(items=tuple(_firewall_item(seen) for seen in call.services.firewalls.all()))
+    return opn.OpnListAnswer(items=tuple(_firewall_item(seen) for seen in call.services.firewalls.all()))
 
 
-def _firewall_item(seen: WatchedFirewall) -> OpnItem:
+def _firewall_item(seen: WatchedFirewall) -> opn.OpnItem:
     record = seen.record
     error = None
     if seen.firewall.wrong is not None:
-        error = OpnLastError(when=timestamp(record.updated), message=seen.firewall.wrong)
+        error = opn.OpnLastError(when=timestamp(record.updated), message=seen.firewall.wrong)
     elif record.last_error is not None:
-        error = OpnLastError(
+        error = opn.OpnLastError(
             when=timestamp(record.last_error_at or record.updated), message=record.last_error
         )
-    return OpnItem(
+    return opn.OpnItem(
         id=record.id,
         name=record.name,
         base_url=record.base_url,
@@ -97,12 +86,12 @@ def _firewall_item(seen: WatchedFirewall) -> OpnItem:
     codes=("conflict",),
     timeout_s=_ROUTE_S,
 )
-async def remove_firewall(call: RouteCall) -> OpnInfoAnswer:
+async def remove_firewall(call: RouteCall) -> opn.OpnInfoAnswer:
     """Forget a registered firewall. Raises Refusal (not_found, conflict)."""
     seen = call.services.firewalls.get(call.path["id"])
     await call.services.firewalls.remove(call.path["id"])
     _audit(call, "removed, and its key,", seen)
-    return OpnInfoAnswer(info={"removed": call.path["id"]})
+    return opn.OpnInfoAnswer(info={"removed": call.path["id"]})
 
 
 def _audit(call: RouteCall, what: str, seen: WatchedFirewall) -> None:
@@ -112,16 +101,16 @@ def _audit(call: RouteCall, what: str, seen: WatchedFirewall) -> None:
 
 
 @Route("GET", "/opn/{id}/health", "What it says of itself.", codes=("device_error",), timeout_s=_ROUTE_S)
-async def show_firewall_health(call: RouteCall) -> OpnInfoAnswer:
+async def show_firewall_health(call: RouteCall) -> opn.OpnInfoAnswer:
     """Ask the firewall what it says of itself. Raises Refusal (not_found, device_error, timeout)."""
-    return OpnInfoAnswer(info=await _ask_watched(call, read_health))
+    return opn.OpnInfoAnswer(info=await _ask_watched(call, read_health))
 
 
 @Route("GET", "/opn/{id}/interfaces", "Its interfaces.", codes=("device_error",), timeout_s=_ROUTE_S)
-async def list_interfaces(call: RouteCall) -> OpnInterfacesAnswer:
+async def list_interfaces(call: RouteCall) -> opn.OpnInterfacesAnswer:
     """Ask the firewall for its interfaces. Raises Refusal (not_found, device_error, timeout)."""
     found = await _ask_watched(call, read_interfaces)
-    return OpnInterfacesAnswer(data=tuple(map(_interface_item, found)))
+    return opn.OpnInterfacesAnswer(data=tuple(map(_interface_item, found)))
 
 
 async def _ask_watched(call: RouteCall, work: Callable[[Api], Awaitable[T]]) -> T:
@@ -144,7 +133,7 @@ def _refusal(error: FazaiError) -> Refusal:
 
 
 @Route("GET", "/opn/{id}/metrics", "Its figures.", codes=("device_error",), timeout_s=_ROUTE_S)
-async def show_firewall_metrics(call: RouteCall) -> OpnMetricsAnswer:
+async def show_firewall_metrics(call: RouteCall) -> opn.OpnMetricsAnswer:
     """Return the figures of the last round, else of one made now. Raises Refusal (not_found,
     device_error)."""
     firewalls = call.services.firewalls
@@ -157,7 +146,7 @@ async def show_firewall_metrics(call: RouteCall) -> OpnMetricsAnswer:
     if vitals is None:  # it was taken off the registry meanwhile
         raise Refusal("not_found", "the firewall is no longer watched")
     memory = vitals.memory_ratio
-    data = OpnMetrics(
+    data = opn.OpnMetrics(
         id=record.id,
         name=record.name,
         version=vitals.version,
@@ -168,11 +157,11 @@ async def show_firewall_metrics(call: RouteCall) -> OpnMetricsAnswer:
         ifaces=tuple(map(_interface_item, vitals.interfaces)),
         last_seen=timestamp(record.last_seen),
     )
-    return OpnMetricsAnswer(data=data)
+    return opn.OpnMetricsAnswer(data=data)
 
 
-def _interface_item(one: Interface) -> OpnIface:
-    return OpnIface(
+def _interface_item(one: Interface) -> opn.OpnIface:
+    return opn.OpnIface(
         name=one.name,
         status=one.status,
         device=one.device or None,

@@ -20,23 +20,8 @@ from fazai.errors import FazaiError, InputError, spelling_hint
 from fazai.plan import SavedPlan, parse_plan
 from fazai.store.base import Action, Run
 from fazai.timestamps import timestamp
+from fazai.wire import daemon as wire
 from fazai.wire.base import convert_fields, decode_body, encode
-from fazai.wire.daemon import (
-    ActionRow,
-    ApproveRunBody,
-    IgnoredAnswer,
-    JobRow,
-    PlanAnswer,
-    PlanRow,
-    RunAnswer,
-    RunBody,
-    RunRow,
-    RunsAnswer,
-    RunsQuery,
-    RunStartedAnswer,
-    ScheduleAnswer,
-    TargetRow,
-)
 
 if TYPE_CHECKING:
     from fazai.daemon.runs.config import Hook, Job
@@ -56,7 +41,7 @@ class _KnownRun:
 
 
 @Route("GET", "/runs", "Runs, the newest first.")
-async def list_runs(call: RouteCall, query: RunsQuery) -> RunsAnswer:
+async def list_runs(call: RouteCall, query: wire.RunsQuery) -> wire.RunsAnswer:
     """Return the latest runs, the newest first."""
     run_queue = call.services.run_queue
     rows = {
@@ -68,11 +53,11 @@ async def list_runs(call: RouteCall, query: RunsQuery) -> RunsAnswer:
             break
         rows.setdefault(record.run_id, _KnownRun(None, record))
     newest = sorted(rows, reverse=True)[: query.limit]
-    return RunsAnswer(runs=tuple(_run_row(rows[run_id], run_queue) for run_id in newest))
+    return wire.RunsAnswer(runs=tuple(_run_row(rows[run_id], run_queue) for run_id in newest))
 
 
 @Route("GET", "/runs/{id}", "One run.")
-async def show_run(call: RouteCall) -> RunAnswer:
+async def show_run(call: RouteCall) -> wire.RunAnswer:
     """Return one run, with what became of its targets and actions. Raises Refusal(not_found)."""
     ledger = call.services.store.ledger
     wanted = call.path["id"]
@@ -81,9 +66,9 @@ async def show_run(call: RouteCall) -> RunAnswer:
     if row.run is None and row.record is None:
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
     events = (await ledger.events(wanted)) if row.run is not None else []
-    return RunAnswer(
+    return wire.RunAnswer(
         run=_run_row(row, call.services.run_queue),
-        targets=tuple(convert_fields(one, TargetRow) for one in events if one["type"] == "outcome"),
+        targets=tuple(convert_fields(one, wire.TargetRow) for one in events if one["type"] == "outcome"),
         actions=_action_rows((await ledger.actions(wanted)) if row.run is not None else [], events),
     )
 
@@ -92,7 +77,7 @@ def _find_record(call: RouteCall) -> RunRecord | None:
     return call.services.run_queue.records.get(call.path["id"])
 
 
-def _run_row(row: _KnownRun, run_queue: RunQueue) -> RunRow:
+def _run_row(row: _KnownRun, run_queue: RunQueue) -> wire.RunRow:
     if row.record is None:
         assert row.run is not None
         return _ledger_row(row.run)
@@ -113,8 +98,8 @@ def _run_row(row: _KnownRun, run_queue: RunQueue) -> RunRow:
     )
 
 
-def _ledger_row(run: Run) -> RunRow:
-    return RunRow(
+def _ledger_row(run: Run) -> wire.RunRow:
+    return wire.RunRow(
         run_id=run.run_id,
         command=run.command,
         state="finished" if run.exit_code is not None else "started",
@@ -126,10 +111,10 @@ def _ledger_row(run: Run) -> RunRow:
     )
 
 
-def _queued_row(record: RunRecord) -> RunRow:
+def _queued_row(record: RunRecord) -> wire.RunRow:
     """Return the row of a run that has not told of itself yet, or never will."""
     ended = record.finished is not None
-    return RunRow(
+    return wire.RunRow(
         run_id=record.run_id,
         command="plan" if record.mode == "check" else _WRITES,
         state="finished" if ended else "queued" if record.started is None else "started",
@@ -140,11 +125,11 @@ def _queued_row(record: RunRecord) -> RunRow:
     )
 
 
-def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[ActionRow, ...]:
+def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[wire.ActionRow, ...]:
     """Return the actions from the journal, else (of a run elsewhere) from what it reported."""
     if recorded:
         return tuple(
-            ActionRow(
+            wire.ActionRow(
                 action_id=one.action_id,
                 target=one.change.target,
                 kind=one.change.kind,
@@ -156,7 +141,7 @@ def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[
             for one in recorded
         )
     return tuple(
-        convert_fields(event, ActionRow)
+        convert_fields(event, wire.ActionRow)
         for event in events
         if event["type"] == "change" and event.get("action_id")
     )
@@ -166,7 +151,7 @@ def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[
 
 
 @Route("GET", "/runs/{id}/plan", "The plan that a run left.")
-async def show_plan(call: RouteCall) -> PlanAnswer:
+async def show_plan(call: RouteCall) -> wire.PlanAnswer:
     """Return the plan that a run left. Raises Refusal(not_found)."""
     record, run_queue = _find_record(call), call.services.run_queue
     if record is None or record.plan_hash is None:
@@ -176,7 +161,7 @@ async def show_plan(call: RouteCall) -> PlanAnswer:
     except FazaiError as error:
         raise Refusal("not_found", error.message) from None
     state, why = run_queue.records.plan_state(record, run_queue.jobs, time.time())
-    row = PlanRow(
+    row = wire.PlanRow(
         run_id=record.run_id,
         playbook=record.job,
         plan_hash=saved.digest,
@@ -189,7 +174,7 @@ async def show_plan(call: RouteCall) -> PlanAnswer:
         approved_at=timestamp(record.approved),
         apply_run_id=record.approved_run,
     )
-    return PlanAnswer(plan=row)
+    return wire.PlanAnswer(plan=row)
 
 
 def _read_kept_plan(store: DaemonStore, run_id: str) -> SavedPlan:
@@ -208,7 +193,7 @@ def _read_kept_plan(store: DaemonStore, run_id: str) -> SavedPlan:
     status=202,
     codes=("conflict", "plan_mismatch", "not_allowed", "unavailable"),
 )
-async def approve_plan(call: RouteCall, body: ApproveRunBody) -> RunStartedAnswer:
+async def approve_plan(call: RouteCall, body: wire.ApproveRunBody) -> wire.RunStartedAnswer:
     """Approve the plan that a run left, and apply it. Raises Refusal."""
     record = _find_record(call)
     if record is None:
@@ -228,8 +213,8 @@ async def approve_plan(call: RouteCall, body: ApproveRunBody) -> RunStartedAnswe
     role="operator",
     signed=True,
     by_hand=True,
-    body=RunBody,
-    others=((200, IgnoredAnswer),),
+    body=wire.RunBody,
+    others=((200, wire.IgnoredAnswer),),
     status=202,
     codes=(
         *("conflict", "not_allowed", "plan_mismatch", "bad_signature", "replayed"),
@@ -237,12 +222,12 @@ async def approve_plan(call: RouteCall, body: ApproveRunBody) -> RunStartedAnswe
     ),
     limit_bytes=2 * 1024 * 1024,
 )
-async def start_run(call: RouteCall) -> RunStartedAnswer | RouteReply:
+async def start_run(call: RouteCall) -> wire.RunStartedAnswer | RouteReply:
     """Start a run for a person or a git host. Raises Refusal, WireError."""
     if webhooks.is_delivery(call.header):
         return await _start_from_webhook(call)
     require_role(call.who, "operator")
-    body = decode_body(await read_body(call, start_run), RunBody, limit_bytes=start_run.limit_bytes)
+    body = decode_body(await read_body(call, start_run), wire.RunBody, limit_bytes=start_run.limit_bytes)
     run_queue = call.services.run_queue
     job = run_queue.jobs.get(body.playbook)
     if job is None:
@@ -257,8 +242,8 @@ async def start_run(call: RouteCall) -> RunStartedAnswer | RouteReply:
 
 
 async def _approve_named_plan(
-    run_queue: RunQueue, job: Job, body: RunBody, plan_hash: str, by: str
-) -> RunStartedAnswer:
+    run_queue: RunQueue, job: Job, body: wire.RunBody, plan_hash: str, by: str
+) -> wire.RunStartedAnswer:
     """Approve the plan that an apply names by its hash. Raises Refusal."""
     if body.mode != "apply":
         raise Refusal("bad_request", "`plan_hash`: only an apply has one")
@@ -268,7 +253,7 @@ async def _approve_named_plan(
     raise Refusal("plan_mismatch", f"{job.name} has no such plan", hint="plan first: the mode check")
 
 
-def _check_asked(job: Job, body: RunBody) -> None:
+def _check_asked(job: Job, body: wire.RunBody) -> None:
     if body.mode not in job.modes:
         raise Refusal("not_allowed", f"the configuration does not allow {body.mode} for {job.name}")
     for name in body.limit:
@@ -292,7 +277,7 @@ async def _verify_delivery(call: RouteCall) -> tuple[webhooks.Delivery, bytes, l
         raise
 
 
-async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | RouteReply:
+async def _start_from_webhook(call: RouteCall) -> wire.RunStartedAnswer | RouteReply:
     """Start the job of a webhook, or say why the delivery starts none. Raises Refusal, WireError."""
     services = call.services
     delivery, body, good = await _verify_delivery(call)
@@ -304,7 +289,7 @@ async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | RouteReply:
             raise Refusal("replayed", "this delivery came before", status=409)
     hook = next((one for one in good if why[one.name] is None), None)
     if hook is None:
-        return RouteReply(encode(IgnoredAnswer(ignored=str(next(iter(why.values()))))))
+        return RouteReply(encode(wire.IgnoredAnswer(ignored=str(next(iter(why.values()))))))
     text = f"webhook {hook.name}: delivery {delivery.id[:64]} of {delivery.host}"
     event = log_event("info", text, AUDIT)
     services.announcer.write_log("info", event, AUDIT)
@@ -315,25 +300,25 @@ async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | RouteReply:
     )
 
 
-def _started_answer(taken: QueuedRun) -> RunStartedAnswer:
-    return RunStartedAnswer(run_id=taken.run_id, coalesced=taken.coalesced)
+def _started_answer(taken: QueuedRun) -> wire.RunStartedAnswer:
+    return wire.RunStartedAnswer(run_id=taken.run_id, coalesced=taken.coalesced)
 
 
 # -- what may be run
 
 
 @Route("GET", "/runs/schedule", "What may be run, and when it will be.")
-async def show_schedule(call: RouteCall) -> ScheduleAnswer:
+async def show_schedule(call: RouteCall) -> wire.ScheduleAnswer:
     """Return what may be run, and when it will be."""
     run_queue = call.services.run_queue
-    return ScheduleAnswer(jobs=tuple(_job_row(job, call) for job in run_queue.jobs.values()))
+    return wire.ScheduleAnswer(jobs=tuple(_job_row(job, call) for job in run_queue.jobs.values()))
 
 
-def _job_row(job: Job, call: RouteCall) -> JobRow:
+def _job_row(job: Job, call: RouteCall) -> wire.JobRow:
     run_queue, rhythm = call.services.run_queue, job.schedule.rhythm if job.schedule is not None else None
     pending = run_queue.pending_plan(job.name)
     last = next((one for one in run_queue.records if one.job == job.name and one.finished is not None), None)
-    return JobRow(
+    return wire.JobRow(
         playbook=job.name,
         modes=job.modes,
         every_s=rhythm.every_s if rhythm is not None else None,
