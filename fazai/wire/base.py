@@ -216,6 +216,14 @@ def convert_to(value: Any, of: type[M]) -> M:
         return msgspec.convert(value, of)
 
 
+def convert_query(values: Mapping[str, Any], of: type[M]) -> M:
+    """Read the parameters of a query. Raises WireError(bad_query)."""
+    try:
+        return convert_to(values, of)
+    except WireError as error:
+        raise WireError("bad_query", error.message, hint=error.hint) from None
+
+
 def convert_fields(values: Mapping[str, Any], of: type[M]) -> M:
     """Read a message from what it has of these values; empty ones are left out. Raises WireError."""
     names = of.__struct_fields__

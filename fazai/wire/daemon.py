@@ -19,7 +19,7 @@ from fazai.wire.base import (
     RequestMessage,
     Timestamp,
     WireError,
-    convert_to,
+    convert_query,
 )
 from fazai.wire.changes import ActionRecord
 from fazai.wire.events import EVENT_TYPES, AgentState, Level, is_event_id
@@ -318,7 +318,4 @@ def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
         values["since"] = int(since)
     if values.get("follow") in ("true", "false"):
         values["follow"] = values["follow"] == "true"
-    try:
-        return convert_to(values, EventsQuery)
-    except WireError as error:
-        raise WireError("bad_query", error.message, hint=error.hint) from None
+    return convert_query(values, EventsQuery)

@@ -16,8 +16,7 @@ from fazai.wire.base import (
     Message,
     RequestMessage,
     Timestamp,
-    WireError,
-    convert_to,
+    convert_query,
 )
 from fazai.wire.changes import ChangeRecord
 
@@ -127,7 +126,4 @@ def decode_telemetry_query(query: Mapping[str, str]) -> TelemetryQuery:
     points = values.get("points")
     if isinstance(points, str) and points.isascii() and points.isdigit() and len(points) <= 9:
         values["points"] = int(points)
-    try:
-        return convert_to(values, TelemetryQuery)
-    except WireError as error:
-        raise WireError("bad_query", error.message, hint=error.hint) from None
+    return convert_query(values, TelemetryQuery)
