@@ -172,7 +172,8 @@ class Masks:
         found = self._followed.get(session)
         if found is None or found.failure is None:
             return None
-        return _unsupported(found.compiled.what, found.failure)
+        why, found.failure = found.failure, None
+        return _unsupported(found.compiled.what, why)
 
     def _serve_masks(self) -> None:
         while True:
