@@ -114,13 +114,9 @@ class Firewalls:
     async def add(self, body: OpnAddBody) -> WatchedFirewall:
         """Register one, or give a registered one another key and other tags. Raises Refusal, SecretError."""
         id_ = firewall_id("api", body.name)
-        other = next(
-            (o for o in self._watched.values() if o.firewall.name == body.name and o.firewall.id != id_), None
-        )
-        if other is not None:
-            raise Refusal(
-                "conflict", f"the inventory has a firewall {body.name!r}", hint="choose another name"
-            )
+        if any(one.firewall.name == body.name and one.firewall.id != id_ for one in self._watched.values()):
+            text = f"the inventory has a firewall {body.name!r}"
+            raise Refusal("conflict", text, hint="choose another name")
         known = self._watched.get(id_)
         if known is not None and known.record.base_url != body.base_url:
             text = f"{body.name!r} is registered with another address"
@@ -194,11 +190,8 @@ class Firewalls:
                 firewalls_of_inventory, sources, dict(os.environ), self._settings.secrets
             )
         except FazaiError as error:
-            self._log.say(
-                "error",
-                f"the inventory is not used; it is read again when it changes: {error}",
-                logger=_LOGGER,
-            )
+            text = f"the inventory is not used; it is read again when it changes: {error}"
+            self._log.say("error", text, logger=_LOGGER)
             return
         for text in wrong:
             self._log.say("warning", f"not watched: {text}", logger=_LOGGER)

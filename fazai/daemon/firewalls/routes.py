@@ -61,9 +61,8 @@ def _firewall_item(seen: WatchedFirewall) -> opn.OpnItem:
     if seen.firewall.wrong is not None:
         error = opn.OpnLastError(when=timestamp(record.updated), message=seen.firewall.wrong)
     elif record.last_error is not None:
-        error = opn.OpnLastError(
-            when=timestamp(record.last_error_at or record.updated), message=record.last_error
-        )
+        when = timestamp(record.last_error_at or record.updated)
+        error = opn.OpnLastError(when=when, message=record.last_error)
     return opn.OpnItem(
         id=record.id,
         name=record.name,

@@ -100,10 +100,11 @@ async def stream_generation(call: RouteCall, body: GenerateBody) -> None:
     session = services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
         raise Refusal("session_busy", "an iteration of this session is running", hint="POST /agent/abort")
-    session.running = asyncio.current_task()
+    task = session.running = asyncio.current_task()
+    assert task is not None
     _log(call, f"an iteration begins, for {call.who.name}", body.session_id)
     services.agent_states.begin_generation()
-    call.connection.on_lost = _cancel_on_disconnect(session)
+    call.connection.on_lost = lambda: task.cancel("the client went away")
     try:
         # deadline: the route's, RouteEndpoint
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
@@ -114,8 +115,7 @@ async def stream_generation(call: RouteCall, body: GenerateBody) -> None:
         except TimeoutError:
             await _emit(call, body.session_id, _error("it took too long", "timeout"))
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if services.stopping or task is None:
+            if services.stopping:
                 raise
             task.uncancel()
             if not call.connection.transport.is_closing():
@@ -134,14 +134,6 @@ def _log(call: RouteCall, text: str, session_id: str) -> None:
     call.services.log.say(
         "info", text, logger="fazai.daemon.sessions", agent_id=WORKER, session_id=session_id
     )
-
-
-def _cancel_on_disconnect(session: AgentSession) -> Any:
-    def lost() -> None:
-        if session.running is not None:
-            session.running.cancel("the client went away")
-
-    return lost
 
 
 async def _run_iteration(session: AgentSession, body: GenerateBody) -> AsyncGenerator[EventBase, None]:

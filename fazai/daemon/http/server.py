@@ -67,7 +67,7 @@ class HttpConnection(HttpToolsProtocol):
         self.limits = limits
         self.logger = logger
         self.access_log = False
-        self.on_lost: Callable[[], None] | None = None
+        self.on_lost: Callable[[], object] | None = None
         self._extensions: dict[str, Any] = {CONNECTION: self}
         self._phase = _IDLE
         self._head_bytes = 0
