@@ -54,10 +54,6 @@ class GemmaClient:
     async def status(self, *, patient: bool = True) -> wire.StatusAnswer:
         return await self.ask(wire.Status(), wire.StatusAnswer, patient=patient)
 
-    async def metrics(self) -> str:
-        """Return the worker's metrics as Prometheus text. Raises Unreachable, WireError."""
-        return (await self.ask(wire.Status(metrics=True), wire.StatusAnswer)).metrics or ""
-
     async def wait_running(self, timeout_s: float) -> wire.StatusAnswer:
         """Wait until a worker that starts has loaded its model.
 
@@ -87,27 +83,17 @@ class GemmaClient:
         """Send one request and return its answer. Raises Unreachable, WireError."""
         reader, writer = await self.connect(patient=patient)  # deadline: its own
         try:
-            line = await self._exchange(reader, writer, request)
-        finally:
-            writer.close()
-        answer = decode_answer(line, of)
-        if isinstance(answer, ErrorAnswer):
-            raise WireError(answer.code or "internal", answer.error[:_SHOWN_CHARS])
-        return answer
-
-    async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: RequestMessage
-    ) -> bytes:
-        try:
             writer.write(encode(request) + b"\n")
             async with asyncio.timeout(_ANSWER_S):
                 await writer.drain()
                 line = await reader.readline()
         except (TimeoutError, OSError, ValueError) as error:
             raise self.gone("answer", type(error).__name__) from None
+        finally:
+            writer.close()
         if not line.endswith(b"\n"):
             raise self.gone("answer", "the connection ended")
-        return line
+        return _read_answer(line, of)
 
     async def connect(self, *, patient: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect; wait for a worker that is being started again, up to the limit. Raises Unreachable."""
@@ -254,10 +240,16 @@ def _decode_worker_line(line: bytes) -> wire.WorkerEvent | None:
     except WireError as error:
         if error.code == "unknown_type":
             return None
-        answer = decode_answer(line, OkAnswer)
-        if isinstance(answer, ErrorAnswer):
-            raise WireError(answer.code or "internal", answer.error[:_SHOWN_CHARS]) from None
+        _read_answer(line, OkAnswer)
         raise
+
+
+def _read_answer(line: bytes, of: type[M]) -> M:
+    """Return an answer. Raises WireError, also where it is a refusal."""
+    answer = decode_answer(line, of)
+    if isinstance(answer, ErrorAnswer):
+        raise WireError(answer.code or "internal", answer.error[:_SHOWN_CHARS])
+    return answer
 
 
 class GenerationStream:

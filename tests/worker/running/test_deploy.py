@@ -21,7 +21,7 @@ from fazai.errors import Unreachable
 from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.worker import SessionParams
 from fazai.worker.demo import find_demo_model
-from tests.worker.process import ROOT, Process, with_model, without_model
+from tests.worker.process import ROOT, Process, with_model, without_model, worker_metrics
 from tests.worker.restricted import NOBODY, wrapper
 
 DEPLOY = ROOT / "deploy"
@@ -123,7 +123,7 @@ def _serves(process: Process, **asked: Any) -> None:
         client = GemmaClient(process.socket)
         async with client.session(SessionParams(max_tokens=6, **asked)) as session:
             assert await session.generate("Is it?")
-        text = await client.metrics()
+        text = await worker_metrics(client)
         assert re.search(r'fazai_worker_generations_total\{reason="\w+"\} 1.0$', text, re.M)
 
     asyncio.run(run())
