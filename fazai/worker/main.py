@@ -81,7 +81,8 @@ class _WorkerProcess:
         self._socket_identity = systemd.file_identity(settings.socket) if inherited is None else None
         try:
             self._on_signals()
-            async with _serving_metrics(settings.metrics_port, self._metrics_text):
+            worker = self._worker
+            async with _serving_metrics(settings.metrics_port, lambda: worker.metrics.text(worker.stats())):
                 server = await asyncio.get_running_loop().create_unix_server(
                     lambda: ClientConnection(self._worker), sock=self._listening, backlog=systemd.BACKLOG
                 )
@@ -195,9 +196,6 @@ class _WorkerProcess:
             return True
         self._engine = None  # it goes with the process
         return False
-
-    def _metrics_text(self) -> str:
-        return self._worker.metrics.text(self._worker.stats())
 
     def _close_engine(self) -> None:
         if self._engine is None:

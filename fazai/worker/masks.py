@@ -84,12 +84,8 @@ class Masks:
         """Wait for the thread's end."""
         self._thread.join()
 
-    def warm(self) -> None:
-        """Make the tokenizer, about two seconds of work; otherwise the first grammar pays for it."""
-        with self._making:
-            self._warm()
-
-    def _warm(self) -> None:
+    def _make_tokenizer(self) -> None:
+        """Make the tokenizer for the first grammar, which takes about two seconds."""
         if self._tokenizer is None:
             vocabulary, tokenize = self._engine.addresses
             self._pieces = self._engine.pieces()
@@ -140,7 +136,7 @@ class Masks:
         answer = _run_precheck(asked)
         if "text" not in answer:
             return answer["problem"]
-        self._warm()
+        self._make_tokenizer()
         guidance = _llguidance()
         limits = guidance.LLParserLimits(max_lexer_states=_MAX_STATES, verbose_errors=False)
         matcher = guidance.LLMatcher(self._tokenizer, answer["text"], log_level=0, limits=limits)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -143,7 +143,8 @@ class FallbackConversation:
                 if got.headers.get("content-encoding", "identity") != "identity":
                     raise WireError("internal", "the fallback endpoint packs its answer")
                 async for line in _with_deadline(until, _read_lines(got.aiter_raw())):
-                    for said in _parse_stream_line(line):
+                    said = _parse_stream_line(line)
+                    if said is not None:
                         ended = ended or said.reason is not None
                         text.append(said.text)
                         yield said
@@ -232,20 +233,18 @@ def _refusal_error(endpoint: FallbackEndpoint, status: int, body: bytes) -> Faza
 _REASONS: dict[str, Literal["eos", "length"]] = {"stop": "eos", "length": "length"}
 
 
-def _parse_stream_line(line: str) -> list[AnswerPiece]:
-    """Parse a line of the stream. Raises WireError for an error event, and for what is no such stream."""
+def _parse_stream_line(line: str) -> AnswerPiece | None:
+    """Parse a line of the stream; None where it says nothing. Raises WireError for an error event, and for
+    what is no such stream."""
     if not line.startswith("data:") or line[5:].strip() == "[DONE]":
-        return []
+        return None
     try:
         event = json.loads(line[5:])
         if "error" in event:
             raise WireError("internal", "the fallback endpoint failed within its answer")
-        found = [_parse_choice(event["choices"][0])] if event.get("choices") else []
-        used = event.get("usage")
-        if used and found == []:
-            found.append(AnswerPiece(usage=_parse_usage(used)))
-        elif used:
-            found[0] = AnswerPiece(found[0].text, found[0].reason, _parse_usage(used))
+        found = _parse_choice(event["choices"][0]) if event.get("choices") else None
+        if used := event.get("usage"):
+            found = replace(found or AnswerPiece(), usage=_parse_usage(used))
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError):
         raise WireError("internal", "the fallback endpoint's answer is no stream of completions") from None
     return found
