@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from fazai.config import is_loopback
@@ -16,6 +17,9 @@ from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.masking import make_mask
 from fazai.wire.base import MAX_LINE_BYTES, WireError
 from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage, merge_params
+
+if TYPE_CHECKING:
+    import httpx
 
 _KNOWN = ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar")
 _SHOWN_CHARS = 200
@@ -116,32 +120,16 @@ class FallbackConversation:
 
         endpoint = self._endpoint
         turns = [*self._turns, {"role": "user", "content": prompt}]
-        body = {
-            "model": endpoint.model,
-            "messages": turns,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **_request_params(self._session, params),
-        }
-        headers = {"Accept-Encoding": "identity"}  # what is packed has no bound until it is unpacked
-        if endpoint.api_key:
-            headers["Authorization"] = f"Bearer {endpoint.api_key}"
-        url = f"{endpoint.url.rstrip('/')}/chat/completions"
         text, ended = [], False
         until = asyncio.get_running_loop().time() + timeout_s
         try:
             async with contextlib.AsyncExitStack() as stack:
+                client = await stack.enter_async_context(
+                    httpx.AsyncClient(timeout=timeout_s, trust_env=not endpoint.is_here)
+                )
                 async with asyncio.timeout_at(until):  # httpx waits for each byte of the head anew
-                    client = httpx.AsyncClient(timeout=timeout_s, trust_env=not endpoint.is_here)
-                    http = await stack.enter_async_context(client)
-                    answer = http.stream("POST", url, json=body, headers=headers)
-                    got = await stack.enter_async_context(answer)
-                if got.status_code != 200:
-                    raise _refusal_error(
-                        endpoint, got.status_code, await _read_beginning(got.aiter_raw(), until)
-                    )
-                if got.headers.get("content-encoding", "identity") != "identity":
-                    raise WireError("internal", "the fallback endpoint packs its answer")
+                    got = await stack.enter_async_context(self._post(client, turns, params))
+                await _check_answer(endpoint, got, until)
                 async for line in _with_deadline(until, _read_lines(got.aiter_raw())):
                     said = _parse_stream_line(line)
                     if said is not None:
@@ -159,6 +147,32 @@ class FallbackConversation:
                 "the fallback's answer broke off", stage="answer", where=endpoint.url, hint="ask again"
             )
         self._turns = [*turns, {"role": "assistant", "content": "".join(text)}]
+
+    def _post(
+        self, client: httpx.AsyncClient, turns: list[dict[str, str]], params: GenerateParams | None
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        endpoint = self._endpoint
+        body = {
+            "model": endpoint.model,
+            "messages": turns,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **_request_params(self._session, params),
+        }
+        headers = {"Accept-Encoding": "identity"}  # what is packed has no bound until it is unpacked
+        if endpoint.api_key:
+            headers["Authorization"] = f"Bearer {endpoint.api_key}"
+        return client.stream(
+            "POST", f"{endpoint.url.rstrip('/')}/chat/completions", json=body, headers=headers
+        )
+
+
+async def _check_answer(endpoint: FallbackEndpoint, got: httpx.Response, until: float) -> None:
+    """Refuse an answer that is no stream of this endpoint's. Raises FazaiError, WireError, TimeoutError."""
+    if got.status_code != 200:
+        raise _refusal_error(endpoint, got.status_code, await _read_beginning(got.aiter_raw(), until))
+    if got.headers.get("content-encoding", "identity") != "identity":
+        raise WireError("internal", "the fallback endpoint packs its answer")
 
 
 async def _read_beginning(chunks: AsyncIterator[bytes], until: float) -> bytes:
