@@ -388,9 +388,9 @@ class HttpServer:
     """All listeners of the daemon. `openers` are the paths whose requests may take the fast path."""
 
     def __init__(
-        self, app: Any, limits: ServerLimits, log: Log, openers: Mapping[bytes, FastPathOpener] | None = None
+        self, app: Any, limits: ServerLimits, log: Log, openers: Mapping[bytes, FastPathOpener]
     ) -> None:
-        self._openers = openers or {}
+        self._openers = openers
         self._limits = limits
         self._log = log
         self._state = ServerState()

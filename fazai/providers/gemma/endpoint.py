@@ -162,9 +162,8 @@ class FallbackConversation:
         headers = {"Accept-Encoding": "identity"}  # what is packed has no bound until it is unpacked
         if endpoint.api_key:
             headers["Authorization"] = f"Bearer {endpoint.api_key}"
-        return client.stream(
-            "POST", f"{endpoint.url.rstrip('/')}/chat/completions", json=body, headers=headers
-        )
+        url = f"{endpoint.url.rstrip('/')}/chat/completions"
+        return client.stream("POST", url, json=body, headers=headers)
 
 
 async def _check_answer(endpoint: FallbackEndpoint, got: httpx.Response, until: float) -> None:
