@@ -154,11 +154,8 @@ def _message(role: str, mark: str) -> dict[str, str]:
 
 def _system_before(first: tuple[TurnPiece, ...]) -> tuple[TurnPiece, ...]:
     """Return the turn with the system's text before the first question."""
-    found: list[TurnPiece] = []
-    for piece in first:
-        found += [TurnPiece(slot="system", trims=True), TurnPiece("\n\n")] if piece.slot == "prompt" else []
-        found.append(piece)
-    return tuple(found)
+    at = next(n for n, piece in enumerate(first) if piece.slot == "prompt")
+    return (*first[:at], TurnPiece(slot="system", trims=True), TurnPiece("\n\n"), *first[at:])
 
 
 def _cut_at_marks(text: str, **wanted: int) -> tuple[TurnPiece, ...]:

@@ -44,9 +44,8 @@ def page_files() -> Mapping[str, _PageFile]:
         media = _MEDIA.get(entry.name.rpartition(".")[2])
         if media is not None:
             body = entry.read_bytes()
-            found[entry.name] = _PageFile(
-                body, media, b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
-            )
+            etag = b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
+            found[entry.name] = _PageFile(body, media, etag)
     return MappingProxyType(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 
 from fazai.daemon.settings import DaemonSettings
@@ -16,9 +17,8 @@ def server_context(settings: DaemonSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
-        if file is not None:
-            _check_readable(file)
+    for file in _tls_files(settings):
+        _check_readable(file)
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_password)
     except (ssl.SSLError, OSError, ValueError) as error:
@@ -33,6 +33,10 @@ def server_context(settings: DaemonSettings) -> ssl.SSLContext:
             raise InputError(_tls_reason(error), where=where, hint="PEM certificates") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def _tls_files(settings: DaemonSettings) -> Iterable[Path]:
+    return filter(None, (settings.tls_cert, settings.tls_key, settings.client_ca))
 
 
 def _no_password() -> str:
@@ -56,12 +60,10 @@ def _tls_reason(error: Exception) -> str:
 def files_fingerprint(settings: DaemonSettings) -> tuple[tuple[int, int, int], ...]:
     """Return a value that changes when one of the files does."""
     found = []
-    for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
-        if file is not None:
-            try:
-                seen = file.stat()
-            except OSError:
-                found.append((0, 0, 0))  # between remove and rename
-                continue
+    for file in _tls_files(settings):
+        try:
+            seen = file.stat()
             found.append((seen.st_ino, seen.st_mtime_ns, seen.st_size))
+        except OSError:
+            found.append((0, 0, 0))  # between remove and rename
     return tuple(found)
