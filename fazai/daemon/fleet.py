@@ -67,7 +67,7 @@ def _fleet_rows(services: Services) -> tuple[FleetRow, ...]:
     versions = services.ingest.versions
     for one in hosts:
         if one.host not in versions:  # not heard of since the start
-            versions.setdefault(one.host, _reported_version(store.records(one.host, 0, 1)))
+            versions.setdefault(one.host, _agent_version(store.records(one.host, 0, 1)))
     watched = {seen.record.id: seen for seen in services.firewalls.all()}  # newer than what is stored
     rows = [_firewall_row(one, watched.get(one.id), drift.get(one.name)) for one in firewalls]
     rows += [
@@ -142,7 +142,7 @@ class _StoredRecord(msgspec.Struct):
     agent: _StoredAgent | None = None
 
 
-def _reported_version(records: Sequence[tuple[int, bytes]]) -> str:
+def _agent_version(records: Sequence[tuple[int, bytes]]) -> str:
     for _, body in records:
         agent = msgspec.json.decode(body, type=_StoredRecord).agent
         return (agent.version or "")[:64] if agent is not None else ""

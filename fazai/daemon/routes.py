@@ -8,17 +8,17 @@ from fazai.daemon.events import report_routes, sse
 from fazai.daemon.firewalls import routes as firewalls
 from fazai.daemon.gemma import routes as gemma
 from fazai.daemon.http import static
-from fazai.daemon.http.routing import Route, RouteCall, RouteReply
+from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 from fazai.daemon.ingest import routes as ingest
 from fazai.daemon.runs import routes as runs
 
 
 @Route("GET", "/openapi.json", "This description.", role=None)
-async def describe_routes(call: RouteCall) -> RouteReply:
+async def describe_routes(call: RouteCall) -> HttpReply:
     """Describe the routes (OpenAPI 3.1)."""
     from fazai.daemon.http.openapi import build_openapi
 
-    return RouteReply(build_openapi(TABLE))
+    return HttpReply(build_openapi(TABLE))
 
 
 TABLE: tuple[Route, ...] = (

@@ -7,7 +7,7 @@ import asyncio
 from fazai.daemon.events.broadcaster import Broadcaster, EventFilter, EventStream, encode_frame
 from fazai.daemon.http.auth import Guard
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Route, RouteCall, RouteReply, epoch_us, send_reply
+from fazai.daemon.http.routing import HttpReply, Route, RouteCall, epoch_us, reply
 from fazai.daemon.services import Services
 from fazai.store.daemon import DaemonStore
 from fazai.timestamps import utc_now
@@ -41,7 +41,7 @@ async def stream_events(call: RouteCall) -> None:
         raise Refusal("bad_request", "a stream needs HTTP/1.1", hint=hint)
     position = await _start_position(call, query, services)
     if call.scope["method"] == "HEAD":
-        await send_reply(call.send, RouteReply(b"", media="text/event-stream"))
+        await reply(call.send, HttpReply(b"", media="text/event-stream"))
         return
     if len(services.broadcaster.streams) >= services.settings.limits.connections:
         raise Refusal("overloaded", "there are too many streams", headers=((b"retry-after", b"10"),))

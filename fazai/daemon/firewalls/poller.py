@@ -200,7 +200,7 @@ class Firewalls:
     async def _replace_inventory(self, found: list[Firewall]) -> None:
         names = {one.id for one in found}
         known = {one.id: one for one in self._store.firewalls() if one.source == "inventory"}
-        for id_ in (one for one in known if one not in names):
+        for id_ in [*(one for one in known if one not in names)]:
             self._drop(id_)
             await self._store.delete_firewall(id_)
         now = time.time()

@@ -60,7 +60,7 @@ _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=
 
 
 @dataclass(frozen=True, slots=True)
-class RouteReply:
+class HttpReply:
     """An answer that is no Message."""
 
     body: bytes
@@ -95,7 +95,7 @@ class RouteCall:
         return connection_of(self.scope)
 
 
-Handler = Callable[..., Awaitable[Message | RouteReply | None]]
+Handler = Callable[..., Awaitable[Message | HttpReply | None]]
 RawFactory = Callable[["Services"], AsgiApp]
 
 
@@ -138,7 +138,7 @@ class Route:
         answer = next((one for one in get_args(result) or (result,) if issubclass(one, Message)), None)
         brought = [name for name in ("query", "body") if name in types]
 
-        async def handle(call: RouteCall) -> Message | RouteReply | None:
+        async def handle(call: RouteCall) -> Message | HttpReply | None:
             return await handler(call, **{name: getattr(call, name) for name in brought})
 
         return replace(self, handler=handle, answer=answer, **{name: types[name] for name in brought})
@@ -171,9 +171,9 @@ class RouteEndpoint:
         except TimeoutError:
             raise Refusal("timeout", f"it took more than {timeout_s:g} s") from None
         if isinstance(result, Message):
-            result = RouteReply(encode(result), status=route.status)
+            result = HttpReply(encode(result), status=route.status)
         if result is not None:
-            await send_reply(send, result)
+            await reply(send, result)
 
 
 def identify(services: Services, scope: Scope) -> Principal:
@@ -256,7 +256,7 @@ def _refuse_large_body(route: Route) -> Refusal:
     return Refusal("too_large", f"a body has at most {route.limit_bytes} bytes", headers=closing)
 
 
-def reply_headers(answer: RouteReply) -> list[tuple[bytes, bytes]]:
+def reply_headers(answer: HttpReply) -> list[tuple[bytes, bytes]]:
     """Return the answer's headers, with those that all answers have."""
     own = {name for name, _ in answer.headers}
     return [
@@ -267,7 +267,7 @@ def reply_headers(answer: RouteReply) -> list[tuple[bytes, bytes]]:
     ]
 
 
-async def send_reply(send: Send, answer: RouteReply) -> None:
+async def reply(send: Send, answer: HttpReply) -> None:
     """Send an answer."""
     # deadline: the connection's, HttpConnection.pause_writing
     await send({"type": "http.response.start", "status": answer.status, "headers": reply_headers(answer)})
@@ -277,10 +277,10 @@ async def send_reply(send: Send, answer: RouteReply) -> None:
 
 async def send_refusal(send: Send, path: str, error: WireError) -> None:
     """Send a refusal."""
-    await send_reply(send, refusal_reply(path, error))
+    await reply(send, refusal_reply(path, error))
 
 
-def refusal_reply(path: str, error: WireError) -> RouteReply:
+def refusal_reply(path: str, error: WireError) -> HttpReply:
     """Return the error in the shape of the contract."""
     answer = ErrorAnswer.of(error)
     message: Message = OpnError(error=answer.error, code=error.code) if path.startswith("/opn/") else answer
@@ -289,7 +289,7 @@ def refusal_reply(path: str, error: WireError) -> RouteReply:
     if isinstance(error, Refusal):
         status = error.status or status
         headers = error.headers
-    return RouteReply(encode(message), status=status, headers=tuple(headers))
+    return HttpReply(encode(message), status=status, headers=tuple(headers))
 
 
 def connection_of(scope: Scope) -> HttpConnection:

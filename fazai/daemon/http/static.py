@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Route, RouteCall, RouteReply
+from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +49,7 @@ def page_files() -> Mapping[str, _PageFile]:
     return MappingProxyType(found)
 
 
-def _file_reply(call: RouteCall, name: str) -> RouteReply:
+def _file_reply(call: RouteCall, name: str) -> HttpReply:
     file = page_files().get(name)
     if file is None:
         raise Refusal("not_found", f"the page has no file {name[:64]!r}", hint="see: /ui")
@@ -60,12 +60,12 @@ def _file_reply(call: RouteCall, name: str) -> RouteReply:
         (b"cross-origin-opener-policy", b"same-origin"),
     )
     if file.etag.decode() in (call.header(b"if-none-match") or ""):
-        return RouteReply(b"", media=file.media, status=304, headers=headers)
-    return RouteReply(file.body, media=file.media, headers=headers)
+        return HttpReply(b"", media=file.media, status=304, headers=headers)
+    return HttpReply(file.body, media=file.media, headers=headers)
 
 
 @Route("GET", "/ui", "The operators' page.", role=None, media="text/html", cached=True)
-async def serve_page(call: RouteCall) -> RouteReply:
+async def serve_page(call: RouteCall) -> HttpReply:
     """Answer with the page."""
     return _file_reply(call, "index.html")
 
@@ -78,7 +78,7 @@ async def serve_page(call: RouteCall) -> RouteReply:
     media=tuple(media.partition(";")[0] for media in _MEDIA.values()),
     cached=True,
 )
-async def serve_file(call: RouteCall) -> RouteReply:
+async def serve_file(call: RouteCall) -> HttpReply:
     """Answer with a file of the page. Raises Refusal(not_found)."""
     return _file_reply(call, call.path["file"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from fazai.daemon.http.routing import AsgiApp, Route, RouteCall, RouteReply, Scope, identify, require_role
+from fazai.daemon.http.routing import AsgiApp, HttpReply, Route, RouteCall, Scope, identify, require_role
 from fazai.daemon.ingest.asgi import IngestRoute
 from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
@@ -33,12 +33,12 @@ def _ingest(services: Services) -> AsgiApp:
     return IngestRoute(services.ingest, authorize, report, services.settings.limits.answer_s)
 
 
-async def show_metrics(call: RouteCall) -> RouteReply:
+async def show_metrics(call: RouteCall) -> HttpReply:
     """Return the page for Prometheus."""
     exposition = call.services.ingest.exposition
     families, lines = exposition.families(), exposition.hosts.render()
     text = await asyncio.to_thread(to_text, families)  # of many firewalls it takes a while
-    return RouteReply(b"".join([text, *lines]), media=CONTENT_TYPE)
+    return HttpReply(b"".join([text, *lines]), media=CONTENT_TYPE)
 
 
 async def report_silent_hosts(ingest: Ingest, log: Log) -> None:

@@ -14,7 +14,7 @@ import msgspec
 
 from fazai.daemon.events.announcer import AUDIT, log_event, row_of
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Route, RouteCall, RouteReply, read_body, require_role
+from fazai.daemon.http.routing import HttpReply, Route, RouteCall, read_body, require_role
 from fazai.daemon.runs import webhooks
 from fazai.errors import FazaiError, InputError, spelling_hint
 from fazai.plan import SavedPlan, parse_plan
@@ -222,7 +222,7 @@ async def approve_plan(call: RouteCall, body: wire.ApproveRunBody) -> wire.RunSt
     ),
     limit_bytes=2 * 1024 * 1024,
 )
-async def start_run(call: RouteCall) -> wire.RunStartedAnswer | RouteReply:
+async def start_run(call: RouteCall) -> wire.RunStartedAnswer | HttpReply:
     """Start a run for a person or a git host. Raises Refusal, WireError."""
     if webhooks.is_delivery(call.header):
         return await _start_from_webhook(call)
@@ -277,7 +277,7 @@ async def _verify_delivery(call: RouteCall) -> tuple[webhooks.Delivery, bytes, l
         raise
 
 
-async def _start_from_webhook(call: RouteCall) -> wire.RunStartedAnswer | RouteReply:
+async def _start_from_webhook(call: RouteCall) -> wire.RunStartedAnswer | HttpReply:
     """Start the job of a webhook, or say why the delivery starts none. Raises Refusal, WireError."""
     services = call.services
     delivery, body, good = await _verify_delivery(call)
@@ -289,7 +289,7 @@ async def _start_from_webhook(call: RouteCall) -> wire.RunStartedAnswer | RouteR
             raise Refusal("replayed", "this delivery came before", status=409)
     hook = next((one for one in good if why[one.name] is None), None)
     if hook is None:
-        return RouteReply(encode(wire.IgnoredAnswer(ignored=str(next(iter(why.values()))))))
+        return HttpReply(encode(wire.IgnoredAnswer(ignored=str(next(iter(why.values()))))))
     text = f"webhook {hook.name}: delivery {delivery.id[:64]} of {delivery.host}"
     event = log_event("info", text, AUDIT)
     services.announcer.write_log("info", event, AUDIT)
