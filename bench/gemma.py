@@ -486,9 +486,9 @@ def main(rounds: int = 5, checks: int = 100) -> list[str]:
 
 def measure(rounds: int, checks: int, only: Sequence[str] = SECTIONS) -> Iterator[str]:
     """Lines of Markdown as they are known."""
-    from fazai.worker.demo import demo_model
+    from fazai.worker.demo import find_demo_model
 
-    model, before = demo_model(llama_peers.FOLDER), os.getloadavg()[0]
+    model, before = find_demo_model(llama_peers.FOLDER), os.getloadavg()[0]
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 

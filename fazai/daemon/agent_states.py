@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from fazai.providers.gemma.client import GemmaClient
 
-__all__ = ["DAEMON", "WORKER", "WORKER_UP", "AgentEntry", "AgentStates", "check_worker", "watch_worker"]
-
 DAEMON, WORKER = "daemon", "gemma-1"
 _LOOK_S = 5.0
 _ANSWER_S = 2.0

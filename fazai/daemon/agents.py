@@ -15,14 +15,14 @@ from fazai.timestamps import timestamp
 from fazai.wire.base import OkAnswer
 from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentRow, AgentsAnswer
 
-__all__ = ["ROUTES"]
 
-
+@Route("GET", "/agents", "All agents.")
 async def list_agents(call: RouteCall) -> AgentsAnswer:
     """Return all agents: the daemon, the worker, telemetry hosts."""
     return AgentsAnswer(agents=tuple(_agent_row(one) for one in await _all_agents(call)))
 
 
+@Route("GET", "/agents/{id}", "One agent.")
 async def show_agent(call: RouteCall) -> AgentAnswer:
     """Return one agent. Raises Refusal(not_found)."""
     wanted = call.path["id"]
@@ -32,9 +32,14 @@ async def show_agent(call: RouteCall) -> AgentAnswer:
     raise Refusal("not_found", f"there is no agent {wanted[:64]!r}", hint="see: GET /agents")
 
 
-async def set_keys(call: RouteCall) -> OkAnswer:
+@Route(
+    "POST",
+    "/agents/{host}/key",
+    "Register the keys by which a host signs its telemetry: one, or two while they change.",
+    role="admin",
+)
+async def set_keys(call: RouteCall, body: AgentKeyBody) -> OkAnswer:
     """Replace the keys of a host. Raises Refusal(bad_request), StateError."""
-    body: AgentKeyBody = call.body
     host = call.path["host"]
     if not host_name_ok(host):
         raise Refusal("bad_request", "the host's name is letters, digits, . _ -; at most 128")
@@ -77,16 +82,4 @@ def _agent_row(one: AgentRecord) -> AgentRow:
     )
 
 
-ROUTES = (
-    Route(method="GET", path="/agents", summary="All agents.", handler=list_agents, answer=AgentsAnswer),
-    Route(method="GET", path="/agents/{id}", summary="One agent.", handler=show_agent, answer=AgentAnswer),
-    Route(
-        method="POST",
-        path="/agents/{host}/key",
-        summary="Register the keys by which a host signs its telemetry: one, or two while they change.",
-        handler=set_keys,
-        role="admin",
-        body=AgentKeyBody,
-        answer=OkAnswer,
-    ),
-)
+ROUTES = (list_agents, show_agent, set_keys)

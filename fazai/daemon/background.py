@@ -19,8 +19,6 @@ from fazai.daemon.runs import scheduler
 from fazai.daemon.services import Services
 from fazai.store.daemon import DaemonStore
 
-__all__ = ["background_tasks"]
-
 
 def background_tasks(services: Services) -> list[Coroutine[Any, Any, None]]:
     """Return the coroutine of each task; a new task adds itself with one line here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from fazai.daemon.services import Services
 from fazai.store.base import TargetState
 from fazai.store.daemon import GAUGES, AgentRecord, FirewallRecord, HostRecord
 from fazai.timestamps import timestamp, utc_now
-from fazai.wire.base import WireError, convert_to
+from fazai.wire.base import WireError, convert_fields
 from fazai.wire.fleet import (
     ChangeRow,
     FleetAnswer,
@@ -30,8 +30,6 @@ from fazai.wire.fleet import (
     decode_telemetry_query,
 )
 
-__all__ = ["ROUTES", "thin_out"]
-
 _HOUR_US = 3_600_000_000
 _MOST_RECORDS = 200_000
 _LOAD1, _CPU = GAUGES.index("load1"), GAUGES.index("cpu_busy_ratio")
@@ -40,6 +38,9 @@ _AVAILABLE = GAUGES.index("memory_available_bytes")
 _DISK, _DISK_FREE = GAUGES.index("disk_total_bytes"), GAUGES.index("disk_free_bytes")
 
 
+@Route(
+    "GET", "/whoami", "As whom the daemon knows the client.", role=None, codes=("unauthorized", "overloaded")
+)
 async def show_client(call: RouteCall) -> WhoAnswer:
     """Return as whom the daemon knows the client."""
     return WhoAnswer(name=call.who.name, role=call.who.role)
@@ -48,6 +49,9 @@ async def show_client(call: RouteCall) -> WhoAnswer:
 # -- the fleet
 
 
+@Route(
+    "GET", "/fleet", "Firewalls, hosts and targets: up, last seen, drift, version.", codes=("unavailable",)
+)
 async def show_fleet(call: RouteCall) -> FleetAnswer:
     """Return a row for every machine that is known. 2,000 of them: about 10 ms."""
     services = call.services
@@ -123,8 +127,8 @@ def _host_row(
         interval_s=one.interval_s or None,
         version=(agent.version if agent is not None else None) or version or None,
         drift=_drift(drift),
-        load1=_rounded(gauges[_LOAD1]),
-        cpu=_rounded(gauges[_CPU]),
+        load1=_round_figure(gauges[_LOAD1]),
+        cpu=_round_figure(gauges[_CPU]),
         memory=_used_ratio(gauges[_TOTAL], free),
         disk=_used_ratio(gauges[_DISK], gauges[_DISK_FREE]),
     )
@@ -146,10 +150,10 @@ def _agent_version(records: Sequence[tuple[int, bytes]]) -> str:
 
 
 def _used_ratio(total: float, free: float) -> float | None:
-    return _rounded(1 - free / total) if total > 0 else None
+    return _round_figure(1 - free / total) if total > 0 else None
 
 
-def _rounded(value: float) -> float | None:
+def _round_figure(value: float) -> float | None:
     return round(value, 4) if isfinite(value) else None
 
 
@@ -163,9 +167,15 @@ def _drift(state: TargetState | None) -> FleetDrift | None:
 # -- figures over time
 
 
-async def show_telemetry(call: RouteCall) -> TelemetryAnswer:
+@Route(
+    "GET",
+    "/telemetry",
+    "Figures of one host over time.",
+    read_query=decode_telemetry_query,
+    codes=("unavailable",),
+)
+async def show_telemetry(call: RouteCall, query: TelemetryQuery) -> TelemetryAnswer:
     """Return figures of one host over time. Raises Refusal(not_found), WireError(bad_query)."""
-    query: TelemetryQuery = call.query
     names = query.fields or GAUGES
     for name in names:
         if name not in GAUGES:
@@ -227,10 +237,15 @@ def thin_out(
 # -- the differences of a run
 
 
-async def list_changes(call: RouteCall) -> RunChangesAnswer:
+@Route(
+    "GET",
+    "/runs/{id}/changes",
+    "The differences that a run found, and what became of them.",
+    codes=("unavailable",),
+)
+async def list_changes(call: RouteCall, query: RunChangesQuery) -> RunChangesAnswer:
     """Return the changes that a run found, and what became of them. Raises Refusal(not_found)."""
     ledger, wanted = call.services.store.ledger, call.path["id"]
-    query: RunChangesQuery = call.query
     found = (await ledger.find_run(wanted)) if len(wanted) == 26 else None
     if found is None or found.run_id != wanted:
         if call.services.run_queue.records.get(wanted) is not None:  # it waits, or has told of nothing yet
@@ -242,49 +257,8 @@ async def list_changes(call: RouteCall) -> RunChangesAnswer:
         for event in events
         if event["type"] == "change" and (query.target is None or event["target"] == query.target)
     ]
-    return RunChangesAnswer(total=len(rows), changes=tuple(_change_row(row) for row in rows[: query.limit]))
+    changes = tuple(convert_fields(row, ChangeRow) for row in rows[: query.limit])
+    return RunChangesAnswer(total=len(rows), changes=changes)
 
 
-def _change_row(event: Mapping[str, Any]) -> ChangeRow:
-    names = ChangeRow.__struct_fields__
-    return convert_to({name: event[name] for name in names if event.get(name) not in (None, "")}, ChangeRow)
-
-
-ROUTES = (
-    Route(
-        method="GET",
-        path="/whoami",
-        summary="As whom the daemon knows the client.",
-        handler=show_client,
-        role=None,
-        answer=WhoAnswer,
-        codes=("unauthorized", "overloaded"),
-    ),
-    Route(
-        method="GET",
-        path="/fleet",
-        summary="Firewalls, hosts and targets: up, last seen, drift, version.",
-        handler=show_fleet,
-        answer=FleetAnswer,
-        codes=("unavailable",),
-    ),
-    Route(
-        method="GET",
-        path="/telemetry",
-        summary="Figures of one host over time.",
-        handler=show_telemetry,
-        query=TelemetryQuery,
-        read_query=decode_telemetry_query,
-        answer=TelemetryAnswer,
-        codes=("unavailable",),
-    ),
-    Route(
-        method="GET",
-        path="/runs/{id}/changes",
-        summary="The differences that a run found, and what became of them.",
-        handler=list_changes,
-        query=RunChangesQuery,
-        answer=RunChangesAnswer,
-        codes=("unavailable",),
-    ),
-)
+ROUTES = (show_client, show_fleet, show_telemetry, list_changes)

@@ -6,14 +6,13 @@ There may be 5,000 hosts: their lines alone are made here, and only joined when 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import inf, isfinite
 
 from prometheus_client import ProcessCollector
 
 from fazai.service.prometheus import Family, Metric, escape_label, render_metrics
 from fazai.store.daemon import GAUGES
-
-__all__ = ["HOST_METRICS", "STORE_METRICS", "Exposition", "HostLines"]
 
 _HELP: Mapping[str, str] = {
     "load1": "Load average over 1 minute, of the newest record.",
@@ -48,32 +47,29 @@ _HOSTS = Metric("fazai_hosts", "gauge", "Hosts that were heard of, by state.", (
 
 #: The store's own figures: key of `DaemonStore.counts()` -> metric.
 STORE_METRICS: Mapping[str, Metric] = {
-    "commits": Metric("fazai_store_commits_total", "counter", "Transactions that reached the disk."),
-    "writes": Metric("fazai_store_writes_total", "counter", "Writes that those transactions carried."),
-    "failures": Metric(
-        "fazai_store_failures_total", "counter", "Transactions that failed, such as for a full disk."
-    ),
-    "lost": Metric("fazai_store_lost_writes_total", "counter", "Failed writes that nobody waited for."),
-    "queue": Metric("fazai_store_queue_length", "gauge", "Writes that wait."),
-    "telemetry_bytes": Metric("fazai_store_telemetry_bytes", "gauge", "Stored records, compressed."),
-    "tail_records": Metric(
-        "fazai_store_tail_records", "gauge", "Records that are not in the index of history yet."
-    ),
-    "events_bytes": Metric("fazai_store_event_bytes", "gauge", "The event log."),
-    "events_published": Metric("fazai_store_events_total", "counter", "Events published since the start."),
-    "file_bytes": Metric("fazai_store_file_bytes", "gauge", "The store's file and its write-ahead log."),
+    key: Metric(f"fazai_store_{name}", "counter" if name.endswith("_total") else "gauge", text)
+    for key, name, text in (
+        ("commits", "commits_total", "Transactions that reached the disk."),
+        ("writes", "writes_total", "Writes that those transactions carried."),
+        ("failures", "failures_total", "Transactions that failed, such as for a full disk."),
+        ("lost", "lost_writes_total", "Failed writes that nobody waited for."),
+        ("queue", "queue_length", "Writes that wait."),
+        ("telemetry_bytes", "telemetry_bytes", "Stored records, compressed."),
+        ("tail_records", "tail_records", "Records that are not in the index of history yet."),
+        ("events_bytes", "event_bytes", "The event log."),
+        ("events_published", "events_total", "Events published since the start."),
+        ("file_bytes", "file_bytes", "The store's file and its write-ahead log."),
+    )
 }
 
 
+@dataclass(slots=True, eq=False)
 class _Shard:
     """Hosts whose lines are joined together, metric by metric, when one of them has changed."""
 
-    __slots__ = ("columns", "rows", "stale")
-
-    def __init__(self) -> None:
-        self.rows: dict[str, Sequence[bytes]] = {}
-        self.columns: Sequence[bytes] = ()
-        self.stale = False
+    rows: dict[str, Sequence[bytes]] = field(default_factory=dict)
+    columns: Sequence[bytes] = ()
+    stale: bool = False
 
     def join(self) -> None:
         rows = self.rows.values()

@@ -28,7 +28,7 @@ from fazai.daemon.gemma.sessions import AgentSessions
 from fazai.daemon.http.app import App
 from fazai.daemon.http.auth import Guard
 from fazai.daemon.http.server import HttpListener, HttpServer
-from fazai.daemon.http.tls import fingerprint, server_context
+from fazai.daemon.http.tls import files_fingerprint, server_context
 from fazai.daemon.ingest.admission import Admission
 from fazai.daemon.ingest.deadman import WatchRules
 from fazai.daemon.ingest.pipeline import Ingest, IngestRules
@@ -43,8 +43,6 @@ from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, StoredEvent
 from fazai.store.factory import describe_openness
-
-__all__ = ["Daemon", "serve"]
 
 _LOOK_AT_TLS_S = 30.0
 
@@ -71,7 +69,7 @@ class Daemon:
         self._stop = asyncio.Event()
         self._failed: FazaiError | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._tls = fingerprint(settings)
+        self._tls = files_fingerprint(settings)
         self.addresses: list[tuple[str, int]] = []
         self.services: Services | None = None
         self._server: HttpServer | None = None
@@ -227,14 +225,14 @@ class Daemon:
     async def _watch_tls_files(self, server: HttpServer) -> None:
         while self._settings.tls_cert is not None:
             await asyncio.sleep(_LOOK_AT_TLS_S)
-            if fingerprint(self._settings) != self._tls:
+            if files_fingerprint(self._settings) != self._tls:
                 await self._renew_tls(server)
 
     async def _renew_tls(self, server: HttpServer) -> None:
         """Use the files as they are now for new connections; when those are not good, the ones before."""
         if self._settings.tls_cert is None:
             return
-        seen = fingerprint(self._settings)
+        seen = files_fingerprint(self._settings)
         try:
             await server.renew()
         except InputError as error:

@@ -12,21 +12,18 @@ from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 from fazai.daemon.ingest import routes as ingest
 from fazai.daemon.runs import routes as runs
 
-__all__ = ["TABLE"]
 
-
+@Route("GET", "/openapi.json", "This description.", role=None)
 async def describe_routes(call: RouteCall) -> HttpReply:
     """Describe the routes (OpenAPI 3.1)."""
-    from fazai.daemon.http.openapi import build_document
+    from fazai.daemon.http.openapi import build_openapi
 
-    return HttpReply(build_document(TABLE))
+    return HttpReply(build_openapi(TABLE))
 
 
 TABLE: tuple[Route, ...] = (
     *system.ROUTES,
-    Route(
-        method="GET", path="/openapi.json", summary="This description.", handler=describe_routes, role=None
-    ),
+    describe_routes,
     *sse.ROUTES,
     *report_routes.ROUTES,
     *ingest.ROUTES,

@@ -21,8 +21,6 @@ from fazai.daemon.settings import DaemonSettings
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore
 
-__all__ = ["Services"]
-
 
 @dataclass(slots=True)
 class Services:

@@ -10,8 +10,6 @@ from fazai.daemon.runs.config import DaemonConfig
 from fazai.errors import UsageError
 from fazai.providers.gemma.endpoint import FallbackEndpoint
 
-__all__ = ["DaemonSettings", "ServerLimits"]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerLimits:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
@@ -96,6 +98,7 @@ class _Verdict(Message, frozen=True, kw_only=True):
     ok: bool
 
 
+@dataclass(frozen=True)
 class Family(Generic[T]):
     """A tagged union of messages that arrive on one channel, and how it is read.
 
@@ -103,34 +106,29 @@ class Family(Generic[T]):
     no message of the family has; `unique_names` those that ask for something, where a name may occur once.
     """
 
-    __slots__ = ("_decoder", "_limit_bytes", "_too_large", "_unique_names", "tag", "tags", "union", "unknown")
+    union: Any  # a Union of Structs; typing has no name for that
+    _: KW_ONLY
+    tag: str
+    unknown: str
+    limit_bytes: int
+    too_large: str = "too_large"
+    unique_names: bool = False
 
-    def __init__(
-        self,
-        union: Any,  # a Union of Structs; typing has no name for that
-        *,
-        tag: str,
-        unknown: str,
-        limit_bytes: int,
-        too_large: str = "too_large",
-        unique_names: bool = False,
-    ) -> None:
-        self.union = union
-        self.tag = tag
-        self.unknown = unknown
-        self.tags = tuple(str(member.__struct_config__.tag) for member in get_args(union))
-        self._decoder: msgspec.json.Decoder[T] = msgspec.json.Decoder(union)
-        self._limit_bytes = limit_bytes
-        self._too_large = too_large
-        self._unique_names = unique_names
+    @cached_property
+    def tags(self) -> tuple[str, ...]:
+        return tuple(str(member.__struct_config__.tag) for member in get_args(self.union))
+
+    @cached_property
+    def _decoder(self) -> msgspec.json.Decoder[T]:
+        return msgspec.json.Decoder(self.union)
 
     def decode(self, data: bytes | str, *, limit_bytes: int | None = None) -> T:
         """Read the message in `data`. Raises WireError."""
-        raw = _check_size(data, limit_bytes or self._limit_bytes, self._too_large)
+        raw = _check_size(data, limit_bytes or self.limit_bytes, self.too_large)
         try:
             with _reading_json():
                 message = self._decoder.decode(raw)
-                if self._unique_names:
+                if self.unique_names:
                     _refuse_twice(raw)
                 return message
         except WireError as error:
@@ -149,8 +147,8 @@ class Family(Generic[T]):
         return message
 
     def _refuse_tag(self, value: object) -> None:
-        """Raise WireError when the value is an object whose tag is missing, mistyped or unknown: that is
-        wrong first, and said better here than by the decoder of the union."""
+        """Refuse an object whose tag is missing, mistyped or unknown: that is wrong first, and said better
+        here than by the decoder of the union. Raises WireError."""
         if not isinstance(value, dict):
             return
         if self.tag not in value:
@@ -161,7 +159,7 @@ class Family(Generic[T]):
             raise WireError("bad_request", f"`{self.tag}`: expected `str`, got `{_json_type_name(found)}`")
         if found not in self.tags:
             near = spelling_hint(found, self.tags) or f"one of: {', '.join(self.tags)}"
-            raise WireError(self.unknown, _shorten(f"unknown {self.tag} {found!r}"), hint=near)
+            raise WireError(self.unknown, _cut_message(f"unknown {self.tag} {found!r}"), hint=near)
 
 
 def _parse_or_none(raw: bytes) -> Any:
@@ -185,11 +183,11 @@ def decode_body(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_B
         return message
 
 
-def decode_answer(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_LINE_BYTES) -> M | ErrorAnswer:
+def decode_answer(data: bytes | str, of: type[M]) -> M | ErrorAnswer:
     """Read the answer to a request: `of` where `ok` is true, else the refusal. Raises WireError."""
-    if decode_body(data, _Verdict, limit_bytes=limit_bytes).ok:
-        return decode_body(data, of, limit_bytes=limit_bytes)
-    return decode_body(data, ErrorAnswer, limit_bytes=limit_bytes)
+    if decode_body(data, _Verdict, limit_bytes=MAX_LINE_BYTES).ok:
+        return decode_body(data, of, limit_bytes=MAX_LINE_BYTES)
+    return decode_body(data, ErrorAnswer, limit_bytes=MAX_LINE_BYTES)
 
 
 def parse_json(raw: bytes) -> Any:
@@ -218,6 +216,20 @@ def convert_to(value: Any, of: type[M]) -> M:
         return msgspec.convert(value, of)
 
 
+def convert_query(values: Mapping[str, Any], of: type[M]) -> M:
+    """Read the parameters of a query. Raises WireError(bad_query)."""
+    try:
+        return convert_to(values, of)
+    except WireError as error:
+        raise WireError("bad_query", error.message, hint=error.hint) from None
+
+
+def convert_fields(values: Mapping[str, Any], of: type[M]) -> M:
+    """Read a message from what it has of these values; empty ones are left out. Raises WireError."""
+    names = of.__struct_fields__
+    return convert_to({name: values[name] for name in names if values.get(name) not in (None, "")}, of)
+
+
 def encode(message: Message) -> bytes:
     """Write the message as a line of JSON, without newline. Raises WireError for text that is no UTF-8."""
     try:
@@ -230,15 +242,15 @@ def encode(message: Message) -> bytes:
 
 
 def _refuse_twice(raw: bytes) -> None:
-    """Raise WireError when a name occurs twice in one object of this JSON: two readers would see two
-    messages, and a policy would judge another message than the one that is carried out."""
+    """Refuse a name that occurs twice in one object of this JSON: two readers would see two messages, and a
+    policy would judge another message than the one that is carried out. Raises WireError."""
     import json
 
     def unique(pairs: list[tuple[str, None]]) -> None:
         seen = set()
         for name, _ in pairs:
             if name in seen:
-                raise WireError("bad_request", _shorten(f"the name {name!r} occurs twice in one object"))
+                raise WireError("bad_request", _cut_message(f"the name {name!r} occurs twice in one object"))
             seen.add(name)
 
     json.loads(raw.decode(), object_pairs_hook=unique, parse_int=_skip_number, parse_float=_skip_number)
@@ -266,7 +278,7 @@ def _reading_json() -> Iterator[None]:
     except msgspec.ValidationError as error:
         raise _validation_error(error) from None
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise _syntax_error(error) from None
+        raise _json_error(error) from None
 
 
 _PLACE = re.compile(r"\A(?P<text>.*?)(?: - at (?P<key>key in )?`\$(?P<path>.*)`)?\Z", re.DOTALL)
@@ -281,21 +293,21 @@ def _validation_error(error: msgspec.ValidationError) -> WireError:
     text, path = (found["text"], found["path"]) if found else (str(error), None)
     text = _PATTERN.sub(r": \g<words>", text[:1].lower() + text[1:])
     place = (path or "").removeprefix(".")
-    return WireError("bad_request", _shorten(f"`{place}`: {text}" if place else text))
+    return WireError("bad_request", _cut_message(f"`{place}`: {text}" if place else text))
 
 
-def _syntax_error(error: Exception) -> WireError:
+def _json_error(error: Exception) -> WireError:
     if isinstance(error, RecursionError):
         return WireError("bad_json", "the JSON is nested too deeply")
     if isinstance(error, UnicodeError):
         return WireError("bad_json", "the text is not valid UTF-8")
     text = str(error)
-    return WireError(
-        "bad_json", _shorten(text if "JSON" in text else f"JSON is malformed: {text[:1].lower()}{text[1:]}")
-    )
+    if "JSON" not in text:
+        text = f"JSON is malformed: {text[:1].lower()}{text[1:]}"
+    return WireError("bad_json", _cut_message(text))
 
 
-def _shorten(text: str) -> str:
+def _cut_message(text: str) -> str:
     return text if len(text) <= _MESSAGE_CHARS else text[: _MESSAGE_CHARS - 1] + "…"
 
 

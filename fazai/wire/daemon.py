@@ -19,47 +19,34 @@ from fazai.wire.base import (
     RequestMessage,
     Timestamp,
     WireError,
-    convert_to,
+    convert_query,
 )
 from fazai.wire.changes import ActionRecord
 from fazai.wire.events import EVENT_TYPES, AgentState, Level, is_event_id
 from fazai.wire.worker import SessionParams
 
+_CODES_BY_STATUS: Mapping[int, tuple[str, ...]] = {
+    400: ("bad_json", "bad_query"),
+    401: ("unauthorized", "bad_signature", "bad_certificate", "bad_clock", "replayed"),
+    403: ("forbidden", "bad_version", "hello_required", "not_allowed"),
+    404: ("not_found", "unknown_session"),
+    405: ("method_not_allowed",),
+    409: ("conflict", "session_busy", "plan_mismatch"),
+    413: ("too_large",),
+    415: ("unsupported_media_type",),
+    422: (
+        *("bad_request", "unknown_type", "unknown_action", "unknown_method"),
+        *("schema_unsupported", "context_full"),
+    ),
+    429: ("overloaded",),
+    500: ("internal",),
+    502: ("device_error",),
+    503: ("worker_unavailable", "unavailable"),
+    504: ("timeout",),
+}
 #: The HTTP status that goes with a code of the contract.
 HTTP_STATUS: Mapping[str, int] = MappingProxyType(
-    {
-        "bad_json": 400,
-        "bad_query": 400,
-        "unauthorized": 401,
-        "bad_signature": 401,
-        "bad_certificate": 401,
-        "bad_clock": 401,
-        "replayed": 401,
-        "forbidden": 403,
-        "bad_version": 403,
-        "hello_required": 403,
-        "not_allowed": 403,
-        "not_found": 404,
-        "method_not_allowed": 405,
-        "unknown_session": 404,
-        "conflict": 409,
-        "session_busy": 409,
-        "plan_mismatch": 409,
-        "too_large": 413,
-        "unsupported_media_type": 415,
-        "bad_request": 422,
-        "unknown_type": 422,
-        "unknown_action": 422,
-        "unknown_method": 422,
-        "schema_unsupported": 422,
-        "context_full": 422,
-        "overloaded": 429,
-        "internal": 500,
-        "device_error": 502,
-        "worker_unavailable": 503,
-        "unavailable": 503,
-        "timeout": 504,
-    }
+    {code: status for status, codes in _CODES_BY_STATUS.items() for code in codes}
 )
 
 #: Of a host that signs its requests (SPEC.md, 3.3).
@@ -256,7 +243,7 @@ class PlanAnswer(AnswerMessage, frozen=True, kw_only=True):
 
 
 class JobRow(Message, frozen=True, kw_only=True):
-    """What the configuration lets run. `next_at` is an estimate: it moves with jitter and with what runs."""
+    """A job of the configuration. `next_at` is an estimate: it moves with jitter and with what runs."""
 
     playbook: Label
     modes: tuple[Literal["apply", "approve", "check"], ...]
@@ -308,7 +295,8 @@ class HealthAnswer(AnswerMessage, frozen=True, kw_only=True):
 
 
 def _check_choices(name: str, words: Iterable[str], known: Collection[str]) -> None:
-    """Raise WireError for a word that is none of these: a stream that waited for it would stay silent."""
+    """Refuse a word that is none of these: a stream that waited for it would stay silent. Raises
+    WireError."""
     for word in words:
         if word not in known:
             hint = spelling_hint(word, known) or f"there are: {', '.join(sorted(known))}"
@@ -330,7 +318,4 @@ def decode_events_query(query: Mapping[str, str]) -> EventsQuery:
         values["since"] = int(since)
     if values.get("follow") in ("true", "false"):
         values["follow"] = values["follow"] == "true"
-    try:
-        return convert_to(values, EventsQuery)
-    except WireError as error:
-        raise WireError("bad_query", error.message, hint=error.hint) from None
+    return convert_query(values, EventsQuery)

@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from msgspec import Meta, field
 
 from fazai.model import Verb
 from fazai.outcome import ActionStatus, TargetStatus
-from fazai.wire.actions import ActionBase, ProposedAction, decode_action
-from fazai.wire.base import (
-    MAX_BODY_BYTES,
-    Count,
-    Family,
-    Ident,
-    Label,
-    Message,
-    Timestamp,
-    WireError,
-    encode,
-    parse_object,
-)
+from fazai.wire.actions import ActionBase, ProposedAction
+from fazai.wire.base import Count, Ident, Label, Message, Timestamp, encode
 
 AgentState = Literal["registration", "handshake", "execution", "observation", "closing"]
-LIFE_CYCLE: tuple[AgentState, ...] = ("registration", "handshake", "execution", "observation", "closing")
 Level = Literal["debug", "info", "warning", "error", "critical"]
 RunState = Literal["started", "finished"]
 #: A status or `unknown`; msgspec reads no union of an enumeration and a literal.
@@ -40,8 +26,8 @@ EarlierStatus = Annotated[
 
 
 class EventBase(Message, frozen=True, kw_only=True, tag_field="type"):
-    """When it happened, and the ids that an event may carry; each where it applies. `sequence` counts the
-    events of a run that were reported with POST /events, `reported_by` is who did, as the daemon knows it."""
+    """Base of the events: the time, and the ids that apply. `sequence` counts the events of a run that were
+    reported with POST /events, `reported_by` is who did, as the daemon knows it."""
 
     timestamp: Timestamp
     agent_id: Ident | None = None
@@ -146,7 +132,7 @@ class ChangeEvent(EventBase, frozen=True, kw_only=True, tag="change"):
 
 
 class ActivateEvent(EventBase, frozen=True, kw_only=True, tag="activate"):
-    """What was saved for a service took effect."""
+    """A service was activated: what had been saved for it took effect."""
 
     target: Label
     service: Label
@@ -161,7 +147,8 @@ class UndoEvent(EventBase, frozen=True, kw_only=True, tag="undo"):
 
 
 class OutcomeEvent(EventBase, frozen=True, kw_only=True, tag="outcome"):
-    """How a target ended. `was`: how an earlier run left it, where that it is converged now is news."""
+    """The end of work on a target. `was`: how an earlier run left it, where that it is converged now is
+    news."""
 
     target: Label
     status: TargetStatus
@@ -225,30 +212,7 @@ PlainEvent = (
 )
 Event = PlainEvent | ProposedAction
 
-_EVENTS: Family[PlainEvent] = Family(
-    PlainEvent, tag="type", unknown="unknown_type", limit_bytes=MAX_BODY_BYTES
-)
-EVENT_TYPES = (*_EVENTS.tags, "action")
-
-
-def decode_event(data: bytes | str) -> Event:
-    """Read the data of one server-sent event.
-
-    Raises WireError: bad_json, bad_request, unknown_type, unknown_action. A reader skips an event of an
-    unknown type: a later minor version may have added it.
-    """
-    value = parse_object(data)
-    if value.get("type") == "action":
-        return decode_action(data)
-    return _EVENTS.convert(value)
-
-
-@dataclass(frozen=True, slots=True)
-class SseFrame:
-    """One server-sent event and its id."""
-
-    id: int
-    event: Event
+EVENT_TYPES = (*(str(one.__struct_config__.tag) for one in get_args(PlainEvent)), "action")
 
 
 def is_event_id(text: str) -> bool:
@@ -264,29 +228,3 @@ def event_type(event: Event) -> str:
 def encode_sse(event_id: int, event: Event) -> bytes:
     """Write the event as it goes onto the stream, the empty line that ends it included."""
     return b"id: %d\nevent: %s\ndata: %s\n\n" % (event_id, event_type(event).encode(), encode(event))
-
-
-def decode_sse(frame: bytes) -> SseFrame:
-    """Read what `encode_sse` wrote. Raises WireError when id, event or data is missing or they disagree."""
-    fields: dict[str, str] = {}
-    try:
-        lines = re.split(r"\r\n|\n|\r", frame.decode())
-    except UnicodeDecodeError:
-        raise WireError("bad_json", "the text is not valid UTF-8") from None
-    for line in lines:
-        name, colon, value = line.partition(":")
-        if not name:  # an empty line, or a comment (the heartbeat)
-            continue
-        if not colon or name in fields:
-            raise WireError("bad_request", f"not a field of an event, or twice: {name[:64]!r}")
-        fields[name] = value.removeprefix(" ")
-    missing = [name for name in ("id", "event", "data") if name not in fields]
-    if missing:
-        raise WireError("bad_request", f"the event has no {' and no '.join(missing)}")
-    if not is_event_id(fields["id"]):
-        raise WireError("bad_request", f"`id`: expected a number, got {fields['id'][:64]!r}")
-    event = decode_event(fields["data"])
-    if fields["event"] != event_type(event):
-        said = fields["event"][:64]
-        raise WireError("bad_request", f"`event` says {said!r}, the data says {event_type(event)!r}")
-    return SseFrame(int(fields["id"]), event)

@@ -16,8 +16,7 @@ from fazai.wire.base import (
     Message,
     RequestMessage,
     Timestamp,
-    WireError,
-    convert_to,
+    convert_query,
 )
 from fazai.wire.changes import ChangeRecord
 
@@ -30,7 +29,7 @@ class WhoAnswer(AnswerMessage, frozen=True, kw_only=True):
 
 
 class FleetDrift(Message, frozen=True, kw_only=True, omit_defaults=False):
-    """How the newest run that looked at a target found it, or left it."""
+    """The state of a target as the newest run found or left it."""
 
     status: TargetStatus
     pending: Count
@@ -86,9 +85,9 @@ class TelemetryQuery(RequestMessage, frozen=True, kw_only=True):
 
 
 class TelemetryAnswer(AnswerMessage, frozen=True, kw_only=True, omit_defaults=False):
-    """At most `points` points, each of `step_s` seconds: `times` (seconds since the epoch) is the newest
-    record's in it; a gauge's value is the mean, a counter's (`…_total`) the newest, null where none was
-    reported. `interval_s` is the time between two records, 0 while unknown."""
+    """Figures of a host: at most `points` points, each of `step_s` seconds. `times` (seconds since the epoch)
+    is the newest record's in it; a gauge's value is the mean, a counter's (`…_total`) the newest, null where
+    none was reported. `interval_s` is the time between two records, 0 while unknown."""
 
     host: Label
     interval_s: float
@@ -113,7 +112,7 @@ class ChangeRow(ChangeRecord, frozen=True, kw_only=True):
 
 
 class RunChangesAnswer(AnswerMessage, frozen=True, kw_only=True, omit_defaults=False):
-    """In their order; `total` counts those past the limit, too."""
+    """The changes of a run, in their order; `total` counts those past the limit, too."""
 
     total: Count
     changes: tuple[ChangeRow, ...]
@@ -127,7 +126,4 @@ def decode_telemetry_query(query: Mapping[str, str]) -> TelemetryQuery:
     points = values.get("points")
     if isinstance(points, str) and points.isascii() and points.isdigit() and len(points) <= 9:
         values["points"] = int(points)
-    try:
-        return convert_to(values, TelemetryQuery)
-    except WireError as error:
-        raise WireError("bad_query", error.message, hint=error.hint) from None
+    return convert_query(values, TelemetryQuery)

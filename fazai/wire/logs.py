@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from fazai.wire.base import Ident, Label, Message, Timestamp, decode_body
+from fazai.wire.base import Ident, Label, Message, Timestamp
 from fazai.wire.events import Level
 
 
 class LogLine(Message, frozen=True, kw_only=True):
-    """What every process of fazai writes, one JSON object a line; the ids where they apply."""
+    """One line of the log of any process of fazai, as a JSON object; the ids where they apply."""
 
     timestamp: Timestamp
     level: Level
@@ -18,8 +18,3 @@ class LogLine(Message, frozen=True, kw_only=True):
     run_id: Ident | None = None
     action_id: Ident | None = None
     target: Label | None = None
-
-
-def decode_log_line(line: bytes | str) -> LogLine:
-    """Read one line of a log. Raises WireError."""
-    return decode_body(line, LogLine)

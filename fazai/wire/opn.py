@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
-from fazai.wire.base import (
-    MAX_LINE_BYTES,
-    Count,
-    Ident,
-    Label,
-    Message,
-    RequestMessage,
-    Timestamp,
-    decode_body,
-)
+from fazai.wire.base import Count, Ident, Label, Message, RequestMessage, Timestamp
 
 Url = Annotated[
     str,
@@ -124,17 +115,3 @@ class OpnError(Message, frozen=True, kw_only=True):
     constants: ClassVar[Mapping[str, Any]] = {"success": False}
     error: str
     code: str | None = None
-
-
-class _OpnVerdict(Message, frozen=True, kw_only=True):
-    success: bool
-
-
-OpnT = TypeVar("OpnT", bound=OpnAnswer)
-
-
-def decode_opn_answer(data: bytes | str, of: type[OpnT]) -> OpnT | OpnError:
-    """Read an answer of `/opn/*`: `of` where `success` is true, else the refusal. Raises WireError."""
-    if decode_body(data, _OpnVerdict, limit_bytes=MAX_LINE_BYTES).success:
-        return decode_body(data, of, limit_bytes=MAX_LINE_BYTES)
-    return decode_body(data, OpnError, limit_bytes=MAX_LINE_BYTES)

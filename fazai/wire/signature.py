@@ -13,12 +13,7 @@ from fazai.wire.base import Ident, RequestMessage, WireError, convert_to
 
 MAX_SKEW_S = 300
 
-_HEADERS = {
-    "x-fazai-agent": "agent",
-    "x-fazai-timestamp": "timestamp",
-    "x-fazai-nonce": "nonce",
-    "x-fazai-signature": "signature",
-}
+_HEADERS = {f"x-fazai-{field}": field for field in ("agent", "timestamp", "nonce", "signature")}
 
 UnixSeconds = Annotated[str, Meta(pattern=r"(?#Unix seconds)\A[0-9]{1,12}\Z")]
 Nonce = Annotated[

@@ -23,26 +23,6 @@ from fazai.wire.base import (
     WireError,
 )
 
-CAPABILITIES = ("command.exec", "telemetry.push", "file.diff", "file.apply")
-
-ERROR_CODES = (
-    "bad_json",
-    "bad_request",
-    "unknown_method",
-    "hello_required",
-    "bad_certificate",
-    "bad_clock",
-    "bad_version",
-    "bad_signature",
-    "replayed",
-    "not_allowed",
-    "conflict",
-    "too_large",
-    "overloaded",
-    "timeout",
-    "internal",
-)
-
 AgentVersion = Annotated[
     str,
     Meta(
@@ -130,7 +110,7 @@ SouthboundRequest = Hello | CommandExec | TelemetryPush | FileDiff | FileApply
 
 
 class Policy(Message, frozen=True, kw_only=True):
-    """What the daemon allows this agent; `timeouts` are in milliseconds, by the method's last word."""
+    """The limits that the daemon sets an agent; `timeouts` are in milliseconds, by the method's last word."""
 
     timeouts: dict[str, Milliseconds]
     max_payload: Count

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 
-import msgspec
 from msgspec import Meta
 
-from fazai.wire.base import AnswerMessage, Message, WireError, convert_to, parse_json
+from fazai.wire.base import AnswerMessage, Message, WireError, convert_to
 
 MAX_INGEST_BYTES = 16 * 1024 * 1024  # after decompression
 MAX_INGEST_RECORDS = 10_000
@@ -27,7 +25,7 @@ Count = Annotated[int, Meta(ge=0)]
 
 
 class OsMem(Message, frozen=True, kw_only=True):
-    """In bytes."""
+    """Memory in bytes."""
 
     total: Count | None = None
     free: Count | None = None
@@ -50,7 +48,7 @@ class Cpu(Message, frozen=True, kw_only=True):
 
 
 class Mem(Message, frozen=True, kw_only=True):
-    """In bytes."""
+    """Memory and swap in bytes."""
 
     total: Count | None = None
     free: Count | None = None
@@ -60,7 +58,7 @@ class Mem(Message, frozen=True, kw_only=True):
 
 
 class Disk(Message, frozen=True, kw_only=True):
-    """In bytes."""
+    """One file system; sizes in bytes."""
 
     mount: str
     device: str | None = None
@@ -98,7 +96,7 @@ class AgentHealth(Message, frozen=True, kw_only=True):
 
 
 class TelemetryRecord(Message, frozen=True, kw_only=True):
-    """The fields that fazai reads; others are kept in `Sample.fields`."""
+    """The fields that fazai reads; others are stored as they came."""
 
     hostname: Hostname
     timestamp: Annotated[str, Meta(max_length=64)]
@@ -113,19 +111,6 @@ class TelemetryRecord(Message, frozen=True, kw_only=True):
     top: tuple[Process, ...] | None = None
     uptime: Annotated[float, Meta(ge=0)] | None = None  # seconds
     agent: AgentHealth | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One record: what fazai reads of it, the whole of it, and its time. (host, time) is its identity."""
-
-    record: TelemetryRecord
-    fields: Mapping[str, Any]
-    time: datetime
-
-    def encode(self) -> bytes:
-        """Write the record with all fields that it came with, in their order."""
-        return msgspec.json.encode(self.fields)
 
 
 class IngestAnswer(AnswerMessage, frozen=True, kw_only=True):
@@ -149,14 +134,6 @@ class IngestPartialAnswer(Message, frozen=True, kw_only=True):
     duplicates: Count | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """What one request to /ingest holds."""
-
-    samples: tuple[Sample, ...]
-    errors: tuple[IngestError, ...]
-
-
 def parse_time(text: str) -> datetime:
     """Read an ISO 8601 date (of a month or week) and time; without an offset it is UTC. Raises WireError."""
     try:
@@ -170,12 +147,6 @@ def parse_time(text: str) -> datetime:
             f"`timestamp`: expected an ISO 8601 date and time, got {text[:64]!r}",
             hint="such as 2026-01-31T08:15:00Z",
         ) from None
-
-
-def decode_sample(value: Any) -> Sample:
-    """Read one record that is already parsed JSON (telemetry.push's payload). Raises WireError."""
-    record = convert_record(value)
-    return Sample(record, value, parse_time(record.timestamp))
 
 
 def convert_record(value: Any) -> TelemetryRecord:
@@ -197,50 +168,3 @@ def _with_integers(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _with_integers(one) for name, one in value.items()}
     return [_with_integers(one) for one in value] if isinstance(value, list) else value
-
-
-def decode_telemetry(body: bytes) -> Batch:
-    """Read the body of POST /ingest, decompressed: an object, an array, or one object a line.
-
-    A bad record is an entry of `errors` and leaves the others alone. Raises WireError: bad_json, bad_request
-    (neither objects nor an array), too_large.
-    """
-    if len(body) > MAX_INGEST_BYTES:
-        raise WireError("too_large", f"the body has {len(body)} bytes, the limit is {MAX_INGEST_BYTES}")
-    records = _records(body)
-    if len(records) > MAX_INGEST_RECORDS:
-        raise WireError("too_large", f"{len(records)} records in one body, the limit is {MAX_INGEST_RECORDS}")
-    samples: list[Sample] = []
-    errors: list[IngestError] = []
-    for index, value in enumerate(records):
-        try:
-            if isinstance(value, WireError):
-                raise value
-            samples.append(decode_sample(value))
-        except WireError as error:
-            errors.append(IngestError(index=index, error=str(error)))
-    return Batch(tuple(samples), tuple(errors))
-
-
-def _records(body: bytes) -> list[Any]:
-    """Return the parsed records; a line of NDJSON that is no JSON stands as its WireError."""
-    try:
-        value = parse_json(body)
-    except WireError:
-        lines = [line for line in body.splitlines() if line.strip()]
-        values = [_parse_line(line) for line in lines]
-        if len(lines) < 2 or not any(isinstance(value, dict) for value in values):
-            raise
-        return values
-    if isinstance(value, dict):
-        return [value]
-    if isinstance(value, list):
-        return value
-    raise WireError("bad_request", "expected an object, an array, or one object a line")
-
-
-def _parse_line(line: bytes) -> Any:
-    try:
-        return parse_json(line)
-    except WireError as error:
-        return error

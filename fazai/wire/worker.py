@@ -18,26 +18,13 @@ from fazai.wire.base import (
     RequestMessage,
 )
 
-ERROR_CODES = (
-    "bad_json",
-    "bad_request",
-    "unknown_type",
-    "unknown_session",
-    "session_busy",
-    "context_full",
-    "overloaded",
-    "timeout",
-    "schema_unsupported",
-    "internal",
-)
-
 Prompt = Annotated[str, Meta(max_length=2_000_000)]
 StopText = Annotated[str, Meta(min_length=1, max_length=256)]
 StopReason = Literal["eos", "length", "stop", "aborted", "timeout"]
 
 
 class GenerateParams(RequestMessage, frozen=True, kw_only=True):
-    """How to sample one generation; what is not given is the session's, then the worker's default."""
+    """Parameters of one generation; what is not given is the session's, then the worker's default."""
 
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     temperature: Annotated[float, Meta(ge=0)] | None = None  # 0: always the likeliest token
@@ -60,6 +47,22 @@ class SessionParams(GenerateParams, frozen=True, kw_only=True):
     """The defaults of a session's generations, and its system prompt."""
 
     system: Prompt | None = None
+
+
+_SHAPES = ("json_schema", "grammar")
+
+
+def merge_params(own: GenerateParams | None, session: SessionParams) -> dict[str, Any]:
+    """Return the parameters that are given for a generation, by name: its own, else the session's. A grammar
+    of its own puts the session's schema aside, and the other way round."""
+    merged: dict[str, Any] = {}
+    for params in (session, own):
+        names = GenerateParams.__struct_fields__ if params is not None else ()
+        given = {name: value for name in names if (value := getattr(params, name)) is not None}
+        if any(name in given for name in _SHAPES):
+            merged = {name: value for name, value in merged.items() if name not in _SHAPES}
+        merged |= given
+    return merged
 
 
 class CreateSession(RequestMessage, frozen=True, kw_only=True, tag_field="type", tag="create_session"):
@@ -120,7 +123,7 @@ class WorkerLimits(Message, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class StatusAnswer(AnswerMessage, frozen=True, kw_only=True):
-    """What the worker is and what it allows; the handshake of the socket."""
+    """The state of the worker and its limits; the handshake of the socket."""
 
     status: Literal["starting", "running", "stopping"]
     model: str | None

@@ -16,19 +16,6 @@ from typing import Any
 
 from fazai.errors import FazaiError, InputError
 
-__all__ = [
-    "MAX_FORCED",
-    "Code",
-    "EngineError",
-    "MaskJob",
-    "NativeEngine",
-    "Options",
-    "Progress",
-    "Reason",
-    "Sampling",
-    "Stats",
-]
-
 _INSTALL = "pip install ./native '.[gemma]' (it compiles llama.cpp, which takes minutes)"
 _TEXT_BYTES = 32_768
 _READY = 256
@@ -86,16 +73,17 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """Parameters of one generation (fz_params): how it samples and when it ends."""
+    """Parameters of one generation (fz_params): when it ends, and how it samples; by default it takes always
+    the likeliest token."""
 
     max_tokens: int
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repeat_penalty: float
-    seed: int
     timeout_ms: int
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    seed: int = 0
     stop: tuple[str, ...] = ()
     constrained: bool = False
 
@@ -147,8 +135,7 @@ class Stats:
     mask_wait_s: float
     model_bytes: int
     kv_tokens: int
-    prefix_tokens: int  # of closed sessions, kept outside of the KV cache
-    prefix_bytes: int
+    prefix_bytes: int  # of closed sessions, kept outside of the KV cache
     chunk_tokens: int
     batch_cost_s: tuple[float, ...]
     plan: tuple[int, ...]
@@ -198,7 +185,7 @@ class NativeEngine:
         engine = self._ffi.new("fz_engine **")
         code = self._lib.fz_open(str(path).encode(), self._options(options), engine, self._err, 512)
         if code != Code.OK:
-            raise EngineError(Code(code), self._error_text())
+            raise EngineError(Code(code), self._text_of(self._err))
         self._engine = engine[0]
         self._text = self._ffi.new("char[]", _TEXT_BYTES)
         self._progress = self._ffi.new("fz_progress *")
@@ -221,13 +208,13 @@ class NativeEngine:
             },
         )
 
-    def _error_text(self) -> str:
-        return bytes(self._ffi.string(self._err)).decode(errors="replace")
+    def _text_of(self, raw: Any) -> str:
+        return bytes(self._ffi.string(raw)).decode(errors="replace")
 
     @property
     def release(self) -> str:
         """The release of llama.cpp."""
-        return bytes(self._ffi.string(self._lib.fz_loaded())).decode()
+        return self._text_of(self._lib.fz_loaded())
 
     def shutdown(self) -> None:
         """Refuse everything from now on, end all generations, and wake those who wait for a mask."""
@@ -340,7 +327,7 @@ class NativeEngine:
             buffer = self._ffi.new("char[]", room)
             n = self._lib.fz_meta(self._engine, key.encode(), buffer, room)
             if n < room:
-                return None if n < 0 else bytes(self._ffi.string(buffer)).decode(errors="replace")
+                return None if n < 0 else self._text_of(buffer)
             room = n + 1
 
     def open_session(self) -> int:
@@ -371,7 +358,7 @@ class NativeEngine:
             params.stop[index], params.stop_len[index] = stop, len(stop) - 1
         code = self._lib.fz_submit(self._engine, session, list(tokens), len(tokens), params, self._err, 512)
         if code != Code.OK:
-            raise EngineError(Code(code), self._error_text())
+            raise EngineError(Code(code), self._text_of(self._err))
 
     def abort(self, session: int) -> None:
         self._lib.fz_abort(self._engine, session)
@@ -389,22 +376,10 @@ class NativeEngine:
         if n < 0:
             return None
         text = str(self._ffi.buffer(self._text, n)[:], "utf-8") if n else ""
-        message = (
-            bytes(self._ffi.string(p.message)).decode(errors="replace") if p.reason == Reason.FAILED else ""
-        )
-        return text, Progress(
-            Reason(p.reason),
-            Code(p.code),
-            message,
-            bool(p.more),
-            p.prompt_tokens,
-            p.cached_tokens,
-            p.completion_tokens,
-            p.forced_tokens,
-            p.queued_us / 1e6,
-            p.prefill_us / 1e6,
-            p.first_token_us / 1e6,
-        )
+        message = self._text_of(p.message) if p.reason == Reason.FAILED else ""
+        counts = (p.prompt_tokens, p.cached_tokens, p.completion_tokens, p.forced_tokens)
+        times_s = (us / 1e6 for us in (p.queued_us, p.prefill_us, p.first_token_us))
+        return text, Progress(Reason(p.reason), Code(p.code), message, bool(p.more), *counts, *times_s)
 
     def mask_next(self, timeout_ms: int) -> MaskJob | None:
         """Wait for a session that needs a mask; None when there was none. One thread. Raises
@@ -454,7 +429,6 @@ class NativeEngine:
             mask_wait_s=s.wait_mask_us / 1e6,
             model_bytes=s.model_bytes,
             kv_tokens=s.kv_tokens,
-            prefix_tokens=s.parked_tokens,
             prefix_bytes=s.parked_bytes,
             chunk_tokens=s.chunk,
             batch_cost_s=tuple(us / 1e6 for us in s.cost_us[0:n]),

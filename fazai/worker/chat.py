@@ -11,9 +11,7 @@ import itertools
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fazai.errors import FazaiError, InputError
-
-__all__ = ["ChatFormat", "Tokenizer", "TurnPiece", "chat_of", "read_template"]
+from fazai.errors import InputError
 
 _SYSTEM, _PROMPT, _ANSWER, _EARLIER = (
     f"\ue000{name}\ue001" for name in ("system", "prompt", "answer", "earlier")
@@ -21,6 +19,7 @@ _SYSTEM, _PROMPT, _ANSWER, _EARLIER = (
 #: What a file may say of its tuning and still be a base model.
 _UNTUNED = ("", "base", "pt", "pretrained", "pretraining")
 _TEMPLATE_MAX = 262_144
+_RENDER_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
 
 
 class Tokenizer(Protocol):
@@ -110,10 +109,7 @@ def _chat_of_marks(opening: str, closing: str, *, system_role: bool) -> ChatForm
     return ChatFormat(f"turns of {opening}", asked, with_system, (TurnPiece(f"{closing}\n"), *asked))
 
 
-_FAMILIES = (
-    ("<start_of_turn>", "<end_of_turn>", False),
-    ("<|turn>", "<turn|>", True),
-)
+_FAMILIES = (("<start_of_turn>", "<end_of_turn>", False), ("<|turn>", "<turn|>", True))
 
 
 def chat_of(engine: Tokenizer) -> ChatFormat:
@@ -158,11 +154,8 @@ def _message(role: str, mark: str) -> dict[str, str]:
 
 def _system_before(first: tuple[TurnPiece, ...]) -> tuple[TurnPiece, ...]:
     """Return the turn with the system's text before the first question."""
-    found: list[TurnPiece] = []
-    for piece in first:
-        found += [TurnPiece(slot="system", trims=True), TurnPiece("\n\n")] if piece.slot == "prompt" else []
-        found.append(piece)
-    return tuple(found)
+    at = next(n for n, piece in enumerate(first) if piece.slot == "prompt")
+    return (*first[:at], TurnPiece(slot="system", trims=True), TurnPiece("\n\n"), *first[at:])
 
 
 def _cut_at_marks(text: str, **wanted: int) -> tuple[TurnPiece, ...]:
@@ -185,14 +178,6 @@ def _cut_piece(piece: TurnPiece, slot: str, mark: str) -> list[TurnPiece]:
     return [TurnPiece(before), TurnPiece(slot=slot, trims=not kept), TurnPiece(after)]
 
 
-class _RefusedError(FazaiError):
-    """The template says that it does not take such a conversation."""
-
-
-def _refuse(message: object = "") -> None:
-    raise _RefusedError(str(message))
-
-
 def _make_renderer(template: str, bos: str, eos: str) -> Any:
     """Return a function from messages to text, in jinja2's sandbox: a file of weights is not trusted with
     more."""
@@ -207,25 +192,19 @@ def _make_renderer(template: str, bos: str, eos: str) -> Any:
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
-    environment.globals.update(
-        raise_exception=_refuse, strftime_now=lambda form: time.strftime(form), bos_token=bos, eos_token=eos
-    )
+
+    def refuse_conversation(message: object = "") -> None:
+        raise jinja2.TemplateError(str(message))
+
+    environment.globals.update(raise_exception=refuse_conversation, strftime_now=time.strftime)
+    environment.globals.update(bos_token=bos, eos_token=eos)
     environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
 
     def render(messages: list[dict[str, str]]) -> str:
         try:
             made = environment.from_string(template)
             return made.render(messages=messages, add_generation_prompt=True, tools=None, documents=None)
-        except _RefusedError as error:
-            raise _unusable_template(error.message) from None
-        except (
-            jinja2.TemplateError,
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            ValueError,
-            AttributeError,
-        ) as error:
+        except (jinja2.TemplateError, *_RENDER_ERRORS) as error:
             raise _unusable_template(str(error) or type(error).__name__) from None
 
     return render

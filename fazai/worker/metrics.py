@@ -7,11 +7,10 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 from fazai.service.prometheus import CONTENT_TYPE, Family, Histogram, Metric, render_metrics
 from fazai.worker.bridge import Progress, Reason, Stats
-
-__all__ = ["Metrics", "serve"]
 
 _WAITS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TOKENS_S = (0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)
@@ -20,19 +19,19 @@ _RATES = (10.0, 50.0, 100.0, 250.0, 500.0, 1000.0, 2500.0, 5000.0, 10000.0)
 _ENDED = Metric("fazai_worker_generations_total", "counter", "Generations that ended.", ("reason",))
 _ERRORS = Metric("fazai_worker_errors_total", "counter", "Requests that were refused or failed.", ("code",))
 _TOKENS = Metric("fazai_worker_tokens_total", "counter", "Tokens of ended generations.", ("kind",))
-_SESSIONS = Metric("fazai_worker_sessions", "gauge", "Open sessions.")
-_RUNNING = Metric("fazai_worker_running", "gauge", "Generations that run.")
-_QUEUED = Metric("fazai_worker_queued", "gauge", "Generations that wait.")
-_KV_TOKENS = Metric("fazai_worker_kv_tokens", "gauge", "Tokens of conversations in the KV cache.")
-_PREFIX_BYTES = Metric(
-    "fazai_worker_parked_bytes", "gauge", "Bytes of KV-cache prefixes that are kept from closed sessions."
+_TOKEN_KINDS = ("prompt", "cached", "generated", "forced")
+#: Of the engine: the attribute of its Stats, the metric's name without `fazai_worker_`, its help.
+_ENGINE = (
+    ("sessions", "sessions", "Open sessions."),
+    ("running", "running", "Generations that run."),
+    ("queued", "queued", "Generations that wait."),
+    ("kv_tokens", "kv_tokens", "Tokens of conversations in the KV cache."),
+    ("prefix_bytes", "parked_bytes", "Bytes of KV-cache prefixes that are kept from closed sessions."),
+    ("evictions", "evictions_total", "Conversations that lost their place in the KV cache."),
+    ("decodes", "decodes_total", "Calls of llama_decode."),
+    ("decode_s", "decode_seconds_total", "Time in llama_decode."),
+    ("mask_wait_s", "mask_wait_seconds_total", "Time the loop waited for masks."),
 )
-_EVICTIONS = Metric(
-    "fazai_worker_evictions_total", "counter", "Conversations that lost their place in the KV cache."
-)
-_DECODES = Metric("fazai_worker_decodes_total", "counter", "Calls of llama_decode.")
-_DECODE_S = Metric("fazai_worker_decode_seconds_total", "counter", "Time in llama_decode.")
-_MASK_WAIT_S = Metric("fazai_worker_mask_wait_seconds_total", "counter", "Time the loop waited for masks.")
 
 
 class Metrics:
@@ -74,29 +73,13 @@ class Metrics:
         yield _ERRORS.by_label(self.errors)
         if stats is None:
             return
-        yield _TOKENS.by_label(
-            {
-                "prompt": stats.prompt_tokens,
-                "cached": stats.cached_tokens,
-                "generated": stats.generated_tokens,
-                "forced": stats.forced_tokens,
-            }
-        )
-        for metric, value in (
-            (_SESSIONS, stats.sessions),
-            (_RUNNING, stats.running),
-            (_QUEUED, stats.queued),
-            (_KV_TOKENS, stats.kv_tokens),
-            (_PREFIX_BYTES, stats.prefix_bytes),
-            (_EVICTIONS, stats.evictions),
-            (_DECODES, stats.decodes),
-            (_DECODE_S, stats.decode_s),
-            (_MASK_WAIT_S, stats.mask_wait_s),
-        ):
-            yield metric.single(value)
+        yield _TOKENS.by_label({kind: getattr(stats, f"{kind}_tokens") for kind in _TOKEN_KINDS})
+        for attribute, name, text in _ENGINE:
+            kind: Literal["counter", "gauge"] = "counter" if name.endswith("_total") else "gauge"
+            yield Metric(f"fazai_worker_{name}", kind, text).single(getattr(stats, attribute))
 
 
-async def serve(port: int, body: Callable[[], str]) -> asyncio.Server:
+async def serve_metrics(port: int, body: Callable[[], str]) -> asyncio.Server:
     """Serve GET /metrics on 127.0.0.1; `body` returns the page. Raises OSError where the port is taken."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

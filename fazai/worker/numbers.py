@@ -8,8 +8,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Sequence
 
-__all__ = ["MAX_EXPONENT", "MAX_NUMBER", "NumberEnds", "number_token_bits"]
-
 #: Characters; the largest 64-bit integer has 19 digits and a sign.
 MAX_NUMBER = 20
 #: Digits of an exponent.

@@ -16,15 +16,13 @@ import sys
 import threading
 from typing import Any
 
-__all__ = ["CPU_S", "main"]
-
 CPU_S = 5
 _ADDRESSES = 2 << 30
 #: Less than what the worker's own threads have, so that what passes here passes there.
 _STACK_BYTES = 8 << 20
 
 
-def compile_text(asked: dict[str, Any]) -> dict[str, str]:
+def compile_grammar_text(asked: dict[str, Any]) -> dict[str, str]:
     """Return the text that llguidance takes, or why there is none."""
     from llguidance import LLMatcher, grammar_from
 
@@ -53,7 +51,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))
     asked = json.load(sys.stdin)
     threading.stack_size(_STACK_BYTES)
-    thread = threading.Thread(target=lambda: json.dump(compile_text(asked), sys.stdout))
+    thread = threading.Thread(target=lambda: json.dump(compile_grammar_text(asked), sys.stdout))
     thread.start()
     thread.join()
 

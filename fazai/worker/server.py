@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Literal, cast
 
 from fazai import __version__
+from fazai.wire import worker as wire
 from fazai.wire.base import (
     CONTRACT,
     MAX_LINE_BYTES,
@@ -22,29 +23,9 @@ from fazai.wire.base import (
     WireError,
     encode,
 )
-from fazai.wire.worker import (
-    Abort,
-    CloseSession,
-    CreateSession,
-    Generate,
-    GenerateAnswer,
-    GenerateStream,
-    Status,
-    StatusAnswer,
-    StopEvent,
-    StopReason,
-    TokenText,
-    Usage,
-    WorkerErrorEvent,
-    WorkerLimits,
-    WorkerRequest,
-    decode_worker_request,
-)
 from fazai.worker.bridge import Options, Stats
 from fazai.worker.metrics import Metrics
 from fazai.worker.sessions import MAX_TIMEOUT_MS, Generation, WorkerSessions
-
-__all__ = ["MAX_CONNECTIONS", "MAX_HELD_BYTES", "ClientConnection", "Worker"]
 
 _MAX_PENDING = 64  # requests of one connection that wait for their turn; more are not read
 #: Bytes of all connections together that were read and are not yet answered: lines without an end, requests
@@ -92,13 +73,13 @@ class Worker:
                 return
             largest.refuse_last()
 
-    def status(self, *, metrics: bool) -> StatusAnswer:
+    def status(self, *, metrics: bool) -> wire.StatusAnswer:
         """Return the answer to a status request."""
         state: Literal["starting", "running", "stopping"] = "starting"
         stats = self.stats()
         if self.sessions is not None:
             state = "stopping" if self.sessions.draining else "running"
-        return StatusAnswer(
+        return wire.StatusAnswer(
             status=state,
             model=self.model,
             sessions=len(self.sessions) if self.sessions is not None else 0,
@@ -108,7 +89,7 @@ class Worker:
             context_tokens=self.context_tokens,
             queued=stats.queued if stats is not None else 0,
             metrics=self.metrics.text(stats) if metrics else None,
-            limits=WorkerLimits(
+            limits=wire.WorkerLimits(
                 max_line_bytes=MAX_LINE_BYTES,
                 max_sessions=self.options.sessions,
                 max_queue=self.options.queue,
@@ -127,7 +108,7 @@ class ClientConnection(asyncio.Protocol):
         self._buffer = bytearray()
         self._scanned = 0
         self._skipping = False
-        self._pending: deque[tuple[WorkerRequest | bytes, int]] = deque()  # and the bytes of a request
+        self._pending: deque[tuple[wire.WorkerRequest | bytes, int]] = deque()  # and the bytes of a request
         self._pending_bytes = 0
         self._counted_bytes = 0
         self.used_s = time.monotonic()
@@ -242,7 +223,8 @@ class ClientConnection(asyncio.Protocol):
                 request, size = self._pending[at]
                 if size:
                     self._worker.metrics.errors[error.code] += 1
-                    self._pending[at] = (self._encoded(_encode_refusal(request, error)), 0)
+                    stream = isinstance(request, wire.Generate | wire.GenerateStream) and request.stream
+                    self._pending[at] = (_encode_refusal(error, stream=stream), 0)
                     self._pending_bytes -= size
                     break
         self._count_held()
@@ -292,13 +274,13 @@ class ClientConnection(asyncio.Protocol):
 
     def _read_line(self, line: bytes) -> None:
         try:
-            request = decode_worker_request(line)
+            request = wire.decode_worker_request(line)
         except WireError as error:
             self._refuse(error)
             return
         busy = self._generation is not None or bool(self._pending)
-        if busy and isinstance(request, Abort | CloseSession):
-            self._pending.append((self._encoded(self._answer(request)), 0))
+        if busy and isinstance(request, wire.Abort | wire.CloseSession):
+            self._pending.append((_encode_line(self._answer(request)), 0))
         elif busy or self._full:
             self._pending.append((request, len(line)))
             self._pending_bytes += len(line)
@@ -307,7 +289,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _refuse(self, error: WireError) -> None:
         self._worker.metrics.errors[error.code] += 1
-        answer = self._encoded(ErrorAnswer.of(error))
+        answer = _encode_line(ErrorAnswer.of(error))
         if self._generation is not None or self._pending:
             self._pending.append((answer, 0))
         else:
@@ -327,33 +309,33 @@ class ClientConnection(asyncio.Protocol):
 
     # --- requests
 
-    def _handle(self, request: WorkerRequest) -> None:
-        if isinstance(request, Generate | GenerateStream):
+    def _handle(self, request: wire.WorkerRequest) -> None:
+        if isinstance(request, wire.Generate | wire.GenerateStream):
             self._generate(request)
         else:
-            self._write(self._encoded(self._answer(request)))
+            self._write(_encode_line(self._answer(request)))
 
-    def _answer(self, request: WorkerRequest) -> Message:
+    def _answer(self, request: wire.WorkerRequest) -> Message:
         try:
             return self._carry_out(request)
         except WireError as error:
             self._worker.metrics.errors[error.code] += 1
             return ErrorAnswer.of(error)
 
-    def _carry_out(self, request: WorkerRequest) -> AnswerMessage:
+    def _carry_out(self, request: wire.WorkerRequest) -> AnswerMessage:
         match request:
-            case CreateSession():
+            case wire.CreateSession():
                 return SessionAnswer(session_id=self._worker.loaded_sessions().create(request.params))
-            case Abort():
+            case wire.Abort():
                 self._worker.loaded_sessions().abort(request.session_id)
                 return OkAnswer()
-            case CloseSession():
+            case wire.CloseSession():
                 self._worker.loaded_sessions().close(request.session_id)
                 return OkAnswer()
             case _:
-                return self._worker.status(metrics=isinstance(request, Status) and request.metrics)
+                return self._worker.status(metrics=isinstance(request, wire.Status) and request.metrics)
 
-    def _generate(self, request: Generate | GenerateStream) -> None:
+    def _generate(self, request: wire.Generate | wire.GenerateStream) -> None:
         self._parts = None if request.stream else []
         try:
             sessions = self._worker.loaded_sessions()
@@ -385,17 +367,15 @@ class ClientConnection(asyncio.Protocol):
         if self._parts is not None:
             self._parts.append(text)
         else:
-            self._write(encode(TokenText(text=text)) + b"\n")
+            self._write(_encode_line(wire.TokenText(text=text)))
 
-    def ended(self, generation: Generation, reason: str, usage: Usage) -> None:
+    def ended(self, generation: Generation, reason: str, usage: wire.Usage) -> None:
         self._generation = None
-        why = cast(StopReason, reason)
+        why = cast(wire.StopReason, reason)
+        end: Message = wire.StopEvent(reason=why, usage=usage)
         if self._parts is not None:
-            self._write(
-                self._encoded(GenerateAnswer(text="".join(self._parts), usage=usage, stop_reason=why))
-            )
-        else:
-            self._write(self._encoded(StopEvent(reason=why, usage=usage)))
+            end = wire.GenerateAnswer(text="".join(self._parts), usage=usage, stop_reason=why)
+        self._write(_encode_line(end))
         self._handle_pending()
 
     def failed(self, generation: Generation, error: WireError) -> None:
@@ -405,23 +385,18 @@ class ClientConnection(asyncio.Protocol):
 
     def _write_error(self, error: WireError) -> None:
         self._worker.metrics.errors[error.code] += 1
-        answer = ErrorAnswer.of(error)
-        if self._parts is not None:
-            self._write(self._encoded(answer))
-        else:
-            self._write(self._encoded(WorkerErrorEvent(message=answer.error, code=error.code)))
-
-    def _encoded(self, message: Message) -> bytes:
-        return encode(message) + b"\n"
+        self._write(_encode_refusal(error, stream=self._parts is None))
 
     def _write(self, line: bytes) -> None:
         if self._transport is not None:
             self._transport.write(line)
 
 
-def _encode_refusal(request: WorkerRequest | bytes, error: WireError) -> Message:
-    """Return a refusal in the form that the request's reader waits for."""
+def _encode_line(message: Message) -> bytes:
+    return encode(message) + b"\n"
+
+
+def _encode_refusal(error: WireError, *, stream: bool) -> bytes:
+    """Return a refusal in the form that the reader of a generation waits for."""
     answer = ErrorAnswer.of(error)
-    if isinstance(request, Generate | GenerateStream) and request.stream:
-        return WorkerErrorEvent(message=answer.error, code=error.code)
-    return answer
+    return _encode_line(wire.WorkerErrorEvent(message=answer.error, code=error.code) if stream else answer)

@@ -7,24 +7,20 @@ import contextlib
 import os
 import secrets
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from fazai.service.log import Log
 from fazai.wire.base import WireError
-from fazai.wire.worker import GenerateParams, SessionParams, Usage
+from fazai.wire.worker import GenerateParams, SessionParams, Usage, merge_params
 from fazai.worker.bridge import Code, EngineError, NativeEngine, Progress, Reason, Sampling
 from fazai.worker.chat import ChatFormat
 from fazai.worker.masks import CompiledGrammar, Masks, deep_stack, schema_text
 from fazai.worker.metrics import Metrics
 
-__all__ = ["MAX_TIMEOUT_MS", "Generation", "Sink", "WorkerSessions"]
-
 MAX_TIMEOUT_MS = 3_600_000
-_TIMEOUT_MS = 120_000
-_MAX_TOKENS = 1024
 _LONG_PROMPT = 50_000  # characters; tokenizing more would hold up the event loop
 _CODES = {
     Code.INVALID: "bad_request",  # within the contract, but not as a 32-bit number
@@ -212,9 +208,9 @@ class WorkerSessions:
                 "session_busy", "the session is generating", hint="abort it, or use another session"
             )
         session.used_s = self._clock()
-        asked = _Parameters(params, session.params)
-        generation = Generation(session, sink, session.used_s + asked.timeout_ms() / 1000)
-        if asked.constrained or len(prompt) + len(session.params.system or "") > _LONG_PROMPT:
+        asked = {**_DEFAULTS, **merge_params(params, session.params)}
+        generation = Generation(session, sink, session.used_s + asked["timeout_ms"] / 1000)
+        if _is_constrained(asked) or len(prompt) + len(session.params.system or "") > _LONG_PROMPT:
             session.generation = generation
             generation.task = asyncio.get_running_loop().create_task(self._prepare(generation, prompt, asked))
         else:
@@ -222,12 +218,12 @@ class WorkerSessions:
             session.generation = generation
         return generation
 
-    async def _prepare(self, generation: Generation, prompt: str, asked: _Parameters) -> None:
+    async def _prepare(self, generation: Generation, prompt: str, asked: Mapping[str, Any]) -> None:
         """Compile grammars and tokenize long prompts, which takes longer than the event loop may be held
         up."""
         session = generation.session
         try:
-            compiled = await self._compile(generation, asked) if asked.constrained else None
+            compiled = await self._compile(generation, asked) if _is_constrained(asked) else None
             tokens = await self._run_while_wanted(generation, None, lambda: self._tokenize(session, prompt))
             if compiled is not None:
                 self._masks.attach(session.handle, compiled)
@@ -242,9 +238,9 @@ class WorkerSessions:
             why = f"{type(error).__name__} at {place.name}:{place.lineno}"
             self._fail(generation, WireError("internal", f"the generation could not be prepared ({why})"))
 
-    async def _compile(self, generation: Generation, asked: _Parameters) -> CompiledGrammar:
+    async def _compile(self, generation: Generation, asked: Mapping[str, Any]) -> CompiledGrammar:
         """Return the compiled grammar of a generation. Raises WireError, _TooLateError."""
-        schema, grammar = asked.value("json_schema"), asked.value("grammar")
+        schema, grammar = asked.get("json_schema"), asked.get("grammar")
         known = self._masks.find_compiled(schema, grammar)
         if known is not None:
             return known
@@ -290,11 +286,10 @@ class WorkerSessions:
         except EngineError as error:
             raise _wire_error(error, error.message) from None
 
-    def _submit(self, generation: Generation, tokens: list[int], asked: _Parameters) -> None:
+    def _submit(self, generation: Generation, tokens: list[int], asked: Mapping[str, Any]) -> None:
         try:
             left_ms = max(1, int((generation.deadline_s - self._clock()) * 1000))
-            sampling = replace(asked.sampling(), timeout_ms=left_ms)
-            self._engine.submit(generation.session.handle, tokens, sampling)
+            self._engine.submit(generation.session.handle, tokens, _sampling_of(asked, left_ms))
         except EngineError as error:
             raise _wire_error(error, error.message) from None
         generation.submitted = True
@@ -382,45 +377,32 @@ class _TooLateError(Exception):
 _NOTHING = Usage(prompt_tokens=0, cached_tokens=0, completion_tokens=0)
 
 
-class _Parameters:
-    """The parameters of a request over those of its session over the worker's."""
+#: The worker's own choice of what neither a request nor its session says.
+_DEFAULTS: Mapping[str, Any] = {
+    "max_tokens": 1024,
+    "temperature": 1.0,
+    "top_k": 64,
+    "top_p": 0.95,
+    "min_p": 0.0,
+    "repeat_penalty": 1.0,
+    "seed": -1,
+    "stop": (),
+    "timeout_ms": 120_000,
+}
 
-    def __init__(self, own: GenerateParams | None, session: SessionParams) -> None:
-        self._own = own
-        self._session = session
-        # A grammar of the request puts the session's schema aside, and the other way round.
-        self._own_shape = own is not None and (own.json_schema is not None or own.grammar is not None)
 
-    def value(self, name: str, default: Any = None) -> Any:
-        """Return the request's own value, else the session's, else the default."""
-        if self._own is not None:
-            found = getattr(self._own, name)
-            if found is not None or (name in ("json_schema", "grammar") and self._own_shape):
-                return found
-        found = getattr(self._session, name)
-        return default if found is None else found
+def _is_constrained(asked: Mapping[str, Any]) -> bool:
+    return "json_schema" in asked or "grammar" in asked
 
-    @property
-    def constrained(self) -> bool:
-        return self.value("json_schema") is not None or self.value("grammar") is not None
 
-    def timeout_ms(self) -> int:
-        return int(self.value("timeout_ms", _TIMEOUT_MS))
-
-    def sampling(self) -> Sampling:
-        seed = self.value("seed", -1)
-        return Sampling(
-            max_tokens=min(self.value("max_tokens", _MAX_TOKENS), _INT32),
-            temperature=self.value("temperature", 1.0),
-            top_k=min(self.value("top_k", 64), _INT32),
-            top_p=max(self.value("top_p", 0.95), _LEAST_P),
-            min_p=self.value("min_p", 0.0),
-            repeat_penalty=self.value("repeat_penalty", 1.0),
-            seed=seed if seed >= 0 else int.from_bytes(os.urandom(4), "little"),
-            timeout_ms=self.timeout_ms(),
-            stop=self.value("stop", ()),
-            constrained=self.constrained,
-        )
+def _sampling_of(asked: Mapping[str, Any], timeout_ms: int) -> Sampling:
+    values = {name: asked[name] for name in _DEFAULTS}
+    values |= {name: min(asked[name], _INT32) for name in ("max_tokens", "top_k")}
+    values["top_p"] = max(asked["top_p"], _LEAST_P)
+    if asked["seed"] < 0:
+        values["seed"] = int.from_bytes(os.urandom(4), "little")
+    values["timeout_ms"] = timeout_ms
+    return Sampling(**values, constrained=_is_constrained(asked))
 
 
 def _wire_error(error: EngineError, message: str) -> WireError:

@@ -17,7 +17,8 @@ import msgspec
 
 from fazai.wire.base import WireError
 from fazai.wire.signature import decode_signed_headers, verify_signature
-from fazai.wire.telemetry import IngestAnswer, IngestPartialAnswer, Sample, decode_telemetry
+from fazai.wire.telemetry import IngestAnswer, IngestPartialAnswer
+from tests.contract import Sample, decode_telemetry
 
 __all__ = ["WAIT_S", "Receiver", "Request"]
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from fazai.wire.telemetry import decode_telemetry
 from tests.agent.conftest import Agent, tool_folder
 from tests.agent.test_delivery import lines_of
+from tests.contract import decode_telemetry
 
 #: The awks of this machine; CI has all of them.
 AWKS = {name: shutil.which(name) for name in ("mawk", "gawk", "original-awk", "busybox")}

@@ -24,7 +24,8 @@ from fazai.store.daemon import NewEvent, Role, StoreLimits, Token
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.store.sqlite.tokens import TokenFile
 from fazai.wire.base import encode
-from fazai.wire.events import Event, SseFrame, decode_sse, event_type
+from fazai.wire.events import Event, event_type
+from tests.contract import SseFrame, decode_sse
 
 #: For what has to happen, however busy the machine is: only what never happens takes so long.
 PATIENCE_S = 60.0

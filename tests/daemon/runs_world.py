@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from fazai.daemon.runs.config import Polling
-from fazai.daemon.runs.config_file import read_config
+from fazai.daemon.runs.config_file import read_daemon_config
 from fazai.lab import LabFirewall, LabSettings, LabThread
 from fazai.store.daemon import RunRecord
 from fazai.store.factory import open_daemon_store
@@ -106,7 +106,7 @@ def beside(
     **config: Any,
 ) -> Iterator[World]:
     """A daemon that comes and goes while the firewall and its inventory stay."""
-    read = read_config(write_config(folder, **config))
+    read = read_daemon_config(write_config(folder, **config))
     read = replace(read, polling=polling or read.polling)
     more = daemon or {}
     with live(folder, socket=folder / "d.sock", config=read, **more) as running, running.client() as client:

@@ -32,7 +32,8 @@ from fazai.store.daemon import GAUGES
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.wire.base import WireError
 from fazai.wire.signature import sign
-from fazai.wire.telemetry import MAX_INGEST_BYTES, Batch, decode_telemetry
+from fazai.wire.telemetry import MAX_INGEST_BYTES
+from tests.contract import Batch, decode_telemetry
 from tests.daemon_store.conftest import Clock
 
 NOW_US = 1_795_320_000_000_000  # 2026-11-22T04:00:00Z

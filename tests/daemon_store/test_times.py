@@ -14,7 +14,8 @@ from fazai.daemon.ingest.pipeline import IngestRules
 from fazai.store.daemon import NewSample
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.wire.base import WireError
-from fazai.wire.telemetry import decode_telemetry, parse_time
+from fazai.wire.telemetry import parse_time
+from tests.contract import decode_telemetry
 from tests.daemon_store.conftest import GAUGE_ROW, QUIET, START_US, Clock
 from tests.daemon_store.test_ingest import Bench, bench, dump, record
 

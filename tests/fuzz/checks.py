@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fazai.wire.base import MAX_LINE_BYTES, Message, WireError, encode
-from fazai.wire.worker import ERROR_CODES, decode_worker_event, decode_worker_request
+from fazai.wire.worker import decode_worker_event, decode_worker_request
 from fazai.worker.bridge import Options
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import ClientConnection, Worker
+from tests.contract import WORKER_CODES
 
 __all__ = ["check_event", "check_framing", "check_request", "examples"]
 
@@ -57,7 +58,7 @@ def _read(decode: Callable[[bytes], M], line: bytes) -> M | None:
         return decode(line)
     except WireError as error:
         refused = error
-    assert refused.code in ERROR_CODES, refused.code
+    assert refused.code in WORKER_CODES, refused.code
     assert 0 < len(refused.message) < 1000
     return None
 
@@ -70,9 +71,9 @@ def check_framing(raw: bytes, cuts: Iterable[int]) -> None:
     assert _answers(_cut(raw, cuts)) == whole
     for answer in whole:
         if answer.get("type") == "error":
-            assert answer["code"] in ERROR_CODES
+            assert answer["code"] in WORKER_CODES
         elif not answer["ok"]:
-            assert answer["code"] in ERROR_CODES
+            assert answer["code"] in WORKER_CODES
             assert answer["error"]
 
 

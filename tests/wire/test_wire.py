@@ -24,7 +24,6 @@ from fazai.wire import (
     base,
     daemon,
     events,
-    logs,
     opn,
     signature,
     southbound,
@@ -33,6 +32,7 @@ from fazai.wire import (
 )
 from fazai.wire.base import MAX_BODY_BYTES, MAX_LINE_BYTES, decode_body
 from fazai.wire.changes import ChangeRecord
+from tests import contract
 
 NOON = "2026-11-22T12:00:00Z"
 
@@ -193,7 +193,7 @@ def test_answer_that_says_no_is_the_refusal() -> None:
     assert old == base.ErrorAnswer(error="busy")
     with refused("bad_request"):
         base.decode_answer('{"error":"busy"}', worker.GenerateAnswer)
-    firewalls = opn.decode_opn_answer('{"success":false,"error":"no"}', opn.OpnListAnswer)
+    firewalls = contract.decode_opn_answer('{"success":false,"error":"no"}', opn.OpnListAnswer)
     assert firewalls == opn.OpnError(error="no")
 
 
@@ -248,13 +248,13 @@ def test_every_type_of_event_has_its_time(of: type[events.EventBase]) -> None:
     required = {field.name for field in msgspec.structs.fields(of) if field.required}
     assert "timestamp" in required
     with refused("bad_request") as caught:
-        events.decode_event(json.dumps({"type": of.__struct_config__.tag}))
+        contract.decode_event(json.dumps({"type": of.__struct_config__.tag}))
     assert "`timestamp`" in caught.value.message
 
 
 def test_sse_keeps_line_separators_of_unicode() -> None:
     event = events.TokenEvent(timestamp=NOW, text="a\u2028b\u0085c\r\nd")
-    assert events.decode_sse(events.encode_sse(7, event)) == events.SseFrame(7, event)
+    assert contract.decode_sse(events.encode_sse(7, event)) == contract.SseFrame(7, event)
 
 
 @pytest.mark.parametrize(
@@ -284,14 +284,14 @@ def test_sse_keeps_line_separators_of_unicode() -> None:
 )
 def test_sse_frame_that_is_not_whole_is_refused(frame: bytes, word: str) -> None:
     with refused("bad_request") as caught:
-        events.decode_sse(frame)
+        contract.decode_sse(frame)
     assert word in caught.value.message
 
 
 def test_sse_comment_is_skipped() -> None:
     event = events.DoneEvent(timestamp=NOW)
     frame = events.encode_sse(1, event)
-    assert events.decode_sse(b": heartbeat\n" + frame).event == event
+    assert contract.decode_sse(b": heartbeat\n" + frame).event == event
 
 
 @pytest.mark.parametrize("name", ["action_id", "plan_hash", "session_id", "agent_id"])
@@ -336,11 +336,11 @@ def test_a_change_event_has_the_fields_of_a_record() -> None:
 def test_how_a_target_was_left_is_a_status_or_unknown() -> None:
     said = {"type": "outcome", "timestamp": "2026-11-22T03:04:05Z", "target": "fw", "status": "converged"}
     for was in (*TargetStatus, "unknown"):
-        event = events.decode_event(json.dumps({**said, "was": was}))
+        event = contract.decode_event(json.dumps({**said, "was": was}))
         assert isinstance(event, events.OutcomeEvent)
         assert event.was == was
     with pytest.raises(base.WireError, match=r"`was`: .*a status of a target, or unknown"):
-        events.decode_event(json.dumps({**said, "was": "fine"}))
+        contract.decode_event(json.dumps({**said, "was": "fine"}))
 
 
 def test_change_record_is_a_change_event() -> None:
@@ -365,7 +365,7 @@ def test_change_record_is_a_change_event() -> None:
         }
     )
     assert "hunter" not in data
-    event = events.decode_event(data)
+    event = contract.decode_event(data)
     assert isinstance(event, events.ChangeEvent)
     assert (event.verb, event.after) == ("update", {"password": "***", "groups": ["a", "b"]})
     assert json.loads(base.encode(event)) == json.loads(data)
@@ -378,8 +378,8 @@ def _record(**more: object) -> dict[str, object]:
     return {"hostname": "web-1", "timestamp": NOON, **more}
 
 
-def _ingest(value: object) -> telemetry.Batch:
-    return telemetry.decode_telemetry(json.dumps(value).encode())
+def _ingest(value: object) -> contract.Batch:
+    return contract.decode_telemetry(json.dumps(value).encode())
 
 
 def test_what_is_not_known_is_kept_in_place() -> None:
@@ -427,16 +427,16 @@ def test_bad_records_leave_the_others_alone() -> None:
 
 def test_ndjson_counts_lines_that_are_not_empty() -> None:
     line = json.dumps(_record()).encode()
-    batch = telemetry.decode_telemetry(b"\r\n" + line + b"\r\n\n" + line[:-4] + b"\n" + line)
+    batch = contract.decode_telemetry(b"\r\n" + line + b"\r\n\n" + line[:-4] + b"\n" + line)
     assert len(batch.samples) == 2
     assert [error.index for error in batch.errors] == [1]
     assert "JSON is malformed" in batch.errors[0].error
 
 
 def test_pretty_printed_object_is_one_record() -> None:
-    assert len(telemetry.decode_telemetry(json.dumps(_record(), indent=2).encode()).samples) == 1
+    assert len(contract.decode_telemetry(json.dumps(_record(), indent=2).encode()).samples) == 1
     with refused("bad_json"):
-        telemetry.decode_telemetry(json.dumps(_record(), indent=2).encode()[:-1])
+        contract.decode_telemetry(json.dumps(_record(), indent=2).encode()[:-1])
 
 
 @pytest.mark.parametrize(
@@ -455,11 +455,11 @@ def test_pretty_printed_object_is_one_record() -> None:
 )
 def test_body_that_is_no_telemetry_is_refused(body: bytes, code: str) -> None:
     with refused(code):
-        telemetry.decode_telemetry(body)
+        contract.decode_telemetry(body)
 
 
 def test_empty_array_is_no_error() -> None:
-    assert telemetry.decode_telemetry(b"[]") == telemetry.Batch((), ())
+    assert contract.decode_telemetry(b"[]") == contract.Batch((), ())
 
 
 # -- signatures -----------------------------------------------------------------------------------------
@@ -548,11 +548,11 @@ DECODERS: list[Callable[[bytes], object]] = [
     worker.decode_worker_event,
     southbound.decode_southbound_request,
     southbound.decode_hello,
-    events.decode_event,
+    contract.decode_event,
     actions.decode_action,
-    events.decode_sse,
-    telemetry.decode_telemetry,
-    logs.decode_log_line,
+    contract.decode_sse,
+    contract.decode_telemetry,
+    contract.decode_log_line,
 ]
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

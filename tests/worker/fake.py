@@ -73,7 +73,7 @@ class FakeEngine:
         tokens = sum(s.made for s in sessions)
         return Stats(
             *(len(sessions), running, len(self._order), CONTEXT, 1, tokens, 0.0, 0, 0, tokens, 0, 0),
-            *(0.0, 0, 0, 0, 0, 0, (), ()),
+            *(0.0, 0, 0, 0, 0, (), ()),
         )
 
     def mask_next(self, timeout_ms: int) -> None:

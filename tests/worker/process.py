@@ -13,6 +13,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from fazai.providers.gemma.client import GemmaClient
+from fazai.wire.worker import Status, StatusAnswer
+
 ROOT = Path(__file__).parents[2]
 
 #: The worker of this package with an engine that has no model; argv: seconds to load, then the command line.
@@ -39,6 +42,11 @@ def without_model(load_s: float = 0.0) -> list[str]:
 def with_model() -> list[str]:
     """The command of this installation."""
     return [str(Path(sys.executable).with_name("fazai"))]
+
+
+async def worker_metrics(client: GemmaClient) -> str:
+    """The worker's metrics as Prometheus text."""
+    return (await client.ask(Status(metrics=True), StatusAnswer)).metrics or ""
 
 
 class Process:

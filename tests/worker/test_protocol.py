@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from fazai.wire.worker import ERROR_CODES, decode_worker_event
+from fazai.wire.worker import decode_worker_event
+from tests.contract import WORKER_CODES
 
 from .fake import CONTEXT
 from .live import Live, live
@@ -83,7 +84,7 @@ def test_what_is_refused(line: bytes, code: str) -> None:
             peer = await worker.peer()
             answer = await peer.ask(line)
             assert (answer["ok"], answer["code"]) == (False, code)
-            assert answer["code"] in ERROR_CODES
+            assert answer["code"] in WORKER_CODES
             assert (await peer.ask({"type": "status"}))["sessions"] == 0
 
     asyncio.run(run())

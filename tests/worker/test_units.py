@@ -80,7 +80,7 @@ def test_metrics_over_http() -> None:
     async def run() -> None:
         found = metrics.Metrics()
         found.errors["bad_json"] += 3
-        server = await metrics.serve(0, lambda: found.text(None))
+        server = await metrics.serve_metrics(0, lambda: found.text(None))
         port = server.sockets[0].getsockname()[1]
         async with httpx.AsyncClient() as http:
             answer = await http.get(f"http://127.0.0.1:{port}/metrics")

@@ -83,7 +83,7 @@ def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
     from fazai.cli.commands.worker import worker_socket
     from fazai.config import daemon_socket_path
     from fazai.daemon.runs.config import DaemonConfig
-    from fazai.daemon.runs.config_file import read_config
+    from fazai.daemon.runs.config_file import read_daemon_config
     from fazai.daemon.settings import DaemonSettings
 
     config = environment.read_config()
@@ -102,7 +102,7 @@ def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
         gemma_socket=worker_socket(options["gemma_socket"]),
         fallback=_read_fallback(options),
         inventory=tuple(options["inventory"]),
-        config=DaemonConfig() if file is None else read_config(file, _load_run_inventory),
+        config=DaemonConfig() if file is None else read_daemon_config(file, _load_run_inventory),
         ingest=options["ingest"],
         lab=config.lab,
         log_file=options["log_file"],

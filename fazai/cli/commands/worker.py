@@ -83,6 +83,6 @@ def worker_command(
 
 def _demo_model() -> Path:
     from fazai.cli import environment
-    from fazai.worker.demo import demo_model
+    from fazai.worker.demo import find_demo_model
 
-    return demo_model(environment.read_config().state / "models")
+    return find_demo_model(environment.read_config().state / "models")

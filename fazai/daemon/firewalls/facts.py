@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from fazai.store.base import Store
     from fazai.store.daemon import DaemonStore, StoredEvent
 
-__all__ = ["follow_runs"]
-
 _RUNS_BACK = 20
 _RUNS_KNOWN = 1000
 

@@ -4,50 +4,58 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from fazai.daemon.firewalls.registry import Firewall
-from fazai.providers.opnsense.api.vitals import Interface, Vitals
+from fazai.providers.opnsense.api.vitals import Vitals
 from fazai.service.prometheus import Family, Metric
 
-__all__ = ["OPN_METRICS", "FirewallFigures"]
+#: Further labels of a figure, by what it is read from: the round, what the firewall said in it, one of its
+#: interfaces, what runs left.
+_LABELS: Mapping[str, tuple[str, ...]] = {
+    "round": (),
+    "vitals": (),
+    "release": ("version",),
+    "interface": ("interface", "device"),
+    "runs": (),
+}
+#: Name, what it is read from, the attribute there (None: always 1), help.
+_FIGURES: tuple[tuple[str, str, str | None, str], ...] = (
+    ("up", "round", "up", "1 while the firewall answers, 0 since two rounds failed."),
+    ("info", "release", None, "Always 1; the release is a label."),
+    ("last_seen_timestamp_seconds", "round", "seen", "When it last answered."),
+    ("poll_seconds", "round", "took_s", "How long the last round of reads took."),
+    ("uptime_seconds", "vitals", "uptime_s", "Since the firewall started."),
+    ("load1", "vitals", "load1", "Load average over 1 minute."),
+    ("cpu_busy_ratio", "vitals", "cpu_ratio", "Busy share of all CPUs over 1 second, 0 to 1."),
+    ("memory_total_bytes", "vitals", "memory_total_bytes", "Memory that is there."),
+    ("memory_used_bytes", "vitals", "memory_used_bytes", "Memory in use, as the firewall counts it."),
+    ("states", "vitals", "states", "Entries of the state table of pf."),
+    (
+        *("config_changed_timestamp_seconds", "vitals", "config_changed"),
+        "When its configuration last changed, by its own clock.",
+    ),
+    ("interface_up", "interface", "status", "1 while the interface is up."),
+    ("interface_receive_bytes_total", "interface", "received_bytes", "Received."),
+    ("interface_transmit_bytes_total", "interface", "sent_bytes", "Sent."),
+    ("interface_receive_packets_total", "interface", "received_packets", "Received."),
+    ("interface_transmit_packets_total", "interface", "sent_packets", "Sent."),
+    ("interface_receive_errors_total", "interface", "receive_errors", "Errors while receiving."),
+    ("interface_transmit_errors_total", "interface", "send_errors", "Errors while sending."),
+    ("pending_changes", "runs", "pending", "Changes that the last run found and did not make."),
+    ("last_apply_timestamp_seconds", "runs", "at", "When an apply last ended here."),
+    ("last_apply_success", "runs", "good", "1 when that apply left it as declared, else 0."),
+)
 
-_FIREWALL = ("firewall", "id")
-_INTERFACE = (*_FIREWALL, "interface", "device")
+
+def _metric(name: str, text: str, *labels: str) -> Metric:
+    return Metric(f"fazai_opnsense_{name}", "counter" if name.endswith("_total") else "gauge", text, labels)
+
 
 OPN_METRICS: Mapping[str, Metric] = {
-    name: Metric(f"fazai_opnsense_{name}", "counter" if name.endswith("_total") else "gauge", text, labels)
-    for name, text, labels in (
-        ("up", "1 while the firewall answers, 0 since two rounds failed.", _FIREWALL),
-        ("info", "Always 1; the release is a label.", (*_FIREWALL, "version")),
-        ("last_seen_timestamp_seconds", "When it last answered.", _FIREWALL),
-        ("poll_seconds", "How long the last round of reads took.", _FIREWALL),
-        ("uptime_seconds", "Since the firewall started.", _FIREWALL),
-        ("load1", "Load average over 1 minute.", _FIREWALL),
-        ("cpu_busy_ratio", "Busy share of all CPUs over 1 second, 0 to 1.", _FIREWALL),
-        ("memory_total_bytes", "Memory that is there.", _FIREWALL),
-        ("memory_used_bytes", "Memory in use, as the firewall counts it.", _FIREWALL),
-        ("states", "Entries of the state table of pf.", _FIREWALL),
-        (
-            "config_changed_timestamp_seconds",
-            "When its configuration last changed, by its own clock.",
-            _FIREWALL,
-        ),
-        ("interface_up", "1 while the interface is up.", _INTERFACE),
-        ("interface_receive_bytes_total", "Received.", _INTERFACE),
-        ("interface_transmit_bytes_total", "Sent.", _INTERFACE),
-        ("interface_receive_packets_total", "Received.", _INTERFACE),
-        ("interface_transmit_packets_total", "Sent.", _INTERFACE),
-        ("interface_receive_errors_total", "Errors while receiving.", _INTERFACE),
-        ("interface_transmit_errors_total", "Errors while sending.", _INTERFACE),
-        ("pending_changes", "Changes that the last run found and did not make.", _FIREWALL),
-        ("last_apply_timestamp_seconds", "When an apply last ended here.", _FIREWALL),
-        ("last_apply_success", "1 when that apply left it as declared, else 0.", _FIREWALL),
-        ("polls_total", "Rounds of reads, by result.", ("result",)),
-    )
+    **{name: _metric(name, text, "firewall", "id", *_LABELS[of]) for name, of, _, text in _FIGURES},
+    "polls_total": _metric("polls_total", "Rounds of reads, by result.", "result"),
 }
-
-#: Values of further labels, and the number; None where the firewall does not say it.
-Figures = list[tuple[tuple[str, ...], float | None]]
 
 
 @dataclass(slots=True)
@@ -56,12 +64,12 @@ class _LastApply:
 
     pending: int | None = None
     at: float | None = None
-    good: bool = False
+    good: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Round:
-    """The result of one round of reads of a firewall."""
+class PollRound:
+    """The result of one round of reads of a firewall; `seen`: when it last answered, since the epoch."""
 
     firewall: Firewall
     up: bool | None
@@ -74,15 +82,13 @@ class _Round:
 class FirewallFigures:
     """The last round of each firewall, by id; what runs left on each target, by name."""
 
-    _rounds: dict[str, _Round] = field(default_factory=dict)
+    _rounds: dict[str, PollRound] = field(default_factory=dict)
     _applied: dict[str, _LastApply] = field(default_factory=dict)
 
-    def put(
-        self, firewall: Firewall, up: bool | None, vitals: Vitals | None, seen: float | None, took_s: float
-    ) -> None:
+    def put(self, one: PollRound) -> None:
         """Replace a firewall's figures after a round. Without vitals they go: old ones would look like new
         ones."""
-        self._rounds[firewall.id] = _Round(firewall, up, vitals, seen, took_s)
+        self._rounds[one.firewall.id] = one
 
     def note_run(self, name: str, *, check: bool, status: str, pending: int, at: float) -> None:
         """Take over how a run ended on a target; `at` is in seconds since the epoch."""
@@ -109,54 +115,28 @@ class FirewallFigures:
         samples: dict[str, list[tuple[tuple[str, ...], float]]] = {name: [] for name in OPN_METRICS}
         samples["polls_total"] = [((result,), count) for result, count in polls.items()]
         for id_, one in self._rounds.items():
-            firewall = (one.firewall.name, id_)
-            for name, figures in self._figures(one).items():
-                samples[name] += [((*firewall, *more), n) for more, n in figures if n is not None]
+            sources = self._sources(one)
+            for name, of, attribute, _ in _FIGURES:
+                for labels, source in sources[of]:
+                    value = 1 if attribute is None else _as_number(getattr(source, attribute))
+                    if value is not None:
+                        samples[name].append(((one.firewall.name, id_, *labels), value))
         for name, found in samples.items():
             if found:
                 yield OPN_METRICS[name].family(found)
 
-    def _figures(self, one: _Round) -> dict[str, Figures]:
-        applied = self._applied.get(one.firewall.name, _LastApply())
-        plain = {
-            "up": one.up,
-            "last_seen_timestamp_seconds": one.seen,
-            "poll_seconds": one.took_s,
-            "pending_changes": applied.pending,
-            "last_apply_timestamp_seconds": applied.at,
-            "last_apply_success": applied.good if applied.at is not None else None,
+    def _sources(self, one: PollRound) -> Mapping[str, list[tuple[tuple[str, ...], Any]]]:
+        """Return what the figures of a firewall are read from, with the values of further labels."""
+        vitals = one.vitals
+        return {
+            "round": [((), one)],
+            "runs": [((), self._applied.get(one.firewall.name, _LastApply()))],
+            "vitals": [((), vitals)] if vitals is not None else [],
+            "release": [((vitals.version or "",), vitals)] if vitals is not None else [],
+            "interface": [((i.name, i.device), i) for i in (vitals.interfaces if vitals is not None else ())],
         }
-        found: dict[str, Figures] = {name: [((), value)] for name, value in plain.items()}
-        if one.vitals is not None:
-            found |= _of_vitals(one.vitals)
-        return found
 
 
-def _of_vitals(vitals: Vitals) -> dict[str, Figures]:
-    plain = {
-        "uptime_seconds": vitals.uptime_s,
-        "load1": vitals.load1,
-        "cpu_busy_ratio": vitals.cpu_ratio,
-        "memory_total_bytes": vitals.memory_total_bytes,
-        "memory_used_bytes": vitals.memory_used_bytes,
-        "states": vitals.states,
-        "config_changed_timestamp_seconds": vitals.config_changed,
-    }
-    found: dict[str, Figures] = {name: [((), value)] for name, value in plain.items()}
-    found["info"] = [((vitals.version or "",), 1)]
-    for one in vitals.interfaces:
-        for name, value in _of_interface(one).items():
-            found.setdefault(name, []).append(((one.name, one.device), value))
-    return found
-
-
-def _of_interface(one: Interface) -> dict[str, float | None]:
-    return {
-        "interface_up": one.status == "up",
-        "interface_receive_bytes_total": one.received_bytes,
-        "interface_transmit_bytes_total": one.sent_bytes,
-        "interface_receive_packets_total": one.received_packets,
-        "interface_transmit_packets_total": one.sent_packets,
-        "interface_receive_errors_total": one.receive_errors,
-        "interface_transmit_errors_total": one.send_errors,
-    }
+def _as_number(value: float | str | None) -> float | None:
+    """Return a figure as a number; the status of an interface is 1 while it is up."""
+    return value == "up" if isinstance(value, str) else value

@@ -8,12 +8,12 @@ import os
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from fazai.daemon.events.announcer import Announcer, row_of
-from fazai.daemon.firewalls.metrics import FirewallFigures
+from fazai.daemon.firewalls.metrics import FirewallFigures, PollRound
 from fazai.daemon.firewalls.registry import (
     Firewall,
     KeyFiles,
@@ -27,6 +27,7 @@ from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.runs.config import Polling
 from fazai.daemon.settings import DaemonSettings
 from fazai.errors import FazaiError, StateError
+from fazai.model import Target
 from fazai.providers.opnsense.api.budget import Budget
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.api.vitals import Vitals, read_vitals
@@ -38,8 +39,6 @@ from fazai.store.daemon import DaemonStore, FirewallRecord
 from fazai.timestamps import utc_now
 from fazai.wire.events import AgentEvent, Level
 from fazai.wire.opn import OpnAddBody
-
-__all__ = ["Firewalls", "WatchedFirewall", "backoff_s"]
 
 T = TypeVar("T")
 
@@ -78,13 +77,6 @@ class WatchedFirewall:
     last: FazaiError | None = None
 
 
-@dataclass(slots=True)
-class _Clocks:
-    now: Callable[[], float] = time.time
-    monotonic: Callable[[], float] = time.monotonic
-    chance: Callable[[], float] = random.random
-
-
 class Firewalls:
     """The registry of all firewalls, and the rounds in which they are read; used on the daemon's loop."""
 
@@ -93,7 +85,6 @@ class Firewalls:
         self._announcer = Announcer(store, log)
         self.polling: Polling = settings.config.polling
         self._keys = KeyFiles(settings.secrets, uid=os.geteuid())
-        self._clock = _Clocks()
         self._watched: dict[str, WatchedFirewall] = {}
         self._gate = asyncio.Semaphore(self.polling.at_once)
         self._budget = Budget()
@@ -101,6 +92,7 @@ class Firewalls:
         self._looked_s = float("-inf")
         self._changed = asyncio.Event()
         self._rounds: Counter[str] = Counter()
+        self._chance = random.random
         self.figures = FirewallFigures()
         for record in store.firewalls():
             if record.source == "api":
@@ -122,18 +114,14 @@ class Firewalls:
     async def add(self, body: OpnAddBody) -> WatchedFirewall:
         """Register one, or give a registered one another key and other tags. Raises Refusal, SecretError."""
         id_ = firewall_id("api", body.name)
-        other = next(
-            (o for o in self._watched.values() if o.firewall.name == body.name and o.firewall.id != id_), None
-        )
-        if other is not None:
-            raise Refusal(
-                "conflict", f"the inventory has a firewall {body.name!r}", hint="choose another name"
-            )
+        if any(one.firewall.name == body.name and one.firewall.id != id_ for one in self._watched.values()):
+            text = f"the inventory has a firewall {body.name!r}"
+            raise Refusal("conflict", text, hint="choose another name")
         known = self._watched.get(id_)
         if known is not None and known.record.base_url != body.base_url:
             text = f"{body.name!r} is registered with another address"
             raise Refusal("conflict", text, hint=f"POST /opn/{id_}/remove first, or choose another name")
-        now = self._clock.now()
+        now = time.time()
         record = FirewallRecord(
             id=id_,
             name=body.name,
@@ -157,8 +145,6 @@ class Firewalls:
             "verify_tls": body.verify_tls,
             "secret": {"api_key": body.api_key, "api_secret": body.api_secret},
         }
-        from fazai.model import Target
-
         problems = OpnsenseProvider().check(Target(body.name, "opnsense", "read", options))
         if problems:
             raise Refusal("bad_request", problems[0].message, hint=problems[0].hint)
@@ -177,8 +163,8 @@ class Firewalls:
         if before is not None and before.firewall == firewall:
             return before
         self._drop(firewall.id)
-        wait_s = self._clock.chance() * self.polling.every_s if before is None else 0.0
-        due_s = self._clock.monotonic() + min(wait_s, self.polling.every_s)
+        wait_s = self._chance() * self.polling.every_s if before is None else 0.0
+        due_s = time.monotonic() + min(wait_s, self.polling.every_s)
         seen = self._watched[firewall.id] = WatchedFirewall(firewall, record, due_s=due_s)
         if before is not None:
             seen.up, seen.failures = before.up, before.failures
@@ -194,7 +180,7 @@ class Firewalls:
         """Take over the inventory's firewalls when its files changed. Never raises for an error in it: the
         firewalls that were known stay."""
         sources = self._settings.inventory
-        self._looked_s = self._clock.monotonic()
+        self._looked_s = time.monotonic()
         files = await asyncio.to_thread(inventory_files, sources)
         if not sources or files == self._files:
             return
@@ -204,11 +190,8 @@ class Firewalls:
                 firewalls_of_inventory, sources, dict(os.environ), self._settings.secrets
             )
         except FazaiError as error:
-            self._log.say(
-                "error",
-                f"the inventory is not used; it is read again when it changes: {error}",
-                logger=_LOGGER,
-            )
+            text = f"the inventory is not used; it is read again when it changes: {error}"
+            self._log.say("error", text, logger=_LOGGER)
             return
         for text in wrong:
             self._log.say("warning", f"not watched: {text}", logger=_LOGGER)
@@ -220,7 +203,7 @@ class Firewalls:
         for id_ in [*(one for one in known if one not in names)]:
             self._drop(id_)
             await self._store.delete_firewall(id_)
-        now = self._clock.now()
+        now = time.time()
         for one in found:
             record = known.get(one.id) or FirewallRecord(
                 one.id, one.name, one.base_url, one.verify_tls, now, now, one.tags, "inventory"
@@ -239,40 +222,35 @@ class Firewalls:
         """Open one session with a firewall, let `work` use it, and return its result. Raises FazaiError."""
         if seen.firewall.wrong is not None:
             raise FazaiError(seen.firewall.wrong)
-        target = await asyncio.to_thread(resolve_lab_target, seen.firewall.target, self._lab())
-        limit_s = self.polling.timeout_s
-        options: Mapping[str, Any] = {
-            **target.options,
-            "timeout": limit_s,
-            "connect_timeout": limit_s,
-            "retries": 0,
-        }
-        session = open_firewall_session(replace(target, options=options), {}, budget=self._budget)
-        async with session:
+        lab = self._settings.lab or self._settings.state / "lab"
+        target = await asyncio.to_thread(resolve_lab_target, seen.firewall.target, lab)
+        limits = {**dict.fromkeys(("timeout", "connect_timeout"), self.polling.timeout_s), "retries": 0}
+        target = replace(target, options={**target.options, **limits})
+        async with open_firewall_session(target, {}, budget=self._budget) as session:
             return await work(session.api)
-
-    def _lab(self) -> Any:
-        return self._settings.lab or self._settings.state / "lab"
 
     async def poll_now(self, seen: WatchedFirewall) -> WatchedFirewall:
         """Begin a round of reads, or join the one that goes on, and wait for its end. Never raises for the
         firewall's sake."""
-        if seen.round is None:
-            seen.round = asyncio.get_running_loop().create_task(self._poll(seen))
-            seen.round.add_done_callback(lambda task: self._poll_ended(seen, task))
-        await asyncio.wait([seen.round])  # deadline: the request's, RouteEndpoint; the round has its own
+        running = seen.round or self._begin_round(seen)
+        await asyncio.wait([running])  # deadline: the request's, RouteEndpoint; the round has its own
         return seen
+
+    def _begin_round(self, seen: WatchedFirewall) -> asyncio.Task[None]:
+        seen.round = asyncio.get_running_loop().create_task(self._poll(seen))
+        seen.round.add_done_callback(lambda task: self._poll_ended(seen, task))
+        return seen.round
 
     def _poll_ended(self, seen: WatchedFirewall, task: asyncio.Task[None]) -> None:
         seen.round = None
         self._changed.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            seen.due_s = self._clock.monotonic() + self.polling.every_s  # a defect must not spin
+            seen.due_s = time.monotonic() + self.polling.every_s  # a defect must not spin
             self._log.say("error", f"{seen.firewall.name}: {error!r}", logger=_LOGGER)
 
     async def _poll(self, seen: WatchedFirewall) -> None:
         async with self._gate:
-            began_s = self._clock.monotonic()
+            began_s = time.monotonic()
             try:
                 async with asyncio.timeout(3 * self.polling.timeout_s):
                     vitals = await self.ask(seen, read_vitals)
@@ -282,16 +260,16 @@ class Firewalls:
                 error = failed
             else:
                 error, seen.vitals = None, vitals
-            seen.took_s = self._clock.monotonic() - began_s
+            seen.took_s = time.monotonic() - began_s
         await self._note_result(seen, error)
 
     async def _note_result(self, seen: WatchedFirewall, error: FazaiError | None) -> None:
-        now, before = self._clock.now(), seen.record
+        now, before = time.time(), seen.record
         self._rounds["good" if error is None else "failed"] += 1
         seen.failures = 0 if error is None else seen.failures + 1
         seen.last = error
         pause_s = backoff_s(self.polling.every_s, seen.failures)
-        seen.due_s = self._clock.monotonic() + pause_s * (0.9 + 0.2 * self._clock.chance())
+        seen.due_s = time.monotonic() + pause_s * (0.9 + 0.2 * self._chance())
         if error is None:
             version = seen.vitals.version if seen.vitals is not None else None
             seen.record = replace(before, last_seen=now, last_error=None, last_error_at=None, version=version)
@@ -299,9 +277,8 @@ class Firewalls:
             seen.record = replace(before, last_error=error.message, last_error_at=now)
         up = error is None if error is None or seen.failures >= _DOWN_AFTER else seen.up
         turned = up is not seen.up and up is not None
-        self.figures.put(
-            seen.firewall, up, seen.vitals if error is None else None, seen.record.last_seen, seen.took_s
-        )
+        vitals = seen.vitals if error is None else None
+        self.figures.put(PollRound(seen.firewall, up, vitals, seen.record.last_seen, seen.took_s))
         if turned or seen.record.version != before.version:
             await self._announce(seen, up, turned)
 
@@ -323,7 +300,7 @@ class Firewalls:
         """Poll the firewalls that are due until it is cancelled."""
         try:
             while True:
-                if self._clock.monotonic() - self._looked_s >= _INVENTORY_S:
+                if time.monotonic() - self._looked_s >= _INVENTORY_S:
                     await self.read_inventory()
                 self._start_due_polls()
                 await self._wait_until_due()
@@ -333,15 +310,14 @@ class Firewalls:
                     seen.round.cancel()
 
     def _start_due_polls(self) -> None:
-        now_s = self._clock.monotonic()
+        now_s = time.monotonic()
         for seen in self._watched.values():
             if seen.round is None and seen.due_s <= now_s:
-                seen.round = asyncio.get_running_loop().create_task(self._poll(seen))
-                seen.round.add_done_callback(lambda task, seen=seen: self._poll_ended(seen, task))  # type: ignore[misc]
+                self._begin_round(seen)
 
     async def _wait_until_due(self) -> None:
         self._changed.clear()
-        now_s = self._clock.monotonic()
+        now_s = time.monotonic()
         due = [seen.due_s for seen in self._watched.values() if seen.round is None]
         wait_s = min([self._looked_s + _INVENTORY_S, *due], default=now_s + _INVENTORY_S) - now_s
         try:

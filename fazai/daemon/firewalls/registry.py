@@ -28,16 +28,6 @@ from fazai.store.daemon import FirewallRecord
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
 
-__all__ = [
-    "Firewall",
-    "KeyFiles",
-    "firewall_id",
-    "firewall_of_record",
-    "firewalls_of_inventory",
-    "inventory_files",
-    "resolve_lab_target",
-]
-
 
 @dataclass(frozen=True, slots=True)
 class Firewall:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fazai.daemon.events.announcer import AUDIT
 from fazai.daemon.firewalls.poller import WatchedFirewall
@@ -12,36 +12,30 @@ from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import DeviceError, FazaiError, SecretError, Unreachable
 from fazai.providers.opnsense.api.vitals import Interface, read_health, read_interfaces
 from fazai.timestamps import timestamp
-from fazai.wire.opn import (
-    OpnAddBody,
-    OpnAddedAnswer,
-    OpnIface,
-    OpnInfoAnswer,
-    OpnInterfacesAnswer,
-    OpnItem,
-    OpnLastError,
-    OpnListAnswer,
-    OpnMetrics,
-    OpnMetricsAnswer,
-)
+from fazai.wire import opn
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from fazai.providers.opnsense.api.client import Api
 
-__all__ = ["ROUTES"]
-
 T = TypeVar("T")
 
 _IN_ALL_S = 30.0
+_ROUTE_S = _IN_ALL_S + 5
 
 
-async def add_firewall(call: RouteCall) -> OpnAddedAnswer:
+@Route(
+    "POST",
+    "/opn/add",
+    "Register a firewall.",
+    role="admin",
+    codes=("conflict", "unavailable"),
+    timeout_s=_ROUTE_S,
+)
+async def add_firewall(call: RouteCall, body: opn.OpnAddBody) -> opn.OpnAddedAnswer:
     """Store a firewall and ask it. It is stored whether or not it answers: `tested` says which. Raises
     Refusal."""
-    body = call.body
-    assert isinstance(body, OpnAddBody)
     firewalls = call.services.firewalls
     try:
         seen = await firewalls.add(body)
@@ -50,26 +44,26 @@ async def add_firewall(call: RouteCall) -> OpnAddedAnswer:
     _audit(call, "registered, with its key,", seen)
     await firewalls.poll_now(seen)
     if seen.last is not None or seen.vitals is None:
-        return OpnAddedAnswer(id=seen.firewall.id, tested=False, info=None)
+        return opn.OpnAddedAnswer(id=seen.firewall.id, tested=False, info=None)
     info = {"version": seen.vitals.version, "hostname": seen.vitals.hostname}
-    return OpnAddedAnswer(id=seen.firewall.id, tested=True, info=info)
+    return opn.OpnAddedAnswer(id=seen.firewall.id, tested=True, info=info)
 
 
-async def list_firewalls(call: RouteCall) -> OpnListAnswer:
+@Route("GET", "/opn/list", "The firewalls that are watched.", timeout_s=_ROUTE_S)
+async def list_firewalls(call: RouteCall) -> opn.OpnListAnswer:
     """Return all firewalls that are watched."""
-    return OpnListAnswer(items=tuple(_firewall_item(seen) for seen in call.services.firewalls.all()))
+    return opn.OpnListAnswer(items=tuple(_firewall_item(seen) for seen in call.services.firewalls.all()))
 
 
-def _firewall_item(seen: WatchedFirewall) -> OpnItem:
+def _firewall_item(seen: WatchedFirewall) -> opn.OpnItem:
     record = seen.record
     error = None
     if seen.firewall.wrong is not None:
-        error = OpnLastError(when=timestamp(record.updated), message=seen.firewall.wrong)
+        error = opn.OpnLastError(when=timestamp(record.updated), message=seen.firewall.wrong)
     elif record.last_error is not None:
-        error = OpnLastError(
-            when=timestamp(record.last_error_at or record.updated), message=record.last_error
-        )
-    return OpnItem(
+        when = timestamp(record.last_error_at or record.updated)
+        error = opn.OpnLastError(when=when, message=record.last_error)
+    return opn.OpnItem(
         id=record.id,
         name=record.name,
         base_url=record.base_url,
@@ -83,12 +77,20 @@ def _firewall_item(seen: WatchedFirewall) -> OpnItem:
     )
 
 
-async def remove_firewall(call: RouteCall) -> OpnInfoAnswer:
+@Route(
+    "POST",
+    "/opn/{id}/remove",
+    "Forget a registered firewall.",
+    role="admin",
+    codes=("conflict",),
+    timeout_s=_ROUTE_S,
+)
+async def remove_firewall(call: RouteCall) -> opn.OpnInfoAnswer:
     """Forget a registered firewall. Raises Refusal (not_found, conflict)."""
     seen = call.services.firewalls.get(call.path["id"])
     await call.services.firewalls.remove(call.path["id"])
     _audit(call, "removed, and its key,", seen)
-    return OpnInfoAnswer(info={"removed": call.path["id"]})
+    return opn.OpnInfoAnswer(info={"removed": call.path["id"]})
 
 
 def _audit(call: RouteCall, what: str, seen: WatchedFirewall) -> None:
@@ -97,18 +99,20 @@ def _audit(call: RouteCall, what: str, seen: WatchedFirewall) -> None:
     call.services.log.say("info", text, logger=AUDIT, agent_id=id_, target=name)
 
 
-async def show_health(call: RouteCall) -> OpnInfoAnswer:
+@Route("GET", "/opn/{id}/health", "What it says of itself.", codes=("device_error",), timeout_s=_ROUTE_S)
+async def show_firewall_health(call: RouteCall) -> opn.OpnInfoAnswer:
     """Ask the firewall what it says of itself. Raises Refusal (not_found, device_error, timeout)."""
-    return OpnInfoAnswer(info=await _ask_firewall(call, read_health))
+    return opn.OpnInfoAnswer(info=await _ask_watched(call, read_health))
 
 
-async def list_interfaces(call: RouteCall) -> OpnInterfacesAnswer:
+@Route("GET", "/opn/{id}/interfaces", "Its interfaces.", codes=("device_error",), timeout_s=_ROUTE_S)
+async def list_interfaces(call: RouteCall) -> opn.OpnInterfacesAnswer:
     """Ask the firewall for its interfaces. Raises Refusal (not_found, device_error, timeout)."""
-    found = await _ask_firewall(call, read_interfaces)
-    return OpnInterfacesAnswer(data=tuple(map(_interface_item, found)))
+    found = await _ask_watched(call, read_interfaces)
+    return opn.OpnInterfacesAnswer(data=tuple(map(_interface_item, found)))
 
 
-async def _ask_firewall(call: RouteCall, work: Callable[[Api], Awaitable[T]]) -> T:
+async def _ask_watched(call: RouteCall, work: Callable[[Api], Awaitable[T]]) -> T:
     firewalls = call.services.firewalls
     seen = firewalls.get(call.path["id"])
     try:
@@ -127,7 +131,8 @@ def _refusal(error: FazaiError) -> Refusal:
     return Refusal(code, error.message, hint=error.hint if known else None)
 
 
-async def show_metrics(call: RouteCall) -> OpnMetricsAnswer:
+@Route("GET", "/opn/{id}/metrics", "Its figures.", codes=("device_error",), timeout_s=_ROUTE_S)
+async def show_firewall_metrics(call: RouteCall) -> opn.OpnMetricsAnswer:
     """Return the figures of the last round, else of one made now. Raises Refusal (not_found,
     device_error)."""
     firewalls = call.services.firewalls
@@ -140,7 +145,7 @@ async def show_metrics(call: RouteCall) -> OpnMetricsAnswer:
     if vitals is None:  # it was taken off the registry meanwhile
         raise Refusal("not_found", "the firewall is no longer watched")
     memory = vitals.memory_ratio
-    data = OpnMetrics(
+    data = opn.OpnMetrics(
         id=record.id,
         name=record.name,
         version=vitals.version,
@@ -151,11 +156,11 @@ async def show_metrics(call: RouteCall) -> OpnMetricsAnswer:
         ifaces=tuple(map(_interface_item, vitals.interfaces)),
         last_seen=timestamp(record.last_seen),
     )
-    return OpnMetricsAnswer(data=data)
+    return opn.OpnMetricsAnswer(data=data)
 
 
-def _interface_item(one: Interface) -> OpnIface:
-    return OpnIface(
+def _interface_item(one: Interface) -> opn.OpnIface:
+    return opn.OpnIface(
         name=one.name,
         status=one.status,
         device=one.device or None,
@@ -166,28 +171,7 @@ def _interface_item(one: Interface) -> OpnIface:
     )
 
 
-def _route(path: str, summary: str, handler: Any, answer: Any, *codes: str, **more: Any) -> Route:
-    return Route(
-        **{"method": "GET", "path": path, "summary": summary, "handler": handler, "answer": answer, **more},
-        codes=codes,
-        timeout_s=_IN_ALL_S + 5,
-    )
-
-
 ROUTES = (
-    _route(
-        *("/opn/add", "Register a firewall.", add_firewall, OpnAddedAnswer, "conflict", "unavailable"),
-        method="POST",
-        role="admin",
-        body=OpnAddBody,
-    ),
-    _route("/opn/list", "The firewalls that are watched.", list_firewalls, OpnListAnswer),
-    _route(
-        *("/opn/{id}/remove", "Forget a registered firewall.", remove_firewall, OpnInfoAnswer, "conflict"),
-        method="POST",
-        role="admin",
-    ),
-    _route("/opn/{id}/health", "What it says of itself.", show_health, OpnInfoAnswer, "device_error"),
-    _route("/opn/{id}/interfaces", "Its interfaces.", list_interfaces, OpnInterfacesAnswer, "device_error"),
-    _route("/opn/{id}/metrics", "Its figures.", show_metrics, OpnMetricsAnswer, "device_error"),
+    *(add_firewall, list_firewalls, remove_firewall),
+    *(show_firewall_health, list_interfaces, show_firewall_metrics),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -23,17 +23,9 @@ from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma.client import GenerationStream
 from fazai.timestamps import utc_now
 from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
-from fazai.wire.daemon import (
-    AbortBody,
-    AgentStatusAnswer,
-    DaemonLimits,
-    GenerateBody,
-    SessionsBody,
-)
+from fazai.wire.daemon import AbortBody, AgentStatusAnswer, DaemonLimits, GenerateBody, SessionsBody
 from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse
 from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
-
-__all__ = ["ROUTES"]
 
 _GATHER_S = 0.05  # tokens of so long become one event
 _GENERATION_S = 130.0
@@ -46,17 +38,23 @@ _HEADERS = (
 )
 
 
-async def open_session(call: RouteCall) -> SessionAnswer:
+@Route(
+    "POST",
+    "/agent/sessions",
+    "Open a session on the Gemma worker.",
+    role="operator",
+    codes=("worker_unavailable", "overloaded", "schema_unsupported"),
+)
+async def create_session(call: RouteCall, body: SessionsBody) -> SessionAnswer:
     """Open a session on the worker for the client."""
-    body: SessionsBody = call.body
     session_id = await call.services.sessions.open_session(call.who.name, body.params)
     _log(call, f"{call.who.name} opened a session", session_id)
     return SessionAnswer(session_id=session_id)
 
 
-async def abort_iteration(call: RouteCall) -> OkAnswer:
+@Route("POST", "/agent/abort", "End the iteration that runs.", role="operator", codes=("unknown_session",))
+async def abort_iteration(call: RouteCall, body: AbortBody) -> OkAnswer:
     """End the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
-    body: AbortBody = call.body
     session = call.services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
         _log(call, f"{call.who.name} aborts the iteration", body.session_id)
@@ -64,17 +62,18 @@ async def abort_iteration(call: RouteCall) -> OkAnswer:
     return OkAnswer()
 
 
+@Route("GET", "/agent/status", "The agent system, its worker and its limits.")
 async def show_status(call: RouteCall) -> AgentStatusAnswer:
     """Return the state of the agent system, of its worker, and the limits."""
     try:
         async with asyncio.timeout(2.0):
             await call.services.sessions.client.status()
-        worker = "available"
+        worker: Literal["available", "unavailable"] = "available"
     except (FazaiError, TimeoutError):
         worker = "unavailable"
     return AgentStatusAnswer(
         agent_system="running",
-        gemma_worker="available" if worker == "available" else "unavailable",
+        gemma_worker=worker,
         timestamp=utc_now(),
         contract=CONTRACT,
         version=__version__,
@@ -86,17 +85,26 @@ async def show_status(call: RouteCall) -> AgentStatusAnswer:
     )
 
 
-async def stream_generation(call: RouteCall) -> None:
+@Route(
+    "POST",
+    "/agent/generate",
+    "One iteration, as a stream of events.",
+    role="operator",
+    media="text/event-stream",
+    codes=("unknown_session", "session_busy"),
+    timeout_s=_GENERATION_S + 10.0,  # the store may be what is silent
+)
+async def stream_generation(call: RouteCall, body: GenerateBody) -> None:
     """Stream one iteration; each event is in the event log, too, and has its id there."""
-    body: GenerateBody = call.body
     services = call.services
     session = services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
         raise Refusal("session_busy", "an iteration of this session is running", hint="POST /agent/abort")
-    session.running = asyncio.current_task()
+    task = session.running = asyncio.current_task()
+    assert task is not None
     _log(call, f"an iteration begins, for {call.who.name}", body.session_id)
     services.agent_states.begin_generation()
-    call.connection.on_lost = _cancel_on_disconnect(session)
+    call.connection.on_lost = lambda: task.cancel("the client went away")
     try:
         # deadline: the route's, RouteEndpoint
         await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
@@ -107,8 +115,7 @@ async def stream_generation(call: RouteCall) -> None:
         except TimeoutError:
             await _emit(call, body.session_id, _error("it took too long", "timeout"))
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if services.stopping or task is None:
+            if services.stopping:
                 raise
             task.uncancel()
             if not call.connection.transport.is_closing():
@@ -127,14 +134,6 @@ def _log(call: RouteCall, text: str, session_id: str) -> None:
     call.services.log.say(
         "info", text, logger="fazai.daemon.sessions", agent_id=WORKER, session_id=session_id
     )
-
-
-def _cancel_on_disconnect(session: AgentSession) -> Any:
-    def lost() -> None:
-        if session.running is not None:
-            session.running.cancel("the client went away")
-
-    return lost
 
 
 async def _run_iteration(session: AgentSession, body: GenerateBody) -> AsyncGenerator[EventBase, None]:
@@ -196,44 +195,4 @@ async def _emit(call: RouteCall, session_id: str, event: EventBase) -> None:
     await call.send({"type": "http.response.body", "body": frame, "more_body": True})
 
 
-_WORKER = ("worker_unavailable", "overloaded", "schema_unsupported")
-ROUTES = (
-    Route(
-        method="POST",
-        path="/agent/sessions",
-        summary="Open a session on the Gemma worker.",
-        handler=open_session,
-        role="operator",
-        body=SessionsBody,
-        answer=SessionAnswer,
-        codes=_WORKER,
-    ),
-    Route(
-        method="POST",
-        path="/agent/generate",
-        summary="One iteration, as a stream of events.",
-        handler=stream_generation,
-        role="operator",
-        body=GenerateBody,
-        media="text/event-stream",
-        codes=("unknown_session", "session_busy"),
-        timeout_s=_GENERATION_S + 10.0,  # the store may be what is silent
-    ),
-    Route(
-        method="POST",
-        path="/agent/abort",
-        summary="End the iteration that runs.",
-        handler=abort_iteration,
-        role="operator",
-        body=AbortBody,
-        answer=OkAnswer,
-        codes=("unknown_session",),
-    ),
-    Route(
-        method="GET",
-        path="/agent/status",
-        summary="The agent system, its worker and its limits.",
-        handler=show_status,
-        answer=AgentStatusAnswer,
-    ),
-)
+ROUTES = (create_session, stream_generation, abort_iteration, show_status)

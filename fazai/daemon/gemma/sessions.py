@@ -10,12 +10,10 @@ from typing import Any
 
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.refusal import Refusal
-from fazai.errors import FazaiError, Unreachable
+from fazai.errors import Unreachable
 from fazai.providers.gemma.client import GemmaClient, GemmaSession
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
-
-__all__ = ["AgentSession", "AgentSessions"]
 
 _MAX_SESSIONS = 256
 _IDLE_S = 1800.0
@@ -48,7 +46,8 @@ class AgentSessions:
         try:
             await gemma.__aenter__()
         except Unreachable as error:
-            raise _worker_unavailable(error) from None
+            again = ((b"retry-after", b"5"),)
+            raise Refusal("worker_unavailable", error.message, hint=error.hint, headers=again) from None
         session_id = f"s-{secrets.token_hex(8)}"
         self._open[session_id] = AgentSession(owner, gemma)
         return session_id
@@ -82,7 +81,3 @@ class AgentSessions:
         """Close all sessions."""
         for session_id in list(self._open):
             await self.close_session(session_id)
-
-
-def _worker_unavailable(error: FazaiError) -> Refusal:
-    return Refusal("worker_unavailable", error.message, hint=error.hint, headers=((b"retry-after", b"5"),))

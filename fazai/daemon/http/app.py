@@ -26,14 +26,12 @@ from fazai.daemon.http.routing import (
     Send,
     connection_of,
     refusal_reply,
-    refuse,
     reply_headers,
+    send_refusal,
 )
 from fazai.daemon.services import Services
 from fazai.errors import FazaiError, StateError
 from fazai.wire.base import WireError
-
-__all__ = ["App"]
 
 
 class App:
@@ -93,7 +91,7 @@ class App:
             connection_of(scope).close()
         else:
             connection_of(scope).prepare_refusal()
-            await refuse(send, path, refusal)
+            await send_refusal(send, path, refusal)
 
     def _refusal(self, scope: Scope, error: FazaiError) -> WireError:
         path = str(scope["path"])

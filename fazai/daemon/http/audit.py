@@ -12,8 +12,6 @@ from fazai.wire.base import WireError
 if TYPE_CHECKING:
     from fazai.service.log import Log
 
-__all__ = ["RefusalLog"]
-
 #: Refusals that say who may not do what; others are mistakes of a client, or overload.
 _CODES = frozenset(
     {"unauthorized", "forbidden", "not_allowed", "plan_mismatch", "bad_signature", "bad_clock", "replayed"}

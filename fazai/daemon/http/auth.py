@@ -23,8 +23,6 @@ from fazai.service.log import Log
 from fazai.service.prometheus import Family, Metric
 from fazai.store.daemon import DaemonStore, Role, Token
 
-__all__ = ["ROLES", "Guard", "Principal", "address_of"]
-
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 
 _READ_AGAIN_S = 0.2

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-__all__ = ["FastHandler", "FastPathOpener", "KnownHead", "Respond", "remember_head", "response_tail"]
-
 #: Called once on the event loop: the status, and all that follows the status line and the date.
 Respond = Callable[[int, bytes], None]
 #: Takes the body of a request and answers it, at once or later; False: it did nothing, another must.

@@ -14,15 +14,13 @@ from fazai.wire.base import ErrorAnswer, Message
 from fazai.wire.daemon import HTTP_STATUS
 from fazai.wire.opn import OpnError
 
-__all__ = ["build_document"]
-
 _REF = "#/components/schemas/{name}"
 _COMMON = ("bad_query", "not_found", "method_not_allowed", "internal", "timeout")
 _GUARDED = ("unauthorized", "forbidden", "overloaded")
 _BODY = ("bad_json", "bad_request", "too_large", "unsupported_media_type")
 
 
-def build_document(table: Sequence[Route]) -> bytes:
+def build_openapi(table: Sequence[Route]) -> bytes:
     """Return the description of the routes, OpenAPI 3.1 as JSON."""
     types: set[type[Message]] = {ErrorAnswer, OpnError}
     for route in table:
@@ -92,7 +90,11 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         operation["security"] = [{"token": []}, {}]  # the local socket and a bare loopback need none
         or_signed = ", or a signature of the sender" if route.signed else ""
         operation["description"] = f"Role: {route.role}{or_signed}."
-    parameters = [*_path_parameters(route), *_query_parameters(route, schemas)]
+    parameters = [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
+        for name in re.findall(r"{(\w+)}", route.path)
+    ]
+    parameters += _query_parameters(route, schemas)
     if parameters:
         operation["parameters"] = parameters
     body = _body(route)
@@ -120,18 +122,19 @@ def _responses(route: Route) -> dict[str, Any]:
     for status, of in route.others:
         before = found.get(str(status))
         if before is None:
-            found[str(status)] = {
-                "description": _description_of(of),
-                "content": {"application/json": {"schema": _ref(of)}},
-            }
+            said = (of.__doc__ or "").partition("\n")[0].strip()
+            found[str(status)] = _content(said or "Another answer.", _ref(of))
             continue
         content = before["content"]["application/json"]
         content["schema"] = {"anyOf": [content["schema"], _ref(of)]}
     return dict(sorted(found.items()))
 
 
-def _description_of(of: type[Message]) -> str:
-    return (of.__doc__ or "").partition("\n")[0].strip() or "Another answer."
+def _content(description: str, schema: dict[str, Any], *medias: str) -> dict[str, Any]:
+    return {
+        "description": description,
+        "content": {media: {"schema": schema} for media in medias or ("application/json",)},
+    }
 
 
 def _answer(route: Route) -> dict[str, Any]:
@@ -143,7 +146,7 @@ def _answer(route: Route) -> dict[str, Any]:
         schema = {"description": "Events of `id`, `event` and `data`, which is JSON (SPEC.md, 2.2)."}
     elif medias != ("application/json",):
         schema = {"type": "string"}
-    return {"description": "The answer.", "content": {media: {"schema": schema} for media in medias}}
+    return _content("The answer.", schema, *medias)
 
 
 def _refusals(route: Route) -> dict[str, Any]:
@@ -157,17 +160,9 @@ def _refusals(route: Route) -> dict[str, Any]:
         by_status.setdefault(str(HTTP_STATUS[code]), []).append(code)
     schema = _ref(OpnError if route.path.startswith("/opn/") else ErrorAnswer)
     return {
-        status: {
-            "description": ", ".join(f"`{code}`" for code in found),
-            "content": {"application/json": {"schema": schema}},
-        }
-        for status, found in sorted(by_status.items())
+        status: _content(", ".join(f"`{code}`" for code in found), schema)
+        for status, found in by_status.items()
     }
-
-
-def _path_parameters(route: Route) -> Iterable[dict[str, Any]]:
-    for name in re.findall(r"{(\w+)}", route.path):
-        yield {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}}
 
 
 def _query_parameters(route: Route, schemas: dict[str, Any]) -> Iterable[dict[str, Any]]:

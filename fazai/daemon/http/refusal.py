@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from fazai.wire.base import WireError
 
-__all__ = ["Refusal"]
-
 Headers = Sequence[tuple[bytes, bytes]]
 
 

@@ -1,16 +1,17 @@
 """Routes as values, and how each is served: identify the sender, read the request, call the handler, answer.
 
-A handler is an async function of a RouteCall. It returns a Message (200 and JSON), an HttpReply (anything
-else), or None when it has written to the connection itself (a stream).
+A handler is an async function below its `@Route(…)`: of a RouteCall, and of `query` and `body` where the
+request has one. It returns a Message (JSON), an HttpReply (anything else), or None when it has written to the
+connection itself (a stream).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, cast, get_args, get_type_hints, runtime_checkable
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -26,24 +27,6 @@ from fazai.wire.opn import OpnError
 
 if TYPE_CHECKING:
     from fazai.daemon.services import Services
-
-__all__ = [
-    "FastPathApp",
-    "FastPathHandler",
-    "HttpReply",
-    "RawFactory",
-    "Route",
-    "RouteCall",
-    "RouteEndpoint",
-    "connection_of",
-    "epoch_us",
-    "identify",
-    "read_body",
-    "refusal_reply",
-    "refuse",
-    "reply",
-    "reply_headers",
-]
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -112,13 +95,14 @@ class RouteCall:
         return connection_of(self.scope)
 
 
-Handler = Callable[[RouteCall], Awaitable[Message | HttpReply | None]]
+Handler = Callable[..., Awaitable[Message | HttpReply | None]]
 RawFactory = Callable[["Services"], AsgiApp]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Route:
     """One row of the table in `routes.py`: how it is served, and the description of it in `/openapi.json`.
+    As a decorator it takes its handler, and the types of query, body and answer from that.
 
     `role` None: everybody. `raw` instead of `handler`: an ASGI application that does everything itself,
     ahead of all else (`/ingest`); then `takes` says what it reads, one of it or a list. `media` is what a
@@ -128,6 +112,7 @@ class Route:
     method: str
     path: str
     summary: str
+    _: KW_ONLY
     handler: Handler | None = None
     raw: RawFactory | None = None
     role: Role | None = "viewer"
@@ -145,6 +130,18 @@ class Route:
     status: int = 200  # of a good answer
     by_hand: bool = False  # the handler reads the body itself
     signed: bool = False  # a signature (SPEC.md, 3.3) may stand in for the token; the handler verifies it
+
+    def __call__(self, handler: Handler) -> Route:
+        """Return the route with this handler."""
+        types = get_type_hints(handler)
+        result = types["return"]
+        answer = next((one for one in get_args(result) or (result,) if issubclass(one, Message)), None)
+        brought = [name for name in ("query", "body") if name in types]
+
+        async def handle(call: RouteCall) -> Message | HttpReply | None:
+            return await handler(call, **{name: getattr(call, name) for name in brought})
+
+        return replace(self, handler=handle, answer=answer, **{name: types[name] for name in brought})
 
 
 class RouteEndpoint:
@@ -198,9 +195,6 @@ def require_role(who: Principal, role: Role) -> None:
     raise Refusal("forbidden", f"{who.name} is {who.role}, this needs {role}")
 
 
-Q = TypeVar("Q", bound=Message)
-
-
 def read_query(scope: Scope, route: Route) -> Message | None:
     """Return the query as the route's type. Raises WireError(bad_query)."""
     try:
@@ -234,7 +228,7 @@ async def read_body(call: RouteCall, route: Route) -> bytes:
         raise Refusal("unsupported_media_type", f"the content type is {media[:64]!r}, not application/json")
     length = call.header(b"content-length")
     if length is not None and length.isdigit() and int(length) > route.limit_bytes:
-        raise _too_large(route)
+        raise _refuse_large_body(route)
     parts: list[bytes] = []
     size = 0
     budget = call.services.bodies
@@ -245,7 +239,7 @@ async def read_body(call: RouteCall, route: Route) -> bytes:
                 raise Refusal("bad_request", "the client went away")
             part = message.get("body", b"")
             if size + len(part) > route.limit_bytes:
-                raise _too_large(route)
+                raise _refuse_large_body(route)
             if part:
                 budget.hold("", len(part))
                 size += len(part)
@@ -257,7 +251,7 @@ async def read_body(call: RouteCall, route: Route) -> bytes:
             budget.release("", size)
 
 
-def _too_large(route: Route) -> Refusal:
+def _refuse_large_body(route: Route) -> Refusal:
     closing = ((b"connection", b"close"),)  # nobody reads the rest
     return Refusal("too_large", f"a body has at most {route.limit_bytes} bytes", headers=closing)
 
@@ -281,7 +275,7 @@ async def reply(send: Send, answer: HttpReply) -> None:
     await send({"type": "http.response.body", "body": answer.body})
 
 
-async def refuse(send: Send, path: str, error: WireError) -> None:
+async def send_refusal(send: Send, path: str, error: WireError) -> None:
     """Send a refusal."""
     await reply(send, refusal_reply(path, error))
 

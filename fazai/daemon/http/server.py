@@ -27,8 +27,6 @@ from fazai.daemon.settings import ServerLimits
 from fazai.service.log import Log
 from fazai.wire.base import ErrorAnswer, encode
 
-__all__ = ["CONNECTION", "HttpConnection", "HttpListener", "HttpServer"]
-
 #: Where a request's scope holds its HttpConnection.
 CONNECTION = "fazai.connection"
 
@@ -69,7 +67,7 @@ class HttpConnection(HttpToolsProtocol):
         self.limits = limits
         self.logger = logger
         self.access_log = False
-        self.on_lost: Callable[[], None] | None = None
+        self.on_lost: Callable[[], object] | None = None
         self._extensions: dict[str, Any] = {CONNECTION: self}
         self._phase = _IDLE
         self._head_bytes = 0
@@ -390,9 +388,9 @@ class HttpServer:
     """All listeners of the daemon. `openers` are the paths whose requests may take the fast path."""
 
     def __init__(
-        self, app: Any, limits: ServerLimits, log: Log, openers: Mapping[bytes, FastPathOpener] | None = None
+        self, app: Any, limits: ServerLimits, log: Log, openers: Mapping[bytes, FastPathOpener]
     ) -> None:
-        self._openers = openers or {}
+        self._openers = openers
         self._limits = limits
         self._log = log
         self._state = ServerState()

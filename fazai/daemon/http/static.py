@@ -14,8 +14,6 @@ from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["ROUTES", "page_files"]
-
 _MEDIA = MappingProxyType(
     {
         "html": "text/html; charset=utf-8",
@@ -46,15 +44,12 @@ def page_files() -> Mapping[str, _PageFile]:
         media = _MEDIA.get(entry.name.rpartition(".")[2])
         if media is not None:
             body = entry.read_bytes()
-            found[entry.name] = _PageFile(
-                body, media, b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
-            )
+            etag = b'"%s"' % hashlib.sha256(body).hexdigest()[:32].encode()
+            found[entry.name] = _PageFile(body, media, etag)
     return MappingProxyType(found)
 
 
-async def serve_page(call: RouteCall) -> HttpReply:
-    """Answer with a file of the page. Raises Refusal(not_found)."""
-    name = call.path.get("file", "index.html")
+def _file_reply(call: RouteCall, name: str) -> HttpReply:
     file = page_files().get(name)
     if file is None:
         raise Refusal("not_found", f"the page has no file {name[:64]!r}", hint="see: /ui")
@@ -69,23 +64,23 @@ async def serve_page(call: RouteCall) -> HttpReply:
     return HttpReply(file.body, media=file.media, headers=headers)
 
 
-ROUTES = (
-    Route(
-        method="GET",
-        path="/ui",
-        summary="The operators' page.",
-        handler=serve_page,
-        role=None,
-        media="text/html",
-        cached=True,
-    ),
-    Route(
-        method="GET",
-        path="/ui/{file}",
-        summary="A file of the operators' page.",
-        handler=serve_page,
-        role=None,
-        media=tuple(media.partition(";")[0] for media in _MEDIA.values()),
-        cached=True,
-    ),
+@Route("GET", "/ui", "The operators' page.", role=None, media="text/html", cached=True)
+async def serve_page(call: RouteCall) -> HttpReply:
+    """Answer with the page."""
+    return _file_reply(call, "index.html")
+
+
+@Route(
+    "GET",
+    "/ui/{file}",
+    "A file of the operators' page.",
+    role=None,
+    media=tuple(media.partition(";")[0] for media in _MEDIA.values()),
+    cached=True,
 )
+async def serve_file(call: RouteCall) -> HttpReply:
+    """Answer with a file of the page. Raises Refusal(not_found)."""
+    return _file_reply(call, call.path["file"])
+
+
+ROUTES = (serve_page, serve_file)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 
 from fazai.daemon.settings import DaemonSettings
 from fazai.errors import InputError, missing_file
-
-__all__ = ["fingerprint", "server_context"]
 
 
 def server_context(settings: DaemonSettings) -> ssl.SSLContext:
@@ -18,22 +17,26 @@ def server_context(settings: DaemonSettings) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
-        if file is not None:
-            _check_readable(file)
+    for file in _tls_files(settings):
+        _check_readable(file)
     try:
         context.load_cert_chain(settings.tls_cert, settings.tls_key, password=_no_password)
     except (ssl.SSLError, OSError, ValueError) as error:
         where = f"{settings.tls_cert}, {settings.tls_key}"
         hint = "PEM files; the key without a password, and that of the certificate"
-        raise InputError(f"TLS cannot use them: {_reason(error)}", where=where, hint=hint) from None
+        raise InputError(f"TLS cannot use them: {_tls_reason(error)}", where=where, hint=hint) from None
     if settings.client_ca is not None:
         try:
             context.load_verify_locations(settings.client_ca)
         except (ssl.SSLError, OSError) as error:
-            raise InputError(_reason(error), where=str(settings.client_ca), hint="PEM certificates") from None
+            where = str(settings.client_ca)
+            raise InputError(_tls_reason(error), where=where, hint="PEM certificates") from None
         context.verify_mode = ssl.CERT_REQUIRED
     return context
+
+
+def _tls_files(settings: DaemonSettings) -> Iterable[Path]:
+    return filter(None, (settings.tls_cert, settings.tls_key, settings.client_ca))
 
 
 def _no_password() -> str:
@@ -50,19 +53,17 @@ def _check_readable(file: Path) -> None:
         raise InputError(f"it cannot be read: {error.strerror}", where=str(file)) from None
 
 
-def _reason(error: Exception) -> str:
+def _tls_reason(error: Exception) -> str:
     return str(getattr(error, "reason", None) or getattr(error, "strerror", None) or error)
 
 
-def fingerprint(settings: DaemonSettings) -> tuple[tuple[int, int, int], ...]:
+def files_fingerprint(settings: DaemonSettings) -> tuple[tuple[int, int, int], ...]:
     """Return a value that changes when one of the files does."""
     found = []
-    for file in (settings.tls_cert, settings.tls_key, settings.client_ca):
-        if file is not None:
-            try:
-                seen = file.stat()
-            except OSError:
-                found.append((0, 0, 0))  # between remove and rename
-                continue
+    for file in _tls_files(settings):
+        try:
+            seen = file.stat()
             found.append((seen.st_ino, seen.st_mtime_ns, seen.st_size))
+        except OSError:
+            found.append((0, 0, 0))  # between remove and rename
     return tuple(found)

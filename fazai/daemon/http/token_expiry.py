@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     from fazai.daemon.events.announcer import Announcer
     from fazai.daemon.http.auth import Guard
 
-__all__ = ["Alarm", "token_alarm", "warn_of_expiry"]
-
 _LOOK_S = 1.0
 _DAY_S = 86_400.0
 #: So long before the last token expires it is said, each time once.

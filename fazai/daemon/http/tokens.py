@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-__all__ = ["hash_of", "new_token"]
-
 _PREFIX = "fzt_"
 
 

@@ -12,7 +12,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,24 +20,12 @@ from fazai.daemon.runs.config import Job
 from fazai.daemon.settings import DaemonSettings
 from fazai.store.daemon import RunRecord
 
-__all__ = ["Child", "ChildResult", "StopTimeouts", "child_environment", "command_line", "wait_for_pid"]
-
 _TAIL_BYTES = 8 * 1024
 _STDERR_BYTES = 16 * 1024 * 1024
 #: What a run inherits beside FAZAI_*: nothing of systemd's, nothing of another service's secrets.
 _PASSED = (
-    *(
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "LANG",
-        "LANGUAGE",
-        "TZ",
-        "TMPDIR",
-        "XDG_CONFIG_HOME",
-        "XDG_STATE_HOME",
-    ),
+    *("PATH", "HOME", "USER", "LOGNAME", "LANG", "LANGUAGE", "TZ", "TMPDIR"),
+    *("XDG_CONFIG_HOME", "XDG_STATE_HOME"),
     *("FAZAI_LAB", "FAZAI_FORKS", "FAZAI_VAULT_PASSWORD_FILE", "ANSIBLE_VAULT_PASSWORD_FILE"),
     *("SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH", "VIRTUAL_ENV"),
 )
@@ -135,25 +123,44 @@ async def wait_for_pid(pid: int, timeout_s: float, timeouts: StopTimeouts) -> bo
         return False
     loop, over = asyncio.get_running_loop(), asyncio.Event()
     loop.add_reader(handle, over.set)
-    try:
-        timed_out = False
-        for wait_s in (timeout_s, timeouts.clean_s, timeouts.now_s):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s):
-                    await over.wait()
-                    return timed_out
-            timed_out = True
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                signal.pidfd_send_signal(handle, signal.SIGTERM)
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+
+    async def wait_within(seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeouts.killed_s):
+            async with asyncio.timeout(seconds):
                 await over.wait()
-        return True
+        return over.is_set()
+
+    def interrupt() -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+
+    try:
+        return await _end_in_time(pid, timeout_s, timeouts, wait_within, interrupt)
     finally:
         loop.remove_reader(handle)
         os.close(handle)
+
+
+async def _end_in_time(
+    pid: int,
+    timeout_s: float,
+    timeouts: StopTimeouts,
+    wait_within: Callable[[float], Awaitable[bool]],
+    interrupt: Callable[[], None],
+) -> bool:
+    """Wait for the end of a run, which comes after the timeout at the latest: politely, firmly, and for the
+    whole group. Return whether it was ended. `wait_within` returns whether the end came in so many
+    seconds."""
+    if await wait_within(timeout_s):
+        return False
+    for wait_s in (timeouts.clean_s, timeouts.now_s):
+        interrupt()
+        if await wait_within(wait_s):
+            return True
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    await wait_within(timeouts.killed_s)
+    return True
 
 
 class Child:
@@ -215,17 +222,8 @@ class Child:
             os.kill(self.pid, signal.SIGTERM)
 
     async def wait(self, timeout_s: float, timeouts: StopTimeouts) -> ChildResult:
-        """Wait for the end, which comes after the timeout at the latest: politely, firmly, and for the whole
-        group."""
-        timed_out = not await self._wait_within(timeout_s)
-        for wait_s in (timeouts.clean_s, timeouts.now_s):
-            if not self.ended:
-                self.interrupt()
-                await self._wait_within(wait_s)
-        if not self.ended:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGKILL)
-            await self._wait_within(timeouts.killed_s)
+        """Wait for the end, which comes after the timeout at the latest."""
+        timed_out = await _end_in_time(self.pid, timeout_s, timeouts, self._wait_within, self.interrupt)
         if not self.ended:
             return ChildResult(128 + signal.SIGKILL, "it was killed, and has not ended", timed_out)
         return ChildResult(self._code.result(), self._take_tail(), timed_out)

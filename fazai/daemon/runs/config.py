@@ -11,8 +11,6 @@ from typing import Literal
 from fazai.daemon.runs.schedule import Rhythm
 from fazai.store.daemon import Mode
 
-__all__ = ["DaemonConfig", "GitHost", "Hook", "Job", "JobMode", "Mode", "Polling", "Retention", "Schedule"]
-
 JobMode = Literal["apply", "approve", "check"]
 GitHost = Literal["github", "gitlab", "gitea"]
 

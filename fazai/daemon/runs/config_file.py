@@ -4,7 +4,8 @@ is wrong is said at once, with its place."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, time, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -19,18 +20,25 @@ from fazai.yamltext import YamlList, YamlMap, load_yaml
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
 
-__all__ = ["read_config"]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEPT_DAYS = 3660  # that anything may be kept, by its age
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _SIZE = re.compile(r"([1-9]\d{0,5})([MG])i?B")
 _CLOCK = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)|24:00")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_JOB_KEYS = (
+    *("inventory", "playbook", "limit", "modes", "delete", "timeout", "plan_ttl", "environment"),
+    "schedule",
+)
+_TOP = "the configuration"
 _MODES = ("check", "approve", "apply")
 _HOSTS = ("github", "gitlab", "gitea")
 
 T = TypeVar("T")
+D = TypeVar("D")
+S = TypeVar("S", Job, Polling, Retention)
+#: By key: the field of the value that is read, and its reader.
+Readers = Mapping[str, tuple[str, Callable[[Any], Any]]]
 
 
 class _WrongValue(Exception):
@@ -45,7 +53,7 @@ class _WrongValue(Exception):
 Load = Callable[[tuple[str, ...]], "Inventory"]
 
 
-def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
+def read_daemon_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
     """Read the file. With `load_inventory` what it names must be there, too: inventories, playbooks, secrets
     of webhooks, a host for each limit. An inventory that is there and cannot be read now is no reason: a run
     of it says why. Raises YamlError, InputError, Errors with every problem of the file."""
@@ -55,30 +63,26 @@ def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
         return DaemonConfig()
     if not isinstance(found, YamlMap):
         raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
-    top = _Section(found, "the configuration", problems, path.absolute().parent, load_inventory)
+    top = _Section(found, _TOP, problems, path.absolute().parent, load_inventory)
     top.check_keys("runs", "webhooks", "opnsense", "retention")
     jobs = {job.name: job for job in _read_named(top, "runs", _read_job)}
     hooks = tuple(_read_named(top, "webhooks", _read_hook))
     _check_hooks(top, hooks, jobs)
-    polling, retention = _read_polling(top), _read_retention(top)
+    polling, retention = top.read_below("opnsense", Polling(), _POLLING), _read_retention(top)
     if problems:
         raise problems[0] if len(problems) == 1 else Errors(problems)
     return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention)
 
 
+@dataclass(frozen=True, slots=True)
 class _Section:
     """One mapping of the file, its problems, and the folder that its paths are relative to."""
 
-    def __init__(
-        self,
-        node: YamlMap,
-        title: str,
-        problems: list[InputError],
-        folder: Path,
-        load_inventory: Load | None = None,
-    ) -> None:
-        self.node, self.title, self.problems, self.folder = node, title, problems, folder
-        self.load_inventory = load_inventory
+    node: YamlMap
+    title: str
+    problems: list[InputError]
+    folder: Path
+    load_inventory: Load | None
 
     def note_problem(self, key: str | None, text: str, hint: str | None = None) -> None:
         """Note a problem, with the place of the key."""
@@ -92,21 +96,38 @@ class _Section:
                 hint = spelling_hint(key, known) or f"known are: {', '.join(known)}"
                 self.note_problem(key, f"{self.title} knows no {key!r}", hint)
 
-    def read(self, key: str, reader: Callable[[Any], T], default: T | None = None) -> T | None:
-        """Return a value, or the default where it is not given or wrong; without a default it must be
-        given."""
+    def read(self, key: str, reader: Callable[[Any], T], default: D) -> T | D:
+        """Return a value, or the default where it is not given or wrong."""
         value = self.node.get(key)
-        if value is None:
-            if default is None:
-                self.note_problem(None, f"{self.title} needs {key}")
-            return default
-        try:
-            return reader(value)
-        except _WrongValue as wrong:
-            self.note_problem(key, f"{key} {wrong.text}", wrong.hint)
-            return default
+        if value is not None:
+            try:
+                return reader(value)
+            except _WrongValue as wrong:
+                self.note_problem(key, f"{key} {wrong.text}", wrong.hint)
+        return default
 
-    def section_below(self, key: str, title: str) -> _Section | None:
+    def require(self, key: str, reader: Callable[[Any], T]) -> T | None:
+        """Return a value that must be given; None where it is not, or is wrong."""
+        if self.node.get(key) is None:
+            self.note_problem(None, f"{self.title} needs {key}")
+        return self.read(key, reader, None)
+
+    def read_fields(self, plain: S, readers: Readers) -> S:
+        """Return `plain` with what is given here; `readers` has the field of each key, and its reader."""
+        return replace(
+            plain,
+            **{name: self.read(key, reader, getattr(plain, name)) for key, (name, reader) in readers.items()},
+        )
+
+    def read_below(self, key: str, plain: S, readers: Readers) -> S:
+        """Return `plain` with what the mapping under a key gives, which has no other keys than these."""
+        below = self.section_below(key)
+        if below is None:
+            return plain
+        below.check_keys(*readers)
+        return below.read_fields(plain, readers)
+
+    def section_below(self, key: str) -> _Section | None:
         """Return the mapping under a key; None where there is none."""
         value = self.node.get(key)
         if value is None:
@@ -114,16 +135,17 @@ class _Section:
         if not isinstance(value, YamlMap):
             self.note_problem(key, f"{key} is a mapping")
             return None
-        return _Section(value, title, self.problems, self.folder, self.load_inventory)
+        title = key if self.title == _TOP else f"{self.title}.{key}"
+        return replace(self, node=value, title=title)
 
 
 def _read_named(top: _Section, key: str, reader: Callable[[str, _Section], T | None]) -> Iterator[T]:
-    section = top.section_below(key, key)
+    section = top.section_below(key)
     for name in section.node if section is not None else ():
         assert section is not None
         if not _NAME.fullmatch(name):
             section.note_problem(name, f"{name!r} is no name", "letters, digits, dots and dashes, at most 64")
-        one = section.section_below(name, f"{key}.{name}")
+        one = section.section_below(name)
         if one is None:
             if section.node[name] is None:
                 section.note_problem(name, f"{key}.{name} is empty")
@@ -134,40 +156,21 @@ def _read_named(top: _Section, key: str, reader: Callable[[str, _Section], T | N
 
 
 def _read_job(name: str, section: _Section) -> Job | None:
-    section.check_keys(
-        *(
-            "inventory",
-            "playbook",
-            "limit",
-            "modes",
-            "delete",
-            "timeout",
-            "plan_ttl",
-            "environment",
-            "schedule",
-        )
-    )
-    none: tuple[str, ...] = ()
-    inventory = section.read("inventory", _read_texts)
-    usual: tuple[str, ...] = ("check", "approve")
-    modes = section.read("modes", _read_modes, usual)
-    schedule = _read_schedule(section, modes or ())
+    section.check_keys(*_JOB_KEYS)
+    inventory = section.require("inventory", _read_texts)
+    modes = section.read("modes", _read_modes, ("check", "approve"))
+    schedule = _read_job_schedule(section, modes)
     if inventory is None:
         return None
+    playbooks = section.read("playbook", _read_texts, ())
     job = Job(
         name=name,
-        inventory=tuple(_resolve_path(section, each) for each in inventory),
-        playbooks=tuple(
-            _resolve_path(section, each) for each in section.read("playbook", _read_texts, none) or ()
-        ),
-        limit=section.read("limit", _read_texts, none) or (),
+        inventory=tuple(_beside_file(section, each) for each in inventory),
+        playbooks=tuple(_beside_file(section, each) for each in playbooks),
         modes=cast("Any", modes),
-        deletes=section.read("delete", _read_flag, False) or False,
-        timeout_s=section.read("timeout", _read_span, 3600.0) or 3600.0,
-        plan_ttl_s=section.read("plan_ttl", _read_span, 86400.0) or 86400.0,
-        environment=section.read("environment", _read_variables, none) or (),
         schedule=schedule,
     )
+    job = section.read_fields(job, _JOB)
     if section.load_inventory is not None and _files_are_there(section, job):
         _check_limit(section, job, section.load_inventory)
     return job
@@ -207,31 +210,28 @@ def _check_limit(section: _Section, job: Job, load_inventory: Load) -> None:
             section.note_problem("limit", f"limit: {each.message}", each.hint)
 
 
-def _read_schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
-    section = job.section_below("schedule", f"{job.title}.schedule")
+def _read_job_schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None:
+    section = job.section_below("schedule")
     if section is None:
         return None
     section.check_keys("every", "jitter", "mode", "windows", "timezone")
-    every_s = section.read("every", _read_span)
+    every_s = section.require("every", _interval_reader(10))
     mode = section.read("mode", _read_mode, "check")
-    utc: tzinfo = UTC
-    zone = section.read("timezone", _read_zone, utc)
+    zone = section.read("timezone", _read_zone, UTC)
     windows: tuple[Window, ...] = ()
     listed = section.node.get("windows")
     if isinstance(listed, YamlList):
         windows = tuple(filter(None, (_read_window(section, each) for each in listed)))
     elif listed is not None:
         section.note_problem("windows", "windows is a list", "- {days: mon-fri, from: '01:00', to: '05:00'}")
-    if every_s is not None and every_s < 10:
-        section.note_problem("every", "every is at least 10s")
     if mode not in modes:
         section.note_problem(
             "mode", f"the schedule's mode {mode} is none of the job's modes", "add it to modes:"
         )
     if every_s is None:
         return None
-    jitter_s = 0.0 if "jitter" not in section.node else section.read("jitter", _read_span, 0.0)
-    return Schedule(Rhythm(every_s, jitter_s or 0.0, windows, zone or UTC), cast("Any", mode))
+    jitter_s = section.read("jitter", _read_span, 0.0)
+    return Schedule(Rhythm(every_s, jitter_s, windows, zone), cast("Any", mode))
 
 
 def _read_window(section: _Section, node: Any) -> Window | None:
@@ -240,24 +240,22 @@ def _read_window(section: _Section, node: Any) -> Window | None:
             "windows", "a window is a mapping", "{days: mon-fri, from: '01:00', to: '05:00'}"
         )
         return None
-    one = _Section(node, "a window", section.problems, section.folder)
+    one = replace(section, node=node, title="a window")
     one.check_keys("days", "from", "to")
-    begin, end = one.read("from", _read_clock), one.read("to", _read_clock)
+    begin, end = one.require("from", _read_clock), one.require("to", _read_clock)
     days = one.read("days", _read_days, frozenset(range(7)))
-    if begin is None or end is None or days is None:
-        return None
-    return Window(begin, end, days)
+    return Window(begin, end, days) if begin is not None and end is not None else None
 
 
 def _read_hook(name: str, section: _Section) -> Hook | None:
     section.check_keys("host", "secret_file", "playbook", "mode", "branch")
-    host = section.read("host", _choice_reader(_HOSTS))
-    secret, job = section.read("secret_file", _read_text), section.read("playbook", _read_text)
+    host = section.require("host", _choice_reader(_HOSTS))
+    secret, job = section.require("secret_file", _read_string), section.require("playbook", _read_string)
     mode = section.read("mode", _read_mode, "check")
-    branch = section.read("branch", _read_text) if "branch" in section.node else None
+    branch = section.require("branch", _read_string) if "branch" in section.node else None
     if host is None or secret is None or job is None:
         return None
-    secret_file = Path(_resolve_path(section, secret))
+    secret_file = Path(_beside_file(section, secret))
     if section.load_inventory is not None and not secret_file.exists():
         text = f"secret_file names {secret_file}, and there is no such file"
         section.note_problem("secret_file", text, "openssl rand -hex 32, in a file of mode 0600")
@@ -273,70 +271,33 @@ def _read_hook(name: str, section: _Section) -> Hook | None:
 
 def _check_hooks(top: _Section, hooks: tuple[Hook, ...], jobs: dict[str, Job]) -> None:
     for hook in hooks:
-        node = top.node["webhooks"][hook.name]
-        one = _Section(node, f"webhooks.{hook.name}", top.problems, top.folder)
+        one = replace(top, node=top.node["webhooks"][hook.name], title=f"webhooks.{hook.name}")
         if hook.job not in jobs:
             one.note_problem("playbook", f"runs: has no {hook.job!r}", spelling_hint(hook.job, jobs))
         elif hook.mode not in jobs[hook.job].modes:
             one.note_problem("mode", f"runs.{hook.job} does not allow {hook.mode}", "add it to its modes:")
 
 
-def _read_polling(top: _Section) -> Polling:
-    section = top.section_below("opnsense", "opnsense")
-    plain = Polling()
-    if section is None:
-        return plain
-    section.check_keys("poll", "at_once", "timeout")
-    every_s = section.read("poll", _read_span, plain.every_s) or plain.every_s
-    if every_s < 5:
-        section.note_problem("poll", "poll is at least 5s")
-    return Polling(
-        every_s=every_s,
-        at_once=section.read("at_once", _read_count, plain.at_once) or plain.at_once,
-        timeout_s=section.read("timeout", _read_span, plain.timeout_s) or plain.timeout_s,
-    )
-
-
 def _read_retention(top: _Section) -> Retention:
-    section = top.section_below("retention", "retention")
-    plain = Retention()
+    section = top.section_below("retention")
+    kept = Retention()
     if section is None:
-        return plain
-    section.check_keys("events", "telemetry", "hosts", "runs", "ledger", "deliveries")
-    events = _read_kept(section, "events", plain.events_s, plain.events_bytes)
-    telemetry = _read_kept(section, "telemetry", plain.telemetry_s, plain.telemetry_bytes)
-    return Retention(
-        events_s=events[0],
-        events_bytes=events[1],
-        telemetry_s=telemetry[0],
-        telemetry_bytes=telemetry[1],
-        hosts_s=section.read("hosts", _read_age, plain.hosts_s) or plain.hosts_s,
-        runs=section.read("runs", _read_retained, plain.runs) or plain.runs,
-        ledger=section.read("ledger", _read_retained, plain.ledger) or plain.ledger,
-        deliveries_s=section.read("deliveries", _read_long_age, plain.deliveries_s) or plain.deliveries_s,
-    )
-
-
-def _read_kept(retention: _Section, key: str, age_s: float, size_bytes: int) -> tuple[float, int]:
-    section = retention.section_below(key, f"retention.{key}")
-    if section is None:
-        return age_s, size_bytes
-    section.check_keys("age", "size")
-    return (
-        section.read("age", _read_age, age_s) or age_s,
-        section.read("size", _read_size, size_bytes) or size_bytes,
-    )
+        return kept
+    section.check_keys(*_RETENTION_BELOW, *_RETENTION)
+    for key, readers in _RETENTION_BELOW.items():
+        kept = section.read_below(key, kept, readers)
+    return section.read_fields(kept, _RETENTION)
 
 
 # -- one value each: they raise _WrongValue
 
 
-def _resolve_path(section: _Section, text: str) -> str:
+def _beside_file(section: _Section, text: str) -> str:
     """Return a path relative to the file; `web1,web2` is a list of names."""
     return text if "," in text else str(section.folder / text)
 
 
-def _read_text(value: Any) -> str:
+def _read_string(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise _WrongValue("is a text")
     return value
@@ -364,16 +325,13 @@ def _read_flag(value: Any) -> bool:
     return value
 
 
-def _read_count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
-        raise _WrongValue("is a number from 1 to 1000")
-    return value
+def _number_reader(least: int, most: int) -> Callable[[Any], int]:
+    def reader(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise _WrongValue(f"is a number from {least} to {most}")
+        return value
 
-
-def _read_retained(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 10 <= value <= 1_000_000:
-        raise _WrongValue("is a number from 10 to 1000000")
-    return value
+    return reader
 
 
 def _read_size(value: Any) -> int:
@@ -385,17 +343,24 @@ def _read_size(value: Any) -> int:
 
 
 def _read_span(value: Any, most_days: int = 366) -> float:
-    found = _SPAN.fullmatch(value) if isinstance(value, str) and value else None
-    seconds = (
-        sum(int(part or 0) * unit for part, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
-        if found
-        else 0
-    )
+    found = _SPAN.fullmatch(value) if isinstance(value, str) else None
+    counts = [int(part or 0) for part in found.groups()] if found is not None else []
+    seconds = sum(count * unit for count, unit in zip(counts, (86400, 3600, 60, 1), strict=False))
     if not seconds > 0:
         raise _WrongValue(f"is a time such as 90s, 15m, 1h30m or 30d, not {value!r}")
     if seconds > most_days * 86400:
         raise _WrongValue(f"is at most {most_days}d, not {value!r}")
     return float(seconds)
+
+
+def _interval_reader(least_s: int) -> Callable[[Any], float]:
+    def reader(value: Any) -> float:
+        seconds = _read_span(value)
+        if seconds < least_s:
+            raise _WrongValue(f"is at least {least_s}s")
+        return seconds
+
+    return reader
 
 
 def _read_age(value: Any) -> float:
@@ -428,7 +393,7 @@ def _read_modes(value: Any) -> tuple[str, ...]:
 
 def _read_zone(value: Any) -> tzinfo:
     try:
-        return ZoneInfo(_read_text(value))
+        return ZoneInfo(_read_string(value))
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise _WrongValue(f"{value!r} is not known", "such as Europe/Berlin; UTC without it") from None
 
@@ -454,3 +419,27 @@ def _read_days(value: Any) -> frozenset[int]:
             begin, end = DAYS.index(first), DAYS.index(last or first)
             found.update(day % 7 for day in range(begin, end + 1 if end >= begin else end + 8))
     return frozenset(found)
+
+
+_JOB: Readers = {
+    "limit": ("limit", _read_texts),
+    "delete": ("deletes", _read_flag),
+    "timeout": ("timeout_s", _read_span),
+    "plan_ttl": ("plan_ttl_s", _read_span),
+    "environment": ("environment", _read_variables),
+}
+_POLLING: Readers = {
+    "poll": ("every_s", _interval_reader(5)),
+    "at_once": ("at_once", _number_reader(1, 1000)),
+    "timeout": ("timeout_s", _read_span),
+}
+_RETENTION_BELOW: Mapping[str, Readers] = {
+    "events": {"age": ("events_s", _read_age), "size": ("events_bytes", _read_size)},
+    "telemetry": {"age": ("telemetry_s", _read_age), "size": ("telemetry_bytes", _read_size)},
+}
+_RETENTION: Readers = {
+    "hosts": ("hosts_s", _read_age),
+    "runs": ("runs", _number_reader(10, 1_000_000)),
+    "ledger": ("ledger", _number_reader(10, 1_000_000)),
+    "deliveries": ("deliveries_s", _read_long_age),
+}

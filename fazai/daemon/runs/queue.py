@@ -27,7 +27,7 @@ from fazai.daemon.runs.child import (
     command_line,
     wait_for_pid,
 )
-from fazai.daemon.runs.config import Job, Mode
+from fazai.daemon.runs.config import Job
 from fazai.daemon.runs.records import RunRecords
 from fazai.daemon.settings import DaemonSettings
 from fazai.errors import ExitCode, FazaiError, StateError
@@ -36,11 +36,9 @@ from fazai.plan import read_plan
 from fazai.service.log import Log
 from fazai.service.prometheus import Family, Metric
 from fazai.store.base import Run
-from fazai.store.daemon import DaemonStore, RunRecord, Trigger
+from fazai.store.daemon import DaemonStore, Mode, RunRecord, Trigger
 from fazai.timestamps import utc_now
 from fazai.wire.events import Level, RunEvent
-
-__all__ = ["QueuedRun", "RunQueue"]
 
 _LOGGER = "fazai.daemon.runs"
 _RUNS = Metric(
@@ -195,31 +193,14 @@ class RunQueue:
     ) -> QueuedRun:
         """Begin a run, or let it wait: it is durable when this returns, and not given up half-way where the
         caller is. Raises Refusal (conflict, unavailable), StateError."""
-        record = self._new_record(job, mode, trigger, by, limit, reason)
+        record = self._new_record(job, mode, trigger, by)
+        record.limit, record.reason = limit, reason
         return await asyncio.shield(self._enqueue_alone(record))
 
-    def _new_record(
-        self,
-        job: Job,
-        mode: Mode,
-        trigger: Trigger,
-        by: str,
-        limit: tuple[str, ...],
-        reason: str | None,
-        applies: str | None = None,
-    ) -> RunRecord:
+    def _new_record(self, job: Job, mode: Mode, trigger: Trigger, by: str) -> RunRecord:
         now = self._now()
-        return RunRecord(
-            run_id=ulid(int(now * 1000), os.urandom(10)),
-            job=job.name,
-            mode=mode,
-            trigger=trigger,
-            by=by,
-            asked=now,
-            limit=limit,
-            reason=reason,
-            applies=applies,
-        )
+        run_id = ulid(int(now * 1000), os.urandom(10))
+        return RunRecord(run_id=run_id, job=job.name, mode=mode, trigger=trigger, by=by, asked=now)
 
     async def _enqueue_alone(self, record: RunRecord) -> QueuedRun:
         async with self._asking:
@@ -252,16 +233,13 @@ class RunQueue:
     ) -> QueuedRun:
         """Apply the plan that a check left, as `enqueue` does. Raises Refusal (not_found, not_allowed,
         plan_mismatch, conflict, unavailable), StateError."""
-        return await asyncio.shield(self._approve_alone(record, plan_hash, by, reason))
+        return await asyncio.shield(self._approve(record, plan_hash, by, reason))
 
-    async def _approve_alone(
-        self, record: RunRecord, plan_hash: str, by: str, reason: str | None
-    ) -> QueuedRun:
+    async def _approve(self, record: RunRecord, plan_hash: str, by: str, reason: str | None) -> QueuedRun:
         async with self._asking:
             self._check_approvable(record, plan_hash)
-            apply = self._new_record(
-                self.jobs[record.job], "apply", "approval", by, record.limit, reason, record.run_id
-            )
+            apply = self._new_record(self.jobs[record.job], "apply", "approval", by)
+            apply.limit, apply.reason, apply.applies = record.limit, reason, record.run_id
             taken = await self._enqueue(apply)
             record.approved, record.approved_by, record.approved_run = self._now(), by, taken.run_id
             await self.records.save(record)
@@ -269,7 +247,7 @@ class RunQueue:
         return taken
 
     def _check_approvable(self, record: RunRecord, plan_hash: str) -> None:
-        """Raise Refusal where the plan of a run may not be approved, or is another one."""
+        """Refuse to approve the plan of a run that may not be approved, or is another one. Raises Refusal."""
         if record.plan_hash is None:
             raise Refusal("not_found", f"run {record.run_id} left no plan")
         if record.plan_hash != plan_hash:
@@ -366,10 +344,8 @@ class RunQueue:
             await self._take_plan(record, ended)  # who sees the run's end sees its plan as well
         if ended.timed_out:
             record.error = "it took too long and was ended"
-        elif (
-            not record.error and ended.exit_code not in (ExitCode.OK, ExitCode.PENDING) and ended.stderr_tail
-        ):
-            record.error = ended.stderr_tail
+        elif ended.exit_code not in (ExitCode.OK, ExitCode.PENDING):
+            record.error = record.error or ended.stderr_tail or None
         record.finished, record.exit_code = self._now(), ended.exit_code
         await self.records.save(record)
         self.records.drop_plan_file(record.run_id)

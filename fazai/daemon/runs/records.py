@@ -13,8 +13,6 @@ from fazai.daemon.runs.config import Job
 from fazai.errors import StateError
 from fazai.store.daemon import DaemonStore, RunRecord
 
-__all__ = ["PlanState", "RunRecords"]
-
 PlanState = Literal["pending", "approved", "stale"]
 
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -21,30 +20,13 @@ from fazai.errors import FazaiError, InputError, spelling_hint
 from fazai.plan import SavedPlan, parse_plan
 from fazai.store.base import Action, Run
 from fazai.timestamps import timestamp
-from fazai.wire.base import convert_to, decode_body, encode
-from fazai.wire.daemon import (
-    ActionRow,
-    ApproveRunBody,
-    IgnoredAnswer,
-    JobRow,
-    PlanAnswer,
-    PlanRow,
-    RunAnswer,
-    RunBody,
-    RunRow,
-    RunsAnswer,
-    RunsQuery,
-    RunStartedAnswer,
-    ScheduleAnswer,
-    TargetRow,
-)
+from fazai.wire import daemon as wire
+from fazai.wire.base import convert_fields, decode_body, encode
 
 if TYPE_CHECKING:
     from fazai.daemon.runs.config import Hook, Job
     from fazai.daemon.runs.queue import QueuedRun, RunQueue
     from fazai.store.daemon import DaemonStore, RunRecord
-
-__all__ = ["ROUTES"]
 
 _WRITES = "apply"
 _STATUS = {"begun": "planned", "done": "done", "failed": "failed"}
@@ -58,9 +40,9 @@ class _KnownRun:
     record: RunRecord | None
 
 
-async def list_runs(call: RouteCall) -> RunsAnswer:
+@Route("GET", "/runs", "Runs, the newest first.")
+async def list_runs(call: RouteCall, query: wire.RunsQuery) -> wire.RunsAnswer:
     """Return the latest runs, the newest first."""
-    query: RunsQuery = call.query
     run_queue = call.services.run_queue
     rows = {
         run.run_id: _KnownRun(run, run_queue.records.get(run.run_id))
@@ -71,10 +53,11 @@ async def list_runs(call: RouteCall) -> RunsAnswer:
             break
         rows.setdefault(record.run_id, _KnownRun(None, record))
     newest = sorted(rows, reverse=True)[: query.limit]
-    return RunsAnswer(runs=tuple(_run_row(rows[run_id], run_queue) for run_id in newest))
+    return wire.RunsAnswer(runs=tuple(_run_row(rows[run_id], run_queue) for run_id in newest))
 
 
-async def show_run(call: RouteCall) -> RunAnswer:
+@Route("GET", "/runs/{id}", "One run.")
+async def show_run(call: RouteCall) -> wire.RunAnswer:
     """Return one run, with what became of its targets and actions. Raises Refusal(not_found)."""
     ledger = call.services.store.ledger
     wanted = call.path["id"]
@@ -83,9 +66,9 @@ async def show_run(call: RouteCall) -> RunAnswer:
     if row.run is None and row.record is None:
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
     events = (await ledger.events(wanted)) if row.run is not None else []
-    return RunAnswer(
+    return wire.RunAnswer(
         run=_run_row(row, call.services.run_queue),
-        targets=tuple(_target_row(event) for event in events if event["type"] == "outcome"),
+        targets=tuple(convert_fields(one, wire.TargetRow) for one in events if one["type"] == "outcome"),
         actions=_action_rows((await ledger.actions(wanted)) if row.run is not None else [], events),
     )
 
@@ -94,7 +77,7 @@ def _find_record(call: RouteCall) -> RunRecord | None:
     return call.services.run_queue.records.get(call.path["id"])
 
 
-def _run_row(row: _KnownRun, run_queue: RunQueue) -> RunRow:
+def _run_row(row: _KnownRun, run_queue: RunQueue) -> wire.RunRow:
     if row.record is None:
         assert row.run is not None
         return _ledger_row(row.run)
@@ -115,8 +98,8 @@ def _run_row(row: _KnownRun, run_queue: RunQueue) -> RunRow:
     )
 
 
-def _ledger_row(run: Run) -> RunRow:
-    return RunRow(
+def _ledger_row(run: Run) -> wire.RunRow:
+    return wire.RunRow(
         run_id=run.run_id,
         command=run.command,
         state="finished" if run.exit_code is not None else "started",
@@ -128,10 +111,10 @@ def _ledger_row(run: Run) -> RunRow:
     )
 
 
-def _queued_row(record: RunRecord) -> RunRow:
+def _queued_row(record: RunRecord) -> wire.RunRow:
     """Return the row of a run that has not told of itself yet, or never will."""
     ended = record.finished is not None
-    return RunRow(
+    return wire.RunRow(
         run_id=record.run_id,
         command="plan" if record.mode == "check" else _WRITES,
         state="finished" if ended else "queued" if record.started is None else "started",
@@ -142,16 +125,11 @@ def _queued_row(record: RunRecord) -> RunRow:
     )
 
 
-def _target_row(event: Mapping[str, Any]) -> TargetRow:
-    names = TargetRow.__struct_fields__
-    return convert_to({name: event[name] for name in names if event.get(name)}, TargetRow)
-
-
-def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[ActionRow, ...]:
+def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[wire.ActionRow, ...]:
     """Return the actions from the journal, else (of a run elsewhere) from what it reported."""
     if recorded:
         return tuple(
-            ActionRow(
+            wire.ActionRow(
                 action_id=one.action_id,
                 target=one.change.target,
                 kind=one.change.kind,
@@ -163,7 +141,7 @@ def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[
             for one in recorded
         )
     return tuple(
-        convert_to({name: event[name] for name in ActionRow.__struct_fields__ if event.get(name)}, ActionRow)
+        convert_fields(event, wire.ActionRow)
         for event in events
         if event["type"] == "change" and event.get("action_id")
     )
@@ -172,7 +150,8 @@ def _action_rows(recorded: list[Action], events: list[dict[str, Any]]) -> tuple[
 # -- plans
 
 
-async def show_plan(call: RouteCall) -> PlanAnswer:
+@Route("GET", "/runs/{id}/plan", "The plan that a run left.")
+async def show_plan(call: RouteCall) -> wire.PlanAnswer:
     """Return the plan that a run left. Raises Refusal(not_found)."""
     record, run_queue = _find_record(call), call.services.run_queue
     if record is None or record.plan_hash is None:
@@ -182,7 +161,7 @@ async def show_plan(call: RouteCall) -> PlanAnswer:
     except FazaiError as error:
         raise Refusal("not_found", error.message) from None
     state, why = run_queue.records.plan_state(record, run_queue.jobs, time.time())
-    row = PlanRow(
+    row = wire.PlanRow(
         run_id=record.run_id,
         playbook=record.job,
         plan_hash=saved.digest,
@@ -195,7 +174,7 @@ async def show_plan(call: RouteCall) -> PlanAnswer:
         approved_at=timestamp(record.approved),
         apply_run_id=record.approved_run,
     )
-    return PlanAnswer(plan=row)
+    return wire.PlanAnswer(plan=row)
 
 
 def _read_kept_plan(store: DaemonStore, run_id: str) -> SavedPlan:
@@ -206,10 +185,17 @@ def _read_kept_plan(store: DaemonStore, run_id: str) -> SavedPlan:
     return parse_plan(data, Path(f"{run_id}.plan"))
 
 
-async def approve_plan(call: RouteCall) -> RunStartedAnswer:
+@Route(
+    "POST",
+    "/runs/{id}/approve",
+    "Apply that plan.",
+    role="operator",
+    status=202,
+    codes=("conflict", "plan_mismatch", "not_allowed", "unavailable"),
+)
+async def approve_plan(call: RouteCall, body: wire.ApproveRunBody) -> wire.RunStartedAnswer:
     """Approve the plan that a run left, and apply it. Raises Refusal."""
-    record, body = _find_record(call), call.body
-    assert isinstance(body, ApproveRunBody)
+    record = _find_record(call)
     if record is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
     return _started_answer(
@@ -220,12 +206,28 @@ async def approve_plan(call: RouteCall) -> RunStartedAnswer:
 # -- asking
 
 
-async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
+@Route(
+    "POST",
+    "/runs",
+    "Start a run: a person with a token, or a git host with its signature.",
+    role="operator",
+    signed=True,
+    by_hand=True,
+    body=wire.RunBody,
+    others=((200, wire.IgnoredAnswer),),
+    status=202,
+    codes=(
+        *("conflict", "not_allowed", "plan_mismatch", "bad_signature", "replayed"),
+        *("overloaded", "unavailable"),
+    ),
+    limit_bytes=2 * 1024 * 1024,
+)
+async def start_run(call: RouteCall) -> wire.RunStartedAnswer | HttpReply:
     """Start a run for a person or a git host. Raises Refusal, WireError."""
     if webhooks.is_delivery(call.header):
         return await _start_from_webhook(call)
     require_role(call.who, "operator")
-    body = decode_body(await read_body(call, _ASK), RunBody, limit_bytes=_ASK.limit_bytes)
+    body = decode_body(await read_body(call, start_run), wire.RunBody, limit_bytes=start_run.limit_bytes)
     run_queue = call.services.run_queue
     job = run_queue.jobs.get(body.playbook)
     if job is None:
@@ -240,8 +242,8 @@ async def start_run(call: RouteCall) -> RunStartedAnswer | HttpReply:
 
 
 async def _approve_named_plan(
-    run_queue: RunQueue, job: Job, body: RunBody, plan_hash: str, by: str
-) -> RunStartedAnswer:
+    run_queue: RunQueue, job: Job, body: wire.RunBody, plan_hash: str, by: str
+) -> wire.RunStartedAnswer:
     """Approve the plan that an apply names by its hash. Raises Refusal."""
     if body.mode != "apply":
         raise Refusal("bad_request", "`plan_hash`: only an apply has one")
@@ -251,7 +253,7 @@ async def _approve_named_plan(
     raise Refusal("plan_mismatch", f"{job.name} has no such plan", hint="plan first: the mode check")
 
 
-def _check_asked(job: Job, body: RunBody) -> None:
+def _check_asked(job: Job, body: wire.RunBody) -> None:
     if body.mode not in job.modes:
         raise Refusal("not_allowed", f"the configuration does not allow {body.mode} for {job.name}")
     for name in body.limit:
@@ -267,7 +269,7 @@ async def _verify_delivery(call: RouteCall) -> tuple[webhooks.Delivery, bytes, l
         delivery = webhooks.delivery_of(call.header)
         if not any(hook.host == delivery.host for hook in hooks):
             raise Refusal("bad_signature", f"no webhook of {delivery.host} is configured")
-        body = await read_body(call, _ASK)
+        body = await read_body(call, start_run)
         return delivery, body, webhooks.verified_hooks(hooks, delivery, body, uid=os.geteuid())
     except Refusal as refusal:
         if refusal.code == "bad_signature":
@@ -275,7 +277,7 @@ async def _verify_delivery(call: RouteCall) -> tuple[webhooks.Delivery, bytes, l
         raise
 
 
-async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | HttpReply:
+async def _start_from_webhook(call: RouteCall) -> wire.RunStartedAnswer | HttpReply:
     """Start the job of a webhook, or say why the delivery starts none. Raises Refusal, WireError."""
     services = call.services
     delivery, body, good = await _verify_delivery(call)
@@ -287,7 +289,7 @@ async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | HttpReply:
             raise Refusal("replayed", "this delivery came before", status=409)
     hook = next((one for one in good if why[one.name] is None), None)
     if hook is None:
-        return HttpReply(encode(IgnoredAnswer(ignored=str(next(iter(why.values()))))))
+        return HttpReply(encode(wire.IgnoredAnswer(ignored=str(next(iter(why.values()))))))
     text = f"webhook {hook.name}: delivery {delivery.id[:64]} of {delivery.host}"
     event = log_event("info", text, AUDIT)
     services.announcer.write_log("info", event, AUDIT)
@@ -298,24 +300,25 @@ async def _start_from_webhook(call: RouteCall) -> RunStartedAnswer | HttpReply:
     )
 
 
-def _started_answer(taken: QueuedRun) -> RunStartedAnswer:
-    return RunStartedAnswer(run_id=taken.run_id, coalesced=taken.coalesced)
+def _started_answer(taken: QueuedRun) -> wire.RunStartedAnswer:
+    return wire.RunStartedAnswer(run_id=taken.run_id, coalesced=taken.coalesced)
 
 
 # -- what may be run
 
 
-async def show_schedule(call: RouteCall) -> ScheduleAnswer:
+@Route("GET", "/runs/schedule", "What may be run, and when it will be.")
+async def show_schedule(call: RouteCall) -> wire.ScheduleAnswer:
     """Return what may be run, and when it will be."""
     run_queue = call.services.run_queue
-    return ScheduleAnswer(jobs=tuple(_job_row(job, call) for job in run_queue.jobs.values()))
+    return wire.ScheduleAnswer(jobs=tuple(_job_row(job, call) for job in run_queue.jobs.values()))
 
 
-def _job_row(job: Job, call: RouteCall) -> JobRow:
+def _job_row(job: Job, call: RouteCall) -> wire.JobRow:
     run_queue, rhythm = call.services.run_queue, job.schedule.rhythm if job.schedule is not None else None
     pending = run_queue.pending_plan(job.name)
     last = next((one for one in run_queue.records if one.job == job.name and one.finished is not None), None)
-    return JobRow(
+    return wire.JobRow(
         playbook=job.name,
         modes=job.modes,
         every_s=rhythm.every_s if rhythm is not None else None,
@@ -330,64 +333,4 @@ def _job_row(job: Job, call: RouteCall) -> JobRow:
     )
 
 
-_ASK = Route(
-    method="POST",
-    path="/runs",
-    summary="Start a run: a person with a token, or a git host with its signature.",
-    handler=start_run,
-    role="operator",
-    signed=True,
-    by_hand=True,
-    body=RunBody,
-    answer=RunStartedAnswer,
-    others=((200, IgnoredAnswer),),
-    status=202,
-    codes=(
-        "conflict",
-        "not_allowed",
-        "plan_mismatch",
-        "bad_signature",
-        "replayed",
-        "overloaded",
-        "unavailable",
-    ),
-    limit_bytes=2 * 1024 * 1024,
-)
-
-ROUTES = (
-    Route(
-        method="GET",
-        path="/runs",
-        summary="Runs, the newest first.",
-        handler=list_runs,
-        query=RunsQuery,
-        answer=RunsAnswer,
-    ),
-    _ASK,
-    Route(
-        method="GET",
-        path="/runs/schedule",
-        summary="What may be run, and when it will be.",
-        handler=show_schedule,
-        answer=ScheduleAnswer,
-    ),
-    Route(method="GET", path="/runs/{id}", summary="One run.", handler=show_run, answer=RunAnswer),
-    Route(
-        method="GET",
-        path="/runs/{id}/plan",
-        summary="The plan that a run left.",
-        handler=show_plan,
-        answer=PlanAnswer,
-    ),
-    Route(
-        method="POST",
-        path="/runs/{id}/approve",
-        summary="Apply that plan.",
-        handler=approve_plan,
-        role="operator",
-        body=ApproveRunBody,
-        answer=RunStartedAnswer,
-        status=202,
-        codes=("conflict", "plan_mismatch", "not_allowed", "unavailable"),
-    ),
-)
+ROUTES = (list_runs, start_run, show_schedule, show_run, show_plan, approve_plan)

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 
-__all__ = ["DAYS", "Rhythm", "Timetable", "Window"]
-
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _FIRST_S = 60.0  # a job that never ran begins within this, so that a restart is no stampede

@@ -16,8 +16,6 @@ from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore
 from fazai.timestamps import timestamp
 
-__all__ = ["Scheduler", "run_schedule"]
-
 _LOOK_AGAIN_S = 15.0  # at windows and at a wall clock that jumped
 _LOGGER = "fazai.daemon.schedule"
 

@@ -20,8 +20,6 @@ from fazai.errors import SecretError
 from fazai.secrets.files import read_private
 from fazai.wire.base import parse_object
 
-__all__ = ["Delivery", "delivery_nonces", "delivery_of", "is_delivery", "reason_not_to", "verified_hooks"]
-
 _SHORTEST = 16
 _LONGEST = 512
 _PUSH = ("push", "Push Hook")

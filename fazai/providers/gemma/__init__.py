@@ -2,7 +2,5 @@
 
 from __future__ import annotations
 
-__all__ = ["PROVIDERS"]
-
 #: A client only: the registry offers it to no inventory and no playbook.
 PROVIDERS: dict[str, str] = {}

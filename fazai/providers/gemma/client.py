@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma.endpoint import MAX_ANSWER_BYTES, FallbackConversation, FallbackEndpoint
+from fazai.wire import worker as wire
 from fazai.wire.base import (
     MAX_LINE_BYTES,
     ErrorAnswer,
@@ -25,23 +26,6 @@ from fazai.wire.base import (
     decode_answer,
     encode,
 )
-from fazai.wire.worker import (
-    Abort,
-    CloseSession,
-    CreateSession,
-    Generate,
-    GenerateParams,
-    SessionParams,
-    Status,
-    StatusAnswer,
-    StopEvent,
-    TokenText,
-    Usage,
-    WorkerEvent,
-    decode_worker_event,
-)
-
-__all__ = ["GemmaClient", "GemmaSession", "GenerationStream"]
 
 _ANSWER_S = 5.0
 _GRACE_S = 10.0  # past the worker's own deadline
@@ -67,14 +51,10 @@ class GemmaClient:
         self.fallback = fallback
         self._connect_timeout_s = connect_timeout_s
 
-    async def status(self, *, patient: bool = True) -> StatusAnswer:
-        return await self.ask(Status(), StatusAnswer, patient=patient)
+    async def status(self, *, patient: bool = True) -> wire.StatusAnswer:
+        return await self.ask(wire.Status(), wire.StatusAnswer, patient=patient)
 
-    async def metrics(self) -> str:
-        """Return the worker's metrics as Prometheus text. Raises Unreachable, WireError."""
-        return (await self.ask(Status(metrics=True), StatusAnswer)).metrics or ""
-
-    async def wait_running(self, timeout_s: float) -> StatusAnswer:
+    async def wait_running(self, timeout_s: float) -> wire.StatusAnswer:
         """Wait until a worker that starts has loaded its model.
 
         Raises Unreachable: nobody answers, it is stopping, or the time was over.
@@ -94,26 +74,14 @@ class GemmaClient:
             await asyncio.sleep(_POLL_S)
 
     async def abort(self, session_id: str) -> None:
-        await self.ask(Abort(session_id=session_id), OkAnswer)
+        await self.ask(wire.Abort(session_id=session_id), OkAnswer)
 
-    def session(self, params: SessionParams | None = None) -> GemmaSession:
-        return GemmaSession(self, params or SessionParams())
+    def session(self, params: wire.SessionParams | None = None) -> GemmaSession:
+        return GemmaSession(self, params or wire.SessionParams())
 
     async def ask(self, request: RequestMessage, of: type[M], *, patient: bool = True) -> M:
         """Send one request and return its answer. Raises Unreachable, WireError."""
         reader, writer = await self.connect(patient=patient)  # deadline: its own
-        try:
-            line = await self._exchange(reader, writer, request)
-        finally:
-            writer.close()
-        answer = decode_answer(line, of)
-        if isinstance(answer, ErrorAnswer):
-            raise WireError(answer.code or "internal", answer.error[:_SHOWN_CHARS])
-        return answer
-
-    async def _exchange(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: RequestMessage
-    ) -> bytes:
         try:
             writer.write(encode(request) + b"\n")
             async with asyncio.timeout(_ANSWER_S):
@@ -121,9 +89,11 @@ class GemmaClient:
                 line = await reader.readline()
         except (TimeoutError, OSError, ValueError) as error:
             raise self.gone("answer", type(error).__name__) from None
+        finally:
+            writer.close()
         if not line.endswith(b"\n"):
             raise self.gone("answer", "the connection ended")
-        return line
+        return _read_answer(line, of)
 
     async def connect(self, *, patient: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """Connect; wait for a worker that is being started again, up to the limit. Raises Unreachable."""
@@ -154,7 +124,7 @@ class GemmaClient:
 class GemmaSession:
     """A conversation; `async with` opens and closes it."""
 
-    def __init__(self, client: GemmaClient, params: SessionParams) -> None:
+    def __init__(self, client: GemmaClient, params: wire.SessionParams) -> None:
         self._client = client
         self._params = params
         self._session_id: str | None = None
@@ -162,7 +132,7 @@ class GemmaSession:
 
     async def __aenter__(self) -> Self:
         try:
-            answer = await self._client.ask(CreateSession(params=self._params), SessionAnswer)
+            answer = await self._client.ask(wire.CreateSession(params=self._params), SessionAnswer)
             self._session_id = answer.session_id
         except Unreachable:
             if self._client.fallback is None:
@@ -177,18 +147,18 @@ class GemmaSession:
     async def close(self) -> None:
         """End what runs and forget the conversation. Raises Unreachable, WireError."""
         if self._session_id is not None:
-            await self._client.ask(CloseSession(session_id=self._session_id), OkAnswer, patient=False)
+            await self._client.ask(wire.CloseSession(session_id=self._session_id), OkAnswer, patient=False)
 
     @property
     def session_id(self) -> str | None:
         """The worker's id of the session, for an abort from elsewhere; None with the fallback."""
         return self._session_id
 
-    def stream(self, prompt: str, params: GenerateParams | None = None) -> GenerationStream:
+    def stream(self, prompt: str, params: wire.GenerateParams | None = None) -> GenerationStream:
         """Return pieces of text as they come: `async with session.stream("…") as s: async for piece in s`."""
         return GenerationStream(self, prompt, params)
 
-    async def generate(self, prompt: str, params: GenerateParams | None = None) -> str:
+    async def generate(self, prompt: str, params: wire.GenerateParams | None = None) -> str:
         async with self.stream(prompt, params) as pieces:  # deadline: the generation's, `pieces`
             return "".join([piece async for piece in pieces])
 
@@ -202,7 +172,7 @@ class GemmaSession:
             async for piece in found:
                 yield piece
 
-    def _timeout_s(self, params: GenerateParams | None) -> float:
+    def _timeout_s(self, params: wire.GenerateParams | None) -> float:
         own = params.timeout_ms if params is not None else None
         return (own or self._params.timeout_ms or _TIMEOUT_MS) / 1000 + _GRACE_S
 
@@ -222,7 +192,7 @@ class GemmaSession:
     async def _from_worker(self, stream: GenerationStream) -> AsyncGenerator[str, None]:
         assert self._session_id is not None, "a session is entered before it is used"
         client = self._client
-        request = Generate(session_id=self._session_id, prompt=stream.prompt, params=stream.params)
+        request = wire.Generate(session_id=self._session_id, prompt=stream.prompt, params=stream.params)
         until = asyncio.get_running_loop().time() + self._timeout_s(stream.params)
         reader, writer = await client.connect()  # deadline: its own
         try:
@@ -234,11 +204,11 @@ class GemmaSession:
                 if left < 0:
                     raise WireError("too_large", "the Gemma worker's answer does not end")
                 event = _decode_worker_line(line)
-                if isinstance(event, TokenText):
+                if isinstance(event, wire.TokenText):
                     # Reading what is there already suspends nobody: others have their turn, and a cancel.
                     await asyncio.sleep(0)
                     yield event.text
-                elif isinstance(event, StopEvent):
+                elif isinstance(event, wire.StopEvent):
                     stream.reason, stream.usage = event.reason, event.usage
                     return
                 elif event is not None:
@@ -263,27 +233,33 @@ class GemmaSession:
         return line
 
 
-def _decode_worker_line(line: bytes) -> WorkerEvent | None:
+def _decode_worker_line(line: bytes) -> wire.WorkerEvent | None:
     """Return an event, None for one of a later version. Raises WireError, also for a refusal."""
     try:
-        return decode_worker_event(line)
+        return wire.decode_worker_event(line)
     except WireError as error:
         if error.code == "unknown_type":
             return None
-        answer = decode_answer(line, OkAnswer)
-        if isinstance(answer, ErrorAnswer):
-            raise WireError(answer.code or "internal", answer.error[:_SHOWN_CHARS]) from None
+        _read_answer(line, OkAnswer)
         raise
+
+
+def _read_answer(line: bytes, of: type[M]) -> M:
+    """Return an answer. Raises WireError, also where it is a refusal."""
+    answer = decode_answer(line, of)
+    if isinstance(answer, ErrorAnswer):
+        raise WireError(answer.code or "internal", answer.error[:_SHOWN_CHARS])
+    return answer
 
 
 class GenerationStream:
     """One answer as it comes. `reason` and `usage` are there when it ended."""
 
-    def __init__(self, session: GemmaSession, prompt: str, params: GenerateParams | None) -> None:
+    def __init__(self, session: GemmaSession, prompt: str, params: wire.GenerateParams | None) -> None:
         self.prompt = prompt
         self.params = params
         self.reason = ""
-        self.usage: Usage | None = None
+        self.usage: wire.Usage | None = None
         self._pieces = session.pieces(self)
 
     async def __aenter__(self) -> Self:

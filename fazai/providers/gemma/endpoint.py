@@ -6,18 +6,20 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from fazai.config import is_loopback
 from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.masking import make_mask
 from fazai.wire.base import MAX_LINE_BYTES, WireError
-from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage
+from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage, merge_params
 
-__all__ = ["MAX_ANSWER_BYTES", "AnswerPiece", "FallbackConversation", "FallbackEndpoint"]
+if TYPE_CHECKING:
+    import httpx
 
 _KNOWN = ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar")
 _SHOWN_CHARS = 200
@@ -118,34 +120,19 @@ class FallbackConversation:
 
         endpoint = self._endpoint
         turns = [*self._turns, {"role": "user", "content": prompt}]
-        body = {
-            "model": endpoint.model,
-            "messages": turns,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            **_request_params(self._session, params),
-        }
-        headers = {"Accept-Encoding": "identity"}  # what is packed has no bound until it is unpacked
-        if endpoint.api_key:
-            headers["Authorization"] = f"Bearer {endpoint.api_key}"
-        url = f"{endpoint.url.rstrip('/')}/chat/completions"
         text, ended = [], False
         until = asyncio.get_running_loop().time() + timeout_s
         try:
             async with contextlib.AsyncExitStack() as stack:
+                client = await stack.enter_async_context(
+                    httpx.AsyncClient(timeout=timeout_s, trust_env=not endpoint.is_here)
+                )
                 async with asyncio.timeout_at(until):  # httpx waits for each byte of the head anew
-                    client = httpx.AsyncClient(timeout=timeout_s, trust_env=not endpoint.is_here)
-                    http = await stack.enter_async_context(client)
-                    answer = http.stream("POST", url, json=body, headers=headers)
-                    got = await stack.enter_async_context(answer)
-                if got.status_code != 200:
-                    raise _refusal_error(
-                        endpoint, got.status_code, await _read_beginning(got.aiter_raw(), until)
-                    )
-                if got.headers.get("content-encoding", "identity") != "identity":
-                    raise WireError("internal", "the fallback endpoint packs its answer")
+                    got = await stack.enter_async_context(self._post(client, turns, params))
+                await _check_answer(endpoint, got, until)
                 async for line in _with_deadline(until, _read_lines(got.aiter_raw())):
-                    for said in _parse_stream_line(line):
+                    said = _parse_stream_line(line)
+                    if said is not None:
                         ended = ended or said.reason is not None
                         text.append(said.text)
                         yield said
@@ -160,6 +147,31 @@ class FallbackConversation:
                 "the fallback's answer broke off", stage="answer", where=endpoint.url, hint="ask again"
             )
         self._turns = [*turns, {"role": "assistant", "content": "".join(text)}]
+
+    def _post(
+        self, client: httpx.AsyncClient, turns: list[dict[str, str]], params: GenerateParams | None
+    ) -> AbstractAsyncContextManager[httpx.Response]:
+        endpoint = self._endpoint
+        body = {
+            "model": endpoint.model,
+            "messages": turns,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+            **_request_params(self._session, params),
+        }
+        headers = {"Accept-Encoding": "identity"}  # what is packed has no bound until it is unpacked
+        if endpoint.api_key:
+            headers["Authorization"] = f"Bearer {endpoint.api_key}"
+        url = f"{endpoint.url.rstrip('/')}/chat/completions"
+        return client.stream("POST", url, json=body, headers=headers)
+
+
+async def _check_answer(endpoint: FallbackEndpoint, got: httpx.Response, until: float) -> None:
+    """Refuse an answer that is no stream of this endpoint's. Raises FazaiError, WireError, TimeoutError."""
+    if got.status_code != 200:
+        raise _refusal_error(endpoint, got.status_code, await _read_beginning(got.aiter_raw(), until))
+    if got.headers.get("content-encoding", "identity") != "identity":
+        raise WireError("internal", "the fallback endpoint packs its answer")
 
 
 async def _read_beginning(chunks: AsyncIterator[bytes], until: float) -> bytes:
@@ -204,14 +216,7 @@ async def _with_deadline(until: float, lines: AsyncIterator[str]) -> AsyncGenera
 
 def _request_params(session: SessionParams, params: GenerateParams | None) -> dict[str, Any]:
     """Return the parameters that such endpoints know. Raises WireError for a grammar."""
-    asked: dict[str, Any] = {}
-    own_shape = params is not None and (params.json_schema is not None or params.grammar is not None)
-    for source in (session, params):
-        for name in _KNOWN:
-            value = getattr(source, name, None)
-            shaped = own_shape and source is session and name in ("json_schema", "grammar")
-            if value is not None and not shaped:
-                asked[name] = value
+    asked = {name: value for name, value in merge_params(params, session).items() if name in _KNOWN}
     if asked.pop("grammar", None) is not None:
         raise WireError("schema_unsupported", "the fallback endpoint takes no grammar")
     if asked.get("seed") == -1:
@@ -241,20 +246,18 @@ def _refusal_error(endpoint: FallbackEndpoint, status: int, body: bytes) -> Faza
 _REASONS: dict[str, Literal["eos", "length"]] = {"stop": "eos", "length": "length"}
 
 
-def _parse_stream_line(line: str) -> list[AnswerPiece]:
-    """Parse a line of the stream. Raises WireError for an error event, and for what is no such stream."""
+def _parse_stream_line(line: str) -> AnswerPiece | None:
+    """Parse a line of the stream; None where it says nothing. Raises WireError for an error event, and for
+    what is no such stream."""
     if not line.startswith("data:") or line[5:].strip() == "[DONE]":
-        return []
+        return None
     try:
         event = json.loads(line[5:])
         if "error" in event:
             raise WireError("internal", "the fallback endpoint failed within its answer")
-        found = [_parse_choice(event["choices"][0])] if event.get("choices") else []
-        used = event.get("usage")
-        if used and found == []:
-            found.append(AnswerPiece(usage=_parse_usage(used)))
-        elif used:
-            found[0] = AnswerPiece(found[0].text, found[0].reason, _parse_usage(used))
+        found = _parse_choice(event["choices"][0]) if event.get("choices") else None
+        if used := event.get("usage"):
+            found = replace(found or AnswerPiece(), usage=_parse_usage(used))
     except (ValueError, LookupError, AttributeError, TypeError, OverflowError, RecursionError):
         raise WireError("internal", "the fallback endpoint's answer is no stream of completions") from None
     return found

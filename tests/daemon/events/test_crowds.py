@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from fazai.wire.events import GapEvent, SseFrame, decode_sse
+from fazai.wire.events import GapEvent
+from tests.contract import SseFrame, decode_sse
 from tests.daemon.child import Child
 from tests.daemon.live import BUSY_S, PATIENCE_S, until
 

@@ -15,15 +15,8 @@ from fazai.daemon.settings import ServerLimits
 from fazai.outcome import TargetStatus
 from fazai.store.daemon import NewEvent, StoreLimits
 from fazai.timestamps import utc_now
-from fazai.wire.events import (
-    EVENT_TYPES,
-    GapEvent,
-    LogEvent,
-    OutcomeEvent,
-    RunEvent,
-    SseFrame,
-    decode_sse,
-)
+from fazai.wire.events import EVENT_TYPES, GapEvent, LogEvent, OutcomeEvent, RunEvent
+from tests.contract import SseFrame, decode_sse
 from tests.daemon.live import PATIENCE_S, Live, live, stream, until
 
 

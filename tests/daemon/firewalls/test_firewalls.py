@@ -16,7 +16,8 @@ from fazai.daemon.firewalls.poller import backoff_s
 from fazai.daemon.runs.config import DaemonConfig, Polling
 from fazai.lab import Fault, LabFirewall, LabSettings, LabThread
 from fazai.providers.opnsense.api.vitals import _parse_cpu, _parse_system_time
-from fazai.wire.opn import OpnListAnswer, OpnMetricsAnswer, decode_opn_answer
+from fazai.wire.opn import OpnListAnswer, OpnMetricsAnswer
+from tests.contract import decode_opn_answer
 from tests.daemon.live import live, stream, token, until
 from tests.daemon.runs_world import world, write_inventory
 

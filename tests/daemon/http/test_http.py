@@ -22,7 +22,7 @@ from fazai.daemon.routes import TABLE
 from fazai.daemon.settings import ServerLimits
 from fazai.errors import StateError
 from fazai.wire.daemon import HTTP_STATUS
-from fazai.wire.logs import decode_log_line
+from tests.contract import decode_log_line
 from tests.daemon.live import BUSY_S, PATIENCE_S, Live, live, stream, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))

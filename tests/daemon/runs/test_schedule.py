@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from fazai.daemon.runs.config import Retention
-from fazai.daemon.runs.config_file import read_config
+from fazai.daemon.runs.config_file import read_daemon_config
 from fazai.daemon.runs.records import RunRecords
 from fazai.daemon.runs.schedule import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
@@ -228,7 +228,7 @@ opnsense: {poll: 2m, at_once: 64, timeout: 5s}
 def test_a_configuration_is_read(tmp_path: Path) -> None:
     path = tmp_path / "daemon.yml"
     path.write_text(CONFIG)
-    found = read_config(path)
+    found = read_daemon_config(path)
     job = found.jobs["edge"]
     assert job.inventory == (str(tmp_path / "inventory.yml"),)
     assert (job.modes, job.timeout_s, job.environment) == (("check", "apply"), 1800.0, ("EDGE_PASSWORD",))
@@ -264,17 +264,17 @@ def test_what_is_wrong_has_its_place(tmp_path: Path, old: str, new: str, line: i
     assert old in CONFIG
     path.write_text(CONFIG.replace(old, new, 1))
     if not text:
-        read_config(path)
+        read_daemon_config(path)
         return
     with pytest.raises(FazaiError) as caught:
-        read_config(path)
+        read_daemon_config(path)
     errors = caught.value.errors if isinstance(caught.value, Errors) else (caught.value,)
     said = [str(error) for error in errors]
     assert any(f"daemon.yml:{line}:" in one and text in one for one in said), said
 
 
 def test_the_example_is_read() -> None:
-    found = read_config(Path(__file__).parents[3] / "deploy" / "daemon.yml")
+    found = read_daemon_config(Path(__file__).parents[3] / "deploy" / "daemon.yml")
     assert set(found.jobs) == {"edge", "night"}
     assert found.jobs["night"].schedule is not None
     rhythm = found.jobs["night"].schedule.rhythm
@@ -288,12 +288,12 @@ def test_how_long_things_are_kept(tmp_path: Path) -> None:
         "retention:\n  events: {age: 7d12h, size: 64MiB}\n  telemetry: {size: 2GB}\n"
         "  hosts: 90d\n  runs: 20\n  ledger: 100\n  deliveries: 30d\n"
     )
-    found = read_config(path).retention
+    found = read_daemon_config(path).retention
     assert (found.events_s, found.events_bytes) == (7.5 * 86400, 64 << 20)
     assert (found.telemetry_s, found.telemetry_bytes) == (30 * 86400.0, 2 << 30)
     assert (found.hosts_s, found.runs, found.ledger) == (90 * 86400.0, 20, 100)
     assert (found.deliveries_s, Retention().deliveries_s) == (30 * 86400.0, 400 * 86400.0)
-    assert read_config(ROOT / "deploy/daemon.yml").retention == Retention()
+    assert read_daemon_config(ROOT / "deploy/daemon.yml").retention == Retention()
 
 
 def test_things_can_be_kept_for_as_long_as_they_are_by_default_and_longer(tmp_path: Path) -> None:
@@ -303,7 +303,7 @@ def test_things_can_be_kept_for_as_long_as_they_are_by_default_and_longer(tmp_pa
             f"retention:\n  events: {{age: {days}d}}\n  telemetry: {{age: {days}d}}\n  hosts: {days}d\n"
             f"  deliveries: {days}d\n"
         )
-        found = read_config(path).retention
+        found = read_daemon_config(path).retention
         ages = {found.events_s, found.telemetry_s, found.hosts_s, found.deliveries_s}
         assert ages == {days * 86400.0}
 
@@ -328,7 +328,7 @@ def test_what_cannot_be_kept_has_its_place(tmp_path: Path, line: str, said: str)
     path = tmp_path / "daemon.yml"
     path.write_text(f"retention:\n  {line}\n")
     with pytest.raises(FazaiError) as caught:
-        read_config(path)
+        read_daemon_config(path)
     assert said in str(caught.value)
     assert "daemon.yml:2:" in str(caught.value)
 
@@ -398,7 +398,7 @@ def test_the_daemon_does_not_start_with_what_is_not_there(
     def loaded(sources: tuple[str, ...]) -> Inventory:
         return load_inventory(sources)
 
-    assert read_config(config, loaded).jobs["edge"].limit == ("edge",)
+    assert read_daemon_config(config, loaded).jobs["edge"].limit == ("edge",)
     config.write_text(text.replace(old, new, 1))
     env = {
         "PATH": os.environ["PATH"],

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from fazai.wire.events import ExecLogEvent, decode_event
+from fazai.wire.events import ExecLogEvent
+from tests.contract import decode_event
 from tests.hosts.conftest import World
 from tests.hosts.sshd import Sshd
 

@@ -20,8 +20,8 @@ import pytest
 from fazai.errors import Unreachable
 from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.worker import SessionParams
-from fazai.worker.demo import demo_model
-from tests.worker.process import ROOT, Process, with_model, without_model
+from fazai.worker.demo import find_demo_model
+from tests.worker.process import ROOT, Process, with_model, without_model, worker_metrics
 from tests.worker.restricted import NOBODY, wrapper
 
 DEPLOY = ROOT / "deploy"
@@ -123,7 +123,7 @@ def _serves(process: Process, **asked: Any) -> None:
         client = GemmaClient(process.socket)
         async with client.session(SessionParams(max_tokens=6, **asked)) as session:
             assert await session.generate("Is it?")
-        text = await client.metrics()
+        text = await worker_metrics(client)
         assert re.search(r'fazai_worker_generations_total\{reason="\w+"\} 1.0$', text, re.M)
 
     asyncio.run(run())
@@ -163,6 +163,6 @@ def test_a_metrics_port_without_the_drop_in_is_refused_with_the_way_out(folder: 
 @pytest.mark.gemma
 @pytest.mark.xdist_group("model")
 def test_the_real_model_runs_as_the_unit_restricts_it(folder: Path) -> None:
-    model = demo_model(folder)
+    model = find_demo_model(folder)
     with Process(with_model(), model, folder, wrapper=wrapper(folder, [socket.AF_UNIX])) as process:
         _serves(process, json_schema={"type": "boolean"})

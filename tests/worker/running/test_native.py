@@ -25,7 +25,7 @@ from fazai.worker.bridge import (
     Sampling,
 )
 from fazai.worker.chat import chat_of
-from fazai.worker.demo import demo_model
+from fazai.worker.demo import find_demo_model
 from fazai.worker.masks import Masks
 from fazai.worker.numbers import MAX_NUMBER
 from tests.worker.process import until
@@ -100,7 +100,7 @@ class Loaded:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo_model(tmp_path_factory.mktemp("model"))
+    return find_demo_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

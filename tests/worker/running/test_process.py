@@ -15,8 +15,8 @@ import pytest
 from fazai.errors import Unreachable
 from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.worker import SessionParams
-from fazai.worker.demo import demo_model
-from tests.worker.process import Process, until, with_model
+from fazai.worker.demo import find_demo_model
+from tests.worker.process import Process, until, with_model, worker_metrics
 
 pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
 
@@ -27,7 +27,7 @@ WORDS = "word " * 3500
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return demo_model(tmp_path_factory.mktemp("model"))
+    return find_demo_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_the_cache_takes_what_the_page_says(model: Path, tmp_path: Path) -> None
 
 async def _measure(client: GemmaClient, name: str) -> float:
     """One metric, as the worker says it over its socket; 0 where it has not counted yet."""
-    for line in (await client.metrics()).splitlines():
+    for line in (await worker_metrics(client)).splitlines():
         if line.startswith(f"{name} "):
             return float(line.split()[-1])
     return 0.0

@@ -17,8 +17,8 @@ from fazai.errors import FazaiError
 from fazai.providers.gemma.client import GemmaClient
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
-from fazai.worker.demo import demo_model
-from tests.worker.process import Process, until, with_model
+from fazai.worker.demo import find_demo_model
+from tests.worker.process import Process, until, with_model, worker_metrics
 
 pytestmark = [pytest.mark.gemma, pytest.mark.slow, pytest.mark.xdist_group("model")]
 
@@ -108,7 +108,7 @@ class Soak:
 
 
 def test_soak(tmp_path: Path) -> None:
-    with Process(with_model(), demo_model(tmp_path), tmp_path) as process:
+    with Process(with_model(), find_demo_model(tmp_path), tmp_path) as process:
         process.told("READY=1")
         soak = Soak(process, GemmaClient(process.socket, connect_timeout_s=10))
         descriptors = len(os.listdir(f"/proc/{process.child.pid}/fd"))
@@ -117,7 +117,7 @@ def test_soak(tmp_path: Path) -> None:
         except* FazaiError as errors:
             pytest.fail(f"{errors.exceptions}: {process.messages()}")
         until(lambda: len(os.listdir(f"/proc/{process.child.pid}/fd")) <= descriptors + 1)
-        metrics = asyncio.run(soak.client.metrics())
+        metrics = asyncio.run(worker_metrics(soak.client))
         process.child.terminate()
         assert process.ended() == (0, "")
     warm = soak.memory_kib[len(soak.memory_kib) // 3 :]  # the tokenizer of schemas, buffers, arenas
