@@ -1,4 +1,4 @@
-"""What holds for all tests: none may be skipped where CI says so, and each has a time limit.
+"""What holds for all tests: none is skipped where CI says so, each has a time limit, grids are thinned.
 
 A test over its limit fails, with a dump of all threads. One that cannot even do that (it hangs in C, or keeps
 what is raised in it) ends its process half a minute later, with another dump; pytest-xdist names the test and
@@ -8,10 +8,13 @@ starts another process. Limits are for machines that are busy: who meets one has
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
-from collections.abc import Generator
+import zlib
+from collections import Counter
+from collections.abc import Generator, Sequence
 from types import FrameType
 
 import pytest
@@ -54,6 +57,49 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from going through ten thousand tests again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Thin out grids for the fast tests; before `-m` selects."""
+    for item in slow_in_turn(items):
+        item.add_marker("slow")
+
+
+def slow_in_turn(items: Sequence[pytest.Item]) -> list[pytest.Function]:
+    """Return the tests marked `in_turn(parameter)` that are left to the slow run.
+
+    Each combination of the other parameters keeps one value of the parameter, the next combination the next
+    value. A test alone begins at a value that its name gives, so that the tests of a file cover all values.
+    """
+    sizes: Counter[tuple[str, str]] = Counter()
+    found: list[tuple[pytest.Function, str, str]] = []
+    for item in items:
+        mark = item.get_closest_marker("in_turn")
+        if mark is None or not isinstance(item, pytest.Function):
+            continue
+        (parameter,) = mark.args
+        test = item.nodeid.partition("[")[0]
+        found.append((item, parameter, test))
+        sizes[test, parameter] = max(sizes[test, parameter], item.callspec.indices[parameter] + 1)
+    left: list[pytest.Function] = []
+    for item, parameter, test in found:
+        turn = zlib.crc32(test.encode()) + sum(item.callspec.indices.values())
+        own = item.callspec.indices[parameter]
+        if (turn - own) % sizes[test, parameter] != own:
+            left.append(item)
+    return left
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
