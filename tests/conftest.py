@@ -83,23 +83,25 @@ def slow_in_turn(items: Sequence[pytest.Item]) -> list[pytest.Function]:
     Each combination of the other parameters keeps one value of the parameter, the next combination the next
     value. A test alone begins at a value that its name gives, so that the tests of a file cover all values.
     """
-    sizes: Counter[tuple[str, str]] = Counter()
-    found: list[tuple[pytest.Function, str, str]] = []
+    values: dict[str, list[object]] = {}
+    seen: Counter[tuple[str, int]] = Counter()
+    found: list[tuple[pytest.Function, str, int, int]] = []
     for item in items:
         mark = item.get_closest_marker("in_turn")
         if mark is None or not isinstance(item, pytest.Function):
             continue
-        (parameter,) = mark.args
-        test = item.nodeid.partition("[")[0]
-        found.append((item, parameter, test))
-        sizes[test, parameter] = max(sizes[test, parameter], item.callspec.indices[parameter] + 1)
-    left: list[pytest.Function] = []
-    for item, parameter, test in found:
-        turn = zlib.crc32(test.encode()) + sum(item.callspec.indices.values())
-        own = item.callspec.indices[parameter]
-        if (turn - own) % sizes[test, parameter] != own:
-            left.append(item)
-    return left
+        value, test = item.callspec.params[mark.args[0]], item.nodeid.partition("[")[0]
+        of_test = values.setdefault(test, [])
+        if value not in of_test:
+            of_test.append(value)
+        own = of_test.index(value)
+        found.append((item, test, own, seen[test, own]))  # the others are the same for the nth of each value
+        seen[test, own] += 1
+    return [
+        item
+        for item, test, own, combination in found
+        if (zlib.crc32(test.encode()) + combination) % len(values[test]) != own
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
