@@ -78,10 +78,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def slow_in_turn(items: Sequence[pytest.Item]) -> list[pytest.Function]:
-    """Return the tests marked `in_turn(parameter)` that are left to the slow run.
+    """Return the tests marked `in_turn(parameter, …)` that are left to the slow run.
 
-    Each combination of the other parameters keeps one value of the parameter, the next combination the next
-    value. A test alone begins at a value that its name gives, so that the tests of a file cover all values.
+    Each combination of the other parameters keeps one value of these, the next combination the next value. Where
+    a test begins is given by its name, so that the tests of a file cover all values.
     """
     values: dict[str, list[object]] = {}
     seen: Counter[tuple[str, int]] = Counter()
@@ -90,7 +90,7 @@ def slow_in_turn(items: Sequence[pytest.Item]) -> list[pytest.Function]:
         mark = item.get_closest_marker("in_turn")
         if mark is None or not isinstance(item, pytest.Function):
             continue
-        value, test = item.callspec.params[mark.args[0]], item.nodeid.partition("[")[0]
+        value, test = [item.callspec.params[name] for name in mark.args], item.nodeid.partition("[")[0]
         of_test = values.setdefault(test, [])
         if value not in of_test:
             of_test.append(value)

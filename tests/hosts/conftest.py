@@ -86,7 +86,7 @@ class World:
 @pytest.hookimpl(tryfirst=True)
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Try each case under one shell in the fast tests, under the others in the slow ones."""
-    if isinstance(item, pytest.Function) and "shell" in getattr(item, "fixturenames", ()):
+    if "shell" in getattr(item, "fixturenames", ()) and item.get_closest_marker("in_turn") is None:
         item.add_marker(pytest.mark.in_turn("shell"))
 
 

@@ -155,6 +155,7 @@ def test_an_upgrade_is_taken_back_with_the_run(lan: Lan, receiver: Receiver) -> 
     until(lambda: lan.status("web").get("version") == OLD)
 
 
+@pytest.mark.in_turn("other")
 @pytest.mark.parametrize(
     "other",
     [

@@ -252,6 +252,7 @@ def _there(way: Way, path: Path) -> None:
         os.lchown(path, ALICE, ALICE)
 
 
+@pytest.mark.in_turn("shell", "there")
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("swap", [_swap_folder, _swap_link, _swap_hard_link])
