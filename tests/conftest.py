@@ -80,8 +80,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def slow_in_turn(items: Sequence[pytest.Item]) -> list[pytest.Function]:
     """Return the tests marked `in_turn(parameter, …)` that are left to the slow run.
 
-    Each combination of the other parameters keeps one value of these, the next combination the next value. Where
-    a test begins is given by its name, so that the tests of a file cover all values.
+    Each combination of the other parameters keeps one value of these, the next combination the next value.
+    Where a test begins is given by its name, so that the tests of a file cover all values.
     """
     values: dict[str, list[object]] = {}
     seen: Counter[tuple[str, int]] = Counter()
