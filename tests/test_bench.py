@@ -29,6 +29,7 @@ def test_inventory() -> None:
     assert any(line.startswith("| `fazai inventory --list` |") for line in found), found
 
 
+@pytest.mark.slow
 def test_memory() -> None:
     found = memory.main(targets=2, count=2)
     assert [line.split(",")[0] for line in found[2:]] == ["| 2 x 2", "| 2 x 2"]

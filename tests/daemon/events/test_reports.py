@@ -17,6 +17,7 @@ import pytest
 
 from fazai.cli.clients import DaemonAddress
 from fazai.cli.environment import new_run
+from fazai.cli.main import main
 from fazai.cli.reporting import RunReporter
 from fazai.outcome import EngineEvent, RunOutcome
 from fazai.store.base import Run
@@ -303,11 +304,20 @@ def test_a_refused_token_is_told_and_fails_nothing(tmp_path: Path) -> None:
     assert "others may read it" in err
 
 
-def test_a_wrong_time_to_wait_is_told_and_fails_nothing(tmp_path: Path) -> None:
+def test_a_wrong_time_to_wait_is_told_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "root").mkdir()
+    resources = [{"host.file": {"path": "/a", "content": "x"}}]
+    host = {"provider": "local", "root": str(tmp_path / "root"), "resources": resources}
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(json.dumps({"all": {"hosts": {"h1": host}}}))
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "own-state"))
+    monkeypatch.setenv("FAZAI_URL", "http://127.0.0.1:1")
     for wrong in ("soon", "-1", "1e999", "601", "9" * 5000):
-        code, err, _ = _apply(tmp_path, "plan", FAZAI_URL="http://127.0.0.1:1", FAZAI_REPORT_S=wrong)
-        assert code == 2
-        assert "FAZAI_REPORT_S" in err
+        monkeypatch.setenv("FAZAI_REPORT_S", wrong)
+        assert main(["plan", str(inventory), "--quiet"]) == 2
+        assert "FAZAI_REPORT_S" in capsys.readouterr().err
 
 
 def test_a_daemon_that_hangs_does_not_hold_a_run_up(tmp_path: Path) -> None:
