@@ -21,7 +21,7 @@ from fazai.wire.telemetry import IngestAnswer, IngestPartialAnswer, Sample, deco
 
 __all__ = ["WAIT_S", "Receiver", "Request"]
 
-WAIT_S = 20.0  # only a broken agent makes a test wait that long
+WAIT_S = 60.0  # only a broken agent makes a test wait that long
 
 
 @dataclass(frozen=True, slots=True)

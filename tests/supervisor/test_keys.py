@@ -90,6 +90,7 @@ def test_cut_off_and_run_again(
         assert fazai(world, "drift").code == 0
 
 
+@pytest.mark.slow
 def test_cut_off_applied_and_run_again(
     world: World, daemon_keys: Path, init: Callable[[Path], Init], monkeypatch: pytest.MonkeyPatch
 ) -> None:
