@@ -170,6 +170,16 @@ def test_runs_that_are_none(daemon: Live) -> None:
 # -- the reconciler's side
 
 
+def _inventory(folder: Path) -> Path:
+    """An inventory with a folder as a host, on which a file is wanted."""
+    path = folder / "inventory.yml"
+    (folder / "root").mkdir(exist_ok=True)
+    resources = [{"host.file": {"path": "/a", "content": "x"}}]
+    host = {"provider": "local", "mode": "write", "root": str(folder / "root"), "resources": resources}
+    path.write_text(json.dumps({"all": {"hosts": {"h1": host}}}))
+    return path
+
+
 def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
     env = {
         "PATH": os.environ["PATH"],
@@ -179,7 +189,7 @@ def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
         "FAZAI_REPORT_S": "60",
         **environ,
     }
-    inventory = Path(__file__).parents[3] / "inventory/lab.yml"
+    inventory = _inventory(folder)
     begun = time.monotonic()
     child = subprocess.run(
         [FAZAI, *(words or ("apply",)), str(inventory), "--quiet"],
@@ -307,11 +317,7 @@ def test_a_refused_token_is_told_and_fails_nothing(tmp_path: Path) -> None:
 def test_a_wrong_time_to_wait_is_told_and_fails_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "root").mkdir()
-    resources = [{"host.file": {"path": "/a", "content": "x"}}]
-    host = {"provider": "local", "root": str(tmp_path / "root"), "resources": resources}
-    inventory = tmp_path / "inventory.yml"
-    inventory.write_text(json.dumps({"all": {"hosts": {"h1": host}}}))
+    inventory = _inventory(tmp_path)
     monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "own-state"))
     monkeypatch.setenv("FAZAI_URL", "http://127.0.0.1:1")
     for wrong in ("soon", "-1", "1e999", "601", "9" * 5000):
