@@ -36,4 +36,6 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     rows = [json.loads(line) for line in OUT.read_text().splitlines()] if OUT.exists() else []
     own, children = sum(row[1] for row in rows), sum(row[2] for row in rows)
-    terminalreporter.write_line(f"CPU of {len(rows)} tests: {own:.1f} s, of what they started: {children:.1f} s")
+    terminalreporter.write_line(
+        f"CPU of {len(rows)} tests: {own:.1f} s, of what they started: {children:.1f} s"
+    )
