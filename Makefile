@@ -6,6 +6,8 @@ FUZZ_S ?= 20
 # More than cores: many tests wait for what they started.
 WORKERS ?= 3
 PYTEST := $(BIN)/python -m pytest
+# Without bytecode each of hundreds of processes, and each collection, compiles everything anew: half of all the time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help demo install clean-machine check test test-all ui-test bench docs worker-demo worker-test clean
 

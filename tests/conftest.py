@@ -1,4 +1,4 @@
-"""What holds for all tests: none may be skipped where CI says so, and each has a time limit.
+"""What holds for all tests: none is skipped where CI says so, each has a time limit, grids are thinned.
 
 A test over its limit fails, with a dump of all threads. One that cannot even do that (it hangs in C, or keeps
 what is raised in it) ends its process half a minute later, with another dump; pytest-xdist names the test and
@@ -8,10 +8,13 @@ starts another process. Limits are for machines that are busy: who meets one has
 from __future__ import annotations
 
 import faulthandler
+import gc
 import os
 import signal
 import sys
-from collections.abc import Generator
+import zlib
+from collections import Counter
+from collections.abc import Generator, Sequence
 from types import FrameType
 
 import pytest
@@ -54,6 +57,51 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
         faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keep the garbage collector from going through ten thousand tests again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Thin out grids for the fast tests; before `-m` selects."""
+    for item in slow_in_turn(items):
+        item.add_marker("slow")
+
+
+def slow_in_turn(items: Sequence[pytest.Item]) -> list[pytest.Function]:
+    """Return the tests marked `in_turn(parameter, …)` that are left to the slow run.
+
+    Each combination of the other parameters keeps one value of these, the next combination the next value.
+    Where a test begins is given by its name, so that the tests of a file cover all values.
+    """
+    values: dict[str, list[object]] = {}
+    seen: Counter[tuple[str, int]] = Counter()
+    found: list[tuple[pytest.Function, str, int, int]] = []
+    for item in items:
+        mark = item.get_closest_marker("in_turn")
+        if mark is None or not isinstance(item, pytest.Function):
+            continue
+        value, test = [item.callspec.params[name] for name in mark.args], item.nodeid.partition("[")[0]
+        of_test = values.setdefault(test, [])
+        if value not in of_test:
+            of_test.append(value)
+        own = of_test.index(value)
+        found.append((item, test, own, seen[test, own]))  # the others are the same for the nth of each value
+        seen[test, own] += 1
+    return [
+        item
+        for item, test, own, combination in found
+        if (zlib.crc32(test.encode()) + combination) % len(values[test]) != own
+    ]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

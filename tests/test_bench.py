@@ -17,16 +17,19 @@ def test_what_the_command_offers_is_there(name: str) -> None:
     assert callable(importlib.import_module(f"bench.{name}").main)
 
 
+@pytest.mark.slow
 def test_startup() -> None:
     found = startup.main(rounds=1)
     assert any(line.startswith("| `fazai validate` |") for line in found), found
 
 
+@pytest.mark.slow
 def test_inventory() -> None:
     found = inventory.main(rounds=1, hosts=20, groups=2)
     assert any(line.startswith("| `fazai inventory --list` |") for line in found), found
 
 
+@pytest.mark.slow
 def test_memory() -> None:
     found = memory.main(targets=2, count=2)
     assert [line.split(",")[0] for line in found[2:]] == ["| 2 x 2", "| 2 x 2"]

@@ -4,6 +4,7 @@ command that fails. Else a test passes for whatever went wrong."""
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,7 @@ def name_of(node: ast.AST) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
+@functools.cache
 def our_errors() -> frozenset[str]:
     """The names of all classes of ours that are raised."""
     bases: dict[str, set[str]] = {}
@@ -34,9 +36,6 @@ def our_errors() -> frozenset[str]:
     while more := {name for name, of in bases.items() if of & found} - found:
         found |= more
     return frozenset(found - {"Exception"})
-
-
-ERRORS = our_errors()
 
 
 def functions(tree: ast.AST) -> Iterator[Function]:
@@ -58,7 +57,7 @@ def raises_without_words(function: Function) -> Iterator[int]:
                 continue
             kinds = {name_of(kind) for kind in ast.walk(call.args[0])}
             looked_at = isinstance(caught, ast.Name) and caught.id in used
-            if kinds & ERRORS and not looked_at and not any(k.arg == "match" for k in call.keywords):
+            if kinds & our_errors() and not looked_at and not any(k.arg == "match" for k in call.keywords):
                 yield call.lineno
 
 

@@ -22,7 +22,7 @@ from tests.contract import Sample, decode_telemetry
 
 __all__ = ["WAIT_S", "Receiver", "Request"]
 
-WAIT_S = 20.0  # only a broken agent makes a test wait that long
+WAIT_S = 60.0  # only a broken agent makes a test wait that long
 
 
 @dataclass(frozen=True, slots=True)

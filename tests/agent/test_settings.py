@@ -52,6 +52,7 @@ def test_nothing_needs_room_on_the_disk_of_tmp() -> None:
     assert [line for line in SCRIPT.read_text().splitlines() if "<<<" in line] == []
 
 
+@pytest.mark.in_turn("source")
 @pytest.mark.parametrize("source", ["file", "environment"])
 @pytest.mark.parametrize("line", WRONG)
 def test_a_wrong_setting_is_named(line: str, source: str, agent: Agent, tmp_path: Path) -> None:

@@ -325,7 +325,7 @@ class TestLab:
         assert "edge" in used.err
         assert "hint:" in used.err
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=10)
+        out, err = process.communicate(timeout=60)
         assert process.returncode == 0, err
         assert "Traceback" not in out + err
         assert world.fazai("lab", "reset", "edge").code == 0

@@ -107,6 +107,7 @@ def test_fault_while_observing(world: World, case: Case) -> None:
         assert "RESULT 3 changed" in again.out
 
 
+@pytest.mark.in_turn("fault")
 @pytest.mark.parametrize("fault", ["cut before", "cut middle", "cut after", "truncate", "html"])
 @pytest.mark.parametrize("path", ["firewall/alias/setItem/*", "cron/settings/addJob*"])
 def test_cut_in_the_middle_of_a_write_is_looked_at_and_repeated(world: World, fault: str, path: str) -> None:

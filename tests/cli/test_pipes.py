@@ -47,6 +47,7 @@ def run(folder: Path, *words: str, closed: tuple[int, ...] = ()) -> int:
         os.close(writer)
 
 
+@pytest.mark.in_turn("closed")
 @pytest.mark.parametrize("closed", [(1,), (1, 2)])
 @pytest.mark.parametrize(
     ("words", "code"),

@@ -83,6 +83,13 @@ class World:
         return Result(code, said.out, said.err)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Try each case under one shell in the fast tests, under the others in the slow ones."""
+    if "shell" in getattr(item, "fixturenames", ()) and item.get_closest_marker("in_turn") is None:
+        item.add_marker(pytest.mark.in_turn("shell"))
+
+
 @pytest.fixture
 def world(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> World:
     monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))

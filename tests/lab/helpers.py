@@ -17,7 +17,7 @@ T = TypeVar("T")
 def client_of(firewall: LabFirewall, **more: Any) -> httpx.AsyncClient:
     """A client with the firewall's key."""
     return httpx.AsyncClient(
-        base_url=firewall.base_url, auth=(firewall.api_key, firewall.api_secret), timeout=5.0, **more
+        base_url=firewall.base_url, auth=(firewall.api_key, firewall.api_secret), timeout=60.0, **more
     )
 
 

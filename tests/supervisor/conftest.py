@@ -16,7 +16,7 @@ from tests.hosts.conftest import world
 __all__ = ["Init", "until", "world"]
 
 
-def until(condition: Callable[[], object], limit_s: float = 20.0) -> None:
+def until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
     """Looks until it is so."""
     end_s = time.monotonic() + limit_s
     while not condition():

@@ -60,6 +60,7 @@ def test_the_route_is_for_admins(tmp_path: Path) -> None:
 CUTS = ("after the file", "after the daemon", "after the host", "after it was taken", "before the file")
 
 
+@pytest.mark.in_turn("cut")
 @pytest.mark.parametrize("cut", CUTS)
 def test_cut_off_and_run_again(
     cut: str,
@@ -89,6 +90,7 @@ def test_cut_off_and_run_again(
         assert fazai(world, "drift").code == 0
 
 
+@pytest.mark.slow
 def test_cut_off_applied_and_run_again(
     world: World, daemon_keys: Path, init: Callable[[Path], Init], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -155,6 +155,7 @@ def test_an_upgrade_is_taken_back_with_the_run(lan: Lan, receiver: Receiver) -> 
     until(lambda: lan.status("web").get("version") == OLD)
 
 
+@pytest.mark.in_turn("other")
 @pytest.mark.parametrize(
     "other",
     [
@@ -223,6 +224,7 @@ def test_two_hosts_that_call_themselves_the_same_are_not_one_to_the_daemon(
     assert "would both be the agent" in words(asyncio.run(lan.apply(mixed, check=True)))
 
 
+@pytest.mark.slow
 def test_waves_stop_where_too_many_fail(lan: Lan, receiver: Receiver) -> None:
     names = ["web-1", "web-2", "web-3"]
     assert asyncio.run(lan.apply({name: [agent(receiver)] for name in names})).exit_code == 0

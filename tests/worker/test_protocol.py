@@ -377,14 +377,14 @@ def test_pipelined_requests_are_bounded_and_answered_in_order() -> None:
 
 
 def test_a_flood_of_lines_is_answered_no_faster_than_it_is_read() -> None:
-    """A packet may hold 200,000 lines; their answers must not gather in memory, nor hold up anybody."""
+    """A packet may hold thousands of lines; their answers must not gather in memory, nor hold up anybody."""
 
     async def run() -> None:
         async with live() as worker:
             flood = socket.socket(socket.AF_UNIX)
             flood.connect(str(worker.path))
             flood.setblocking(False)
-            loop, lines = asyncio.get_running_loop(), 200_000
+            loop, lines = asyncio.get_running_loop(), 60_000
             sending = asyncio.create_task(loop.sock_sendall(flood, b"\n" * lines))
             await worker.until(lambda: worker.worker.connections)
             (connection,) = worker.worker.connections

@@ -17,6 +17,7 @@ import pytest
 
 from fazai.cli.clients import DaemonAddress
 from fazai.cli.environment import new_run
+from fazai.cli.main import main
 from fazai.cli.reporting import RunReporter
 from fazai.outcome import EngineEvent, RunOutcome
 from fazai.store.base import Run
@@ -169,6 +170,16 @@ def test_runs_that_are_none(daemon: Live) -> None:
 # -- the reconciler's side
 
 
+def _inventory(folder: Path) -> Path:
+    """An inventory with a folder as a host, on which a file is wanted."""
+    path = folder / "inventory.yml"
+    (folder / "root").mkdir(exist_ok=True)
+    resources = [{"host.file": {"path": "/a", "content": "x"}}]
+    host = {"provider": "local", "mode": "write", "root": str(folder / "root"), "resources": resources}
+    path.write_text(json.dumps({"all": {"hosts": {"h1": host}}}))
+    return path
+
+
 def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
     env = {
         "PATH": os.environ["PATH"],
@@ -178,7 +189,7 @@ def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
         "FAZAI_REPORT_S": "60",
         **environ,
     }
-    inventory = Path(__file__).parents[3] / "inventory/lab.yml"
+    inventory = _inventory(folder)
     begun = time.monotonic()
     child = subprocess.run(
         [FAZAI, *(words or ("apply",)), str(inventory), "--quiet"],
@@ -303,11 +314,16 @@ def test_a_refused_token_is_told_and_fails_nothing(tmp_path: Path) -> None:
     assert "others may read it" in err
 
 
-def test_a_wrong_time_to_wait_is_told_and_fails_nothing(tmp_path: Path) -> None:
+def test_a_wrong_time_to_wait_is_told_and_fails_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inventory = _inventory(tmp_path)
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "own-state"))
+    monkeypatch.setenv("FAZAI_URL", "http://127.0.0.1:1")
     for wrong in ("soon", "-1", "1e999", "601", "9" * 5000):
-        code, err, _ = _apply(tmp_path, "plan", FAZAI_URL="http://127.0.0.1:1", FAZAI_REPORT_S=wrong)
-        assert code == 2
-        assert "FAZAI_REPORT_S" in err
+        monkeypatch.setenv("FAZAI_REPORT_S", wrong)
+        assert main(["plan", str(inventory), "--quiet"]) == 2
+        assert "FAZAI_REPORT_S" in capsys.readouterr().err
 
 
 def test_a_daemon_that_hangs_does_not_hold_a_run_up(tmp_path: Path) -> None:

@@ -140,9 +140,13 @@ SELECTED = {
 
 
 @pytest.mark.parametrize("words", SELECTED)
-def test_selection(daemon: Live, words: str) -> None:
-    with tail(daemon, "--no-follow", "--output", "json", *words.split()) as child:
-        code, out, err = _end(child)
+def test_selection(
+    daemon: Live, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    until(lambda: not daemon.services.broadcaster.streams)
+    monkeypatch.setenv("FAZAI_URL", daemon.url)
+    code = main(["tail", "--no-follow", "--output", "json", *words.split()])
+    out, err = capsys.readouterr()
     assert (code, err) == (0, "")
     events = [json.loads(line) for line in out.splitlines()]
     assert [event["type"] for event in events] == SELECTED[words]

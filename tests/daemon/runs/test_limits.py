@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from fazai.cli import main
 from fazai.lab import LabFirewall, LabSettings, LabThread
 from tests.daemon.runs_world import World, beside, write_inventory
 
@@ -43,12 +44,12 @@ def _contacted(firewalls: dict[str, LabFirewall]) -> list[str]:
 @pytest.mark.parametrize(
     ("of_job", "asked", "contacted"),
     [
-        ([], ["fw-02"], ["fw-02"]),
+        pytest.param([], ["fw-02"], ["fw-02"], marks=pytest.mark.slow),
         ([], ["fw-01", "fw.3"], ["fw-01", "fw.3"]),
-        ([], ["edge"], ["fw-01", "fw.3"]),
-        (["all"], ["fw-02"], ["fw-02"]),
-        (["all"], ["fw-02", "fw.3"], ["fw-02", "fw.3"]),
-        (["edge"], ["fw-01"], ["fw-01"]),
+        pytest.param([], ["edge"], ["fw-01", "fw.3"], marks=pytest.mark.slow),
+        pytest.param(["all"], ["fw-02"], ["fw-02"], marks=pytest.mark.slow),
+        pytest.param(["all"], ["fw-02", "fw.3"], ["fw-02", "fw.3"], marks=pytest.mark.slow),
+        pytest.param(["edge"], ["fw-01"], ["fw-01"], marks=pytest.mark.slow),
         (["edge", "fw-02"], ["edge"], ["fw-01", "fw.3"]),
         (["all:!fw-01"], ["edge"], ["fw.3"]),
     ],
@@ -119,10 +120,13 @@ def test_a_run_does_not_import_from_where_the_daemon_was_started(
 @pytest.mark.parametrize(
     "text", ["../../evil", "01KANHC0E8M5T3W9Q7Z2R4V6X", "01kanhc0e8m5t3w9q7z2r4v6xb", "é" * 26]
 )
-def test_an_id_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    found = _plan(tmp_path, text)
-    assert found.returncode == 3
-    assert "and that is no id of a run" in found.stderr
+def test_an_id_that_is_none_is_refused(
+    tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in _environ(tmp_path, text).items():
+        monkeypatch.setenv(name, value)
+    assert main(["plan", str(_inventory(tmp_path))]) == 3
+    assert "and that is no id of a run" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["inventory.yml", "run"]
     assert list((tmp_path / "run").iterdir()) == []
 
@@ -137,16 +141,23 @@ def test_an_id_can_be_used_once(tmp_path: Path) -> None:
 
 def _plan(folder: Path, run_id: str) -> subprocess.CompletedProcess[str]:
     """`fazai plan` of a folder as a host, with that id."""
+    env = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), **_environ(folder, run_id)}
+    words = [sys.executable, "-m", "fazai", "plan", str(_inventory(folder))]
+    return subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+def _inventory(folder: Path) -> Path:
+    """An inventory with a folder as a host."""
     (folder / "run").mkdir(exist_ok=True)
     host = {"provider": "local", "root": str(folder / "run"), "resources": []}
     (folder / "inventory.yml").write_text(json.dumps({"all": {"hosts": {"h1": host}}}))
-    env = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
+    return folder / "inventory.yml"
+
+
+def _environ(folder: Path, run_id: str) -> dict[str, str]:
+    return {
         "HOME": str(folder / "run"),
         "FAZAI_STATE_DIR": str(folder / "run" / "state"),
         "FAZAI_SOCKET": str(folder / "none.sock"),
         "FAZAI_RUN_ID": run_id,
     }
-    words = [sys.executable, "-m", "fazai", "plan", str(folder / "inventory.yml")]
-    return subprocess.run(words, env=env, cwd=folder, capture_output=True, text=True, timeout=120)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from contextlib import closing
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
@@ -13,6 +10,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from fazai.cli import main
 from fazai.daemon.runs.config import Retention
 from fazai.daemon.runs.config_file import read_daemon_config
 from fazai.daemon.runs.records import RunRecords
@@ -23,7 +21,7 @@ from fazai.store.base import Run
 from fazai.store.daemon import RunRecord
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.store.sqlite.ledger import SqliteStore
-from tests.daemon.live import PATIENCE_S, until
+from tests.daemon.live import until
 from tests.daemon.runs_world import world
 
 ROOT = Path(__file__).parents[3]
@@ -379,7 +377,13 @@ MISSING = [
 
 @pytest.mark.parametrize(("old", "new", "line", "said"), MISSING)
 def test_the_daemon_does_not_start_with_what_is_not_there(
-    tmp_path: Path, old: str, new: str, line: int, said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    old: str,
+    new: str,
+    line: int,
+    said: str,
 ) -> None:
     """The whole command: exit 3, with the place."""
     text = (
@@ -400,14 +404,9 @@ def test_the_daemon_does_not_start_with_what_is_not_there(
 
     assert read_daemon_config(config, loaded).jobs["edge"].limit == ("edge",)
     config.write_text(text.replace(old, new, 1))
-    env = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(tmp_path),
-        "FAZAI_STATE_DIR": str(tmp_path / "state"),
-    }
-    words = [sys.executable, "-m", "fazai", "daemon", "--port", "0", "--config", str(config)]
-    found = subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert found.returncode == 3, found.stderr
-    assert f"{config}:{line}:" in found.stderr
-    assert said.format(tmp_path) in found.stderr
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))
+    code = main(["daemon", "--port", "0", "--config", str(config)])
+    err = capsys.readouterr().err
+    assert code == 3, err
+    assert f"{config}:{line}:" in err
+    assert said.format(tmp_path) in err

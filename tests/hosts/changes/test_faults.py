@@ -34,9 +34,9 @@ NEW = "".join(f"new line {number}\n" for number in range(450_000))  # 8 blocks
 
 def until(condition: Callable[[], bool]) -> None:
     """Wait for a condition that something else brings about."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition():
-        assert time.monotonic() < deadline, "it did not happen within 20 s"
+        assert time.monotonic() < deadline, "it did not happen within 60 s"
         time.sleep(0.005)
 
 

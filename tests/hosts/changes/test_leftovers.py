@@ -120,6 +120,7 @@ LINES: dict[str, tuple[list[dict[str, Any]], str]] = {
 }
 
 
+@pytest.mark.in_turn("there")
 @pytest.mark.parametrize("there", ["nothing", "folder", "empty file", "other lines"])
 @pytest.mark.parametrize("kind", LINES)
 def test_what_was_made_for_a_line_goes_with_it(kind: str, there: str, world: World) -> None:

@@ -133,6 +133,7 @@ def test_any_names_are_told_apart(shell: str, tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.in_turn("through")
 @pytest.mark.parametrize("through", ["/srv/old", "/link/old"])
 @pytest.mark.parametrize("first", ["file", "directory", "link", "command", "file that comes"])
 def test_what_this_run_did_in_it_is_no_other_hand(world: World, first: str, through: str) -> None:

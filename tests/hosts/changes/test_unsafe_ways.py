@@ -179,11 +179,7 @@ CASES: Mapping[str, str] = {
 }
 
 
-#: The other shells are tried on everything as well, in the slow tests.
-EVERY = ("dash", *(pytest.param(shell, marks=pytest.mark.slow) for shell in SHELLS if shell != "dash"))
-
-
-@pytest.mark.parametrize("shell", EVERY)
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("case", CASES)
 def test_every_kind_in_a_case(case: str, shell: str, tmp_path: Path) -> None:
     environ = shell_environ(shell, tmp_path)
@@ -256,8 +252,9 @@ def _there(way: Way, path: Path) -> None:
         os.lchown(path, ALICE, ALICE)
 
 
+@pytest.mark.in_turn("shell", "there")
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
-@pytest.mark.parametrize("shell", EVERY)
+@pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("swap", [_swap_folder, _swap_link, _swap_hard_link])
 def test_what_is_swapped_between_look_and_write(
     swap: Callable[[Path, str], None], shell: str, there: bool, tmp_path: Path

@@ -219,16 +219,18 @@ def test_what_somebody_changed_since_is_not_taken_back(method: str, server: Serv
     assert (tmp_path / "d").read_bytes() == b"theirs\n"
 
 
-def test_hostile_names(server: Server, tmp_path: Path) -> None:
+@pytest.mark.in_turn("names")
+@pytest.mark.parametrize("names", [HOSTILE[0::3], HOSTILE[1::3], HOSTILE[2::3]], ids=["1", "2", "3"])
+def test_hostile_names(server: Server, names: tuple[str, ...], tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
 
     async def run() -> None:
         host = Host.local(root, shell_environ("dash", tmp_path))
         async with host.session:
-            methods = ("sha256", "sha512") * len(HOSTILE)
-            each = [wanted(server, ONE, m, dest=f"/{n}") for m, n in zip(methods, HOSTILE, strict=False)]
-            assert len(await host.converge(*each)) == len(HOSTILE)
+            methods = ("sha256", "sha512") * len(names)
+            each = [wanted(server, ONE, m, dest=f"/{n}") for m, n in zip(methods, names, strict=False)]
+            assert len(await host.converge(*each)) == len(names)
             before = host.session.shell.blocks
             assert (await host.look(*each)).changes == ()
             assert host.session.shell.blocks == before + 1

@@ -60,6 +60,7 @@ def debian(folder: Path, shell: str = "dash") -> Machine:
     return machine
 
 
+@pytest.mark.slow
 def test_the_real_apt(tmp_path: Path) -> None:
     machine = debian(tmp_path)
     config = machine.folder / f"upper/etc/{NAME}.conf"

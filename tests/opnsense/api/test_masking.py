@@ -69,6 +69,7 @@ async def _search(api: Api) -> FazaiError:
     return await error_of(api.search("firewall/alias/search_item"))  # asked once, also after a 403
 
 
+@pytest.mark.in_turn("how")
 @pytest.mark.parametrize("name", ECHOES)
 @pytest.mark.parametrize("how", ["plain", "slashes", "escapes"])
 def test_an_error_that_echoes_the_key_shows_none_of_it(name: str, how: str) -> None:
@@ -93,6 +94,7 @@ def test_an_error_that_echoes_the_key_shows_none_of_it(name: str, how: str) -> N
             assert "***" in error.message
 
 
+@pytest.mark.in_turn("how")
 @pytest.mark.parametrize("how", ["plain", "escapes"])
 @pytest.mark.parametrize("name", ECHOES)
 def test_rows_that_hold_the_key_are_masked(name: str, how: str) -> None:

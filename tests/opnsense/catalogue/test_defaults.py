@@ -144,6 +144,7 @@ def test_a_rule_of_others_that_is_switched_off_is_not_what_was_declared(firewall
     assert again.after == {"enabled": "1"}
 
 
+@pytest.mark.in_turn("release")
 @pytest.mark.parametrize("release", ["26.7.2", "26.1.11"])
 @pytest.mark.parametrize("short", sorted({kind for kind, *_ in BY_HAND}))
 def test_what_is_made_has_its_defaults(start: Start, release: str, short: str) -> None:

@@ -18,7 +18,7 @@ from tests.opnsense.catalogue.strategies import ALL_KINDS, GROUND, Fields, sever
 from tests.opnsense.helpers import FakeClock, apply_in, resource, run, session, target, undo
 
 QUICK = settings(
-    max_examples=4,
+    max_examples=2,
     deadline=None,
     database=None,
     derandomize=True,

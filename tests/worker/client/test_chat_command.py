@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fazai.cli import main
 from tests.worker.client import test_generate
 from tests.worker.live import live
 from tests.worker.openai import completions
@@ -184,7 +185,9 @@ def test_every_field_of_the_contract_is_an_option(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
-def test_what_is_wrong_with_the_options(tmp_path: Path) -> None:
+def test_what_is_wrong_with_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     schema, empty = tmp_path / "a.json", tmp_path / "empty"
     schema.write_text("{}")
     empty.write_text("")
@@ -196,11 +199,13 @@ def test_what_is_wrong_with_the_options(tmp_path: Path) -> None:
         (("--top-p", "0"), "0<x<=1"),
     ]
 
+    monkeypatch.setenv("FAZAI_GEMMA_SOCK", str(tmp_path / "none"))
+    for words, wanted in cases:
+        code = main(["generate", *words, "x"])
+        err = capsys.readouterr().err
+        assert (code, wanted in err) == (3, True), err
+
     async def run() -> None:
-        for words, wanted in cases:
-            code, _, err = await test_generate._run(tmp_path / "none", *words, "x")
-            assert code == 3, err
-            assert wanted in err
         code, _, err = await test_generate._run(
             tmp_path / "none", b"\xff\xfe".decode(errors="surrogateescape")
         )

@@ -7,12 +7,14 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from fazai.cli import main
 from tests.worker.live import Live, live
 from tests.worker.openai import completions
 
@@ -270,8 +272,6 @@ def test_a_worker_that_is_away_or_loads() -> None:
 def test_the_fallback_is_asked_when_it_is_set(tmp_path: Path) -> None:
     (tmp_path / "key").touch(0o600)
     (tmp_path / "key").write_text("secret-key\n")
-    (tmp_path / "open").write_text("secret-key\n")
-    os.mkfifo(tmp_path / "pipe")
     away = tmp_path / "none.sock"
 
     async def run() -> None:
@@ -284,40 +284,66 @@ def test_the_fallback_is_asked_when_it_is_set(tmp_path: Path) -> None:
             assert await _run(away, "--system", "Short.", "x", environ=environ) == (0, "from elsewhere\n", "")
             assert server.asked[0]["model"] == "other"
             assert server.keys == ["Bearer secret-key"]
-            for name, value, wanted in (
-                ("URL", "ftp://x", "http://HOST"),
-                ("MODEL", "", "is not named"),
-                ("KEY_FILE", str(tmp_path / "no"), "there is no file with the fallback's key"),
-                ("KEY_FILE", str(tmp_path / "open"), "others may read it"),
-                ("KEY_FILE", str(tmp_path / "pipe"), "it is no file"),
-                ("URL", "http://gpu.example.net/v1", "the key would go there in the clear"),
-                ("URL", "http://127.evil.example.net/v1", "the key would go there in the clear"),
-            ):
-                wrong = {**environ, f"FAZAI_GEMMA_FALLBACK_{name}": value}
-                code, _, err = await _run(away, "x", environ=wrong)
-                assert code == 3
-                assert wanted in err
-                assert "secret-key" not in err
 
     asyncio.run(run())
 
 
-def test_what_is_no_number_and_what_is_no_prompt() -> None:
-    async def run() -> None:
-        async with live() as worker:
-            for words, wanted in (
-                (("--temperature", "nan", "x"), "nan is no number"),
-                (("--temperature", "1e400", "x"), "1e400 is no number"),
-                (("--timeout", "nan", "x"), "nan is no number"),
-                (("--wait", "inf", "x"), "inf is not in the range"),
-                ((" ",), "the prompt is empty"),
-            ):
-                code, out, err = await _run(worker, *words)
-                assert (code, out) == (3, ""), err
-                assert wanted in err
-            assert worker.engine._next == 1  # it was not asked
+def test_a_wrong_fallback_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("key", "open"):
+        (tmp_path / name).touch(0o600 if name == "key" else 0o644)
+        (tmp_path / name).write_text("secret-key\n")
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setenv("FAZAI_GEMMA_SOCK", str(tmp_path / "none.sock"))
+    monkeypatch.setenv("FAZAI_GEMMA_FALLBACK_URL", "http://127.0.0.1:9/v1")
+    monkeypatch.setenv("FAZAI_GEMMA_FALLBACK_MODEL", "other")
+    monkeypatch.setenv("FAZAI_GEMMA_FALLBACK_KEY_FILE", str(tmp_path / "key"))
+    for name, value, wanted in (
+        ("URL", "ftp://x", "http://HOST"),
+        ("MODEL", "", "is not named"),
+        ("KEY_FILE", str(tmp_path / "no"), "there is no file with the fallback's key"),
+        ("KEY_FILE", str(tmp_path / "open"), "others may read it"),
+        ("KEY_FILE", str(tmp_path / "pipe"), "it is no file"),
+        ("URL", "http://gpu.example.net/v1", "the key would go there in the clear"),
+        ("URL", "http://127.evil.example.net/v1", "the key would go there in the clear"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(f"FAZAI_GEMMA_FALLBACK_{name}", value)
+            code = main(["generate", "x"])
+        err = capsys.readouterr().err
+        assert (code, wanted in err) == (3, True), err
+        assert "secret-key" not in err
 
-    asyncio.run(run())
+
+@pytest.mark.parametrize(
+    ("words", "wanted"),
+    [
+        (("--temperature", "nan", "x"), "nan is no number"),
+        (("--temperature", "1e400", "x"), "1e400 is no number"),
+        (("--timeout", "nan", "x"), "nan is no number"),
+        (("--wait", "inf", "x"), "inf is not in the range"),
+        ((" ",), "the prompt is empty"),
+    ],
+)
+def test_what_is_no_number_and_what_is_no_prompt(
+    words: tuple[str, ...],
+    wanted: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with socket.socket(socket.AF_UNIX) as worker:
+        worker.bind(str(tmp_path / "worker.sock"))
+        worker.listen()
+        worker.setblocking(False)
+        monkeypatch.setenv("FAZAI_GEMMA_SOCK", str(tmp_path / "worker.sock"))
+        code = main(["generate", *words])
+        out, err = capsys.readouterr()
+        assert (code, out) == (3, ""), err
+        assert wanted in err
+        with pytest.raises(BlockingIOError):
+            worker.accept()  # it was not asked
 
 
 def test_help_names_every_option() -> None:
