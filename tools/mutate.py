@@ -14,6 +14,7 @@ import argparse
 import ast
 import contextlib
 import gc
+import importlib
 import json
 import os
 import select
@@ -188,6 +189,7 @@ class MutantRunner:
 
     def __init__(self, path: Path, every: int, lines: Sequence[int]) -> None:
         self.path, self.every, self.lines = str(path), every, lines
+        self.module = ".".join(path.relative_to(Path.cwd()).with_suffix("").parts)
         self.tree = ast.parse(path.read_text())
 
     def pytest_sessionstart(self) -> None:
@@ -201,6 +203,7 @@ class MutantRunner:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         """Run every change that is chosen; print those that survive, and how many there were."""
         began = time.monotonic()
+        importlib.import_module(self.module)  # tests may do so late
         session.items.sort(key=lambda item: hasattr(getattr(item, "obj", None), "hypothesis"))  # slow: last
         gc.freeze()  # what is there stays shared among the processes
         reached = self._find_reached_lines(session)
@@ -256,8 +259,8 @@ class MutantRunner:
         try:
             whole = compile(self.tree, self.path, "exec")
             if isinstance(mutant.top, _ASSIGNMENTS):
-                module = next(m for m in sys.modules.values() if getattr(m, "__file__", None) == self.path)
-                exec(compile(ast.Module([mutant.top], []), self.path, "exec"), module.__dict__)  # noqa: S102
+                constant = compile(ast.Module([mutant.top], []), self.path, "exec")
+                exec(constant, sys.modules[self.module].__dict__)  # noqa: S102
         except Exception:  # noqa: BLE001 # the module could not be loaded
             return _KILLED
         if not isinstance(mutant.top, _ASSIGNMENTS) and not self._change_functions(whole):
