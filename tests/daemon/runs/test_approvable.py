@@ -67,6 +67,7 @@ BEFORE = "the plan was approved before"
         ((), {"approved": MADE}, BEFORE),
         ((), {"approved": MADE - 1}, None),
         ((look("2", approved=MADE + 1),), {}, BEFORE),
+        ((look("2", OTHER),), {"approved": MADE}, BEFORE),  # whatever was found since
         ((look("2", approved=MADE + 1, limit=("fw-01",)),), {}, None),
         ((look("2", approved=MADE + 1, job="core"),), {}, None),
         ((look("0", OTHER, approved=MADE + 1),), {}, None),
@@ -79,6 +80,8 @@ def test_what_another_run_means_for_a_plan(
 ) -> None:
     record = look("1", **changed)
     with queue(tmp_path, *sorted([record, *others], key=lambda one: one.run_id)) as runs:
+        expected = "pending" if why is None else "approved" if why == BEFORE else "stale"
+        assert runs.records.plan_state(record, runs.jobs, NOW)[0] == expected
         if why is None:
             runs._check_approvable(record, HASH)
             return

@@ -1,0 +1,116 @@
+"""What makes a saved plan stale, check by check: what is said, where, and the next step (docs/approvals.md).
+
+Each case stands for a change of the code that no other test noticed (docs/testing.md, "Mutation checks").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fazai.errors import FazaiError, InputError, PlanStale
+from fazai.model import Change, Diff, Resource, Target, TargetWork, Verb
+from fazai.plan import Expected, SavedPlan, changes_digest, check_later, wanted_digest, write_plan
+
+CHANGE = Change(
+    target="fw-01",
+    kind="opnsense.alias",
+    identity="web",
+    verb=Verb.CREATE,
+    before={},
+    after={"name": "web"},
+    ref="r",
+)
+DECLARED = Resource("opnsense.alias", "web", {"name": "web"})
+WORK = TargetWork(Target("fw-01", "opnsense", "write", {}), (DECLARED,))
+EXPECTED = Expected("seen", changes_digest([CHANGE]), wanted_digest(WORK))
+PLAN = SavedPlan(
+    arguments={},
+    inventory="i",
+    files="f",
+    created="2026-11-29T00:00:00Z",
+    version="0",
+    targets={"fw-01": EXPECTED},
+    changes=({"kind": "host.file"}, {"kind": "ssh.file"}, {"kind": "ssh.dir"}),
+)
+
+
+def _current(kind: str) -> str:
+    return kind.replace("ssh.", "host.")
+
+
+@pytest.mark.parametrize(
+    ("check", "message", "where"),
+    [
+        (lambda: EXPECTED.check("fw-01", "seen", Diff(steps=(CHANGE,))), None, None),
+        (
+            lambda: EXPECTED.check("fw-01", "else", Diff(steps=(CHANGE,))),
+            "the plan is stale for fw-01: it is not in the state in which it was planned",
+            "fw-01",
+        ),
+        (
+            lambda: EXPECTED.check("fw-01", "seen", Diff()),
+            "the plan is stale for fw-01: its changes are not the planned ones",
+            "fw-01",
+        ),
+        (lambda: PLAN.check_inventory("i"), None, None),
+        (
+            lambda: PLAN.check_inventory("j"),
+            "the plan is stale: the inventory, a playbook or a file of variables was edited",
+            "",
+        ),
+        (lambda: PLAN.check_files("f"), None, None),
+        (
+            lambda: PLAN.check_files("g"),
+            "the plan is stale: a file that a resource takes its content from was edited, or a list of hosts",
+            "",
+        ),
+        (lambda: PLAN.check_kinds(str), None, None),
+        (
+            lambda: PLAN.check_kinds(_current),
+            "the plan is stale: an earlier release made it, and ssh.dir is host.dir now",
+            "",
+        ),
+        (lambda: PLAN.check_wanted([WORK]), None, None),
+        (
+            lambda: PLAN.check_wanted([replace(WORK, resources=())]),
+            "the plan is stale for fw-01: what is declared for it is not what was planned",
+            "fw-01",
+        ),
+        (lambda: PLAN.check_wanted([]), "the plan is stale for fw-01: it is no target", "fw-01"),
+        (lambda: check_later("fw-01", [CHANGE], [], [CHANGE]), None, None),
+        (
+            # What comes behind a change that is in order is looked at as well.
+            lambda: check_later("fw-01", [CHANGE], [DECLARED], [CHANGE, replace(CHANGE, identity="db")]),
+            "the plan is stale for fw-01: opnsense.alias db is not the planned change",
+            "fw-01",
+        ),
+    ],
+)
+def test_what_makes_a_plan_stale(check: Callable[[], None], message: str | None, where: str | None) -> None:
+    if message is None:
+        check()
+        return
+    with pytest.raises(PlanStale) as stale:
+        check()
+    error: FazaiError = stale.value
+    assert (error.message, str(error.where or ""), error.hint) == (message, where, "plan again")
+
+
+def test_a_target_that_is_new_is_not_of_the_plan() -> None:
+    PLAN.check_wanted([WORK, replace(WORK, target=Target("fw-02", "opnsense", "write", {}))])
+
+
+def test_a_name_that_is_not_utf8_is_said_before_anything_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    with pytest.raises(InputError) as refused:
+        write_plan(replace(PLAN, inventory="\udcff"), path)
+    assert (refused.value.message, refused.value.where, refused.value.hint) == (
+        "a name in the plan is not UTF-8",
+        str(path),
+        "rename the file",
+    )
+    assert not path.exists()
