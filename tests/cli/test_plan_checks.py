@@ -13,7 +13,7 @@ import pytest
 
 from fazai.errors import FazaiError, InputError, PlanStale
 from fazai.model import Change, Diff, Resource, Target, TargetWork, Verb
-from fazai.plan import Expected, SavedPlan, changes_digest, check_later, wanted_digest, write_plan
+from fazai.plan import Expected, SavedPlan, changes_digest, check_later, read_plan, wanted_digest, write_plan
 
 CHANGE = Change(
     target="fw-01",
@@ -114,3 +114,32 @@ def test_a_name_that_is_not_utf8_is_said_before_anything_is_written(tmp_path: Pa
         "rename the file",
     )
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("use", "message", "hint"),
+    [
+        (
+            lambda folder: write_plan(PLAN, folder / "none" / "p.json"),
+            "the plan cannot be written: No such file or directory",
+            "name another --out FILE",
+        ),
+        (
+            lambda folder: read_plan(folder / "p.json"),
+            'there is no plan "{folder}/p.json"',
+            "make one with: fazai plan -o FILE",
+        ),
+        (
+            lambda folder: read_plan(folder / "file" / "p.json"),
+            "the plan cannot be read: Not a directory",
+            "make one with: fazai plan -o FILE",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_used(
+    tmp_path: Path, use: Callable[[Path], object], message: str, hint: str
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError) as refused:
+        use(tmp_path)
+    assert (refused.value.message, refused.value.hint) == (message.format(folder=tmp_path), hint)

@@ -40,6 +40,7 @@ def queue(folder: Path, *records: RunRecord, jobs: tuple[Job, ...] = (EDGE,)) ->
         yield found
 
 
+HINTS = {"plan_mismatch": "look at it again", "conflict": "plan again: POST /runs"}
 GONE = "the plan is stale: edge is no longer configured"
 AGED = "the plan is stale: it is older than 3600 s"
 AGAIN = "the plan is stale: run 2 looked again and found something else"
@@ -112,6 +113,7 @@ def test_a_plan_that_nobody_may_approve(
         with pytest.raises(Refusal) as refused:
             asyncio.run(runs.approve(record, HASH, "token:ann"))
         assert (refused.value.code, refused.value.message) == (code, message)
+        assert refused.value.hint == HINTS.get(code)
         assert runs.busy_jobs() == set()  # nothing was asked for
         assert record.approved is None
 
