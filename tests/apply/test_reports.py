@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ import pytest
 
 from fazai.apply import Engine
 from fazai.errors import ExitCode, FazaiError, VerifyError
-from fazai.model import Change, Rehearsing, Session, Verb
+from fazai.model import Change, Diff, Rehearsing, Session, Verb
 from fazai.outcome import TargetStatus
 from fazai.store.base import Action
 from fazai.store.sqlite.ledger import SqliteStore
 
-from .device import DeviceProvider, DeviceSession, rejected
-from .test_depending import FollowingBench, once, raising
+from .device import DeviceProvider, DeviceSession, Seen, rejected
+from .test_depending import FollowingBench, FollowingSession, once, raising
 from .test_engine import RESOURCES, Bench, item, only, work
 
 WHOLE = "nothing is written to it: a target changes as a whole or not at all"
@@ -78,6 +78,14 @@ def test_an_action_that_was_cut_off_is_settled_where_all_is_as_wanted(bench: Ben
     wanted = work("t", resources=(item("b", size="2"),))
     assert "was cut off during create of memory.item b" in " ".join(only(bench.run(wanted)).notes)
     assert only(bench.run(wanted)).notes == ()
+
+
+def test_a_target_without_anything_wanted_is_looked_at_where_an_action_was_cut_off(bench: Bench) -> None:
+    device = bench.device("t")
+    left_behind(bench)
+    assert bench.run(work("t", resources=())).exit_code == 0
+    assert device.calls == ["observe", "close"]
+    assert only(bench.run(work("t", resources=()))).notes == ()
 
 
 def test_each_change_has_an_event_with_what_became_of_it(bench: Bench) -> None:
@@ -155,7 +163,8 @@ def test_what_may_not_be_changed_at_a_second_look_takes_back_the_first_changes(
     device = following.device("t", saved={name: {"size": "1"} for name in names})
     altered = {name: {"size": "0"} for name in names}
     device.before = once("write create maker", lambda: device.saved.update(altered))
-    outcome = only(following.run(work("t", resources=(MAKER, *(item(name, size="1") for name in names)))))
+    wanted = (MAKER, *(item(name, size="1") for name in names), item("b", size="1"))
+    outcome = only(following.run(work("t", resources=wanted)))
     assert outcome.status is TargetStatus.FAILED
     assert str(outcome.errors[0]).count("not ours") == len(names)
     assert device.saved == altered
@@ -171,9 +180,38 @@ def test_what_may_not_be_changed_when_it_is_read_back_takes_back_all(bench: Benc
 
 
 def test_a_check_says_what_will_be_looked_at_again(following: FollowingBench) -> None:
-    following.device("t", saved={"b": {"size": "1"}})
+    device = following.device("t", saved={"b": {"size": "1"}})
     outcome = only(following.run(work("t", resources=(MAKER, item("b", size="1"))), check=True))
     assert "1 that is as wanted now is looked at again after maker" in outcome.notes
+    assert (outcome.activations, outcome.unchanged) == (("service",), 1)
+    assert outcome.observed == Seen(device.saved).digest
+
+
+class NotingSession(FollowingSession):
+    """Says how many items there are, and one thing each time."""
+
+    def diff(self, *words: Any, **more: Any) -> Diff:
+        return replace(super().diff(*words, **more), notes=("as ever", f"{len(self.device.saved)} items"))
+
+
+class NotingProvider(DeviceProvider):
+    def connect(self, target: Any) -> Session:
+        return NotingSession(self.devices[target.name], target)
+
+
+@dataclass
+class NotingBench(Bench):
+    def engine(self, store: SqliteStore, **settings: Any) -> Engine:
+        engine = Bench.engine(self, store, **settings)
+        engine.provider = lambda name: NotingProvider(self.devices)
+        return engine
+
+
+def test_a_second_look_adds_what_it_says_anew(tmp_path: Path) -> None:
+    bench = NotingBench(tmp_path / "state")
+    bench.device("t")
+    outcome = only(bench.run(work("t", resources=(MAKER, item("b", size="1")))))
+    assert outcome.notes == ("as ever", "0 items", "1 items")
 
 
 # -- what a target says before and after

@@ -143,3 +143,4 @@ def test_a_file_that_cannot_be_used(
     with pytest.raises(InputError) as refused:
         use(tmp_path)
     assert (refused.value.message, refused.value.hint) == (message.format(folder=tmp_path), hint)
+    assert str(refused.value.where or "").endswith("/p.json") is ("cannot" in message)

@@ -44,7 +44,7 @@ def test_an_item_of_others_is_deleted_only_where_it_is_adopted(
     if adopt:
         change = diff.steps[0]
         assert isinstance(change, Change)
-        assert (change.adopts, str(change.mark)) == (True, "play.yml:4:3")
+        assert (change.adopts, str(change.mark), change.activates) == (True, "play.yml:4:3", ("alias",))
         assert str(change.origins["name"]) == "play.yml:5:7"
     else:
         assert only_refusal(diff) == (
@@ -73,7 +73,8 @@ def test_what_is_protected_says_who_protects_it(firewall: LabFirewall) -> None:
 def test_what_another_owner_made_says_what_adopting_means(firewall: LabFirewall) -> None:
     run(apply(target(firewall, owner="team"), [alias("theirs")]))
     diff = run(plan(target(firewall), [alias("theirs", state="absent")]))
-    message, _, hint = only_refusal(diff)
+    message, where, hint = only_refusal(diff)
+    assert where == "fw-01/opnsense.alias/theirs"
     assert message.startswith('"theirs" on fw-01 is managed by fazai for another owner, whose uuids begin')
     assert message.endswith(", and is not deleted")
     assert hint == "change it where that owner lists it; adopt: true takes it over, and then both do"
@@ -115,6 +116,13 @@ def test_a_name_is_found_whatever_its_case(firewall: LabFirewall) -> None:
     host = {"hostname": "nas", "domain": "example.org", "rr": "A", "server": "192.0.2.1"}
     alias_of = {"host": "NAS.Example.ORG", "hostname": "files", "domain": "example.org"}
     wanted = [resource("opnsense.unbound_host", host), resource("opnsense.unbound_alias", alias_of)]
+    done = run(apply(target(firewall), wanted))
+    assert (done.diff.errors, done.after.steps, done.after.unchanged) == ((), (), 2)
+
+
+def test_a_name_with_capitals_is_the_one_that_has_them(firewall: LabFirewall) -> None:
+    named = {"description": "one", "interface": ["lan"], "categories": ["Managed"]}
+    wanted = [resource("opnsense.category", {"name": "Managed"}), resource("opnsense.rule", named)]
     done = run(apply(target(firewall), wanted))
     assert (done.diff.errors, done.after.steps, done.after.unchanged) == ((), (), 2)
 

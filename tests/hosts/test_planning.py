@@ -1,0 +1,137 @@
+"""What a plan of a host rests on: the digest of what was seen, names of handlers, proofs.
+
+Each case stands for a change of the code that no other test noticed (docs/testing.md, "Mutation checks").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+
+from fazai.errors import FazaiError, Mark, NotAvailable, VerifyError
+from fazai.model import Resource
+from fazai.providers.hosts.kind import HostKind, Want
+from fazai.providers.hosts.planning import HostObservation, awaits_proof, label_handlers, short_title
+
+KEY = ("host.file", "/etc/motd")
+SEEN = HostObservation({KEY: {"mode": "0644", "owner": "root"}})
+
+
+class Content:
+    """As a file's content is seen: by its hash."""
+
+    def __init__(self, sha256: str) -> None:
+        self.sha256 = sha256
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {},
+        {KEY: None},
+        {KEY: {"mode": "0600", "owner": "root"}},
+        {KEY: {"mode": "0644"}},
+        {KEY: {"mode": "0644", "owner": "root", "content": Content("a")}},
+        {KEY: NotAvailable("no such thing")},
+        {("host.file", "/etc/issue"): {"mode": "0644", "owner": "root"}},
+    ],
+)
+def test_the_digest_tells_what_was_seen(other: Mapping[tuple[str, str], Any]) -> None:
+    """A saved plan is stale when it is another one."""
+    assert HostObservation(other).digest != SEEN.digest
+
+
+def test_the_digest_is_the_same_for_the_same() -> None:
+    assert HostObservation({KEY: {"owner": "root", "mode": "0644"}}).digest == SEEN.digest
+    one, same, other = (HostObservation({KEY: {"content": Content(text)}}).digest for text in ("a", "a", "b"))
+    assert one == same != other
+
+
+def test_the_digest_tells_where_links_lead() -> None:
+    there, elsewhere = (HostObservation(SEEN.items, {"/etc/motd": place}) for place in ("/run/a", "/run/b"))
+    assert len({SEEN.digest, there.digest, elsewhere.digest}) == 3
+
+
+@pytest.mark.parametrize(
+    ("identity", "title"),
+    [
+        ("/etc/motd", "file /etc/motd"),
+        ("line\nof many", "file line"),
+        ("x" * 40, f"file {'x' * 40}"),
+        ("x" * 41, f"file {'x' * 39}…"),
+    ],
+)
+def test_a_title_is_short(identity: str, title: str) -> None:
+    assert short_title(Resource("host.file", identity, {})) == title
+
+
+def handler(kind: str, name: str, *listen: str, identity: str = "i") -> Resource:
+    return Resource(kind, identity, {}, name=name, listen=listen)
+
+
+def test_handlers_are_known_by_their_names() -> None:
+    one, two = handler("host.service", "reload", "reload"), handler("host.command", "", "rebuild", "again")
+    assert label_handlers([one, two], frozenset()) == {"reload": one, "rebuild": two}
+
+
+@pytest.mark.parametrize(
+    ("pending", "label"),
+    [
+        (frozenset[str](), "reload (host.service nginx)"),
+        (frozenset({"reload (host.service nginx)"}), "reload (host.service nginx)"),
+        (frozenset({"reload (ssh.service nginx)"}), "reload (ssh.service nginx)"),
+        (frozenset({"reload"}), "reload (host.service nginx)"),
+    ],
+)
+def test_a_second_handler_of_a_name_has_its_kind_in_it(pending: frozenset[str], label: str) -> None:
+    one = handler("host.command", "reload", "reload")
+    two = handler("host.service", "reload", "reload", identity="nginx")
+    assert list(label_handlers([one, two], pending)) == ["reload", label]
+
+
+class Proving:
+    """A kind whose proof is given."""
+
+    def __init__(self, said: str | None) -> None:
+        self.said = said
+
+    def proof(self, want: Want, found: object) -> str | None:
+        return self.said
+
+
+@pytest.mark.parametrize(
+    ("said", "late", "waits", "failure"),
+    [
+        (None, False, False, None),  # it works
+        (None, True, False, None),
+        ("", False, True, None),  # not yet
+        ("", True, False, "host.agent fazai: it does not deliver within 15 s"),
+        ("it is refused", False, False, "host.agent fazai: it is refused"),
+        ("it is refused", True, False, "host.agent fazai: it is refused"),
+    ],
+)
+@pytest.mark.parametrize("mark", [None, Mark("play.yml", 3, 1)])
+def test_a_proof_is_waited_for(
+    said: str | None, late: bool, waits: bool, failure: str | None, mark: Mark | None
+) -> None:
+    want = Want(Resource("host.agent", "fazai", {}, mark=mark), str)
+    kinds = cast("Mapping[str, HostKind]", {"host.agent": Proving(said)})
+    failed: list[FazaiError] = []
+    seen = HostObservation({("host.agent", "fazai"): {}})
+    assert awaits_proof(kinds, want, seen, late, "web-1", failed) is waits
+    assert [error.message for error in failed] == ([failure] if failure else [])
+    for error in failed:
+        assert isinstance(error, VerifyError)
+        assert (error.where, error.hint) == (
+            mark or "web-1",
+            "what was written stays; look at: fazai agents status",
+        )
+
+
+def test_what_cannot_be_seen_is_no_proof() -> None:
+    want = Want(Resource("host.agent", "fazai", {}), str)
+    error, failed = NotAvailable("gone"), list[FazaiError]()
+    assert not awaits_proof({}, want, HostObservation({("host.agent", "fazai"): error}), False, "h", failed)
+    assert failed == [error]
