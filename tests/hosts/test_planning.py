@@ -135,3 +135,17 @@ def test_what_cannot_be_seen_is_no_proof() -> None:
     error, failed = NotAvailable("gone"), list[FazaiError]()
     assert not awaits_proof({}, want, HostObservation({("host.agent", "fazai"): error}), False, "h", failed)
     assert failed == [error]
+
+
+def test_the_digest_does_not_depend_on_the_order_and_takes_any_name() -> None:
+    odd = ("host.file", "/srv/\udcff")  # a name that is not UTF-8
+    items: dict[tuple[str, str], Any] = {KEY: None, odd: {"mode": "0644"}}
+    places = {"/a": "/run/a", "/b": "/run/b"}
+    one = HostObservation(items, places)
+    assert one.digest == HostObservation(_turned(items), _turned(places)).digest
+    assert one.digest != HostObservation({**items, KEY: NotAvailable("no such thing")}, places).digest
+    assert one.digest != HostObservation(items, {**places, "/b": "/run/c"}).digest
+
+
+def _turned(items: Mapping[Any, Any]) -> dict[Any, Any]:
+    return dict(reversed(list(items.items())))

@@ -118,3 +118,41 @@ def test_what_was_made_for_one_stays_with_it() -> None:
         lan.identity: made,
         wan.identity: own_ref(MARK, KIND, wan.identity),
     }
+
+
+def test_no_two_get_the_same_item() -> None:
+    lan, wan = shared("lan"), shared("wan")
+    assert matcher(row(OURS, "opt1")).match_all([lan, wan]) == {
+        lan.identity: OURS,
+        wan.identity: own_ref(MARK, KIND, wan.identity),
+    }
+
+
+def test_the_one_that_is_to_be_absent_takes_none_that_is_not_like_it() -> None:
+    """It would be deleted."""
+    gone = replace(shared("lan"), state="absent")
+    assert matcher(row(OURS, "opt1")).match_all([gone]) == {gone.identity: own_ref(MARK, KIND, gone.identity)}
+    assert matcher(row(OURS, "lan")).match_all([gone]) == {gone.identity: OURS}
+
+
+def test_what_others_made_is_taken_where_it_is_like_it() -> None:
+    lan, wan = shared("lan"), shared("wan")
+    assert matcher(row(A, "wan"), row(B, "lan")).match_all([lan, wan]) == {lan.identity: B, wan.identity: A}
+
+
+def test_only_those_that_share_a_name_are_shared_out() -> None:
+    named = [replace(shared("lan"), fields={**shared("lan").fields, **more}) for more in ({"uuid": A},)]
+    matched = [
+        replace(shared("lan"), fields={**shared("lan").fields, "match": {"interface": ("lan",)}}),
+    ]
+    assert matcher(row(A)).match_all([rule(), *named, *matched]) == {}
+
+
+def test_a_label_is_matched_as_well_where_there_is_one() -> None:
+    wanted = replace(rule(match={"interface": ["lan"]}), label="one")
+    assert matcher(row(A, "lan", description="other"), row(B, "lan")).match(wanted) == (B, False)
+
+
+def test_of_several_that_are_ours_the_one_that_is_like_it() -> None:
+    other = own_ref(MARK, KIND, "another name")
+    assert matcher(row(other, "wan"), row(A, "lan"), row(OURS, "lan")).match(rule()) == (OURS, True)
