@@ -100,6 +100,15 @@ def test_what_makes_a_plan_stale(check: Callable[[], None], message: str | None,
     assert (error.message, str(error.where or ""), error.hint) == (message, where, "plan again")
 
 
+def test_the_hash_of_a_plan_stays_and_a_saved_one_is_read_as_it_was(tmp_path: Path) -> None:
+    """An approval names the hash: with another one, nothing that was approved could be applied."""
+    plan = replace(PLAN, targets={"fw-01": Expected("o", changes_digest([]), "w")}, changes=())
+    assert plan.digest == "c0d7fd2daae3c815c58cba20d3cde00e88a6d1844100b88be8478bcee2ccd838"
+    path = tmp_path / "p.json"
+    write_plan(plan, path)
+    assert read_plan(path) == plan
+
+
 def test_a_target_that_is_new_is_not_of_the_plan() -> None:
     PLAN.check_wanted([WORK, replace(WORK, target=Target("fw-02", "opnsense", "write", {}))])
 
@@ -144,3 +153,17 @@ def test_a_file_that_cannot_be_used(
         use(tmp_path)
     assert (refused.value.message, refused.value.hint) == (message.format(folder=tmp_path), hint)
     assert str(refused.value.where or "").endswith("/p.json") is ("cannot" in message)
+
+
+def test_a_plan_that_is_too_large_is_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "p.json"
+    write_plan(PLAN, path)
+    monkeypatch.setattr("fazai.plan._LIMIT_BYTES", 1 << 20)
+    path.write_bytes(path.read_bytes().ljust(1 << 20))
+    with pytest.raises(InputError, match="the plan was edited"):  # its changes are not those of its hash
+        read_plan(path)
+    with path.open("ab") as file:
+        file.write(b" ")
+    with pytest.raises(InputError) as refused:
+        read_plan(path)
+    assert (refused.value.message, refused.value.where) == ("the plan is larger than 1 MiB", str(path))

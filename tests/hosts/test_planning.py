@@ -5,15 +5,24 @@ Each case stands for a change of the code that no other test noticed (docs/testi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, cast
 
 import pytest
 
-from fazai.errors import FazaiError, Mark, NotAvailable, VerifyError
-from fazai.model import Resource
+from fazai.errors import AccessDenied, FazaiError, Mark, NotAvailable, VerifyError
+from fazai.model import Activate, Change, Diff, LookAgain, Resource
+from fazai.providers.hosts.effects import PathNames
 from fazai.providers.hosts.kind import HostKind, Want
-from fazai.providers.hosts.planning import HostObservation, awaits_proof, label_handlers, short_title
+from fazai.providers.hosts.planning import (
+    HostObservation,
+    awaits_proof,
+    label_handlers,
+    plan_steps,
+    short_title,
+)
+from fazai.providers.hosts.shell.questions import FileAt, Question
 
 KEY = ("host.file", "/etc/motd")
 SEEN = HostObservation({KEY: {"mode": "0644", "owner": "root"}})
@@ -149,3 +158,128 @@ def test_the_digest_does_not_depend_on_the_order_and_takes_any_name() -> None:
 
 def _turned(items: Mapping[Any, Any]) -> dict[Any, Any]:
     return dict(reversed(list(items.items())))
+
+
+# -- the steps of a host
+
+
+@dataclass(frozen=True, slots=True)
+class Simple(HostKind):
+    """A kind whose resources are files; one called `any` may alter anything, as a command does."""
+
+    def ask(self, want: Want) -> Iterable[Question]:
+        return (FileAt(want.resource.identity),)
+
+    def touches(self, want: Want) -> tuple[str, ...] | None:
+        return None if want.resource.identity.startswith("any") else (want.resource.identity,)
+
+    def claim(self, want: Want, have: Mapping[str, Any] | None) -> str:
+        return str(want.fields.get("claim", ""))
+
+    def spans(self, want: Want) -> bool:
+        return bool(want.fields.get("spans"))
+
+
+SIMPLE = {"host.simple": Simple("host.simple", "", (), ("path",), "")}
+
+
+def simple(path: str, **fields: Any) -> Resource:
+    notify = fields.pop("notify", ())
+    return Resource("host.simple", path, fields, notify=notify, mark=fields.pop("mark", None))
+
+
+def planned(
+    *wanted: tuple[Resource, object],
+    handlers: Mapping[str, Resource] | None = None,
+    pending: frozenset[str] = frozenset(),
+) -> Diff:
+    """The plan of these resources, each with what was seen of it."""
+    wants = [Want(resource, str) for resource, _ in wanted]
+    items: Any = {(resource.kind, resource.identity): found for resource, found in wanted}
+    return plan_steps("web-1", SIMPLE, wants, items, handlers or {}, pending, PathNames((), {}))
+
+
+def told(diff: Diff) -> list[str]:
+    return [
+        f"look after {step.after}"
+        if isinstance(step, LookAgain)
+        else f"{step.identity} {step.note}".strip()
+        if isinstance(step, Change)
+        else f"activate {step.service}"
+        for step in diff.steps
+        if isinstance(step, LookAgain | Change | Activate)
+    ]
+
+
+THERE: dict[str, Any] = {}
+DENIED, FAILED, GONE = AccessDenied("no entry"), FazaiError("no answer"), NotAvailable("not here")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "steps", "unchanged", "errors"),
+    [
+        ([("/a", None), ("/b", None)], ["/a", "/b"], 0, []),
+        ([("/a", None), ("/b", THERE)], ["/a"], 1, []),
+        # The second look is told the last change that it is for, and there is one alone.
+        ([("/a", None), ("/a/b", THERE)], ["/a", "look after simple /a"], 1, []),
+        (
+            [("/x", None), ("/a", None), ("/a/b", THERE), ("/a/c", THERE)],
+            ["/x", "/a", "look after simple /a"],
+            2,
+            [],
+        ),
+        ([("/x", THERE), ("/a", THERE), ("/a/b", None)], ["/a/b"], 2, []),
+        # Behind a program all may be otherwise, and what is not known yet is planned as if it were not there.
+        ([("any", None), ("/b", THERE)], ["any", "look after simple any"], 1, []),
+        ([("any", None), ("/b", None)], ["any", "look after simple any", "/b after simple any"], 0, []),
+        ([("any", None), ("/b", FAILED)], ["any", "look after simple any", "/b after simple any"], 0, []),
+        ([("/x", None), ("/b", FAILED)], ["/x"], 0, ["no answer"]),
+        ([("/b", FAILED), ("any", None)], ["any"], 0, ["no answer"]),
+        # No program mends it that a folder may not be entered; a change of the folder may.
+        ([("any", None), ("/b", DENIED)], ["any"], 0, ["no entry"]),
+        (
+            [("any", None), ("/b", NotAvailable("not here"))],
+            ["any", "look after simple any"],
+            0,
+            ["not here"],
+        ),
+    ],
+)
+def test_the_steps_of_a_host(
+    wanted: list[tuple[str, object]], steps: list[str], unchanged: int, errors: list[str]
+) -> None:
+    diff = planned(*((simple(path), found) for path, found in wanted))
+    assert told(diff) == steps
+    assert (diff.unchanged, [error.message for error in diff.errors]) == (unchanged, errors)
+
+
+def test_what_concerns_all_below_a_path_is_looked_at_again_after_changes_there() -> None:
+    change = (simple("/a/b"), None)
+    assert told(planned(change, (simple("/a"), THERE))) == ["/a/b", "look after simple /a/b"]  # it made /a
+    assert told(planned((simple("/a/b"), None), (simple("/a/b/c/d"), THERE)))[1:] == [
+        "look after simple /a/b"
+    ]
+    gone = (Resource("host.simple", "/a/b", {}, "absent"), THERE)
+    assert told(planned(gone, (simple("/a"), THERE))) == ["/a/b"]
+    assert told(planned(gone, (simple("/a", spans=True), THERE)))[:2] == ["/a/b", "look after simple /a/b"]
+
+
+def test_handlers_run_in_their_order_and_those_that_are_none_are_named() -> None:
+    handlers = {name: handler("host.simple", name, name) for name in ("second", "first", "idle")}
+    diff = planned(
+        (simple("/a", notify=("first", "second")), None),
+        handlers=handlers,
+        pending=frozenset({"old", "first"}),
+    )
+    assert told(diff) == ["/a", "activate second", "activate first", "activate old"]
+    assert diff.notes == ('an earlier run notified "old", which is no handler now',)
+
+
+def test_a_name_that_only_one_host_may_have_is_claimed_where_it_is_declared() -> None:
+    mark = Mark("play.yml", 3, 1)
+    diff = planned(
+        (simple("/a", claim="agent x"), THERE),
+        (simple("/b", claim="agent y", mark=mark), None),
+        (simple("/c"), None),
+    )
+    assert diff.claims == (("agent x", "web-1"), ("agent y", mark))

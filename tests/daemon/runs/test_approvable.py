@@ -18,6 +18,7 @@ from fazai.daemon.settings import DaemonSettings
 from fazai.service.log import Log
 from fazai.store.daemon import RunRecord
 from fazai.store.factory import open_daemon_store
+from tests.daemon.runs_world import kept_record, world
 
 NOW, MADE, TTL_S = 1_000_000.0, 999_000.0, 3600.0
 HASH, OTHER = "a" * 64, "b" * 64
@@ -135,3 +136,16 @@ def test_the_plan_that_waits_for_its_approval(
     with queue(tmp_path, *records) as runs:
         found = runs.pending_plan("edge")
     assert (found and found.run_id) == pending
+
+
+def test_an_approval_lasts(tmp_path: Path) -> None:
+    """A daemon that starts anew knows that this plan was approved, by whom, and for which run."""
+    with world(tmp_path) as edge:
+        checked = edge.ended(edge.started(edge.run()))
+        where = f"/runs/{checked['run_id']}/approve"
+        applied = edge.started(edge.client.post(where, json={"plan_hash": checked["plan_hash"]}))
+        assert edge.ended(applied)["exit_code"] == 0
+    record = kept_record(tmp_path / "state", checked["run_id"])
+    assert record is not None
+    assert record.approved is not None
+    assert (record.approved_by, record.approved_run) == ("anonymous", applied)
