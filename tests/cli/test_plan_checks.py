@@ -13,6 +13,7 @@ import pytest
 
 from fazai.errors import FazaiError, InputError, PlanStale
 from fazai.model import Change, Diff, Resource, Target, TargetWork, Verb
+from fazai.outcome import change_record
 from fazai.plan import Expected, SavedPlan, changes_digest, check_later, read_plan, wanted_digest, write_plan
 
 CHANGE = Change(
@@ -167,3 +168,34 @@ def test_a_plan_that_is_too_large_is_not_read_whole(tmp_path: Path, monkeypatch:
     with pytest.raises(InputError) as refused:
         read_plan(path)
     assert (refused.value.message, refused.value.where) == ("the plan is larger than 1 MiB", str(path))
+
+
+SHOWN = change_record(CHANGE)
+
+
+@pytest.mark.parametrize(
+    ("shown", "right"),
+    [
+        ([SHOWN], True),
+        ([], False),
+        ([SHOWN, SHOWN], False),
+        ([{**SHOWN, "identity": "db"}], False),
+        ([SHOWN, {**SHOWN, "target": "fw-02"}], False),
+    ],
+)
+def test_the_changes_that_are_shown_are_those_that_are_meant(
+    tmp_path: Path, shown: list[dict[str, object]], right: bool
+) -> None:
+    """Who approves a plan reads these, and the hash covers only their own hashes."""
+    path = tmp_path / "p.json"
+    write_plan(replace(PLAN, changes=tuple(shown)), path)
+    if right:
+        assert [dict(change) for change in read_plan(path).changes] == shown
+        return
+    with pytest.raises(InputError) as refused:
+        read_plan(path)
+    assert (refused.value.message, refused.value.where, refused.value.hint) == (
+        "the plan was edited: its digest does not fit",
+        str(path),
+        "plan again",
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import jinja2
 import pytest
 
 from fazai.model import Secret
@@ -330,3 +331,13 @@ def test_a_mapping_with_secret_keys_stays_one() -> None:
     made = guard.plain_value(Rendering(PLENTY), SecretMap.of({"a": OMIT, "b": (1,)}))
     assert isinstance(made, SecretMap)
     assert dict(made.plain()) == {"b": [1]}
+
+
+def test_what_is_undefined() -> None:
+    assert guard.to_text(Rendering(PLENTY), jinja2.Undefined(name="x")) == ("", False)
+    with pytest.raises(FilterError) as refused:
+        guard.plain_value(Rendering(PLENTY), jinja2.Undefined(name="x"))
+    assert refused.value.args[0] == "an if without else gives nothing here"
+    for use in (guard.to_text, guard.plain_value):
+        with pytest.raises(jinja2.UndefinedError, match="'x' is undefined"):
+            use(Rendering(PLENTY), jinja2.StrictUndefined(name="x"))
