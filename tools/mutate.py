@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Changes a module in one place after another; lists the changes that no test notices (docs/testing.md).
 
-tools/mutate.py fazai/plan.py tests/cli/test_plan_files.py [more tests] [--every 3] [--line 105]
+.venv/bin/python tools/mutate.py fazai/plan.py tests/cli/test_plan_files.py [tests] [--every 3] [--line 105]
 
 pytest collects once. Each change is put into the code of the functions of a forked process, which runs the
 tests that reach the changed line. What a test does in a new process is therefore not changed;

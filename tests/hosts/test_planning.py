@@ -264,15 +264,24 @@ def test_what_concerns_all_below_a_path_is_looked_at_again_after_changes_there()
     assert told(planned(gone, (simple("/a", spans=True), THERE)))[:2] == ["/a/b", "look after simple /a/b"]
 
 
+def test_a_second_look_is_for_all_from_there_on() -> None:
+    wanted = [simple(path) for path in ("/x", "any", "/b", "/c")]
+    (look,) = [s for s in planned(*((each, None) for each in wanted)).steps if isinstance(s, LookAgain)]
+    assert look.rest == tuple(wanted[2:])
+
+
+OLD = ("old", "older", "oldest")
+
+
 def test_handlers_run_in_their_order_and_those_that_are_none_are_named() -> None:
     handlers = {name: handler("host.simple", name, name) for name in ("second", "first", "idle")}
     diff = planned(
         (simple("/a", notify=("first", "second")), None),
         handlers=handlers,
-        pending=frozenset({"old", "first"}),
+        pending=frozenset({"old", "first", "older", "oldest"}),
     )
-    assert told(diff) == ["/a", "activate second", "activate first", "activate old"]
-    assert diff.notes == ('an earlier run notified "old", which is no handler now',)
+    assert told(diff) == ["/a", "activate second", "activate first", *(f"activate {name}" for name in OLD)]
+    assert diff.notes == tuple(f'an earlier run notified "{name}", which is no handler now' for name in OLD)
 
 
 def test_a_name_that_only_one_host_may_have_is_claimed_where_it_is_declared() -> None:
