@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from fazai.providers.opnsense.catalogue.ownership import mark_of, other_owner, own_ref, split_mark
+from fazai.providers.opnsense.catalogue.ownership import add_mark, mark_of, other_owner, own_ref, split_mark
 from fazai.providers.opnsense.planning.ordering import assign_sequences
 
 #: kind, identity, and the uuid under which firewalls already have such items.
@@ -25,6 +25,12 @@ def test_a_uuid_stays(kind: str, identity: str, ref: str) -> None:
     assert own_ref(mark_of("fazai"), kind, identity) == ref
 
 
+@pytest.mark.parametrize(("owner", "mark"), [("team", "767628b9"), ("Fazai", "67211c76")])
+def test_the_mark_of_an_owner_stays(owner: str, mark: str) -> None:
+    """With another one, fazai would take what this owner has for somebody else's."""
+    assert own_ref(mark_of(owner), "opnsense.alias", "web") == f"{mark}-b040-4a61-aeb4-b813f8fd97ac"
+
+
 def test_another_owner_is_named() -> None:
     ours, theirs = (own_ref(mark_of(owner), "opnsense.alias", "web") for owner in ("fazai", "team"))
     assert other_owner(ours, "opnsense.alias", ["", "web"]) == 'the owner "fazai"'
@@ -37,6 +43,7 @@ def test_another_owner_is_named() -> None:
 
 
 def test_the_mark_is_taken_off_once_and_at_the_end() -> None:
+    assert add_mark("web", "fazai") == "web [fazai]"
     assert split_mark("web [fazai]", "fazai") == ("web", True)
     assert split_mark("web [fazai] [fazai]", "fazai") == ("web [fazai]", True)
     assert split_mark("[fazai] web", "fazai") == ("[fazai] web", False)
