@@ -66,11 +66,8 @@ def verify_signature(
     """Check clock and signature against every valid key. Raises WireError: bad_clock, bad_signature."""
     skew_s = abs(now_s - int(headers.timestamp))
     if skew_s > MAX_SKEW_S:
-        raise WireError(
-            "bad_clock",
-            f"the clocks differ by {skew_s:.0f} s, {MAX_SKEW_S} s are allowed",
-            hint="set the clock",
-        )
+        text = f"the clocks differ by {skew_s:.0f} s, {MAX_SKEW_S} s are allowed"
+        raise WireError("bad_clock", text, hint="set the clock")
     right = False
     for key in keys:  # all of them, so that the time taken does not tell which one was near
         wanted = sign(

@@ -85,12 +85,8 @@ def _tokens_of(engine: Tokenizer, pieces: tuple[TurnPiece, ...], system: str, pr
 
 def _base_model_chat() -> ChatFormat:
     turn = (TurnPiece(slot="prompt"),)
-    return ChatFormat(
-        "none: a base model, which continues text",
-        turn,
-        (TurnPiece(slot="system"), TurnPiece("\n\n"), *turn),
-        turn,
-    )
+    with_system = (TurnPiece(slot="system"), TurnPiece("\n\n"), *turn)
+    return ChatFormat("none: a base model, which continues text", turn, with_system, turn)
 
 
 def _chat_of_marks(opening: str, closing: str, *, system_role: bool) -> ChatFormat:

@@ -119,9 +119,8 @@ class WorkerSessions:
         try:
             handle = self._open_handle()
         except EngineError as error:
-            raise _wire_error(
-                error, f"{len(self._by_id)} sessions are generating, and no more are allowed"
-            ) from None
+            text = f"{len(self._by_id)} sessions are generating, and no more are allowed"
+            raise _wire_error(error, text) from None
         session = WorkerSession(f"s-{secrets.token_hex(8)}", handle, params, self._clock())
         self._by_id[session.session_id] = self._by_handle[handle] = session
         return session.session_id

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 from fazai.wire.base import WireError
 
-Headers = Sequence[tuple[bytes, bytes]]
-
 
 class Refusal(WireError):
     """An error of the contract with its HTTP headers; `status` where it is not the one that goes with the
@@ -19,7 +17,7 @@ class Refusal(WireError):
         message: str,
         *,
         hint: str | None = None,
-        headers: Headers = (),
+        headers: Sequence[tuple[bytes, bytes]] = (),
         status: int | None = None,
     ) -> None:
         super().__init__(code, message, hint=hint)
