@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from fazai.errors import FazaiError, InputError, PlanStale
-from fazai.model import Change, Diff, Resource, Target, TargetWork, Verb
+from fazai.model import Change, Diff, LookAgain, Resource, Target, TargetWork, Verb
 from fazai.outcome import change_record
 from fazai.plan import Expected, SavedPlan, changes_digest, check_later, read_plan, wanted_digest, write_plan
 
@@ -26,6 +26,7 @@ CHANGE = Change(
     ref="r",
 )
 DECLARED = Resource("opnsense.alias", "web", {"name": "web"})
+PROMISED = Diff(steps=(CHANGE, LookAgain("fw-01", (DECLARED,), "alias web")))
 WORK = TargetWork(Target("fw-01", "opnsense", "write", {}), (DECLARED,))
 EXPECTED = Expected("seen", changes_digest([CHANGE]), wanted_digest(WORK))
 PLAN = SavedPlan(
@@ -82,10 +83,10 @@ def _current(kind: str) -> str:
             "fw-01",
         ),
         (lambda: PLAN.check_wanted([]), "the plan is stale for fw-01: it is no target", "fw-01"),
-        (lambda: check_later("fw-01", [CHANGE], [], [CHANGE]), None, None),
+        (lambda: check_later("fw-01", Diff(steps=(CHANGE,)), [CHANGE]), None, None),
         (
             # What comes behind a change that is in order is looked at as well.
-            lambda: check_later("fw-01", [CHANGE], [DECLARED], [CHANGE, replace(CHANGE, identity="db")]),
+            lambda: check_later("fw-01", PROMISED, [CHANGE, replace(CHANGE, identity="db")]),
             "the plan is stale for fw-01: opnsense.alias db is not the planned change",
             "fw-01",
         ),

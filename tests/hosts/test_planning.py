@@ -5,8 +5,7 @@ Each case stands for a change of the code that no other test noticed (docs/testi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import pytest
@@ -14,13 +13,13 @@ import pytest
 from fazai.errors import AccessDenied, FazaiError, Mark, NotAvailable, VerifyError
 from fazai.model import Activate, Change, Diff, LookAgain, Resource
 from fazai.providers.hosts.effects import PathNames
-from fazai.providers.hosts.kind import HostKind, Want
+from fazai.providers.hosts.kind import Act, Answers, Block, Have, HostKind, Want
 from fazai.providers.hosts.planning import (
     HostObservation,
-    awaits_proof,
+    _short_title,
+    check_proof,
     label_handlers,
-    plan_steps,
-    short_title,
+    plan_host_steps,
 )
 from fazai.providers.hosts.shell.questions import FileAt, Question
 
@@ -73,7 +72,7 @@ def test_the_digest_tells_where_links_lead() -> None:
     ],
 )
 def test_a_title_is_short(identity: str, title: str) -> None:
-    assert short_title(Resource("host.file", identity, {})) == title
+    assert _short_title(Resource("host.file", identity, {})) == title
 
 
 def handler(kind: str, name: str, *listen: str, identity: str = "i") -> Resource:
@@ -126,24 +125,19 @@ def test_a_proof_is_waited_for(
     said: str | None, late: bool, waits: bool, failure: str | None, mark: Mark | None
 ) -> None:
     want = Want(Resource("host.agent", "fazai", {}, mark=mark), str)
-    kinds = cast("Mapping[str, HostKind]", {"host.agent": Proving(said)})
-    failed: list[FazaiError] = []
-    seen = HostObservation({("host.agent", "fazai"): {}})
-    assert awaits_proof(kinds, want, seen, late, "web-1", failed) is waits
-    assert [error.message for error in failed] == ([failure] if failure else [])
-    for error in failed:
-        assert isinstance(error, VerifyError)
-        assert (error.where, error.hint) == (
-            mark or "web-1",
-            "what was written stays; look at: fazai agents status",
-        )
+    found = check_proof(cast("HostKind", Proving(said)), want, {}, late, "web-1")
+    if failure is None:
+        assert found is not waits
+        return
+    assert isinstance(found, VerifyError)
+    hint = "what was written stays; look at: fazai agents status"
+    assert (found.message, found.where, found.hint) == (failure, mark or "web-1", hint)
 
 
 def test_what_cannot_be_seen_is_no_proof() -> None:
     want = Want(Resource("host.agent", "fazai", {}), str)
-    error, failed = NotAvailable("gone"), list[FazaiError]()
-    assert not awaits_proof({}, want, HostObservation({("host.agent", "fazai"): error}), False, "h", failed)
-    assert failed == [error]
+    error = NotAvailable("gone")
+    assert check_proof(cast("HostKind", Proving(None)), want, error, False, "h") is error
 
 
 def test_the_digest_does_not_depend_on_the_order_and_takes_any_name() -> None:
@@ -163,9 +157,11 @@ def _turned(items: Mapping[Any, Any]) -> dict[Any, Any]:
 # -- the steps of a host
 
 
-@dataclass(frozen=True, slots=True)
 class Simple(HostKind):
     """A kind whose resources are files; one called `any` may alter anything, as a command does."""
+
+    name, summary, example = "host.simple", "", ""
+    specs, identity = (), ("path",)
 
     def ask(self, want: Want) -> Iterable[Question]:
         return (FileAt(want.resource.identity),)
@@ -173,14 +169,20 @@ class Simple(HostKind):
     def touches(self, want: Want) -> tuple[str, ...] | None:
         return None if want.resource.identity.startswith("any") else (want.resource.identity,)
 
+    def read(self, want: Want, answers: Answers) -> Have | None:
+        return None
+
+    def write(self, act: Act) -> Iterator[Block]:
+        return iter(())
+
     def claim(self, want: Want, have: Mapping[str, Any] | None) -> str:
         return str(want.fields.get("claim", ""))
 
-    def spans(self, want: Want) -> bool:
+    def spans_below(self, want: Want) -> bool:
         return bool(want.fields.get("spans"))
 
 
-SIMPLE = {"host.simple": Simple("host.simple", "", (), ("path",), "")}
+SIMPLE = {"host.simple": Simple()}
 
 
 def simple(path: str, **fields: Any) -> Resource:
@@ -196,7 +198,7 @@ def planned(
     """The plan of these resources, each with what was seen of it."""
     wants = [Want(resource, str) for resource, _ in wanted]
     items: Any = {(resource.kind, resource.identity): found for resource, found in wanted}
-    return plan_steps("web-1", SIMPLE, wants, items, handlers or {}, pending, PathNames((), {}))
+    return plan_host_steps("web-1", SIMPLE, wants, items, handlers or {}, pending, PathNames((), {}))
 
 
 def told(diff: Diff) -> list[str]:

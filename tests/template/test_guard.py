@@ -13,8 +13,8 @@ import pytest
 
 from fazai.model import Secret
 from fazai.template import guard
-from fazai.template.filters.base import FilterError, SecretMap
-from fazai.template.limits import OMIT, TEXT_MAX, Rendering
+from fazai.template.filters.base import TEXT_MAX, FilterError, SecretMap
+from fazai.template.limits import OMIT, Rendering
 
 PLENTY = 1_000_000
 
@@ -253,7 +253,7 @@ def test_a_method_with_a_secret_among_its_arguments() -> None:
 )
 def test_the_text_of_a_value(value: Any, text: str, secret: bool) -> None:
     rendering = Rendering(PLENTY)
-    assert guard.to_text(rendering, value) == (text, secret)
+    assert guard.text_of_piece(rendering, value) == (text, secret)
     assert rendering.tainted is secret
     joined = guard.join_pieces(Rendering(PLENTY), ["<", value, ">"])
     assert isinstance(joined, Secret) is secret
@@ -261,7 +261,7 @@ def test_the_text_of_a_value(value: Any, text: str, secret: bool) -> None:
 
 
 def test_a_text_is_paid_for_and_not_too_long() -> None:
-    for use in (guard.join_pieces, guard.to_text):
+    for use in (guard.join_pieces, guard.text_of_piece):
         with pytest.raises(FilterError, match="too many operations"):
             use(Rendering(999), ["a" * 64_000])
         with pytest.raises(FilterError, match="too many operations"):
@@ -275,7 +275,7 @@ def test_a_text_is_paid_for_and_not_too_long() -> None:
 
 def test_omit_is_no_part_of_a_text() -> None:
     with pytest.raises(FilterError) as refused:
-        guard.to_text(Rendering(PLENTY), OMIT)
+        guard.text_of_piece(Rendering(PLENTY), OMIT)
     assert refused.value.args[0] == "omit stands for a whole value, and cannot be a part of a text"
 
 
@@ -334,10 +334,10 @@ def test_a_mapping_with_secret_keys_stays_one() -> None:
 
 
 def test_what_is_undefined() -> None:
-    assert guard.to_text(Rendering(PLENTY), jinja2.Undefined(name="x")) == ("", False)
+    assert guard.text_of_piece(Rendering(PLENTY), jinja2.Undefined(name="x")) == ("", False)
     with pytest.raises(FilterError) as refused:
         guard.plain_value(Rendering(PLENTY), jinja2.Undefined(name="x"))
     assert refused.value.args[0] == "an if without else gives nothing here"
-    for use in (guard.to_text, guard.plain_value):
+    for use in (guard.text_of_piece, guard.plain_value):
         with pytest.raises(jinja2.UndefinedError, match="'x' is undefined"):
             use(Rendering(PLENTY), jinja2.StrictUndefined(name="x"))

@@ -32,7 +32,7 @@ def row(ref: str, interface: str = "lan", **more: Any) -> dict[str, Any]:
 
 
 def matcher(*rows: dict[str, Any], adopted: frozenset[str] = frozenset()) -> Matcher:
-    collection = Collection.of(PROVIDER.catalogue_kinds[KIND], rows, "fazai")
+    collection = Collection.of(PROVIDER.kinds[KIND], rows, "fazai")
     return Matcher(collection, "fw-01", MARK, adopted, to_api)
 
 
