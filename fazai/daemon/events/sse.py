@@ -75,6 +75,7 @@ async def end_revoked_streams(broadcaster: Broadcaster, guard: Guard) -> None:
     while True:
         await asyncio.sleep(_LOOK_S)
         streams = broadcaster.streams
+        await guard.refresh()  # deadline: Guard.refresh
         gone = {who for who in {stream.who for stream in streams} if not guard.is_still_valid(who)}
         why = "the token was revoked, or has expired"
         event = ErrorEvent(timestamp=utc_now(), message=why, code="unauthorized")
@@ -101,7 +102,7 @@ async def _start_position(call: RouteCall, query: EventsQuery, services: Service
     if query.since is not None:
         return query.since
     if query.since_time is not None:
-        return await asyncio.to_thread(services.store.event_id_at, epoch_us(query.since_time))
+        return await services.store.event_id_at(epoch_us(query.since_time))
     return services.broadcaster.sent_id
 
 
@@ -116,7 +117,7 @@ async def _catch_up(stream: EventStream, broadcaster: Broadcaster, store: Daemon
         found = broadcaster.recent_events(stream.position, up_to)
         if found is None:
             _write_trim_gap(stream, store.event_range()[0])
-            rows = await asyncio.to_thread(store.events_after, stream.position, _BATCH)
+            rows = await store.events_after(stream.position, _BATCH)
             if store.event_range()[0] > stream.position + 1:
                 continue  # trimmed meanwhile: that is said first
             found = [(row, encode_frame(row)) for row in rows if row.id <= up_to]

@@ -158,6 +158,7 @@ class RouteEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self.route
+        await self._services.guard.refresh()
         who = identify(self._services, scope)
         if route.role is not None and not route.signed:
             require_role(who, route.role)
@@ -180,7 +181,7 @@ class RouteEndpoint:
 
 
 def identify(services: Services, scope: Scope) -> Principal:
-    """Return who sent this request. Raises Refusal."""
+    """Return who sent this request, by the tokens as the guard knows them. Raises Refusal."""
     return services.guard.identify(connection_of(scope), scope["headers"], str(scope["http_version"]))
 
 

@@ -20,17 +20,31 @@ _CODES = (
 )
 
 
-def _ingest(services: Services) -> AsgiApp:
-    def authorize(scope: Scope) -> None:
-        """Refuse an unsigned report without a token or a local client, unless the operator opened the
-        door."""
-        if services.settings.ingest != "open":
-            require_role(identify(services, scope), "operator")
+class _TokenGate:
+    """Lets an unsigned report in with a token or from a local client, and any where the operator opened the
+    door."""
 
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._open = services.settings.ingest == "open"
+
+    def is_fresh(self) -> bool:
+        return self._open or self._services.guard.is_fresh()
+
+    async def refresh(self) -> None:
+        if not self._open:
+            await self._services.guard.refresh()
+
+    def authorize(self, scope: Scope) -> None:
+        if not self._open:
+            require_role(identify(self._services, scope), "operator")
+
+
+def _ingest(services: Services) -> AsgiApp:
     def report(text: str) -> None:
         services.log.say("error", text, logger="fazai.daemon.ingest")
 
-    return IngestRoute(services.ingest, authorize, report, services.settings.limits.answer_s)
+    return IngestRoute(services.ingest, _TokenGate(services), report, services.settings.limits.answer_s)
 
 
 async def show_metrics(call: RouteCall) -> HttpReply:
