@@ -21,8 +21,8 @@ from fazai.daemon.background import background_tasks
 from fazai.daemon.drift import Drift
 from fazai.daemon.events.announcer import Announcer, log_event, row_of
 from fazai.daemon.events.broadcaster import Broadcaster
+from fazai.daemon.events.replay import catch_up
 from fazai.daemon.events.reports import Reports
-from fazai.daemon.events.sse import catch_up
 from fazai.daemon.firewalls.poller import Firewalls
 from fazai.daemon.gemma.sessions import AgentSessions
 from fazai.daemon.http.app import App

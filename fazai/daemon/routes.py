@@ -4,7 +4,7 @@ here."""
 from __future__ import annotations
 
 from fazai.daemon import agents, fleet, system
-from fazai.daemon.events import report_routes, sse
+from fazai.daemon.events import report_routes, stream_routes
 from fazai.daemon.firewalls import routes as firewalls
 from fazai.daemon.gemma import routes as gemma
 from fazai.daemon.http import static
@@ -27,7 +27,7 @@ TABLE: tuple[Route, ...] = (
     Route(
         method="GET", path="/openapi.json", summary="This description.", handler=describe_routes, role=None
     ),
-    *sse.ROUTES,
+    *stream_routes.ROUTES,
     *report_routes.ROUTES,
     *ingest.ROUTES,
     *agents.ROUTES,

@@ -297,7 +297,8 @@ class DaemonStore(Protocol):
     # -- events
 
     async def publish(self, events: Sequence[NewEvent]) -> list[int]:
-        """Append to the log, and return their ids, in order. Durable when it returns."""
+        """Append to the log, and return their ids, in order. Durable when it returns. The ids are safe to
+        resume by (see `StoredEvent`)."""
         ...
 
     def publish_soon(self, events: Sequence[NewEvent]) -> None:
@@ -310,7 +311,9 @@ class DaemonStore(Protocol):
         ...
 
     async def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
-        """Return events with a greater id, in order. 1,000 events: about 2 ms."""
+        """Return events with a greater id, in order: all that were published after the event of that id, and
+        none twice, however many are publishing meanwhile; those that were trimmed are missing, as
+        `event_range` tells. 1,000 events: about 2 ms."""
         ...
 
     def event_range(self) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fazai.errors import LockHeld
+from fazai.errors import LockHeld, StateError
 from fazai.store.daemon import (
     GAUGES,
     AgentRecord,
@@ -22,6 +22,7 @@ from fazai.store.daemon import (
     Token,
 )
 from fazai.store.factory import open_tokens
+from tests.daemon.live import until
 from tests.store.conftest import OpenDaemon
 
 GAUGE_ROW = tuple(float(number) for number in range(len(GAUGES)))
@@ -41,6 +42,14 @@ def test_one_daemon_uses_a_place(open_daemon: OpenDaemon) -> None:
         pass
     with open_daemon():
         pass
+
+
+def test_a_closed_store_says_so(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        pass
+    for use in (store.ingest([sample("a", 0)]), store.events_after(0), store.tokens()):
+        with pytest.raises(StateError, match="the store is closed"):
+            asyncio.run(use)
 
 
 # -- events
@@ -88,6 +97,22 @@ def test_an_id_is_safe_to_resume_by(open_daemon: OpenDaemon) -> None:
         given = asyncio.run(main())
     assert len(given) == 600
     assert seen == given
+
+
+def test_an_id_is_not_given_again(open_daemon: OpenDaemon) -> None:
+    """Not after a trim of all events, nor after a restart that finds none."""
+
+    def publish_until_trimmed(store: DaemonStore) -> int:
+        (last,) = asyncio.run(store.publish([event()]))
+        until(lambda: store.event_range() == (last + 1, last))
+        assert asyncio.run(store.events_after(0)) == []
+        return last
+
+    lasts = []
+    for _ in range(3):
+        with open_daemon(events_bytes=0, upkeep_s=0.01) as store:
+            lasts += [publish_until_trimmed(store) for _ in range(2)]
+    assert lasts == sorted(set(lasts))
 
 
 def test_listeners_hear_all_in_the_order_of_ids(open_daemon: OpenDaemon) -> None:

@@ -6,13 +6,11 @@ import asyncio
 
 from fazai.daemon.http.routing import AsgiApp, HttpReply, Route, RouteCall, Scope, identify, require_role
 from fazai.daemon.ingest.asgi import IngestRoute
-from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
-from fazai.service.log import Log
 from fazai.service.prometheus import CONTENT_TYPE, to_text
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
-__all__ = ["ROUTES", "report_silent_hosts"]
+__all__ = ["ROUTES"]
 
 _CODES = (
     *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
@@ -53,15 +51,6 @@ async def show_metrics(call: RouteCall) -> HttpReply:
     families, lines = exposition.families(), exposition.hosts.render()
     text = await asyncio.to_thread(to_text, families)  # of many firewalls it takes a while
     return HttpReply(b"".join([text, *lines]), media=CONTENT_TYPE)
-
-
-async def report_silent_hosts(ingest: Ingest, log: Log) -> None:
-    """Announce which hosts stopped reporting, until the daemon stops."""
-
-    def report(text: str) -> None:
-        log.say("error", text, logger="fazai.daemon.ingest")
-
-    await ingest.run(report, asyncio.sleep)
 
 
 ROUTES = (
