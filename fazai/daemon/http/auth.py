@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -90,6 +91,7 @@ class Guard:
         self._version = -1
         self._read_at = float("-inf")
         self._reading = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self.refused = 0
 
@@ -98,6 +100,22 @@ class Guard:
     def is_fresh(self) -> bool:
         """Return whether the tokens were read so short a time ago that they need not be read again."""
         return self._monotonic() - self._read_at < _READ_AGAIN_S
+
+    def renew_in_time(self) -> bool:
+        """Return `is_fresh()`, and have the tokens read again beside the requests before they no longer are:
+        while requests go on coming, none has to wait for that."""
+        age_s = self._monotonic() - self._read_at
+        if age_s >= _READ_AGAIN_S / 2 and self._renewal is None:
+            self._renewal = asyncio.get_running_loop().create_task(self._renew())
+        return age_s < _READ_AGAIN_S
+
+    async def _renew(self) -> None:
+        try:
+            with contextlib.suppress(StateError, TimeoutError):  # the next request that waits is told
+                async with asyncio.timeout(_READ_S), self._reading:
+                    await self._read_tokens()
+        finally:
+            self._renewal = None
 
     async def refresh(self) -> None:
         """Read the tokens again where they may have changed. Raises StateError."""

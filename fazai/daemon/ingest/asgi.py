@@ -47,8 +47,8 @@ _CLOSE = ((b"connection", b"close"),)
 class IngestGate(Protocol):
     """Decides which unsigned requests may write, by what it holds in memory."""
 
-    def is_fresh(self) -> bool:
-        """Return whether what it holds need not be read again."""
+    def renew_in_time(self) -> bool:
+        """Return whether what it holds is fresh; where it soon is not, have it read again beside this."""
         ...
 
     async def refresh(self) -> None:
@@ -139,7 +139,7 @@ class IngestRoute:
             self._ingest.seconds.observe(time.perf_counter() - begun)
             respond((result[0], _response_tail(result[1])))
 
-        if not self._gate.is_fresh():
+        if not self._gate.renew_in_time():
             return False
         try:
             self._gate.authorize(scope)

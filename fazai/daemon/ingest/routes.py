@@ -26,8 +26,8 @@ class _TokenGate:
         self._services = services
         self._open = services.settings.ingest == "open"
 
-    def is_fresh(self) -> bool:
-        return self._open or self._services.guard.is_fresh()
+    def renew_in_time(self) -> bool:
+        return self._open or self._services.guard.renew_in_time()
 
     async def refresh(self) -> None:
         if not self._open:
