@@ -371,13 +371,9 @@ class DaemonStore(Protocol):
         """Create it, or replace the one with the same hash (to revoke it)."""
         ...
 
-    async def tokens(self) -> list[Token]:
-        """Return all of them, from disk: `fazai token` of another process may have written."""
-        ...
-
-    async def data_version(self) -> int:
-        """Return a number that changes when another process wrote to the store: a cheap reason to look
-        again."""
+    async def tokens(self, version: int = -1) -> tuple[int, list[Token]] | None:
+        """Return the version of the store and all tokens; None where nothing was written since that version:
+        `fazai token` of another process may have. It waits for no other read."""
         ...
 
     async def use_nonce(self, nonce: Nonce) -> bool:

@@ -30,7 +30,8 @@ __all__ = ["ROLES", "Guard", "Principal", "address_of"]
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 
 _READ_AGAIN_S = 0.2
-_READ_S = 10.0
+_RENEW_S = 0.15
+_READ_S = 30.0
 _MINUTE_S = 60.0
 _FAILURES = Metric(
     "fazai_auth_failures_total", "counter", "Wrong tokens, and deliveries with a wrong signature."
@@ -105,7 +106,7 @@ class Guard:
         """Return `is_fresh()`, and have the tokens read again beside the requests before they no longer are:
         while requests go on coming, none has to wait for that."""
         age_s = self._monotonic() - self._read_at
-        if age_s >= _READ_AGAIN_S / 2 and self._renewal is None:
+        if age_s >= _RENEW_S and self._renewal is None:
             self._renewal = asyncio.get_running_loop().create_task(self._renew())
         return age_s < _READ_AGAIN_S
 
@@ -130,12 +131,12 @@ class Guard:
 
     async def _read_tokens(self) -> None:
         begun = self._monotonic()
-        version = await self._store.data_version()
-        if version != self._version:
-            tokens = {token.hash: token for token in await self._store.tokens()}
+        found = await self._store.tokens(self._version)
+        if found is not None:
+            tokens = {token.hash: token for token in found[1]}
             if self._version >= 0:
                 self._note_changes(tokens)
-            self._version, self._tokens = version, tokens
+            self._version, self._tokens = found[0], tokens
         self._read_at = begun
 
     # -- at start

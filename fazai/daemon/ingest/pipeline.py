@@ -160,8 +160,8 @@ class Ingest:
                 await self._use_nonce(nonce)
             raise
         samples, errors = records
-        if nonce is not None:
-            signer = nonce.agent
+        signer = nonce.agent if nonce is not None else None
+        if signer is not None and any(sample.host != signer for sample in samples):
             samples, errors = _refuse_some(records, lambda sample: _not_of(signer, sample))
         if self._may_be_full(len(samples)):
             samples, errors = _refuse_some(ParsedRecords(samples, errors), self._no_room(set()))

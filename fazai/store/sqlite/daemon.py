@@ -261,12 +261,12 @@ class SqliteDaemonStore:
     async def put_token(self, token: Token) -> None:
         await self._put("tokens", token.hash, token)
 
-    async def tokens(self) -> list[Token]:
-        return await self._watcher.run(_read_values, self._watcher, "tokens", Token)
+    async def tokens(self, version: int = -1) -> tuple[int, list[Token]] | None:
+        def read() -> tuple[int, list[Token]] | None:
+            ((found,),) = self._watcher.query("PRAGMA data_version")
+            return (found, _read_values(self._watcher, "tokens", Token)) if found != version else None
 
-    async def data_version(self) -> int:
-        ((version,),) = await self._watcher.run(self._watcher.query, "PRAGMA data_version")
-        return int(version)
+        return await self._watcher.run(read)
 
     async def use_nonce(self, nonce: Nonce) -> bool:
         return await self._write_once(nonce, self._statements, ()) is not None
