@@ -148,6 +148,26 @@ def test_slow_reads_hold_nobody_else_up(tmp_path: Path) -> None:
         assert answers == [200]
 
 
+def test_nobody_is_let_in_by_tokens_that_are_too_old(tmp_path: Path) -> None:
+    """While the tokens cannot be read again each request waits for them, on the fast path, too, and is told
+    so by its deadline."""
+    release = threading.Event()
+    text = token(tmp_path, "ops", "operator")
+    with live(tmp_path, limits=ServerLimits(answer_s=0.4)) as daemon, daemon.client(text) as client:
+        for minute in range(2):
+            assert client.post("/ingest", json=_record(minute)).status_code == 200
+        watcher = daemon.services.store._watcher  # type: ignore[attr-defined]
+        busy = asyncio.run_coroutine_threadsafe(watcher.run(release.wait), daemon.loop)
+        try:
+            until(lambda: client.post("/ingest", json=_record(2)).json().get("code") == "timeout")
+            for path in ("/ingest", "/events"):
+                assert client.post(path, json=_record(3)).json()["code"] == "timeout"
+            assert not busy.done()
+        finally:
+            release.set()
+        until(lambda: client.post("/ingest", json=_record(4)).status_code == 200)
+
+
 @pytest.fixture
 def stuck(tmp_path: Path) -> Iterator[Live]:
     """A daemon whose store can write nothing: another holds the file."""
