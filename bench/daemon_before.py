@@ -12,6 +12,7 @@ import contextlib
 import os
 import secrets
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -54,6 +55,7 @@ def main() -> Iterator[str]:
                 names = list(servers) if number % 2 else list(reversed(servers))
                 for name in names:
                     cost = measure(servers[name], number)
+                    print(f"round {number}, {name}: {title}: {cost * 1e6:.1f}", file=sys.stderr, flush=True)
                     if number:
                         found.setdefault(title, {}).setdefault(name, []).append(cost * 1e6)
     yield f"CPU in µs, median of {ROUNDS} interleaved rounds (least to most).\n"

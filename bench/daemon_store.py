@@ -213,7 +213,8 @@ def _inside(folder: Path) -> Iterator[str]:
 
     begun = time.process_time()
     replay = asyncio.run(replayed()) / (time.process_time() - begun)
-    history = _timed(lambda: asyncio.run(store.history("host-0001")))
+    with asyncio.Runner() as runner:
+        history = _timed(lambda: runner.run(store.history("host-0001")))
     many = [
         NewSample(f"h{n}", 60_000_000 * minute, b"{}", samples[0].gauges)
         for minute in range(20)

@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 
 class Readers:
-    """So many threads, each with a connection of its own while it reads: they wait neither for the writer nor
-    for each other. Who finds all of them busy waits for the next; a wait that is cancelled costs nothing.
+    """Pool of threads that read, each on a connection of its own: they wait neither for the writer nor for
+    each other. A read that finds all of them busy waits until one is free; its caller may give up meanwhile.
     """
 
     def __init__(self, folder: Path, threads: int) -> None:
@@ -30,7 +30,8 @@ class Readers:
         self._idle: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
-        """Return what `work`, which may call `query`, returns in one of the threads. Raises StateError."""
+        """Call `work`, which may use `query`, in one of the threads, and return its result. Raises
+        StateError."""
         try:
             future = asyncio.get_running_loop().run_in_executor(self._threads, work, *args)
         except RuntimeError:
