@@ -30,7 +30,7 @@ __all__ = ["ROLES", "Guard", "Principal", "address_of"]
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 
 _READ_AGAIN_S = 0.2
-_RENEW_S = 0.15
+_RENEW_S = 0.1
 _READ_S = 30.0
 _MINUTE_S = 60.0
 _FAILURES = Metric(
