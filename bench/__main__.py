@@ -10,7 +10,8 @@ import sys
 from bench.peers import install
 
 NAMES = ("startup", "inventory", "reconcile", "memory", "agent")
-ASKED = ("gemma", "daemon_store", "daemon", "soak", "hosts")  # only when asked for: a model, peers, minutes
+#: Only when asked for: a model, peers, minutes.
+ASKED = ("gemma", "daemon_store", "daemon_before", "daemon", "soak", "hosts")
 
 
 def main() -> int:

@@ -25,7 +25,7 @@ from bench.daemon_load import cpu_s
 from bench.daemon_servers import Server, daemon
 from bench.sse_servers import memory_bytes, nchan, total_cpu_s
 
-__all__ = ["main"]
+__all__ = ["fill_log", "main", "read_log"]
 
 _EVENT_BYTES = 1024
 _LIMIT_S = 55.0  # a contender that needs longer ends its turn with what it has delivered
@@ -177,17 +177,17 @@ def _replay(events: int) -> list[str]:
         "|---|---|---|",
     ]
     with tempfile.TemporaryDirectory() as folder, daemon(Path(folder)) as server:
-        _fill(server, events)
+        fill_log(server, events)
         for readers in (1, 4):
             before, begun = cpu_s(server.pid), time.perf_counter()
-            _read(server, readers, events)
+            read_log(server, readers, events)
             wall, spent = time.perf_counter() - begun, cpu_s(server.pid) - before
             count = readers * events
             rows.append(f"| {readers} at once | {count / wall:,.0f} | {spent / count * 1e6:.1f} |")
     return rows
 
 
-def _fill(server: Server, events: int) -> None:
+def fill_log(server: Server, events: int) -> None:
     import http.client
 
     to = http.client.HTTPConnection("127.0.0.1", server.port)
@@ -214,7 +214,7 @@ def _fill(server: Server, events: int) -> None:
     to.close()
 
 
-def _read(server: Server, readers: int, events: int) -> None:
+def read_log(server: Server, readers: int, events: int) -> None:
     """Raises RuntimeError when one is missing."""
     with tempfile.TemporaryDirectory() as folder, _client(Path(folder)) as client:
         command = [

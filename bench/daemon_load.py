@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Load", "cpu_s", "post_all", "request"]
+__all__ = ["Load", "cpu_s", "post_all", "request", "send_all"]
 
 _RUN_S = 60.0  # a contender that needs longer ends the measurement: others wait for the machine
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
@@ -77,7 +77,8 @@ class _Client(asyncio.Protocol):
             self._done.set_exception(ConnectionError(f"the server closed the connection: {error}"))
 
 
-async def _send(port: int, requests: Sequence[bytes], connections: int) -> None:
+async def send_all(port: int, requests: Sequence[bytes], connections: int) -> None:
+    """Send them over so many connections, and wait for all answers. Raises RuntimeError for a refusal."""
     loop = asyncio.get_running_loop()
     left = list(reversed(requests))
     waits = []
@@ -92,7 +93,7 @@ async def _send(port: int, requests: Sequence[bytes], connections: int) -> None:
 def post_all(pid: int, port: int, requests: Sequence[bytes], connections: int, settle_s: float) -> Load:
     """Send them; the CPU includes what the server still does in the background for `settle_s` afterwards."""
     before, begun = cpu_s(pid), time.perf_counter()
-    asyncio.run(_send(port, requests, connections))
+    asyncio.run(send_all(port, requests, connections))
     wall_s = time.perf_counter() - begun
     time.sleep(settle_s)
     return Load(cpu_s(pid) - before, wall_s, len(requests))

@@ -52,7 +52,8 @@ def _running(command: list[str], port: int, path: str, env: dict[str, str] | Non
 
 
 @contextlib.contextmanager
-def daemon(folder: Path) -> Iterator[Server]:
+def daemon(folder: Path, python: str | None = None) -> Iterator[Server]:
+    """The daemon of this checkout, or of the one that `python` has installed."""
     port = free_port()
     env = {
         **os.environ,
@@ -61,7 +62,8 @@ def daemon(folder: Path) -> Iterator[Server]:
         "FAZAI_SOCKET": str(folder / "socket"),
     }
     command = [
-        sys.executable,
+        python or sys.executable,
+        "-P",  # not the package of the folder in which this runs
         "-m",
         "fazai",
         "daemon",

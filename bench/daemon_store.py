@@ -204,12 +204,17 @@ def _inside(folder: Path) -> Iterator[str]:
     pushing = (time.process_time() - begun) / len(samples)
     event = NewEvent("log", b'{"type":"log","level":"info","message":"' + b"x" * 960 + b'"}', level="info")
     asyncio.run(store.publish([event] * 100_000))
+
+    async def replayed() -> int:
+        last = count = 0
+        while found := await store.events_after(last):
+            last, count = found[-1].id, count + len(found)
+        return count
+
     begun = time.process_time()
-    last = count = 0
-    while found := store.events_after(last):
-        last, count = found[-1].id, count + len(found)
-    replay = count / (time.process_time() - begun)
-    history = _timed(lambda: store.history("host-0001"))
+    replay = asyncio.run(replayed()) / (time.process_time() - begun)
+    with asyncio.Runner() as runner:
+        history = _timed(lambda: runner.run(store.history("host-0001")))
     many = [
         NewSample(f"h{n}", 60_000_000 * minute, b"{}", samples[0].gauges)
         for minute in range(20)

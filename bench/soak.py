@@ -8,6 +8,7 @@ life is not flat or above its goal. What it saw it prints.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import queue
@@ -337,7 +338,7 @@ class Soak:
         store = open_daemon_store(self.folder / "state")
         try:
             for host, count in self.seen.hosts.items():
-                times = [time_us for time_us, _ in store.history(host, limit=1 << 30)]
+                times = [time_us for time_us, _ in asyncio.run(store.history(host, limit=1 << 30))]
                 wanted = [int((_BEGIN + n * _STEP).timestamp()) * 1_000_000 for n in range(1, count + 2)]
                 if times not in (wanted[:-1], wanted):  # the last one may have lost its answer
                     raise Failed(

@@ -54,7 +54,7 @@ async def _all_agents(call: RouteCall) -> list[AgentRecord]:
     services = call.services
     found = [
         *services.agent_states.rows(),
-        *services.store.agents(),
+        *await services.store.agents(),
         *services.ingest.agents(services.started),
     ]
     known = {one.agent_id for one in found}

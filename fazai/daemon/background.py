@@ -6,27 +6,31 @@ it again: half a daemon is worse than none.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from fazai.daemon import agent_states, drift, system
-from fazai.daemon.events import sse
+from fazai.daemon import agent_states, drift
+from fazai.daemon.events import revocation
 from fazai.daemon.firewalls.facts import follow_runs
 from fazai.daemon.firewalls.poller import Firewalls
 from fazai.daemon.http import token_expiry
-from fazai.daemon.ingest import routes as ingest
+from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.runs import scheduler
 from fazai.daemon.services import Services
+from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore
+
+_LOOK_S = 0.5
 
 
 def background_tasks(services: Services) -> list[Coroutine[Any, Any, None]]:
     """Return the coroutine of each task; a new task adds itself with one line here."""
     limits = services.settings.limits
     return [
-        system.watch_store(services.store),
-        ingest.report_silent_hosts(services.ingest, services.log),
-        sse.end_revoked_streams(services.broadcaster, services.guard),
+        _watch_store(services.store),
+        _report_silent_hosts(services.ingest, services.log),
+        revocation.end_revoked_streams(services.broadcaster, services.guard),
         token_expiry.warn_of_expiry(services.guard, services.announcer),
         agent_states.watch_worker(
             services.agent_states, services.sessions.client, services.settings.gemma_socket
@@ -35,6 +39,23 @@ def background_tasks(services: Services) -> list[Coroutine[Any, Any, None]]:
         scheduler.run_schedule(services.scheduler, services.run_queue, limits.runs_stop_s),
         _poll_firewalls(services.firewalls, services.store),
     ]
+
+
+async def _watch_store(store: DaemonStore) -> None:
+    """Check that the store can still write, and end, and the daemon with it, when it cannot. Raises
+    StateError."""
+    while True:
+        store.check_alive()
+        await asyncio.sleep(_LOOK_S)
+
+
+async def _report_silent_hosts(ingest: Ingest, log: Log) -> None:
+    """Announce which hosts stopped reporting."""
+
+    def report(text: str) -> None:
+        log.say("error", text, logger="fazai.daemon.ingest")
+
+    await ingest.run(report, asyncio.sleep)
 
 
 async def _poll_firewalls(firewalls: Firewalls, store: DaemonStore) -> None:

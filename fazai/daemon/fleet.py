@@ -55,19 +55,22 @@ async def show_client(call: RouteCall) -> WhoAnswer:
 async def show_fleet(call: RouteCall) -> FleetAnswer:
     """Return a row for every machine that is known. 2,000 of them: about 10 ms."""
     services = call.services
+    store = services.store
     await services.drift.refresh()
-    rows = await asyncio.to_thread(_fleet_rows, services)
+    agents, firewalls = await store.agents(), await store.firewalls()
+    versions = services.ingest.versions
+    for one in store.hosts():
+        if one.host not in versions:  # not heard of since the start
+            versions.setdefault(one.host, _agent_version(await store.records(one.host, 0, 1)))
+    rows = await asyncio.to_thread(_fleet_rows, services, agents, firewalls)
     return FleetAnswer(time=utc_now(), rows=rows)
 
 
-def _fleet_rows(services: Services) -> tuple[FleetRow, ...]:
-    store, drift = services.store, services.drift.targets
-    agents = {agent.agent_id: agent for agent in store.agents()}
-    hosts, firewalls = store.hosts(), store.firewalls()
-    versions = services.ingest.versions
-    for one in hosts:
-        if one.host not in versions:  # not heard of since the start
-            versions.setdefault(one.host, _agent_version(store.records(one.host, 0, 1)))
+def _fleet_rows(
+    services: Services, stored_agents: Sequence[AgentRecord], firewalls: Sequence[FirewallRecord]
+) -> tuple[FleetRow, ...]:
+    drift, versions, hosts = services.drift.targets, services.ingest.versions, services.store.hosts()
+    agents = {agent.agent_id: agent for agent in stored_agents}
     watched = {seen.record.id: seen for seen in services.firewalls.all()}  # newer than what is stored
     rows = [_firewall_row(one, watched.get(one.id), drift.get(one.name)) for one in firewalls]
     rows += [
@@ -190,8 +193,9 @@ async def show_telemetry(call: RouteCall, query: TelemetryQuery) -> TelemetryAns
     if begin_us >= end_us:
         raise WireError("bad_query", "`since` is not before `until`")
 
-    def read() -> TelemetryAnswer:
-        rows = store.history(query.host, begin_us, end_us, _MOST_RECORDS)
+    rows = await store.history(query.host, begin_us, end_us, _MOST_RECORDS)
+
+    def thinned() -> TelemetryAnswer:
         step_us = max(1, -(-(end_us - begin_us) // query.points))
         times, columns = thin_out(rows, [GAUGES.index(name) for name in names], step_us)
         return TelemetryAnswer(
@@ -202,7 +206,7 @@ async def show_telemetry(call: RouteCall, query: TelemetryQuery) -> TelemetryAns
             fields=dict(zip(names, columns, strict=True)),
         )
 
-    return await asyncio.to_thread(read)
+    return await asyncio.to_thread(thinned)
 
 
 def thin_out(

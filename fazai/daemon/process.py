@@ -21,8 +21,8 @@ from fazai.daemon.background import background_tasks
 from fazai.daemon.drift import Drift
 from fazai.daemon.events.announcer import Announcer, log_event, row_of
 from fazai.daemon.events.broadcaster import Broadcaster
+from fazai.daemon.events.replay import catch_up
 from fazai.daemon.events.reports import Reports
-from fazai.daemon.events.sse import catch_up
 from fazai.daemon.firewalls.poller import Firewalls
 from fazai.daemon.gemma.sessions import AgentSessions
 from fazai.daemon.http.app import App
@@ -92,6 +92,7 @@ class Daemon:
             if (warning := describe_openness(settings.state)) is not None:
                 self._log.say("warning", warning)
             services = self._build_services(opened)
+            await _load_state(services)
             app = App(services, TABLE)
             server = self._server = HttpServer(app, settings.limits, self._log, app.openers)
             async with _open_listeners(settings) as listeners:
@@ -246,6 +247,14 @@ class Daemon:
         while text.isdigit() and int(text) > 0:
             systemd.notify(os.environ, "WATCHDOG=1")
             await asyncio.sleep(int(text) / 3e6)
+
+
+async def _load_state(services: Services) -> None:
+    """Read what the services knew when the daemon before ended. Raises StateError."""
+    await services.guard.refresh()
+    await services.run_queue.load()
+    await services.scheduler.load()
+    await services.firewalls.load()
 
 
 @contextlib.asynccontextmanager

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fazai import __version__
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import StateError
-from fazai.store.daemon import DaemonStore
 from fazai.wire.daemon import HealthAnswer
 
-__all__ = ["ROUTES", "watch_store"]
-
-_LOOK_S = 0.5
+__all__ = ["ROUTES"]
 
 
 async def show_health(call: RouteCall) -> HealthAnswer:
@@ -30,14 +25,6 @@ async def show_readiness(call: RouteCall) -> HealthAnswer:
     except StateError as error:
         raise Refusal("unavailable", error.message, headers=((b"retry-after", b"5"),)) from None
     return HealthAnswer(status="ready", version=__version__)
-
-
-async def watch_store(store: DaemonStore) -> None:
-    """Check that the store can still write, and end, and the daemon with it, when it cannot. Raises
-    StateError."""
-    while True:
-        store.check_alive()
-        await asyncio.sleep(_LOOK_S)
 
 
 ROUTES = (

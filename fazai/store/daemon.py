@@ -2,9 +2,9 @@
 
 `factory.open_daemon_store` opens the store that a place names; the embedded one is in `sqlite/`.
 
-Writes are awaited and durable when they return. Reads are plain calls, safe from any thread; each says
-what it costs, so that the caller knows which of them to put into a thread. Times that end in `_us` are
-microseconds since the epoch, UTC.
+Writes and reads are awaited; writes are durable when they return, and no read holds up the event loop,
+however long it takes. Plain calls answer at once, from memory, and are safe from any thread. Times that end
+in `_us` are microseconds since the epoch, UTC.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "Mode",
     "NewEvent",
     "NewSample",
+    "Nonce",
     "Role",
     "RunRecord",
     "StoreLimits",
@@ -68,6 +69,15 @@ class NewSample(NamedTuple):
     gauges: tuple[float, ...]  # as GAUGES
     interval_s: float = 0.0
     version: str = ""
+
+
+class Nonce(NamedTuple):
+    """A text that a sender uses once. It is used at `now_us`, and may be used anew after `expires_us`."""
+
+    agent: str
+    text: str
+    expires_us: int
+    now_us: int
 
 
 class NewEvent(NamedTuple):
@@ -252,6 +262,11 @@ class DaemonStore(Protocol):
         caller."""
         ...
 
+    async def ingest_signed(self, samples: Sequence[NewSample], nonce: Nonce) -> list[bool] | None:
+        """Store them as `ingest` does, and use up the nonce, both or neither. Return None, with nothing
+        stored, where the nonce was used before. Of several with one nonce at the same time one is stored."""
+        ...
+
     def hosts(self) -> list[HostRecord]:
         """Return the newest record of every host, from memory. 5,000 hosts: about 1 ms."""
         ...
@@ -260,14 +275,14 @@ class DaemonStore(Protocol):
         """Return the newest record of a host, from memory."""
         ...
 
-    def history(
+    async def history(
         self, host: str, since_us: int = 0, until_us: int | None = None, limit: int = 10_000
     ) -> list[tuple[int, tuple[float, ...]]]:
         """Return (time_us, gauges as GAUGES) of one host, oldest first; the newest `limit` of them. About
         1 ms a day."""
         ...
 
-    def records(self, host: str, since_us: int = 0, limit: int = 100) -> list[tuple[int, bytes]]:
+    async def records(self, host: str, since_us: int = 0, limit: int = 100) -> list[tuple[int, bytes]]:
         """Return (time_us, record as it came), newest first. Reads and decompresses: about 0.1 ms each."""
         ...
 
@@ -282,7 +297,8 @@ class DaemonStore(Protocol):
     # -- events
 
     async def publish(self, events: Sequence[NewEvent]) -> list[int]:
-        """Append to the log, and return their ids, in order. Durable when it returns."""
+        """Append to the log, and return their ids, in order. Durable when it returns. The ids are safe to
+        resume by (see `StoredEvent`)."""
         ...
 
     def publish_soon(self, events: Sequence[NewEvent]) -> None:
@@ -294,8 +310,10 @@ class DaemonStore(Protocol):
         calls it: it hands them to an event loop (`call_soon_threadsafe`) and does nothing else."""
         ...
 
-    def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
-        """Return events with a greater id, in order. 1,000 events: about 2 ms."""
+    async def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
+        """Return events with a greater id, in order: all that were published after the event of that id, and
+        none twice, however many are publishing meanwhile; those that were trimmed are missing, as
+        `event_range` tells. 1,000 events: about 2 ms."""
         ...
 
     def event_range(self) -> tuple[int, int]:
@@ -303,7 +321,7 @@ class DaemonStore(Protocol):
         empty."""
         ...
 
-    def event_id_at(self, time_us: int) -> int:
+    async def event_id_at(self, time_us: int) -> int:
         """Return the greatest id whose event, and all before it, were published before the time:
         `events_after(it)` begins there. By binary search."""
         ...
@@ -312,10 +330,10 @@ class DaemonStore(Protocol):
 
     async def put_agent(self, agent: AgentRecord) -> None: ...
     async def delete_agent(self, agent_id: str) -> bool: ...
-    def agents(self) -> list[AgentRecord]: ...
+    async def agents(self) -> list[AgentRecord]: ...
     async def put_firewall(self, firewall: FirewallRecord) -> None: ...
     async def delete_firewall(self, id_: str) -> bool: ...
-    def firewalls(self) -> list[FirewallRecord]: ...
+    async def firewalls(self) -> list[FirewallRecord]: ...
 
     # -- the daemon's runs: queue, approvals, plans, schedule
 
@@ -327,7 +345,7 @@ class DaemonStore(Protocol):
         """Drop it and its plan; return whether it was there."""
         ...
 
-    def run_records(self) -> list[RunRecord]:
+    async def run_records(self) -> list[RunRecord]:
         """Return all, in the order of their ids. 500 of them: about 1 ms."""
         ...
 
@@ -335,7 +353,7 @@ class DaemonStore(Protocol):
         """Keep the plan that a recorded run made, for as long as its record."""
         ...
 
-    def plan(self, run_id: str) -> bytes | None:
+    async def plan(self, run_id: str) -> bytes | None:
         """Return the plan that the run made. 1 MiB: about 1 ms."""
         ...
 
@@ -343,7 +361,7 @@ class DaemonStore(Protocol):
         """Remember when the job of the schedule last began, in seconds since the epoch, UTC."""
         ...
 
-    def began(self) -> dict[str, float]:
+    async def began(self) -> dict[str, float]:
         """Return when each job of the schedule last began."""
         ...
 
@@ -353,16 +371,12 @@ class DaemonStore(Protocol):
         """Create it, or replace the one with the same hash (to revoke it)."""
         ...
 
-    def tokens(self) -> list[Token]:
-        """Return all of them, from disk: `fazai token` of another process may have written."""
+    async def tokens(self, version: int = -1) -> tuple[int, list[Token]] | None:
+        """Return the version of the store and all tokens; None where nothing was written since that version:
+        `fazai token` of another process may have. It waits for no other read."""
         ...
 
-    def data_version(self) -> int:
-        """Return a number that changes when another process wrote to the store: a cheap reason to look
-        again."""
-        ...
-
-    async def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
+    async def use_nonce(self, nonce: Nonce) -> bool:
         """Use up the nonce; False where it was used before and has not expired. Of several that ask at the
         same time one gets True, once it is durable. One that cannot be stored is not used up."""
         ...

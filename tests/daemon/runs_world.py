@@ -122,4 +122,4 @@ def keep_records(state: Path, *records: RunRecord) -> None:
 def kept_record(state: Path, run_id: str) -> RunRecord | None:
     """Return a record of a state folder that no daemon uses."""
     with contextlib.closing(open_daemon_store(state)) as store:
-        return next((one for one in store.run_records() if one.run_id == run_id), None)
+        return next((one for one in asyncio.run(store.run_records()) if one.run_id == run_id), None)

@@ -29,7 +29,7 @@ from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.store.sqlite.ledger import SqliteStore
 from fazai.store.sqlite.schema import FILE_NAME
 from tests.daemon import certificates
-from tests.daemon.live import PATIENCE_S, Live, live, until
+from tests.daemon.live import PATIENCE_S, Live, live, token, until
 
 GAUGES = (float("nan"),) * 12
 
@@ -117,6 +117,55 @@ def _serve_until_the_store_ends(folder: Path) -> None:
                     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
             until(lambda: client.get("/ready").status_code == 503)
         until(lambda: not daemon.loop.is_running())
+
+
+def test_slow_reads_hold_nobody_else_up(tmp_path: Path) -> None:
+    """All threads that read are busy: health, telemetry, new tokens and metrics do not wait for them; a read
+    waits, and is answered."""
+    release = threading.Event()
+    answers: list[int] = []
+    text = token(tmp_path, "ops", "operator")
+    with live(tmp_path) as daemon, daemon.client(text) as client, daemon.client(text) as other:
+        assert client.post("/ingest", json=_record(0)).status_code == 200
+        readers = daemon.services.store._readers  # type: ignore[attr-defined]
+        slow = [asyncio.run_coroutine_threadsafe(readers.run(release.wait), daemon.loop) for _ in range(8)]
+        waiting = threading.Thread(
+            target=lambda: answers.append(other.get("/telemetry", params={"host": "web-1"}).status_code)
+        )
+        waiting.start()
+        try:
+            assert client.get("/health").status_code == 200
+            for minute in range(1, 5):
+                assert client.post("/ingest", json=_record(minute)).json()["accepted"] == 1
+            assert client.get("/metrics").status_code == 200
+            with daemon.client(token(tmp_path, "new", "viewer")) as newcomer:
+                until(lambda: newcomer.get("/metrics").status_code == 200)
+            assert not answers
+            assert not any(one.done() for one in slow)
+        finally:
+            release.set()
+            waiting.join(PATIENCE_S)
+        assert answers == [200]
+
+
+def test_nobody_is_let_in_by_tokens_that_are_too_old(tmp_path: Path) -> None:
+    """While the tokens cannot be read again each request waits for them, on the fast path, too, and is told
+    so by its deadline."""
+    release = threading.Event()
+    text = token(tmp_path, "ops", "operator")
+    with live(tmp_path, limits=ServerLimits(answer_s=0.4)) as daemon, daemon.client(text) as client:
+        for minute in range(2):
+            assert client.post("/ingest", json=_record(minute)).status_code == 200
+        watcher = daemon.services.store._watcher  # type: ignore[attr-defined]
+        busy = asyncio.run_coroutine_threadsafe(watcher.run(release.wait), daemon.loop)
+        try:
+            until(lambda: client.post("/ingest", json=_record(2)).json().get("code") == "timeout")
+            for path in ("/ingest", "/events"):
+                assert client.post(path, json=_record(3)).json()["code"] == "timeout"
+            assert not busy.done()
+        finally:
+            release.set()
+        until(lambda: client.post("/ingest", json=_record(4)).status_code == 200)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ import pytest
 from fazai.errors import LockHeld, StateError, StoreFull
 from fazai.model import Change, Verb
 from fazai.store.base import Action, Run
-from fazai.store.daemon import NewEvent, StoreLimits
+from fazai.store.daemon import NewEvent, Nonce, StoreLimits
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.store.sqlite.ledger import SqliteStore
 from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, state_error
@@ -35,7 +35,7 @@ ROOT = Path(__file__).parents[2]
 LOADER = """
 import asyncio, os, sys
 from pathlib import Path
-from fazai.store.daemon import StoreLimits
+from fazai.store.daemon import Nonce, StoreLimits
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from tests.daemon_store.conftest import sample
 
@@ -45,8 +45,9 @@ limits = StoreLimits(upkeep_s=0.05, index_records=2000)  # merging and indexing 
 async def client(store, host, out):
     minute = begin
     while True:
-        verdicts = await store.ingest([sample(host, minute + n, size=120) for n in range(batch)])
-        assert all(verdicts), (host, minute)
+        samples = [sample(host, minute + n, size=120) for n in range(batch)]
+        verdicts = await store.ingest_signed(samples, Nonce(host, str(minute), 1 << 62, 0))
+        assert verdicts and all(verdicts), (host, minute)
         minute += batch
         out.write(b"%s %d\\n" % (host.encode(), minute - 1))
         out.flush()
@@ -58,6 +59,11 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def signed(host: str, minute: int) -> Nonce:
+    """The nonce of a host's batch that begins with the minute."""
+    return Nonce(host, str(minute), 1 << 62, 0)
 
 
 def load_and_kill(folder: Path, begin: int, batch: int, wanted: int) -> dict[str, int]:
@@ -90,11 +96,13 @@ def check_all(folder: Path, acknowledged: dict[str, int], begin: int = 0) -> int
     total = 0
     try:
         for host, last in acknowledged.items():
-            times = [t for t, _ in store.history(host, START_US + begin * MINUTE_US, limit=10**9)]
+            times = [
+                t for t, _ in asyncio.run(store.history(host, START_US + begin * MINUTE_US, limit=10**9))
+            ]
             assert len(times) == len(set(times))
             assert set(times) >= {START_US + minute * MINUTE_US for minute in range(begin, last + 1)}
             total += len(times)
-            for time_us, body in store.records(host, limit=20):
+            for time_us, body in asyncio.run(store.records(host, limit=20)):
                 assert body == sample(host, (time_us - START_US) // MINUTE_US, size=120).body
         assert asyncio.run(store.ingest([sample(host, 0, size=120) for host in acknowledged])) == [
             False
@@ -104,6 +112,24 @@ def check_all(folder: Path, acknowledged: dict[str, int], begin: int = 0) -> int
     with contextlib.closing(sqlite3.connect(folder / FILE_NAME)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     return total
+
+
+def check_nonces(store: SqliteDaemonStore, first: int, batch: int) -> None:
+    """A batch of the round from the minute `first` on is there with its nonce, or neither is; a replay of one
+    that is there is refused."""
+    with contextlib.closing(sqlite3.connect(store.folder / FILE_NAME)) as connection:
+        used = {(agent, int(text)) for agent, text in connection.execute("SELECT agent, nonce FROM nonces")}
+    stored = set()
+    for record in store.hosts():
+        last = (record.time_us - START_US) // MINUTE_US
+        stored |= {(record.host, minute) for minute in range(first, last + 1, batch)}
+        if last >= first:
+            assert (last + 1 - first) % batch == 0  # whole batches alone
+            replayed = store.ingest_signed(
+                [sample(record.host, last + 1)], signed(record.host, last + 1 - batch)
+            )
+            assert asyncio.run(replayed) is None
+    assert {(agent, minute) for agent, minute in used if minute >= first} == stored
 
 
 def kill_rounds(folder: Path, rounds: int, each: int, batch: int) -> int:
@@ -116,6 +142,7 @@ def kill_rounds(folder: Path, rounds: int, each: int, batch: int) -> int:
         store = SqliteDaemonStore(folder, QUIET)
         begin = max((record.time_us - START_US) // MINUTE_US for record in store.hosts()) + 1
         hosts = {record.host for record in store.hosts()}
+        check_nonces(store, first, batch)
         missing = [
             sample(host, minute, size=120)
             for host in hosts
@@ -166,25 +193,25 @@ def test_a_full_disk_is_said_and_room_mends_it(store: SqliteDaemonStore, file_li
     assert "takes no more data" in full.message
     with pytest.raises(StoreFull, match="takes no more data"):
         asyncio.run(store.publish([NewEvent("log", b"x" * 100_000)]))
-    assert len(store.history("a")) == stored  # what was refused left no trace
+    assert len(asyncio.run(store.history("a"))) == stored  # what was refused left no trace
     assert store.host(f"new{stored}") is None
     last = store.event_range()[1]
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
     assert asyncio.run(store.ingest([sample("a", stored), sample("a", 0)])) == [True, False]
     assert asyncio.run(store.publish([NewEvent("log", b"{}")])) == [last + 1]
-    assert len(store.records("a", limit=1000)) == stored + 1
+    assert len(asyncio.run(store.records("a", limit=1000))) == stored + 1
 
 
 def test_a_nonce_that_cannot_be_stored_is_not_used_up(store: SqliteDaemonStore, file_limit: None) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    assert asyncio.run(store.use_nonce("a", "first", 2_000, 1_000))
+    assert asyncio.run(store.use_nonce(Nonce("a", "first", 2_000, 1_000)))
     used = (store.folder / (FILE_NAME + "-wal")).stat().st_size
     resource.setrlimit(resource.RLIMIT_FSIZE, (used + 65_536, hard))
     with pytest.raises(StoreFull, match="takes no more data"):
-        asyncio.run(store.use_nonce("a", "n" * 100_000, 2_000, 1_000))
+        asyncio.run(store.use_nonce(Nonce("a", "n" * 100_000, 2_000, 1_000)))
     resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-    assert asyncio.run(store.use_nonce("a", "n" * 100_000, 2_000, 1_000)) is True
-    assert asyncio.run(store.use_nonce("a", "n" * 100_000, 2_000, 1_000)) is False
+    assert asyncio.run(store.use_nonce(Nonce("a", "n" * 100_000, 2_000, 1_000))) is True
+    assert asyncio.run(store.use_nonce(Nonce("a", "n" * 100_000, 2_000, 1_000))) is False
 
 
 @pytest.mark.parametrize(
@@ -229,10 +256,10 @@ def test_a_full_file_system(tmp_path: Path) -> None:
                 asyncio.run(store.ingest([sample("a", minute, size=6000)]))
         with pytest.raises(StoreFull, match="takes no more data: database or disk is full"):
             asyncio.run(store.publish([NewEvent("log", b"x" * 200_000)]))
-        kept = len(store.history("a"))
+        kept = len(asyncio.run(store.history("a")))
         filler.unlink()
         assert asyncio.run(store.ingest([sample("a", kept)])) == [True]
-        assert len(store.records("a", limit=10_000)) == kept + 1
+        assert len(asyncio.run(store.records("a", limit=10_000))) == kept + 1
         store.close()
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
@@ -309,7 +336,7 @@ def test_apply_writes_its_ledger_while_the_daemon_stores(store: SqliteDaemonStor
     thread.join()
     ledger.close()
     assert not failures
-    assert len(store.history("a")) == minutes
+    assert len(asyncio.run(store.history("a"))) == minutes
     assert [action.status for action in asyncio.run(store.ledger.actions("01RUN"))] == ["done"] * 60
     assert asyncio.run(store.ledger.history(1))[0].exit_code == 0
 

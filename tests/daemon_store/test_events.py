@@ -12,6 +12,7 @@ import pytest
 
 from fazai.store.daemon import (
     NewEvent,
+    Nonce,
     StoredEvent,
     StoreLimits,
 )
@@ -32,14 +33,14 @@ def event(text: str = "x", **more: str) -> NewEvent:
 def test_events_keep_their_order_and_columns(store: SqliteDaemonStore) -> None:
     first = event("a", target="fw-01", run="R", session="s", agent="g", level="error")
     assert run(store.publish([first, event("b")])) == [1, 2]
-    found = store.events_after(0)
+    found = asyncio.run(store.events_after(0))
     dated = (
         b'{"timestamp":"2026-09-21T14:13:20+00:00",' + first.data[1:]
     )  # one that was stored without is served so
     assert found[0] == StoredEvent(1, START_US, "log", dated, "fw-01", "R", "s", "g", "error")
-    assert [one.id for one in store.events_after(1)] == [2]
-    assert store.events_after(2) == []
-    assert [one.id for one in store.events_after(0, limit=1)] == [1]
+    assert [one.id for one in asyncio.run(store.events_after(1))] == [2]
+    assert asyncio.run(store.events_after(2)) == []
+    assert [one.id for one in asyncio.run(store.events_after(0, limit=1))] == [1]
 
 
 def test_listeners_hear_all_in_the_order_of_ids(store: SqliteDaemonStore) -> None:
@@ -66,11 +67,11 @@ def test_the_ring_forgets_by_bytes_and_by_age(tmp_path: Path, clock: Clock) -> N
         first, last = store.event_range()
         assert last == 1000
         assert store.counts()["events_bytes"] <= 20_000
-        assert [one.id for one in store.events_after(0, 5000)] == list(range(first, 1001))
+        assert [one.id for one in asyncio.run(store.events_after(0, 5000))] == list(range(first, 1001))
         clock.now_us += 61_000_000
         upkeep(store)
         assert store.event_range() == (1001, 1000)
-        assert store.events_after(0) == []
+        assert asyncio.run(store.events_after(0)) == []
         store.close()
         store = SqliteDaemonStore(tmp_path, QUIET, clock)
         assert store.event_range() == (1001, 1000)
@@ -85,17 +86,17 @@ def test_a_clock_that_goes_back_does_not_turn_ids_round(store: SqliteDaemonStore
         clock.now_us += step * 1_000_000
         ids += run(store.publish([event()]))
     assert ids == [1, 2, 3, 4, 5]
-    assert [one.id for one in store.events_after(0)] == ids
+    assert [one.id for one in asyncio.run(store.events_after(0))] == ids
 
 
 def test_an_id_for_a_time(store: SqliteDaemonStore, clock: Clock) -> None:
     for _ in range(50):
         run(store.publish([event()] * 3))
         clock.now_us += 1_000_000
-    assert store.event_id_at(START_US) == 0
-    assert store.event_id_at(START_US + 10_000_000) == 30
-    assert store.event_id_at(START_US + 10_000_001) == 33
-    assert store.event_id_at(START_US + 10**12) == 150
+    assert asyncio.run(store.event_id_at(START_US)) == 0
+    assert asyncio.run(store.event_id_at(START_US + 10_000_000)) == 30
+    assert asyncio.run(store.event_id_at(START_US + 10_000_001)) == 33
+    assert asyncio.run(store.event_id_at(START_US + 10**12)) == 150
 
 
 def test_text_that_is_no_utf8_does_not_stop_the_others(store: SqliteDaemonStore) -> None:
@@ -103,13 +104,13 @@ def test_text_that_is_no_utf8_does_not_stop_the_others(store: SqliteDaemonStore)
         await asyncio.gather(store.publish([event(target="\udcff")]), store.publish([event(target="é")]))
 
     run(main())
-    assert {one.target for one in store.events_after(0)} == {"\\udcff", "é"}
+    assert {one.target for one in asyncio.run(store.events_after(0))} == {"\\udcff", "é"}
 
 
 def test_a_nonce_that_has_expired_goes(tmp_path: Path, clock: Clock) -> None:
     store = SqliteDaemonStore(tmp_path, QUIET, clock)
     expires = clock.now_us + 1000
-    assert run(store.use_nonce("a", "n", expires, clock.now_us))
+    assert run(store.use_nonce(Nonce("a", "n", expires, clock.now_us)))
     clock.now_us += 2000
     upkeep(store)
     with sqlite3.connect(tmp_path / FILE_NAME) as connection:
@@ -119,21 +120,23 @@ def test_a_nonce_that_has_expired_goes(tmp_path: Path, clock: Clock) -> None:
 
 
 def test_another_process_is_noticed(store: SqliteDaemonStore) -> None:
-    before = store.data_version()
-    assert store.data_version() == before
+    version, tokens = asyncio.run(store.tokens()) or (-1, None)
+    assert tokens == []
+    assert asyncio.run(store.tokens(version)) is None
     with sqlite3.connect(store.folder / FILE_NAME) as connection:
         connection.execute(
             'INSERT INTO tokens VALUES (\'h\', \'{"hash":"h","name":"n","role":"viewer","created":1}\')'
         )
     connection.close()
-    assert store.data_version() != before
-    assert [token.name for token in store.tokens()] == ["n"]
+    again, tokens = asyncio.run(store.tokens(version)) or (-1, None)
+    assert again != version
+    assert [token.name for token in tokens or ()] == ["n"]
 
 
 @pytest.mark.parametrize("count", [1, 2500])
 def test_a_replay_is_complete(store: SqliteDaemonStore, count: int) -> None:
     run(store.publish([event(str(number)) for number in range(count)]))
     found: list[int] = []
-    while batch := store.events_after(found[-1] if found else 0):
+    while batch := asyncio.run(store.events_after(found[-1] if found else 0)):
         found += [one.id for one in batch]
     assert found == list(range(1, count + 1))

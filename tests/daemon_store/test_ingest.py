@@ -40,6 +40,20 @@ NOW_US = 1_795_320_000_000_000  # 2026-11-22T04:00:00Z
 KEY, NEXT_KEY = b"0123456789abcdef0123", b"abcdef0123456789abcd"
 
 
+class Gate:
+    """Lets everybody in who has no token."""
+
+    def renew_in_time(self) -> bool:
+        return True
+
+    async def refresh(self) -> None:
+        pass
+
+    def authorize(self, scope: Any) -> None:
+        if (b"authorization", b"no") in scope["headers"]:
+            raise Refusal("unauthorized", "no")
+
+
 class Bench:
     """An ingest whose clocks stand still, and its route."""
 
@@ -59,11 +73,7 @@ class Bench:
             announcer=Announcer(store, Log()),
         )
         self.reports: list[str] = []
-        self.route = IngestRoute(self.ingest, self.allow, self.reports.append)
-
-    def allow(self, scope: Any) -> None:
-        if (b"authorization", b"no") in scope["headers"]:
-            raise Refusal("unauthorized", "no")
+        self.route = IngestRoute(self.ingest, Gate(), self.reports.append)
 
     def post(self, *parts: bytes, headers: dict[str, str] | None = None) -> tuple[int, dict[str, Any]]:
         """Through the route, as an ASGI server calls it."""
@@ -156,7 +166,7 @@ def test_the_payload_of_existing_agents_is_kept_as_it_came(bench: Bench) -> None
         b'"more": {"of": ["what", 1.50, "we do not know"]}}'
     )
     assert bench.post(body)[0] == 200
-    ((_, stored),) = bench.store.records("web-1")
+    ((_, stored),) = asyncio.run(bench.store.records("web-1"))
     assert stored == body
     found = bench.store.host("web-1")
     assert found is not None
@@ -355,7 +365,7 @@ def test_a_refused_body_is_not_stored(bench: Bench) -> None:
 
 
 def events(bench: Bench) -> list[tuple[str, str]]:
-    found = [json.loads(event.data) for event in bench.store.events_after(0)]
+    found = [json.loads(event.data) for event in asyncio.run(bench.store.events_after(0))]
     return [(event["state"], event["reason"]) for event in found if event["type"] == "agent"]
 
 

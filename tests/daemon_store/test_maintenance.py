@@ -139,7 +139,7 @@ def test_a_backup_while_the_daemon_writes(
     other.mkdir()
     file.rename(other / FILE_NAME)
     copy = SqliteDaemonStore(other, QUIET)
-    times = [time_us for time_us, _ in copy.history("h0", limit=10**6)]
+    times = [time_us for time_us, _ in asyncio.run(copy.history("h0", limit=10**6))]
     assert len(times) >= 50
     assert times == [sample("h0", minute).time_us for minute in range(len(times))]
     copy.close()
@@ -159,7 +159,7 @@ def test_a_damaged_file_is_replaced_by_the_backup(
     assert "the old file is" in out
     assert any(path.read_bytes() == b"damaged" * 1000 for path in folder.glob("*.replaced-*"))
     store = SqliteDaemonStore(folder, QUIET)
-    assert len(store.records("h0", limit=100)) == 50
+    assert len(asyncio.run(store.records("h0", limit=100))) == 50
     assert store.event_range() == (1, 100)
     store.close()
 

@@ -42,7 +42,7 @@ def test_a_sample_is_stored_once(store: SqliteDaemonStore) -> None:
         ("a", START_US + MINUTE_US, 2),
         ("b", START_US, 1),
     ]
-    assert store.records("a") == [(s.time_us, s.body) for s in (sample("a", 1), sample("a", 0))]
+    assert asyncio.run(store.records("a")) == [(s.time_us, s.body) for s in (sample("a", 1), sample("a", 0))]
 
 
 def test_the_same_sample_from_two_requests_of_one_group(store: SqliteDaemonStore) -> None:
@@ -51,7 +51,7 @@ def test_the_same_sample_from_two_requests_of_one_group(store: SqliteDaemonStore
 
     assert sum(verdict for (verdict,) in run(main())) == 1
     assert store.host("a") is not None
-    assert len(store.history("a")) == 1
+    assert len(asyncio.run(store.history("a"))) == 1
 
 
 def test_what_waits_is_committed_together(store: SqliteDaemonStore) -> None:
@@ -78,8 +78,15 @@ def test_duplicates_are_known_in_any_order(tmp_path: Path, reopen: bool, indexed
             store = SqliteDaemonStore(tmp_path, limits)
         again = [sample("a", minute) for minute in (9, 4, 1, 10, 3, 5)]
         assert run(store.ingest(again)) == [False, True, False, True, False, False]
-        assert [(t - START_US) // MINUTE_US for t, _ in store.history("a")] == [1, 3, 4, 5, 9, 10]
-        assert [body for _, body in store.records("a")] == [
+        assert [(t - START_US) // MINUTE_US for t, _ in asyncio.run(store.history("a"))] == [
+            1,
+            3,
+            4,
+            5,
+            9,
+            10,
+        ]
+        assert [body for _, body in asyncio.run(store.records("a"))] == [
             sample("a", minute).body for minute in (10, 9, 5, 4, 3, 1)
         ]
     finally:
@@ -103,8 +110,8 @@ def test_small_chunks_are_merged_and_everything_is_still_there(store: SqliteDaem
     assert chunks < 40
     for number, host in enumerate(hosts):
         wanted = [sample(host, minute, size=3000) for minute in range(100) if minute % 7 >= number]
-        assert store.records(host) == [(s.time_us, s.body) for s in reversed(wanted)]
-        assert list(store.history(host)) == [(s.time_us, GAUGE_ROW) for s in wanted]
+        assert asyncio.run(store.records(host)) == [(s.time_us, s.body) for s in reversed(wanted)]
+        assert list(asyncio.run(store.history(host))) == [(s.time_us, GAUGE_ROW) for s in wanted]
 
 
 def test_a_loop_that_ended_too_early_holds_up_nobody(store: SqliteDaemonStore) -> None:
@@ -125,16 +132,16 @@ def test_a_loop_that_ended_too_early_holds_up_nobody(store: SqliteDaemonStore) -
 def test_history_has_bounds(store: SqliteDaemonStore) -> None:
     run(store.ingest([sample("a", minute) for minute in range(10)]))
     since, until = START_US + 2 * MINUTE_US, START_US + 6 * MINUTE_US
-    found = [(t - START_US) // MINUTE_US for t, _ in store.history("a", since, until, limit=3)]
+    found = [(t - START_US) // MINUTE_US for t, _ in asyncio.run(store.history("a", since, until, limit=3))]
     assert found == [4, 5, 6]
-    assert store.history("nobody") == []
-    assert store.records("nobody") == []
+    assert asyncio.run(store.history("nobody")) == []
+    assert asyncio.run(store.records("nobody")) == []
 
 
 def test_a_gauge_that_was_not_reported_stays_unknown(store: SqliteDaemonStore) -> None:
     row = (math.nan, *GAUGE_ROW[1:])
     run(store.ingest([sample("a", 0, gauges=row)]))
-    ((_, found),) = store.history("a")
+    ((_, found),) = asyncio.run(store.history("a"))
     assert math.isnan(found[0])
     assert found[1:] == row[1:]
 
@@ -150,12 +157,12 @@ def test_the_oldest_records_go_first(tmp_path: Path, clock: Clock) -> None:
             run(store.ingest(samples[begin : begin + 4]))
         upkeep(store)
         assert store.counts()["telemetry_bytes"] <= 100_000
-        times = [t for t, _ in store.records("a", limit=1000)]
+        times = [t for t, _ in asyncio.run(store.records("a", limit=1000))]
         assert times == [START_US + m * MINUTE_US for m in range(599, 599 - len(times), -1)]
         assert 0 < len(times) < 600
         clock.now_us += 31 * 86_400_000_000
         upkeep(store)
-        assert store.records("a") == []
+        assert asyncio.run(store.records("a")) == []
         assert store.counts()["telemetry_bytes"] == 0
     finally:
         store.close()
@@ -188,7 +195,7 @@ def test_a_clock_that_goes_back_loses_nothing(store: SqliteDaemonStore, clock: C
     clock.now_us -= 86_400_000_000
     assert run(store.ingest([sample("a", 1)])) == [True]
     upkeep(store)
-    assert len(store.records("a")) == 2
+    assert len(asyncio.run(store.records("a"))) == 2
 
 
 def test_the_rhythm_of_a_host_is_learnt(store: SqliteDaemonStore) -> None:
@@ -230,8 +237,8 @@ def test_reads_while_the_tail_is_indexed(tmp_path: Path) -> None:
     async def look(done: Callable[[], bool]) -> None:
         known = 0
         while not done():
-            count = len(await asyncio.to_thread(store.history, "a"))
-            bodies = await asyncio.to_thread(store.records, "a", 0, 10_000)
+            count = len(await store.history("a"))
+            bodies = await store.records("a", 0, 10_000)
             assert count >= known
             assert len(bodies) >= count
             known = count
@@ -247,7 +254,7 @@ def test_reads_while_the_tail_is_indexed(tmp_path: Path) -> None:
 
     try:
         run(main())
-        assert len(store.history("a")) == wanted
+        assert len(asyncio.run(store.history("a"))) == wanted
         assert seen == sorted(seen)
     finally:
         store.close()

@@ -48,7 +48,9 @@ def open_ledger(place: str) -> OpenLedger:
 def open_daemon(place: str) -> OpenDaemon:
     @contextlib.contextmanager
     def opened(**limits: Any) -> Iterator[DaemonStore]:
-        with contextlib.closing(open_daemon_store(place, StoreLimits(upkeep_s=3600, **limits))) as store:
+        with contextlib.closing(
+            open_daemon_store(place, StoreLimits(**{"upkeep_s": 3600, **limits}))
+        ) as store:
             yield store
 
     return opened

@@ -4,12 +4,11 @@ fazai/store/daemon.py)."""
 from __future__ import annotations
 
 import asyncio
-import threading
 from typing import Any
 
 import pytest
 
-from fazai.errors import LockHeld
+from fazai.errors import LockHeld, StateError
 from fazai.store.daemon import (
     GAUGES,
     AgentRecord,
@@ -17,11 +16,13 @@ from fazai.store.daemon import (
     FirewallRecord,
     NewEvent,
     NewSample,
+    Nonce,
     RunRecord,
     StoredEvent,
     Token,
 )
 from fazai.store.factory import open_tokens
+from tests.daemon.live import until
 from tests.store.conftest import OpenDaemon
 
 GAUGE_ROW = tuple(float(number) for number in range(len(GAUGES)))
@@ -43,6 +44,14 @@ def test_one_daemon_uses_a_place(open_daemon: OpenDaemon) -> None:
         pass
 
 
+def test_a_closed_store_says_so(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        pass
+    for use in (store.ingest([sample("a", 0)]), store.events_after(0), store.tokens()):
+        with pytest.raises(StateError, match="the store is closed"):
+            asyncio.run(use)
+
+
 # -- events
 
 
@@ -51,13 +60,13 @@ def test_events_keep_their_order_and_what_filters_ask_for(open_daemon: OpenDaemo
     with open_daemon() as store:
         ids = asyncio.run(store.publish([first, event("b")]))
         assert ids == sorted(set(ids))
-        found = store.events_after(0)
+        found = asyncio.run(store.events_after(0))
         assert [one.id for one in found] == ids
         assert (found[0].data, *found[0][4:]) == (first.data, "fw-01", "R", "s", "g", "error")
-        assert store.events_after(ids[-1]) == []
+        assert asyncio.run(store.events_after(ids[-1])) == []
         assert store.event_range() == (ids[0], ids[-1])
     with open_daemon() as store:
-        assert [one.data for one in store.events_after(0)] == [found[0].data, found[1].data]
+        assert [one.data for one in asyncio.run(store.events_after(0))] == [found[0].data, found[1].data]
         (later,) = asyncio.run(store.publish([event()]))
         assert later > ids[-1]
 
@@ -66,14 +75,13 @@ def test_an_id_is_safe_to_resume_by(open_daemon: OpenDaemon) -> None:
     """Once a reader can see an event, none with a smaller id appears any more: a reader that goes on after
     the last one misses nothing, also while many write at the same time."""
     seen: list[int] = []
-    done = threading.Event()
 
     with open_daemon() as store:
 
-        def read() -> None:
+        async def read(writing: asyncio.Future[Any]) -> None:
             while True:
-                last = done.is_set()
-                while batch := store.events_after(seen[-1] if seen else 0, 7):
+                last = writing.done()
+                while batch := await store.events_after(seen[-1] if seen else 0, 7):
                     seen.extend(one.id for one in batch)
                 if last:
                     return
@@ -82,17 +90,29 @@ def test_an_id_is_safe_to_resume_by(open_daemon: OpenDaemon) -> None:
             return [id_ for n in range(20) for id_ in await store.publish([event(f"{number} {n}")] * 3)]
 
         async def main() -> list[int]:
-            return sorted(id_ for ids in await asyncio.gather(*map(write, range(10))) for id_ in ids)
+            writing = asyncio.gather(*map(write, range(10)))
+            await read(writing)
+            return sorted(id_ for ids in await writing for id_ in ids)
 
-        reader = threading.Thread(target=read)
-        reader.start()
-        try:
-            given = asyncio.run(main())
-        finally:
-            done.set()
-            reader.join()
+        given = asyncio.run(main())
     assert len(given) == 600
     assert seen == given
+
+
+def test_an_id_is_not_given_again(open_daemon: OpenDaemon) -> None:
+    """Not after a trim of all events, nor after a restart that finds none."""
+
+    def publish_until_trimmed(store: DaemonStore) -> int:
+        (last,) = asyncio.run(store.publish([event()]))
+        until(lambda: store.event_range() == (last + 1, last))
+        assert asyncio.run(store.events_after(0)) == []
+        return last
+
+    lasts = []
+    for _ in range(3):
+        with open_daemon(events_bytes=0, upkeep_s=0.01) as store:
+            lasts += [publish_until_trimmed(store) for _ in range(2)]
+    assert lasts == sorted(set(lasts))
 
 
 def test_listeners_hear_all_in_the_order_of_ids(open_daemon: OpenDaemon) -> None:
@@ -106,16 +126,16 @@ def test_listeners_hear_all_in_the_order_of_ids(open_daemon: OpenDaemon) -> None
             await store.publish([event("last")])
 
         asyncio.run(main())
-        assert heard == store.events_after(0)
+        assert heard == asyncio.run(store.events_after(0))
         assert len(heard) == 202
 
 
 def test_the_id_of_a_time(open_daemon: OpenDaemon) -> None:
     with open_daemon() as store:
         ids = asyncio.run(store.publish([event()] * 3))
-        found = store.events_after(0)
-        assert store.event_id_at(found[0].time_us) == ids[0] - 1
-        assert store.event_id_at(found[-1].time_us + 1) == ids[-1]
+        found = asyncio.run(store.events_after(0))
+        assert asyncio.run(store.event_id_at(found[0].time_us)) == ids[0] - 1
+        assert asyncio.run(store.event_id_at(found[-1].time_us + 1)) == ids[-1]
 
 
 # -- telemetry
@@ -134,8 +154,8 @@ def test_a_sample_is_stored_once(open_daemon: OpenDaemon) -> None:
             ("a", newest.time_us, 2),
             ("b", older.time_us, 1),
         ]
-        assert store.records("a") == [(newest.time_us, newest.body), (older.time_us, older.body)]
-        assert store.history("a") == [(older.time_us, GAUGE_ROW), (newest.time_us, GAUGE_ROW)]
+        assert asyncio.run(store.records("a")) == [(newest.time_us, newest.body), (older.time_us, older.body)]
+        assert asyncio.run(store.history("a")) == [(older.time_us, GAUGE_ROW), (newest.time_us, GAUGE_ROW)]
         assert asyncio.run(store.ingest([newest])) == [False]
 
 
@@ -165,10 +185,10 @@ def test_runs_that_were_asked_for_last(open_daemon: OpenDaemon) -> None:
         second.started, second.exit_code = 2.0, 0
         asyncio.run(store.put_run_records([second]))
     with open_daemon() as store:
-        assert store.run_records() == [first, second]
+        assert asyncio.run(store.run_records()) == [first, second]
         assert asyncio.run(store.delete_run_record(first.run_id)) is True
         assert asyncio.run(store.delete_run_record(first.run_id)) is False
-        assert store.run_records() == [second]
+        assert asyncio.run(store.run_records()) == [second]
 
 
 def test_a_plan_stays_as_long_as_the_record_of_its_run(open_daemon: OpenDaemon) -> None:
@@ -177,11 +197,11 @@ def test_a_plan_stays_as_long_as_the_record_of_its_run(open_daemon: OpenDaemon) 
         asyncio.run(store.put_plan(record(1).run_id, b"{}" * 100_000))
         asyncio.run(store.put_run_records([record(1, plan_hash="x")]))
     with open_daemon() as store:
-        assert store.plan(record(1).run_id) == b"{}" * 100_000
-        assert store.plan(record(2).run_id) is None
-        assert store.plan("nobody's") is None
+        assert asyncio.run(store.plan(record(1).run_id)) == b"{}" * 100_000
+        assert asyncio.run(store.plan(record(2).run_id)) is None
+        assert asyncio.run(store.plan("nobody's")) is None
         asyncio.run(store.delete_run_record(record(1).run_id))
-        assert store.plan(record(1).run_id) is None
+        assert asyncio.run(store.plan(record(1).run_id)) is None
 
 
 def test_when_a_job_began_lasts(open_daemon: OpenDaemon) -> None:
@@ -190,7 +210,7 @@ def test_when_a_job_began_lasts(open_daemon: OpenDaemon) -> None:
             asyncio.run(store.put_began("edge", time_s))
         asyncio.run(store.put_began("core", 3.0))
     with open_daemon() as store:
-        assert store.began() == {"edge": 2.5, "core": 3.0}
+        assert asyncio.run(store.began()) == {"edge": 2.5, "core": 3.0}
 
 
 # -- nonces
@@ -199,20 +219,43 @@ def test_when_a_job_began_lasts(open_daemon: OpenDaemon) -> None:
 def test_a_nonce_is_used_once(open_daemon: OpenDaemon) -> None:
     now_us = 1_790_000_000_000_000
     with open_daemon() as store:
-        assert asyncio.run(store.use_nonce("a", "n", now_us + 1000, now_us))
-        assert not asyncio.run(store.use_nonce("a", "n", now_us + 1000, now_us))
-        assert asyncio.run(store.use_nonce("b", "n", now_us + 1000, now_us))
+        assert asyncio.run(store.use_nonce(Nonce("a", "n", now_us + 1000, now_us)))
+        assert not asyncio.run(store.use_nonce(Nonce("a", "n", now_us + 1000, now_us)))
+        assert asyncio.run(store.use_nonce(Nonce("b", "n", now_us + 1000, now_us)))
     with open_daemon() as store:
-        assert not asyncio.run(store.use_nonce("a", "n", now_us + 1000, now_us))
-        assert asyncio.run(store.use_nonce("a", "n", now_us + 9000, now_us + 2000))  # it had expired
+        assert not asyncio.run(store.use_nonce(Nonce("a", "n", now_us + 1000, now_us)))
+        assert asyncio.run(store.use_nonce(Nonce("a", "n", now_us + 9000, now_us + 2000)))  # it had expired
 
 
 def test_of_many_that_use_a_nonce_at_the_same_time_one_may(open_daemon: OpenDaemon) -> None:
     async def main(store: DaemonStore) -> list[bool]:
-        return await asyncio.gather(*(store.use_nonce("a", "n", 2_000, 1_000) for _ in range(50)))
+        return await asyncio.gather(*(store.use_nonce(Nonce("a", "n", 2_000, 1_000)) for _ in range(50)))
 
     with open_daemon() as store:
         assert sum(asyncio.run(main(store))) == 1
+
+
+def test_records_and_their_nonce_are_stored_together(open_daemon: OpenDaemon) -> None:
+    nonce = Nonce("a", "n", 2_000, 1_000)
+    with open_daemon() as store:
+        assert asyncio.run(store.ingest_signed([sample("a", 0), sample("a", 0)], nonce)) == [True, False]
+        assert asyncio.run(store.ingest_signed([sample("a", 1)], nonce)) is None
+        assert asyncio.run(store.use_nonce(nonce)) is False
+    with open_daemon() as store:
+        assert asyncio.run(store.ingest_signed([sample("a", 1)], nonce)) is None
+        assert [one.records for one in store.hosts()] == [1]  # what came with a used nonce left no trace
+        expired = nonce._replace(now_us=3_000, expires_us=4_000)
+        assert asyncio.run(store.ingest_signed([sample("a", 1)], expired)) == [True]
+
+
+def test_of_many_requests_with_one_nonce_one_is_stored(open_daemon: OpenDaemon) -> None:
+    async def main(store: DaemonStore) -> list[list[bool] | None]:
+        nonce = Nonce("a", "n", 2_000, 1_000)
+        return await asyncio.gather(*(store.ingest_signed([sample("a", n)], nonce) for n in range(50)))
+
+    with open_daemon() as store:
+        assert sorted(asyncio.run(main(store)), key=repr) == [*[None] * 49, [True]]
+        assert [one.records for one in store.hosts()] == [1]
 
 
 # -- what is known of the others
@@ -226,20 +269,24 @@ def test_agents_firewalls_and_tokens_last(open_daemon: OpenDaemon) -> None:
         for put in (store.put_agent(agent), store.put_firewall(firewall), store.put_token(token)):
             asyncio.run(put)
     with open_daemon() as store:
-        assert (store.agents(), store.firewalls(), store.tokens()) == ([agent], [firewall], [token])
+        assert asyncio.run(store.agents()) == [agent]
+        assert asyncio.run(store.firewalls()) == [firewall]
+        assert (asyncio.run(store.tokens()) or (-1, None))[1] == [token]
         assert asyncio.run(store.delete_agent("g-1")) is True
         assert asyncio.run(store.delete_agent("g-1")) is False
         assert asyncio.run(store.delete_firewall("f-1")) is True
-        assert (store.agents(), store.firewalls()) == ([], [])
+        assert (asyncio.run(store.agents()), asyncio.run(store.firewalls())) == ([], [])
 
 
 def test_tokens_of_another_process_are_noticed(open_daemon: OpenDaemon, place: str) -> None:
     beside = open_tokens(place)
     with open_daemon() as store:
-        before = store.data_version()
-        assert store.data_version() == before
+        version, tokens = asyncio.run(store.tokens()) or (-1, None)
+        assert tokens == []
+        assert asyncio.run(store.tokens(version)) is None
         for number in (2, 1):
             beside.put(Token(f"{number:064x}", f"n{number}", "viewer", float(number)))
-        assert store.data_version() != before
-        assert {token.name for token in store.tokens()} == {"n1", "n2"}
+        again, tokens = asyncio.run(store.tokens(version)) or (-1, None)
+        assert again != version
+        assert {token.name for token in tokens or ()} == {"n1", "n2"}
         assert [token.name for token in beside.tokens()] == ["n1", "n2"]

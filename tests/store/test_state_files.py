@@ -48,40 +48,40 @@ def old(tmp_path: Path) -> Path:
 
 def test_files_of_an_earlier_release_are_read_once(old: Path) -> None:
     with contextlib.closing(open_daemon_store(old)) as store:
-        checked, waits = store.run_records()
+        checked, waits = asyncio.run(store.run_records())
         assert [checked, waits] == [msgspec.json.decode(text, type=RunRecord) for text in (CHECKED, WAITS)]
         assert (checked.approved_by, waits.applies) == ("bob", CHECKED_ID)
-        assert store.plan(CHECKED_ID) == b"the plan"
-        assert store.began() == {"edge": 1700000000.5}
+        assert asyncio.run(store.plan(CHECKED_ID)) == b"the plan"
+        assert asyncio.run(store.began()) == {"edge": 1700000000.5}
         waits.started = 4.0
         asyncio.run(store.put_run_records([waits]))
         asyncio.run(store.put_began("edge", 1700000001.5))
     assert list((old / "runs").iterdir()) == []
     assert not (old / "schedule.json").exists()
     with contextlib.closing(open_daemon_store(old)) as store:
-        assert store.run_records() == [checked, waits]
+        assert asyncio.run(store.run_records()) == [checked, waits]
 
 
 def test_files_that_are_read_a_second_time_change_nothing(old: Path) -> None:
     """A daemon was killed after it had read them, and before they were gone."""
     with contextlib.closing(open_daemon_store(old)) as store:
-        checked, _ = store.run_records()
+        checked, _ = asyncio.run(store.run_records())
         checked.approved_by = "eve"
         asyncio.run(store.put_run_records([checked]))
         asyncio.run(store.put_began("edge", 1700000001.5))
     (old / "runs" / f"{CHECKED_ID}.json").write_text(CHECKED)
     (old / "schedule.json").write_text('{"edge":1700000000.5}')
     with contextlib.closing(open_daemon_store(old)) as store:
-        assert store.run_records()[0].approved_by == "eve"
-        assert store.plan(CHECKED_ID) == b"the plan"
-        assert store.began() == {"edge": 1700000001.5}
+        assert asyncio.run(store.run_records())[0].approved_by == "eve"
+        assert asyncio.run(store.plan(CHECKED_ID)) == b"the plan"
+        assert asyncio.run(store.began()) == {"edge": 1700000001.5}
 
 
 def test_a_plan_that_a_run_still_writes_is_left_to_it(old: Path) -> None:
     goes_on = CHECKED.replace('"exit_code":2', '"exit_code":null').replace('"abc"', "null")
     (old / "runs" / f"{CHECKED_ID}.json").write_text(goes_on)
     with contextlib.closing(open_daemon_store(old)) as store:
-        assert store.plan(CHECKED_ID) is None
+        assert asyncio.run(store.plan(CHECKED_ID)) is None
     assert (old / "runs" / f"{CHECKED_ID}.plan").exists()
 
 
@@ -93,10 +93,10 @@ def test_a_record_that_cannot_be_read_is_named_and_nothing_is_lost(old: Path) ->
     assert len(list((old / "runs").iterdir())) == 4
     (old / "runs" / "x.json").unlink()
     with contextlib.closing(open_daemon_store(old)) as store:
-        assert len(store.run_records()) == 2
+        assert len(asyncio.run(store.run_records())) == 2
 
 
 def test_a_damaged_schedule_makes_every_job_due(old: Path) -> None:
     (old / "schedule.json").write_text("{")
     with contextlib.closing(open_daemon_store(old)) as store:
-        assert store.began() == {}
+        assert asyncio.run(store.began()) == {}

@@ -2,7 +2,7 @@
 
 Each event is encoded once. Streams with the same filter form a group; what piled up since the last delivery
 goes out as one chunk of bytes, the same object to every member. A stream whose reader has not taken
-`stream_bytes` leaves its group and reads on from the log at its own pace (`sse.py`), so that no burst is
+`stream_bytes` leaves its group and reads on from the log at its own pace (`replay.py`), so that no burst is
 lost and none is buffered for it.
 """
 

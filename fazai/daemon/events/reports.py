@@ -93,7 +93,7 @@ class Reports:
         self._runs.move_to_end(body.run_id)
         async with run.lock:
             if run.last < 0:
-                run.last = await asyncio.to_thread(self._look_up, run, body.run_id)
+                run.last = await self._look_up(run, body.run_id)
             await self._check_owner(run, body.run_id, who, own)
             if run.owner is None:
                 await self._begin(body)
@@ -137,15 +137,15 @@ class Reports:
         found = await self._store.ledger.find_run(run_id)
         return found is not None and found.pid != 0
 
-    def _look_up(self, run: _ReportedRun, run_id: str) -> int:
+    async def _look_up(self, run: _ReportedRun, run_id: str) -> int:
         """Return the highest sequence that is in the log, and note who reported it; it can only stand after
-        the run's beginning. Blocks."""
+        the run's beginning."""
         number = 0
         for letter in run_id[:10]:
             number = number * 32 + _CROCKFORD.index(letter)
-        position = self._store.event_id_at(max(0, number * 1000 - _CLOCKS_DIFFER_US))
+        position = await self._store.event_id_at(max(0, number * 1000 - _CLOCKS_DIFFER_US))
         highest = 0
-        while rows := self._store.events_after(position, 1000):
+        while rows := await self._store.events_after(position, 1000):
             for row in rows:
                 if row.run == run_id:
                     stored = msgspec.json.decode(row.data, type=_StoredIds)

@@ -94,9 +94,12 @@ class Firewalls:
         self._rounds: Counter[str] = Counter()
         self._chance = random.random
         self.figures = FirewallFigures()
-        for record in store.firewalls():
+
+    async def load(self) -> None:
+        """Watch the firewalls that were registered before. Raises StateError."""
+        for record in await self._store.firewalls():
             if record.source == "api":
-                self._watch(firewall_of_record(record, self._keys), record)
+                self._watch(await asyncio.to_thread(firewall_of_record, record, self._keys), record)
 
     # -- the registry
 
@@ -199,7 +202,7 @@ class Firewalls:
 
     async def _replace_inventory(self, found: list[Firewall]) -> None:
         names = {one.id for one in found}
-        known = {one.id: one for one in self._store.firewalls() if one.source == "inventory"}
+        known = {one.id: one for one in await self._store.firewalls() if one.source == "inventory"}
         for id_ in [*(one for one in known if one not in names)]:
             self._drop(id_)
             await self._store.delete_firewall(id_)

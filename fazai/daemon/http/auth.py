@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import hmac
 import os
@@ -18,7 +20,7 @@ from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.server import HttpConnection
 from fazai.daemon.http.tokens import hash_of
 from fazai.daemon.settings import DaemonSettings
-from fazai.errors import UsageError
+from fazai.errors import StateError, UsageError
 from fazai.service.log import Log
 from fazai.service.prometheus import Family, Metric
 from fazai.store.daemon import DaemonStore, Role, Token
@@ -26,6 +28,8 @@ from fazai.store.daemon import DaemonStore, Role, Token
 ROLES: tuple[Role, ...] = ("viewer", "operator", "admin")
 
 _READ_AGAIN_S = 0.2
+_RENEW_S = 0.1
+_READ_S = 30.0
 _MINUTE_S = 60.0
 _FAILURES = Metric(
     "fazai_auth_failures_total", "counter", "Wrong tokens, and deliveries with a wrong signature."
@@ -62,8 +66,11 @@ _UNKNOWN = Principal(_ANYBODY, None)
 
 
 class Guard:
-    """Identifies who sends a request, and refuses what must not be let in. Another process (`fazai token`)
-    may change the tokens: they are read again at most `_READ_AGAIN_S` after that."""
+    """Identifies who sends a request, and refuses what must not be let in.
+
+    The tokens are held in memory. Another process (`fazai token`) may change them: whoever calls `refresh`
+    first sees what was changed up to `_READ_AGAIN_S` ago.
+    """
 
     def __init__(
         self,
@@ -82,8 +89,53 @@ class Guard:
         self._tokens: dict[str, Token] = {}
         self._version = -1
         self._read_at = float("-inf")
+        self._reading = asyncio.Lock()
+        self._renewal: asyncio.Task[None] | None = None
         self._failures: OrderedDict[str, tuple[float, int]] = OrderedDict()
         self.refused = 0
+
+    # -- the tokens
+
+    def is_fresh(self) -> bool:
+        """Return whether the tokens were read so short a time ago that they need not be read again."""
+        return self._monotonic() - self._read_at < _READ_AGAIN_S
+
+    def renew_in_time(self) -> bool:
+        """Return `is_fresh()`, and have the tokens read again beside the requests before they no longer are:
+        while requests go on coming, none has to wait for that."""
+        age_s = self._monotonic() - self._read_at
+        if age_s >= _RENEW_S and self._renewal is None:
+            self._renewal = asyncio.get_running_loop().create_task(self._renew())
+        return age_s < _READ_AGAIN_S
+
+    async def _renew(self) -> None:
+        try:
+            with contextlib.suppress(StateError, TimeoutError):  # the next request that waits is told
+                async with asyncio.timeout(_READ_S), self._reading:
+                    await self._read_tokens()
+        finally:
+            self._renewal = None
+
+    async def refresh(self) -> None:
+        """Read the tokens again where they may have changed. Raises StateError."""
+        if self.is_fresh():
+            return
+        try:
+            async with asyncio.timeout(_READ_S), self._reading:
+                if not self.is_fresh():  # nobody else has read them meanwhile
+                    await self._read_tokens()
+        except TimeoutError:
+            raise StateError(f"the tokens could not be read within {_READ_S:g} s") from None
+
+    async def _read_tokens(self) -> None:
+        begun = self._monotonic()
+        found = await self._store.tokens(self._version)
+        if found is not None:
+            tokens = {token.hash: token for token in found[1]}
+            if self._version >= 0:
+                self._note_changes(tokens)
+            self._version, self._tokens = found[0], tokens
+        self._read_at = begun
 
     # -- at start
 
@@ -116,7 +168,6 @@ class Guard:
     def needs_token(self) -> bool:
         """Return whether nobody is trusted for being on this machine alone: once there was a token, also one
         that was revoked or has expired, that is so for good."""
-        self._read_tokens()
         return bool(self._tokens)
 
     def last_expiry(self) -> float | None:
@@ -197,7 +248,6 @@ class Guard:
     def is_still_valid(self, who: Principal) -> bool:
         """Return whether a principal would still be identified as it was: its token may have been revoked or
         have expired, and one that needed none may need one now."""
-        self._read_tokens()
         if who.token is not None:
             token = self._tokens.get(who.token)
             return token is not None and self._is_valid(token)
@@ -229,7 +279,6 @@ class Guard:
 
     def _by_token(self, header: bytes, address: str) -> Principal:
         scheme, _, text = header.decode("latin-1").partition(" ")
-        self._read_tokens()
         hashed = hash_of(text.strip())
         token = self._tokens.get(hashed)
         same = hmac.compare_digest(hashed, token.hash if token is not None else _NOBODY)
@@ -245,19 +294,6 @@ class Guard:
 
     def _is_valid(self, token: Token) -> bool:
         return token.revoked is None and (token.expires is None or token.expires > self._now())
-
-    def _read_tokens(self) -> None:
-        """Read the tokens again where they may have changed."""
-        now = self._monotonic()
-        if now - self._read_at < _READ_AGAIN_S:
-            return
-        self._read_at = now
-        version = self._store.data_version()
-        if version != self._version:
-            tokens = {token.hash: token for token in self._store.tokens()}
-            if self._version >= 0:
-                self._note_changes(tokens)
-            self._version, self._tokens = version, tokens
 
     def _note_changes(self, tokens: Mapping[str, Token]) -> None:
         """Write to the audit log what `fazai token` did beside the daemon."""

@@ -155,16 +155,17 @@ class RouteEndpoint:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self.route
-        who = identify(self._services, scope)
-        if route.role is not None and not route.signed:
-            require_role(who, route.role)
-        call = RouteCall(self._services, scope, receive, send, who, scope.get("path_params", {}))
-        call.query = read_query(scope, route)
         timeout_s = route.timeout_s
         if timeout_s == ANSWER_S:
             timeout_s = self._services.settings.limits.answer_s
         try:
             async with asyncio.timeout(timeout_s):
+                await self._services.guard.refresh()
+                who = identify(self._services, scope)
+                if route.role is not None and not route.signed:
+                    require_role(who, route.role)
+                call = RouteCall(self._services, scope, receive, send, who, scope.get("path_params", {}))
+                call.query = read_query(scope, route)
                 if route.body is not None and not route.by_hand:
                     call.body = decode_body(await read_body(call, route), route.body, limit_bytes=1 << 40)
                 result = await self._handler(call)
@@ -177,7 +178,7 @@ class RouteEndpoint:
 
 
 def identify(services: Services, scope: Scope) -> Principal:
-    """Return who sent this request. Raises Refusal."""
+    """Return who sent this request, by the tokens as the guard knows them. Raises Refusal."""
     return services.guard.identify(connection_of(scope), scope["headers"], str(scope["http_version"]))
 
 

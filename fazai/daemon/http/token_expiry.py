@@ -49,6 +49,7 @@ async def warn_of_expiry(guard: Guard, announcer: Announcer) -> None:
     """Give each warning once, in the log and as an event, until the daemon stops."""
     said: float | None = None
     while True:
+        await guard.refresh()  # deadline: Guard.refresh
         alarm = token_alarm(guard.last_expiry(), time.time())
         stage_s = alarm.stage_s if alarm is not None else None
         if alarm is not None and stage_s != said:

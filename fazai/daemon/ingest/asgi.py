@@ -7,18 +7,19 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from fazai.daemon.http.fastpath import response_tail
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import FastPathHandler, Receive, Scope, Send
 from fazai.daemon.ingest.pipeline import Ingest, IngestReply
 from fazai.errors import FazaiError, SecretError, StateError
+from fazai.store.daemon import Nonce
 from fazai.wire.base import WireError
 from fazai.wire.signature import SignedHeaders, decode_signed_headers
 from fazai.wire.telemetry import MAX_INGEST_BYTES
 
-__all__ = ["IngestRoute"]
+__all__ = ["IngestGate", "IngestRoute"]
 
 #: Also what curl sends when nobody says what it is.
 _MEDIA = frozenset(
@@ -43,20 +44,36 @@ _SAFE = (
 _CLOSE = ((b"connection", b"close"),)
 
 
+class IngestGate(Protocol):
+    """Decides which unsigned requests may write, by what it holds in memory."""
+
+    def renew_in_time(self) -> bool:
+        """Return whether what it holds is fresh; where it soon is not, have it read again beside this."""
+        ...
+
+    async def refresh(self) -> None:
+        """Read what it holds again, where it is not fresh. Raises StateError."""
+        ...
+
+    def authorize(self, scope: Scope) -> None:
+        """Raise Refusal when the request may not write."""
+        ...
+
+
 class IngestRoute:
-    """Serves POST /ingest. `authorize(scope)` raises Refusal when an unsigned request may not write. Refusals
-    are raised, for the border of the application answers them."""
+    """Serves POST /ingest; `gate` lets unsigned requests in. Refusals are raised, for the border of the
+    application answers them."""
 
     def __init__(
         self,
         ingest: Ingest,
-        authorize: Callable[[Scope], object],
+        gate: IngestGate,
         report: Callable[[str], object],
         timeout_s: float = 30.0,
     ) -> None:
         self._timeout_s = timeout_s
         self._ingest = ingest
-        self._authorize = authorize
+        self._gate = gate
         self._report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -85,7 +102,8 @@ class IngestRoute:
             raise Refusal("method_not_allowed", "/ingest knows POST", headers=((b"allow", b"POST"),))
         gzipped, signed = self._read_headers(scope)
         if not signed:
-            self._authorize(scope)
+            await self._gate.refresh()  # deadline: IngestRoute.__call__
+            self._gate.authorize(scope)
         message = await receive()  # deadline: IngestRoute.__call__
         if message["type"] == "http.request" and not message.get("more_body"):
             answer = await self._accept(scope, message.get("body", b""), gzipped, signed)
@@ -121,8 +139,10 @@ class IngestRoute:
             self._ingest.seconds.observe(time.perf_counter() - begun)
             respond((result[0], _response_tail(result[1])))
 
+        if not self._gate.renew_in_time():
+            return False
         try:
-            self._authorize(scope)
+            self._gate.authorize(scope)
             return self._ingest.accept_one(body, answer)
         except (WireError, StateError) as error:
             self._ingest.refusals[getattr(error, "code", "unavailable")] += 1
@@ -150,8 +170,8 @@ class IngestRoute:
         return encoding in (b"gzip", b"x-gzip"), signed
 
     async def _accept(self, scope: Scope, body: bytes, gzipped: bool, signed: bool) -> IngestReply:
-        signer = await self._signer(scope, body) if signed else None
-        return await self._ingest.accept(body, gzipped=gzipped, signer=signer)
+        nonce = self._verified_nonce(scope, body) if signed else None
+        return await self._ingest.accept(body, gzipped=gzipped, nonce=nonce)
 
     async def _accept_parts(
         self, scope: Scope, message: Mapping[str, Any], receive: Receive, gzipped: bool, signed: bool
@@ -180,13 +200,13 @@ class IngestRoute:
                 admission.release("", held)
         return await self._accept(scope, b"".join(parts), gzipped, signed)
 
-    async def _signer(self, scope: Scope, body: bytes) -> str:
-        """Return the host that signed the request. Raises WireError."""
+    def _verified_nonce(self, scope: Scope, body: bytes) -> Nonce:
+        """Verify the signature of a request, and return its nonce. Raises WireError."""
         headers = _signed_headers(scope)
         query = scope["query_string"].decode("latin-1")
         path = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
         try:
-            return await self._ingest.verify(headers, path, body)
+            return self._ingest.verify(headers, path, body)
         except SecretError as error:  # ours to mend; the client learns only that it is not let in
             self._report(str(error))
             raise WireError("bad_signature", "the daemon cannot read the key of this host") from None

@@ -37,7 +37,7 @@ class HostKeys:
     """Reads the keys of hosts; a file that changed is read again, so that a rotation needs no restart."""
 
     def __init__(self, folder: Path, *, uid: int) -> None:
-        self._folder = folder
+        self._folder = str(folder)
         self._uid = uid
         self._known: dict[str, tuple[tuple[int, int, int], tuple[bytes, ...]]] = {}
 
@@ -46,7 +46,7 @@ class HostKeys:
         not be used."""
         if not _NAME.fullmatch(agent):
             return ()
-        path = self._folder / f"{agent}.key"
+        path = f"{self._folder}/{agent}.key"  # a Path costs as much as the look at the file
         try:
             status = os.stat(path)
         except FileNotFoundError:
@@ -57,7 +57,7 @@ class HostKeys:
         stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_size)
         known = self._known.get(agent)
         if known is None or known[0] != stamp:
-            keys = _keys(path, read_private(path, uid=self._uid))
+            keys = _keys(Path(path), read_private(Path(path), uid=self._uid))
             known = self._known[agent] = (stamp, keys)
         return known[1]
 

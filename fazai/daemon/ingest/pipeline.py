@@ -20,7 +20,7 @@ from fazai.daemon.ingest.records import ParsedRecords, inflate, read_one, read_r
 from fazai.daemon.metrics import Exposition
 from fazai.errors import StateError
 from fazai.service.prometheus import Family, Histogram, Metric
-from fazai.store.daemon import AgentRecord, DaemonStore, HostRecord, NewEvent, NewSample
+from fazai.store.daemon import AgentRecord, DaemonStore, HostRecord, NewEvent, NewSample, Nonce
 from fazai.timestamps import timestamp, utc_now
 from fazai.wire.base import WireError, encode
 from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
@@ -139,38 +139,50 @@ class Ingest:
 
     # -- a request --------------------------------------------------------------------------------------
 
-    async def verify(self, headers: SignedHeaders, path: str, body: bytes) -> str:
-        """Return the host that signed a request, once its nonce is used up for good. Raises WireError
-        (bad_clock, bad_signature, replayed), SecretError, StateError."""
+    def verify(self, headers: SignedHeaders, path: str, body: bytes) -> Nonce:
+        """Return the nonce of a signed request, whose agent is the host that signed it; `accept` uses it up.
+        Raises WireError (bad_clock, bad_signature), SecretError."""
         now_us = self._now_us()
         keys = self._keys_of(headers.agent)
         if not keys:
             raise WireError("bad_signature", f"there is no key for {headers.agent[:64]!r}")
         verify_signature(headers, keys, method="POST", path=path, body=body, now_s=now_us / 1e6)
         expires_us = (int(headers.timestamp) + MAX_SKEW_S + 1) * 1_000_000
-        if not await self._store.use_nonce(headers.agent, headers.nonce, expires_us, now_us):
-            raise WireError(
-                "replayed", "this request was sent before", hint="sign it anew with another nonce"
-            )
-        return headers.agent
+        return Nonce(headers.agent, headers.nonce, expires_us, now_us)
 
-    async def accept(self, body: bytes, *, gzipped: bool = False, signer: str | None = None) -> IngestReply:
-        """Store what a body holds; durable when it returns. Raises WireError, Refusal, StateError."""
-        if gzipped or len(body) >= _IN_THREAD_BYTES:
-            records = await asyncio.to_thread(_read_in_thread, body, gzipped, self._latest_us())
-        else:
-            records = read_records(body, self._latest_us())
+    async def accept(self, body: bytes, *, gzipped: bool = False, nonce: Nonce | None = None) -> IngestReply:
+        """Store what a body holds, and use up the nonce of a signed request; durable when it returns. Raises
+        WireError (replayed, …), Refusal, StateError."""
+        try:
+            records = await self._read(body, gzipped)
+        except WireError:
+            if nonce is not None:
+                await self._use_nonce(nonce)
+            raise
         samples, errors = records
-        if signer is not None:
+        signer = nonce.agent if nonce is not None else None
+        if signer is not None and any(sample.host != signer for sample in samples):
             samples, errors = _refuse_some(records, lambda sample: _not_of(signer, sample))
         if self._may_be_full(len(samples)):
             samples, errors = _refuse_some(ParsedRecords(samples, errors), self._no_room(set()))
         self.records["refused"] += len(errors)
         accepted = duplicates = 0
         if samples:
-            accepted = await self._store_samples(samples, signer)
+            accepted = await self._store_samples(samples, nonce)
             duplicates = len(samples) - accepted
+        elif nonce is not None:
+            await self._use_nonce(nonce)
         return _reply_for(accepted, duplicates, errors)
+
+    async def _read(self, body: bytes, gzipped: bool) -> ParsedRecords:
+        if gzipped or len(body) >= _IN_THREAD_BYTES:
+            return await asyncio.to_thread(_read_in_thread, body, gzipped, self._latest_us())
+        return read_records(body, self._latest_us())
+
+    async def _use_nonce(self, nonce: Nonce) -> None:
+        """Use up the nonce of a request of which nothing is stored. Raises WireError, StateError."""
+        if not await self._store.use_nonce(nonce):
+            raise _replayed()
 
     def _latest_us(self) -> int:
         """Return the latest time that a record may have."""
@@ -223,15 +235,20 @@ class Ingest:
 
         return reason
 
-    async def _store_samples(self, samples: Sequence[NewSample], signer: str | None) -> int:
-        """Store samples, and return how many were new."""
-        sender = signer or samples[0].host
+    async def _store_samples(self, samples: Sequence[NewSample], nonce: Nonce | None) -> int:
+        """Store samples, with the nonce of a signed request, and return how many were new."""
+        sender = nonce.agent if nonce is not None else samples[0].host
         size_bytes = sum([len(sample.body) for sample in samples])
         self.admission.hold(sender, size_bytes)
         try:
-            verdicts = await self._store.ingest(samples)
+            if nonce is None:
+                verdicts: list[bool] | None = await self._store.ingest(samples)
+            else:
+                verdicts = await self._store.ingest_signed(samples, nonce)
         finally:
             self.admission.release(sender, size_bytes)
+        if verdicts is None:
+            raise _replayed()
         return self._count_stored(samples, verdicts)
 
     def _count_stored(self, samples: Sequence[NewSample], verdicts: Sequence[bool]) -> int:
@@ -335,6 +352,10 @@ class Ingest:
 
 def _read_in_thread(body: bytes, gzipped: bool, latest_us: int) -> ParsedRecords:
     return read_records(inflate(body) if gzipped else body, latest_us)
+
+
+def _replayed() -> WireError:
+    return WireError("replayed", "this request was sent before", hint="sign it anew with another nonce")
 
 
 def _not_of(signer: str, sample: NewSample) -> str | None:

@@ -6,13 +6,11 @@ import asyncio
 
 from fazai.daemon.http.routing import AsgiApp, HttpReply, Route, RouteCall, Scope, identify, require_role
 from fazai.daemon.ingest.asgi import IngestRoute
-from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.services import Services
-from fazai.service.log import Log
 from fazai.service.prometheus import CONTENT_TYPE, render_metrics
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
-__all__ = ["ROUTES", "report_silent_hosts"]
+__all__ = ["ROUTES"]
 
 _CODES = (
     *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
@@ -20,17 +18,31 @@ _CODES = (
 )
 
 
-def _ingest(services: Services) -> AsgiApp:
-    def authorize(scope: Scope) -> None:
-        """Refuse an unsigned report without a token or a local client, unless the operator opened the
-        door."""
-        if services.settings.ingest != "open":
-            require_role(identify(services, scope), "operator")
+class _TokenGate:
+    """Lets an unsigned report in with a token or from a local client, and any where the operator opened the
+    door."""
 
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._open = services.settings.ingest == "open"
+
+    def renew_in_time(self) -> bool:
+        return self._open or self._services.guard.renew_in_time()
+
+    async def refresh(self) -> None:
+        if not self._open:
+            await self._services.guard.refresh()
+
+    def authorize(self, scope: Scope) -> None:
+        if not self._open:
+            require_role(identify(self._services, scope), "operator")
+
+
+def _ingest(services: Services) -> AsgiApp:
     def report(text: str) -> None:
         services.log.say("error", text, logger="fazai.daemon.ingest")
 
-    return IngestRoute(services.ingest, authorize, report, services.settings.limits.answer_s)
+    return IngestRoute(services.ingest, _TokenGate(services), report, services.settings.limits.answer_s)
 
 
 async def show_metrics(call: RouteCall) -> HttpReply:
@@ -39,15 +51,6 @@ async def show_metrics(call: RouteCall) -> HttpReply:
     families, lines = exposition.families(), exposition.hosts.render()
     text = await asyncio.to_thread(render_metrics, families)  # of many firewalls it takes a while
     return HttpReply(b"".join([text, *lines]), media=CONTENT_TYPE)
-
-
-async def report_silent_hosts(ingest: Ingest, log: Log) -> None:
-    """Announce which hosts stopped reporting, until the daemon stops."""
-
-    def report(text: str) -> None:
-        log.say("error", text, logger="fazai.daemon.ingest")
-
-    await ingest.run(report, asyncio.sleep)
 
 
 ROUTES = (

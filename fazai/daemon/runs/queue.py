@@ -88,15 +88,19 @@ class RunQueue:
         self._active: dict[int, _ActiveRun] = {}
         self._queue: list[RunRecord] = []
         self._dropped: list[tuple[RunRecord, str]] = []  # what waited and no longer may; `recover` says so
+        self._stopping = False
+        self._asking = asyncio.Lock()  # from the look at what waits until it is among it
+        self._counts: Counter[tuple[str, str, str]] = Counter()
+
+    async def load(self) -> None:
+        """Read from the store what runs there were, and which of them wait. Raises StateError."""
+        await self.records.load()
         for record in self.records.waiting_runs():
-            why = self._reason_to_drop(record)
+            why = await self._reason_to_drop(record)
             if why is None:
                 self._queue.append(record)
             else:
                 self._dropped.append((record, why))
-        self._stopping = False
-        self._asking = asyncio.Lock()  # from the look at what waits until it is among it
-        self._counts: Counter[tuple[str, str, str]] = Counter()
 
     async def recover(self) -> None:
         """Take over what the daemon before left: runs that ended or go on, and those that wait. Raises
@@ -120,7 +124,7 @@ class RunQueue:
             self._announce("info", record, text)
         self._start_next()
 
-    def _reason_to_drop(self, record: RunRecord) -> str | None:
+    async def _reason_to_drop(self, record: RunRecord) -> str | None:
         """Return why a run that waited over a restart may not begin; None: it may."""
         job = self.jobs.get(record.job)
         if job is None:
@@ -131,7 +135,7 @@ class RunQueue:
             too_old = self._now() - record.asked > job.plan_ttl_s
             return f"it waited for more than {job.plan_ttl_s:.0f} s" if too_old else None
         planned = self.records.get(record.applies)
-        if planned is None or not self.records.has_plan(record.applies):
+        if planned is None or not await self.records.has_plan(record.applies):
             return "its plan is gone"
         if "approve" not in job.modes:
             return f"the configuration no longer lets anybody approve plans of {record.job}"
@@ -298,7 +302,7 @@ class RunQueue:
     async def _carry_out(self, record: RunRecord, lane: int) -> None:
         try:
             if record.applies is not None:
-                await asyncio.to_thread(self.records.write_plan_file, record.run_id, record.applies)
+                await self.records.write_plan_file(record.run_id, record.applies)
             await self._save_begin(record)  # from here to its process nothing waits, or is cut off
             self._announce("info", record, f"{record.mode} of {record.job} begins, for {record.by}", AUDIT)
             ended = await self._run_child(record, self._active[lane])

@@ -3,6 +3,7 @@ ledger has the rest."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
@@ -19,13 +20,17 @@ PlanState = Literal["pending", "approved", "stale"]
 class RunRecords:
     """The records of all runs, of which the latest `keep` stay; they last in the store. A run and the daemon
     hand each other its plan as a file in `folder`, which is made for the first one: a process reads and
-    writes files, and may outlive the daemon that started it."""
+    writes files, and may outlive the daemon that started it. Empty before `load`."""
 
     def __init__(self, store: DaemonStore, folder: Path, keep: int = 500) -> None:
         self._store = store
         self._keep = keep
         self._folder = folder
-        self._all = {record.run_id: record for record in store.run_records()}
+        self._all: dict[str, RunRecord] = {}
+
+    async def load(self) -> None:
+        """Read what the store has. Raises StateError."""
+        self._all = {record.run_id: record for record in await self._store.run_records()}
 
     def waiting_runs(self) -> list[RunRecord]:
         """Return the runs that have not begun, the first that was asked for first."""
@@ -57,25 +62,26 @@ class RunRecords:
         """Return the file in which a run and the daemon hand each other a plan."""
         return self._folder / f"{run_id}.plan"
 
-    def has_plan(self, run_id: str) -> bool:
+    async def has_plan(self, run_id: str) -> bool:
         """Return whether the plan that a run made is still there. Raises StateError."""
-        return self._store.plan(run_id) is not None
+        return await self._store.plan(run_id) is not None
 
     async def keep_plan(self, run_id: str) -> None:
         """Read the plan that a run left in its file into the store. Raises StateError."""
         try:
-            plan = self.plan_path(run_id).read_bytes()
+            plan = await asyncio.to_thread(self.plan_path(run_id).read_bytes)
         except OSError as error:
             raise StateError(f"{self.plan_path(run_id)} cannot be read: {error.strerror}") from None
         await self._store.put_plan(run_id, plan)
 
-    def write_plan_file(self, run_id: str, planned: str) -> None:
+    async def write_plan_file(self, run_id: str, planned: str) -> None:
         """Write the file from which the run applies the plan that the run `planned` made, where that is still
         there. Raises StateError."""
-        plan = self._store.plan(planned)
-        if plan is None:
-            return
-        path = self.plan_path(run_id)
+        plan = await self._store.plan(planned)
+        if plan is not None:
+            await asyncio.to_thread(self._write_file, self.plan_path(run_id), plan)
+
+    def _write_file(self, path: Path, plan: bytes) -> None:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with open(path, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:

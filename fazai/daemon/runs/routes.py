@@ -19,6 +19,7 @@ from fazai.daemon.runs import webhooks
 from fazai.errors import FazaiError, InputError, spelling_hint
 from fazai.plan import SavedPlan, parse_plan
 from fazai.store.base import Action, Run
+from fazai.store.daemon import Nonce
 from fazai.timestamps import timestamp
 from fazai.wire import daemon as wire
 from fazai.wire.base import convert_fields, decode_body, encode
@@ -157,7 +158,7 @@ async def show_plan(call: RouteCall) -> wire.PlanAnswer:
     if record is None or record.plan_hash is None:
         raise Refusal("not_found", f"run {call.path['id'][:64]!r} left no plan", hint="see: GET /runs")
     try:
-        saved = await asyncio.to_thread(_read_kept_plan, call.services.store, record.run_id)
+        saved = await _read_kept_plan(call.services.store, record.run_id)
     except FazaiError as error:
         raise Refusal("not_found", error.message) from None
     state, why = run_queue.records.plan_state(record, run_queue.jobs, time.time())
@@ -177,12 +178,12 @@ async def show_plan(call: RouteCall) -> wire.PlanAnswer:
     return wire.PlanAnswer(plan=row)
 
 
-def _read_kept_plan(store: DaemonStore, run_id: str) -> SavedPlan:
+async def _read_kept_plan(store: DaemonStore, run_id: str) -> SavedPlan:
     """Return the plan of a run from the store. Raises InputError, StateError."""
-    data = store.plan(run_id)
+    data = await store.plan(run_id)
     if data is None:
         raise InputError(f"the plan of run {run_id} is gone")
-    return parse_plan(data, Path(f"{run_id}.plan"))
+    return await asyncio.to_thread(parse_plan, data, Path(f"{run_id}.plan"))
 
 
 @Route(
@@ -285,7 +286,7 @@ async def _start_from_webhook(call: RouteCall) -> wire.RunStartedAnswer | HttpRe
     now_us = int(time.time() * 1e6)
     until_us = now_us + int(services.settings.config.retention.deliveries_s * 1e6)
     for nonce in webhooks.delivery_nonces(delivery, body):
-        if not await services.store.use_nonce(f"hook:{delivery.host}", nonce, until_us, now_us):
+        if not await services.store.use_nonce(Nonce(f"hook:{delivery.host}", nonce, until_us, now_us)):
             raise Refusal("replayed", "this delivery came before", status=409)
     hook = next((one for one in good if why[one.name] is None), None)
     if hook is None:

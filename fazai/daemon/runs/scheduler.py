@@ -37,10 +37,13 @@ class Scheduler:
         self._run_queue, self._store, self._log = run_queue, store, log
         self._monotonic, self._now = monotonic, now
         self._table = Timetable(chance)
-        rhythms = {
-            job.name: job.schedule.rhythm for job in run_queue.jobs.values() if job.schedule is not None
-        }
-        self._table.add_jobs(rhythms, monotonic(), timestamp(self._now()), store.began())
+
+    async def load(self) -> None:
+        """Read from the store when each job last began; nothing is due before that. Raises StateError."""
+        jobs = self._run_queue.jobs.values()
+        rhythms = {job.name: job.schedule.rhythm for job in jobs if job.schedule is not None}
+        began = await self._store.began()
+        self._table.add_jobs(rhythms, self._monotonic(), timestamp(self._now()), began)
 
     def next_at(self, job: str) -> datetime | None:
         """Return when a job begins next; None where it is not scheduled."""

@@ -6,10 +6,9 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import queue
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,28 +22,30 @@ from fazai.store.daemon import (
     HostRecord,
     NewEvent,
     NewSample,
+    Nonce,
     RunRecord,
     StoredEvent,
     StoreLimits,
     Token,
 )
-from fazai.store.sqlite.event_log import COLUMNS, EventLog
+from fazai.store.sqlite.event_log import EventLog
 from fazai.store.sqlite.ledger import SqliteStore
-from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, open_reader, state_error
+from fazai.store.sqlite.readers import Readers
+from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
 from fazai.store.sqlite.state_files import import_state_files, keep_record
 from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.compaction import TelemetryCompaction, read_mark
 from fazai.store.sqlite.telemetry.hosts import Telemetry
-from fazai.store.sqlite.writer import GroupWriter, StatementHandler
-from fazai.timestamps import timestamp
+from fazai.store.sqlite.telemetry.reading import TelemetryReader
+from fazai.store.sqlite.writer import GroupWriter, StatementHandler, WriteHandler
 
 __all__ = ["SqliteDaemonStore"]
 
 T = TypeVar("T")
 
 _QUICK_CHECK_BYTES = 64 << 20  # a file up to this size is read through at start: a fraction of a second
-_LATEST_US = 1 << 62
-_MOVES = 4  # a record is merged once, then never moved; the rest is for who is slow
+_READERS = 4  # reads at a time
+_KEEP_NONCE = "INSERT OR REPLACE INTO nonces VALUES (?, ?, ?)"
 
 
 class SqliteDaemonStore:
@@ -65,9 +66,10 @@ class SqliteDaemonStore:
         self._path = folder / FILE_NAME
         self._now_us = now_us
         self._ledger: SqliteStore | None = None
-        self._watcher: sqlite3.Connection | None = None
-        self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
+        self._readers = Readers(folder, _READERS)
+        self._watcher = Readers(folder, 1)  # of tokens: its connection says whether another wrote
         self._telemetry = Telemetry(now_us)
+        self._stored = TelemetryReader(self._telemetry, self._readers.query)
         self._events = EventLog(now_us, self.limits)
         self._statements = StatementHandler()
         self._nonces: dict[tuple[str, str], int] = {}
@@ -117,12 +119,8 @@ class SqliteDaemonStore:
 
     def close(self) -> None:
         self._writer.close()
-        if self._watcher is not None:
-            self._watcher.close()
-            self._watcher = None
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._readers.get_nowait().close()
+        self._watcher.close()
+        self._readers.close()
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
@@ -150,6 +148,11 @@ class SqliteDaemonStore:
         )
         return verdicts
 
+    async def ingest_signed(self, samples: Sequence[NewSample], nonce: Nonce) -> list[bool] | None:
+        return await self._write_once(
+            nonce, self._telemetry, samples, sum([len(sample.body) for sample in samples])
+        )
+
     def ingest_then(
         self, samples: Sequence[NewSample], told: Callable[[list[bool] | StateError], object]
     ) -> None:
@@ -163,77 +166,13 @@ class SqliteDaemonStore:
         found = self._telemetry.hosts.get(host)
         return found.record if found is not None and found.record.records else None
 
-    def history(
+    async def history(
         self, host: str, since_us: int = 0, until_us: int | None = None, limit: int = 10_000
     ) -> list[tuple[int, tuple[float, ...]]]:
-        until_us = _LATEST_US if until_us is None else until_us
-        found = self._telemetry.hosts.get(host)
-        if found is None:
-            return []
-        with self._telemetry.lock:  # before the file is read: what is indexed meanwhile is then seen twice
-            times, flat = found.times[:], found.gauges[:]
-        width = len(flat) // len(times) if times else 0
-        rows = {
-            moment: tuple(flat[place * width : (place + 1) * width])
-            for place, moment in enumerate(times)
-            if since_us <= moment <= until_us
-        }
-        for refs, gauges in self._spans(found.id, since_us, until_us, limit):
-            for (moment, _), row in zip(packing.read_refs(refs), packing.read_gauges(gauges), strict=True):
-                if since_us <= moment <= until_us:
-                    rows[moment] = row
-        return sorted(rows.items())[-limit:]
+        return await self._readers.run(self._stored.history, host, since_us, until_us, limit)
 
-    def _spans(self, host_id: int, since_us: int, until_us: int, limit: int) -> Iterator[tuple[bytes, bytes]]:
-        """Return (refs, gauges) of the newest spans that may hold so many records of this time."""
-        rows = self._read(
-            "SELECT refs, gauges FROM spans WHERE host_id = ? AND last_us >= ? AND first_us <= ?"
-            " ORDER BY last_us DESC LIMIT ?",
-            (host_id, since_us, until_us, limit),
-        )
-        return ((refs, gauges) for refs, gauges in rows)
-
-    def records(self, host: str, since_us: int = 0, limit: int = 100) -> list[tuple[int, bytes]]:
-        found = self._telemetry.hosts.get(host)
-        if found is None:
-            return []
-        with self._telemetry.lock:
-            places = dict(zip(found.times, found.refs, strict=True))
-        for refs, _ in self._spans(found.id, since_us, _LATEST_US, limit):
-            for moment, ref in packing.read_refs(refs):
-                places.setdefault(moment, ref)
-        newest = sorted((moment for moment in places if moment >= since_us), reverse=True)[:limit]
-        bodies = [(moment, self._body(found.id, moment, places[moment])) for moment in newest]
-        return [(moment, body) for moment, body in bodies if body is not None]
-
-    def _body(self, host_id: int, time_us: int, ref: int) -> bytes | None:
-        """Return a record as it came; None when it was trimmed. One that was moved meanwhile is looked up
-        again."""
-        for _ in range(_MOVES):
-            chunk, ordinal = packing.split_ref(ref)
-            rows = self._read("SELECT heads, body FROM chunks WHERE id = ?", (chunk,))
-            if rows:
-                heads, packed = rows[0]
-                head, body = packing.read_record(heads, packed, ordinal)
-                return body if (head.host_id, head.time_us) == (host_id, time_us) else None
-            moved = self._place(host_id, time_us)
-            if moved is None or moved == ref:
-                return None
-            ref = moved
-        return None
-
-    def _place(self, host_id: int, time_us: int) -> int | None:
-        """Return where a record lies by now."""
-        host = self._telemetry.by_id.get(host_id)
-        if host is None:
-            return None
-        with self._telemetry.lock:
-            ref = dict(zip(host.times, host.refs, strict=True)).get(time_us)
-        if ref is not None:
-            return ref
-        for refs, _ in self._spans(host_id, time_us, time_us, 10):
-            ref = dict(packing.read_refs(refs)).get(time_us, ref)
-        return ref
+    async def records(self, host: str, since_us: int = 0, limit: int = 100) -> list[tuple[int, bytes]]:
+        return await self._readers.run(self._stored.records, host, since_us, limit)
 
     async def mark_silent(self, silent: Mapping[str, bool]) -> None:
         jobs = []
@@ -266,23 +205,14 @@ class SqliteDaemonStore:
     def on_published(self, listener: Callable[[list[StoredEvent]], None]) -> None:
         self._events.listeners = (*self._events.listeners, listener)
 
-    def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
-        rows = self._read(f"SELECT {COLUMNS} FROM stream WHERE id > ? ORDER BY id LIMIT ?", (id_, limit))  # noqa: S608
-        return [_add_timestamp(StoredEvent._make(row)) for row in rows]
+    async def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
+        return await self._readers.run(self._events.read_after, self._readers.query, id_, limit)
 
     def event_range(self) -> tuple[int, int]:
         return self._events.first, self._events.last
 
-    def event_id_at(self, time_us: int) -> int:
-        low, high = self.event_range()
-        while low <= high:  # the first id whose event is not older
-            middle = (low + high) // 2
-            rows = self._read("SELECT id, time_us FROM stream WHERE id >= ? ORDER BY id LIMIT 1", (middle,))
-            if rows and rows[0][1] < time_us:
-                low = rows[0][0] + 1
-            else:
-                high = middle - 1
-        return low - 1
+    async def event_id_at(self, time_us: int) -> int:
+        return await self._readers.run(self._events.find_id_at, self._readers.query, time_us)
 
     # -- what is known of the others --------------------------------------------------------------------
 
@@ -292,8 +222,8 @@ class SqliteDaemonStore:
     async def delete_agent(self, agent_id: str) -> bool:
         return await self._delete("agents", "agent_id", agent_id)
 
-    def agents(self) -> list[AgentRecord]:
-        return self._all("agents", AgentRecord)
+    async def agents(self) -> list[AgentRecord]:
+        return await self._all("agents", AgentRecord)
 
     async def put_firewall(self, firewall: FirewallRecord) -> None:
         await self._put("firewalls", firewall.id, firewall)
@@ -301,8 +231,8 @@ class SqliteDaemonStore:
     async def delete_firewall(self, id_: str) -> bool:
         return await self._delete("firewalls", "id", id_)
 
-    def firewalls(self) -> list[FirewallRecord]:
-        return self._all("firewalls", FirewallRecord)
+    async def firewalls(self) -> list[FirewallRecord]:
+        return await self._all("firewalls", FirewallRecord)
 
     async def put_run_records(self, records: Sequence[RunRecord]) -> None:
         await self._writer.write(self._statements, [keep_record(record) for record in records])
@@ -310,50 +240,54 @@ class SqliteDaemonStore:
     async def delete_run_record(self, run_id: str) -> bool:
         return await self._delete("daemon_runs", "run_id", run_id)
 
-    def run_records(self) -> list[RunRecord]:
-        return self._all("daemon_runs", RunRecord)
+    async def run_records(self) -> list[RunRecord]:
+        return await self._all("daemon_runs", RunRecord)
 
     async def put_plan(self, run_id: str, plan: bytes) -> None:
         job = ("UPDATE daemon_runs SET plan = ? WHERE run_id = ?", (plan, run_id))
         await self._writer.write(self._statements, [job], len(plan))
 
-    def plan(self, run_id: str) -> bytes | None:
-        rows = self._read("SELECT plan FROM daemon_runs WHERE run_id = ?", (run_id,))
+    async def plan(self, run_id: str) -> bytes | None:
+        rows = await self._query("SELECT plan FROM daemon_runs WHERE run_id = ?", (run_id,))
         return rows[0][0] if rows else None
 
     async def put_began(self, job: str, time: float) -> None:
         statement = ("INSERT OR REPLACE INTO schedule VALUES (?, ?)", (job, time))
         await self._writer.write(self._statements, [statement])
 
-    def began(self) -> dict[str, float]:
-        return dict(self._read("SELECT job, began FROM schedule", ()))
+    async def began(self) -> dict[str, float]:
+        return dict(await self._query("SELECT job, began FROM schedule"))
 
     async def put_token(self, token: Token) -> None:
         await self._put("tokens", token.hash, token)
 
-    def tokens(self) -> list[Token]:
-        return self._all("tokens", Token)
+    async def tokens(self, version: int = -1) -> tuple[int, list[Token]] | None:
+        def read() -> tuple[int, list[Token]] | None:
+            ((found,),) = self._watcher.query("PRAGMA data_version")
+            return (found, _read_values(self._watcher, "tokens", Token)) if found != version else None
 
-    def data_version(self) -> int:
-        try:
-            if self._watcher is None:  # the figure is that of one connection, and it must not write itself
-                self._watcher = open_reader(self._path)
-            return int(self._watcher.execute("PRAGMA data_version").fetchone()[0])
-        except sqlite3.Error as error:
-            raise state_error(self.folder, error) from error
+        return await self._watcher.run(read)
 
-    async def use_nonce(self, agent: str, nonce: str, expires_us: int, now_us: int) -> bool:
-        key = (agent, nonce)
+    async def use_nonce(self, nonce: Nonce) -> bool:
+        return await self._write_once(nonce, self._statements, ()) is not None
+
+    async def _write_once(
+        self, nonce: Nonce, handler: WriteHandler, payload: Any, size_bytes: int = 0
+    ) -> Any | None:
+        """Write the payload and the nonce in one commit, and return the handler's result; None where the
+        nonce was used before."""
+        agent, text, expires_us, now_us = nonce
+        key = (agent, text)
         if self._nonces.get(key, -1) >= now_us:
-            return False
+            return None
         self._nonces[key] = expires_us  # before it is durable: whoever asks meanwhile is refused
-        job = ("INSERT OR REPLACE INTO nonces VALUES (?, ?, ?)", (agent, nonce, expires_us))
         try:
-            await self._writer.write(self._statements, [job])
+            return await self._writer.write(
+                handler, payload, size_bytes, (_KEEP_NONCE, (agent, text, expires_us))
+            )
         except StateError:
             self._nonces.pop(key, None)
             raise
-        return True
 
     def counts(self) -> Mapping[str, float]:
         return {
@@ -380,31 +314,16 @@ class SqliteDaemonStore:
         job = (f"DELETE FROM {table} WHERE {column} = ?", (key,))  # noqa: S608 - our names
         return bool(await self._writer.write(self._statements, [job]))
 
-    def _all(self, table: str, of: type[T]) -> list[T]:
-        rows = self._read(f"SELECT value FROM {table} ORDER BY 1", ())  # noqa: S608 - our names
-        return [msgspec.json.decode(row[0], type=of) for row in rows]
+    async def _all(self, table: str, of: type[T]) -> list[T]:
+        return await self._readers.run(_read_values, self._readers, table, of)
 
-    def _read(self, sql: str, params: tuple[Any, ...]) -> list[Any]:
-        """Read on a connection of its own: readers neither wait for the writer nor for each other."""
-        try:
-            try:
-                connection = self._readers.get_nowait()
-            except queue.Empty:
-                connection = open_reader(self._path)
-            try:
-                return connection.execute(sql, params).fetchall()
-            finally:
-                self._readers.put(connection)
-        except sqlite3.Error as error:
-            raise state_error(self.folder, error) from error
+    async def _query(self, sql: str, params: tuple[Any, ...] = ()) -> list[Any]:
+        return await self._readers.run(self._readers.query, sql, params)
 
 
-def _add_timestamp(event: StoredEvent) -> StoredEvent:
-    """Return the event; one that an earlier release stored without its time gets that of its storing."""
-    if b'"timestamp":' in event.data or not event.data.startswith(b'{"'):
-        return event
-    moment = timestamp(event.time_us / 1e6).isoformat().encode()
-    return event._replace(data=b'{"timestamp":"%b",%b' % (moment, event.data[1:]))
+def _read_values(readers: Readers, table: str, of: type[T]) -> list[T]:
+    rows = readers.query(f"SELECT value FROM {table} ORDER BY 1")  # noqa: S608 - our names
+    return [msgspec.json.decode(row[0], type=of) for row in rows]
 
 
 def _escape_texts(event: NewEvent) -> NewEvent:

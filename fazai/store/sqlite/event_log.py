@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from fazai.store.daemon import NewEvent, StoredEvent, StoreLimits
 from fazai.store.sqlite.telemetry.compaction import read_mark, write_mark
+from fazai.timestamps import timestamp
 
-__all__ = ["COLUMNS", "EventLog"]
+__all__ = ["EventLog"]
 
-COLUMNS = "id, time_us, type, data, target, run, session, agent, level"
-_INSERT = f"INSERT INTO stream ({COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our names
+_COLUMNS = "id, time_us, type, data, target, run, session, agent, level"
+_INSERT = f"INSERT INTO stream ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our names
 _TRIM_EVENTS = 5000
 _ROW_BYTES = 64  # of a row besides its data
+
+#: Returns all rows of SQL and its parameters; in the thread of a reader.
+Query = Callable[[str, tuple[Any, ...]], list[Any]]
 
 
 class EventLog:
@@ -70,6 +75,23 @@ class EventLog:
     def abandoned(self) -> None:
         self._written = []
 
+    def read_after(self, query: Query, id_: int, limit: int) -> list[StoredEvent]:
+        """Return events as `DaemonStore.events_after`. Blocks."""
+        sql = f"SELECT {_COLUMNS} FROM stream WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 - our names
+        return [_add_timestamp(StoredEvent._make(row)) for row in query(sql, (id_, limit))]
+
+    def find_id_at(self, query: Query, time_us: int) -> int:
+        """Return an id as `DaemonStore.event_id_at`. Blocks."""
+        low, high = self.first, self.last
+        while low <= high:  # the first id whose event is not older
+            middle = (low + high) // 2
+            rows = query("SELECT id, time_us FROM stream WHERE id >= ? ORDER BY id LIMIT 1", (middle,))
+            if rows and rows[0][1] < time_us:
+                low = rows[0][0] + 1
+            else:
+                high = middle - 1
+        return low - 1
+
     def trim(self, connection: sqlite3.Connection) -> bool:
         """Drop the oldest when they are too many or too old, in one transaction; return whether there may be
         more."""
@@ -92,3 +114,11 @@ class EventLog:
         self.first = last + 1
         self.bytes -= freed
         return True
+
+
+def _add_timestamp(event: StoredEvent) -> StoredEvent:
+    """Return the event; one that an earlier release stored without its time gets that of its storing."""
+    if b'"timestamp":' in event.data or not event.data.startswith(b'{"'):
+        return event
+    moment = timestamp(event.time_us / 1e6).isoformat().encode()
+    return event._replace(data=b'{"timestamp":"%b",%b' % (moment, event.data[1:]))

@@ -69,12 +69,17 @@ class StatementHandler:
 Waiter = Callable[[Any], object]
 
 
+#: SQL and its parameters.
+Statement = tuple[str, tuple[Any, ...]]
+
+
 class _Job(NamedTuple):
     part: WriteHandler
     payload: Any
     size_bytes: int
     waiter: Waiter | None
     loop: asyncio.AbstractEventLoop | None
+    beside: Statement | None = None  # stored with the payload, or neither
 
 
 class GroupWriter:
@@ -124,21 +129,31 @@ class GroupWriter:
         """Jobs in the queue."""
         return len(self._jobs)
 
-    async def write(self, part: WriteHandler, payload: Any, size_bytes: int = 0) -> Any:
-        """Write, and return the handler's result for this payload once it is on disk. Raises StateError."""
+    async def write(
+        self, part: WriteHandler, payload: Any, size_bytes: int = 0, beside: Statement | None = None
+    ) -> Any:
+        """Write, and return the handler's result for this payload once it is on disk, with the statement
+        `beside` it. Raises StateError."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = loop.create_future()
-        self.write_then(part, payload, size_bytes, functools.partial(_resolve_waiter, waiter), loop)
+        told = functools.partial(_resolve_waiter, waiter)
+        self.write_then(part, payload, size_bytes, told, loop, beside)
         return await waiter
 
     def write_then(
-        self, part: WriteHandler, payload: Any, size_bytes: int, told: Waiter, loop: asyncio.AbstractEventLoop
+        self,
+        part: WriteHandler,
+        payload: Any,
+        size_bytes: int,
+        told: Waiter,
+        loop: asyncio.AbstractEventLoop,
+        beside: Statement | None = None,
     ) -> None:
         """Write, and call `told` on the loop with the result or a StateError; it must raise nothing."""
         if self._closed:
             raise StateError("the store is closed")
         self.check_alive()
-        job = _Job(part, payload, size_bytes, told, loop)
+        job = _Job(part, payload, size_bytes, told, loop, beside)
         self._jobs.append(job)
         if self._died is not None:  # between the two lines: nobody else answers it
             self._refuse_queued()
@@ -237,6 +252,9 @@ class GroupWriter:
         try:
             connection = self._connected()
             connection.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                if job.beside is not None:
+                    connection.execute(*job.beside)
             for part, own in parts.values():
                 answers.append((own, part.apply(connection, [job.payload for job in own])))
             connection.execute("COMMIT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -113,10 +114,10 @@ def test_both_ways_answer_alike(daemon: Live) -> None:
         client.close()
     assert [(status, said) for status, _, said in short] == [(status, said) for status, _, said in long]
     assert [sorted(headers) for _, headers, _ in short] == [sorted(headers) for _, headers, _ in long]
-    assert [time_us for time_us, _ in daemon.services.store.records("web-1")] == sorted(
-        [time_us for time_us, _ in daemon.services.store.records("web-1")], reverse=True
+    assert [time_us for time_us, _ in asyncio.run(daemon.services.store.records("web-1"))] == sorted(
+        [time_us for time_us, _ in asyncio.run(daemon.services.store.records("web-1"))], reverse=True
     )
-    assert len(daemon.services.store.records("web-1")) == 5
+    assert len(asyncio.run(daemon.services.store.records("web-1"))) == 5
 
 
 def test_requests_that_come_at_once_are_answered_in_order(daemon: Live) -> None:

@@ -279,7 +279,7 @@ def test_a_run_that_a_daemon_left_is_settled_by_the_next(tmp_path: Path) -> None
     assert left is not None
     left.finished = left.exit_code = left.plan_hash = None  # as after kill -9 of the daemon
     with closing(SqliteDaemonStore(tmp_path / "state")) as store:
-        plan = store.plan(left.run_id)
+        plan = asyncio.run(store.plan(left.run_id))
     assert plan is not None
     (tmp_path / "state" / "runs" / f"{left.run_id}.plan").write_bytes(plan)
     lost = RunRecord(
