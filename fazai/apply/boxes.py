@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from fazai.errors import FazaiError, Refused
 from fazai.model import Activate, Change, Diff, Provider, Resource, Target, Verb, Work
 from fazai.store.base import Action, Lease, Run, Store, TargetMemory
+from fazai.timestamps import format_time
 
 __all__ = ["BoxStore", "names_by_box"]
 
@@ -55,14 +56,15 @@ class BoxStore:
     async def memory(self, target: str) -> TargetMemory:
         """Return what earlier runs left; what a run that is under way has open is left out."""
         found = await self.store.memory(self.box, target)
-        if found.running == self.run.run_id:
-            return replace(found, running="")
-        if not found.running:
+        if found.holder is None:
             return found
+        running = found.holder.run
+        if running == self.run.run_id:
+            return replace(found, holder=None)
         return replace(
             found,
-            pending={name: run_id for name, run_id in found.pending.items() if run_id != found.running},
-            unfinished=tuple(action for action in found.unfinished if action.run_id != found.running),
+            pending={name: run_id for name, run_id in found.pending.items() if run_id != running},
+            unfinished=tuple(action for action in found.unfinished if action.run_id != running),
         )
 
     def lease(self, target: str, run: Run) -> AbstractAsyncContextManager[Lease]:
@@ -82,7 +84,7 @@ class BoxStore:
 
     async def settle(self, target: str) -> None:
         """Settle the box, unless another run is under way: what is open is then of that run."""
-        if not (await self.memory(target)).running:
+        if (await self.memory(target)).holder is None:
             await self.store.settle(self.box, target)
 
     async def adopt(self, target: str, ref: str, kind: str, identity: str, run_id: str) -> None:
@@ -129,9 +131,12 @@ class BoxStore:
                 f"{self.target.name} and {', '.join(sorted(recent))} are names of one {noun} ({self.box}):"
                 f" they share one lock and one state{end}"
             )
-        if memory.running:
+        if holder := memory.holder:
+            since = f"since {format_time(holder.since)}"
+            until = f", its lease lasts until {format_time(holder.expires)}" if holder.expires else ""
             found.append(
-                f"run {memory.running} is under way on {self.target.name}: this is how it is meanwhile"
+                f"run {holder.run} is under way on {self.target.name}: this is how it is meanwhile"
+                f" ({since}{until})"
             )
         return found
 

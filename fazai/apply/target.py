@@ -20,7 +20,7 @@ from fazai.apply.sentences import (
     read_only_error,
     unconfirmed_deletion,
 )
-from fazai.errors import Errors, FazaiError, Interrupted, Moved, StateError, Unreachable, Unsure
+from fazai.errors import Errors, FazaiError, Interrupted, LockHeld, Moved, StateError, Unreachable, Unsure
 from fazai.model import (
     Activate,
     Change,
@@ -38,7 +38,7 @@ from fazai.model import (
 )
 from fazai.outcome import ActionOutcome, TargetOutcome, TargetStatus, change_record, mask_change
 from fazai.plan import Expected, check_later
-from fazai.store.base import Action, Run, TargetMemory
+from fazai.store.base import Action, Lease, Run, TargetMemory
 
 __all__ = ["TargetRun"]
 
@@ -70,7 +70,7 @@ class TargetRun:
     _promised: Diff = field(default_factory=Diff)  # at the first look
     _planned: tuple[Change, ...] = ()  # at the last look
     _earlier: frozenset[str] = frozenset()  # services that an earlier run saved and never activated
-    _token: int = 0  # of the lease while the target is held
+    _lease: Lease | None = None  # once the target was taken
     _stop: bool = False
     _busy: bool = False
 
@@ -125,7 +125,7 @@ class TargetRun:
                     await self.store.settle(name)
                 return
             async with self.store.lease(name, self.run) as lease:
-                self._token = lease.token
+                self._lease = lease
                 fresh = await self.store.memory(name)
                 if fresh.generation != memory.generation:  # somebody wrote between our look and our lock
                     self.actions.clear()
@@ -391,7 +391,8 @@ class TargetRun:
 
     def _new_action(self, change: Change, undo: bool) -> Action:
         run_id = self.run.run_id
-        return Action(make_action_id(run_id, change, undo), run_id, mask_change(change), token=self._token)
+        token = self._lease.token if self._lease is not None else 0
+        return Action(make_action_id(run_id, change, undo), run_id, mask_change(change), token=token)
 
     def _record_done(self, change: Change, action: Action, duration_s: float) -> None:
         self.actions.append(ActionOutcome(change, "done", action.action_id, None, duration_s))
@@ -403,6 +404,7 @@ class TargetRun:
 
     async def _activate(self, session: Session, service: str) -> None:
         try:
+            await self._check_lease()
             await session.activate(service)
         except FazaiError:
             self.not_activated = service
@@ -411,6 +413,11 @@ class TargetRun:
         self.activated.append(service)
         self.event("activate", self.item.target.name, {"service": service})
 
+    async def _check_lease(self) -> None:
+        """Raise LockHeld where another run has taken the target: nothing more is written to it."""
+        if self._lease is not None:
+            await self._lease.check()
+
     # -- when it goes wrong -----------------------------------------------------------------------------
 
     async def _handle_failure(self, session: Session, error: FazaiError, done: Written) -> None:
@@ -418,7 +425,8 @@ class TargetRun:
         self.errors.append(error)
         if not done.keep and done.changes:
             await self._undo_all(session, done)
-        if getattr(self.provider, "atomic_writes", False) and not isinstance(error, Unreachable | Unsure):
+        unsure = isinstance(error, Unreachable | Unsure | LockHeld)
+        if getattr(self.provider, "atomic_writes", False) and not unsure:
             await self._clear_pending(done.refused_services(self.actions, self._earlier))
         self._mark_left()
 
@@ -435,6 +443,7 @@ class TargetRun:
             stays = {s for change in (*back.stuck, *back.lasting) for s in change.activates}
             due = {service for change, _ in done.changes for service in change.activates}
             try:
+                await self._check_lease()
                 for service in running:
                     await session.activate(service)
                 await self._clear_pending(due - stays - self._earlier)

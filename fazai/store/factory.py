@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +25,18 @@ __all__ = ["describe_openness", "open_daemon_store", "open_store", "open_tokens"
 _SCHEME = "sqlite://"
 
 
-def open_store(place: Path | str, *, keep_runs: int = 5_000) -> Store:
+def open_store(
+    place: Path | str,
+    *,
+    keep_runs: int = 5_000,
+    clock: Callable[[], float] = time.time,
+) -> Store:
     """Open the ledger of runs, of which the latest `keep_runs` stay; a folder that is not there is made,
-    readable by its owner alone. Raises UsageError for a place of no known kind, StateError where it cannot
-    be used."""
+    readable by its owner alone. By the `clock`, in seconds since the epoch, leases expire and old states go.
+    Raises UsageError for a place of no known kind, StateError where it cannot be used."""
     from fazai.store.sqlite.ledger import SqliteStore
 
-    return SqliteStore(_folder_of(place), keep_runs=keep_runs)
+    return SqliteStore(_folder_of(place), keep_runs=keep_runs, clock=clock)
 
 
 def open_daemon_store(place: Path | str, limits: StoreLimits | None = None) -> DaemonStore:
