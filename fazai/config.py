@@ -32,20 +32,23 @@ _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded 
 @dataclass(frozen=True, slots=True)
 class ProcessConfig:
     """Settings of one process. `state` holds runs, journal and locks; `secrets` the default secret files;
-    `lab` the embedded lab's state. `keep_runs`: so many runs stay in the ledger."""
+    `lab` the embedded lab's state. `keep_runs`: so many runs stay in the ledger; `keep_targets_days`: so
+    long it is known how a run left a target."""
 
     state: Path
     secrets: Path
     lab: Path
     forks: int
     keep_runs: int = 5_000
+    keep_targets_days: int = 90
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> ProcessConfig:
         """Read the configuration from an environment, which may be empty (cron).
 
-        FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS and
-        FAZAI_KEEP_RUNS win; then the XDG folders, or for root /var/lib and /etc. Raises UsageError.
+        FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS,
+        FAZAI_KEEP_RUNS and FAZAI_KEEP_TARGETS_DAYS win; then the XDG folders, or for root /var/lib and /etc.
+        Raises UsageError.
         """
         if root:
             state, secrets = SYSTEM_STATE, Path("/etc/fazai/secrets")
@@ -56,8 +59,9 @@ class ProcessConfig:
         state = Path(environ.get("FAZAI_STATE_DIR") or environ.get("FAZAI_STATE") or state)
         secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
         lab = Path(environ.get("FAZAI_LAB") or state / "lab")
-        kept = _read_keep_runs(environ.get("FAZAI_KEEP_RUNS"))
-        return cls(state, secrets, lab, _read_forks(environ.get("FAZAI_FORKS")), kept)
+        runs = _read_number(environ, "FAZAI_KEEP_RUNS", 10, 1_000_000, 5_000)
+        days = _read_number(environ, "FAZAI_KEEP_TARGETS_DAYS", 1, 3660, 90)
+        return cls(state, secrets, lab, _read_forks(environ.get("FAZAI_FORKS")), runs, days)
 
 
 def _read_forks(text: str | None) -> int:
@@ -68,11 +72,12 @@ def _read_forks(text: str | None) -> int:
     return int(text)
 
 
-def _read_keep_runs(text: str | None) -> int:
+def _read_number(environ: Mapping[str, str], name: str, least: int, most: int, default: int) -> int:
+    text = environ.get(name)
     if not text:
-        return 5_000
-    if not (text.isascii() and text.isdigit() and 10 <= int(text[:8]) <= 1_000_000):
-        raise UsageError(f"FAZAI_KEEP_RUNS is {text[:32]!r}, a number from 10 to 1000000 was expected")
+        return default
+    if not (text.isascii() and text.isdigit() and least <= int(text[:8]) <= most):
+        raise UsageError(f"{name} is {text[:32]!r}, a number from {least} to {most} was expected")
     return int(text[:8])
 
 

@@ -113,7 +113,9 @@ class _Execution:
 
         store: Store
         try:
-            store = open_store(self._config.state, keep_runs=self._config.keep_runs)
+            config = self._config
+            days_s = config.keep_targets_days * 86400.0
+            store = open_store(config.state, keep_runs=config.keep_runs, targets_age_s=days_s)
             if (warning := describe_openness(self._config.state)) is not None:
                 click.echo(f"warning: {warning}", err=True)
         except StateError as error:

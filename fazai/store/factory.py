@@ -29,14 +29,17 @@ def open_store(
     place: Path | str,
     *,
     keep_runs: int = 5_000,
+    targets_age_s: float = 90 * 86400.0,
     clock: Callable[[], float] = time.time,
 ) -> Store:
-    """Open the ledger of runs, of which the latest `keep_runs` stay; a folder that is not there is made,
-    readable by its owner alone. By the `clock`, in seconds since the epoch, leases expire and old states go.
-    Raises UsageError for a place of no known kind, StateError where it cannot be used."""
+    """Open the ledger of runs; a folder that is not there is made, readable by its owner alone. The latest
+    `keep_runs` stay, and the states of targets that a run met within `targets_age_s`. By the `clock`, in
+    seconds since the epoch, leases expire and old states go. Raises UsageError for a place of no known kind,
+    StateError where it cannot be used."""
     from fazai.store.sqlite.ledger import SqliteStore
 
-    return SqliteStore(_folder_of(place), keep_runs=keep_runs, clock=clock)
+    folder = _folder_of(place)
+    return SqliteStore(folder, keep_runs=keep_runs, targets_age_s=targets_age_s, clock=clock)
 
 
 def open_daemon_store(place: Path | str, limits: StoreLimits | None = None) -> DaemonStore:

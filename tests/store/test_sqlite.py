@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 import sqlite3
 from dataclasses import replace
@@ -125,6 +127,29 @@ def test_an_action_with_an_older_token_than_the_last_write_is_refused(tmp_path: 
     store = SqliteStore(tmp_path)
     asyncio.run(main())
     assert [one.change.identity for one in asyncio.run(store.memory("t")).unfinished] == ["a", "b"]
+    store.close()
+
+
+def test_a_process_that_keeps_the_lock_folder_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def take() -> int:
+        async with store.lease("t", run()) as lease:
+            return lease.token
+
+    store = SqliteStore(tmp_path)
+    handle = os.open(tmp_path / "locks", os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    monkeypatch.setattr("fazai.store.sqlite.leases._FOLDER_TRIES", 2)
+    with pytest.raises(StateError, match=r"a process keeps the locks in .*/locks to itself \(see: fuser -v"):
+        asyncio.run(take())
+    monkeypatch.setattr("fazai.store.sqlite.leases._FOLDER_TRIES", 1000)
+
+    async def let_go() -> int:
+        asyncio.get_running_loop().call_soon(os.close, handle)
+        return await take()
+
+    assert asyncio.run(let_go()) == 1
     store.close()
 
 

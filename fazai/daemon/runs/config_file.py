@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fazai.daemon.runs.config import DaemonConfig, Hook, Job, Polling, Retention, Schedule
+from fazai.daemon.runs.config import DaemonConfig, GemmaLimits, Hook, Job, Polling, Retention, Schedule
 from fazai.daemon.runs.schedule import DAYS, Rhythm, Window
 from fazai.errors import Errors, FazaiError, InputError, spelling_hint
 from fazai.inventory.patterns import select_hosts
@@ -56,14 +56,14 @@ def read_config(path: Path, load_inventory: Load | None = None) -> DaemonConfig:
     if not isinstance(found, YamlMap):
         raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
     top = _Section(found, "the configuration", problems, path.absolute().parent, load_inventory)
-    top.check_keys("runs", "webhooks", "opnsense", "retention")
+    top.check_keys("runs", "webhooks", "opnsense", "gemma", "retention")
     jobs = {job.name: job for job in _read_named(top, "runs", _read_job)}
     hooks = tuple(_read_named(top, "webhooks", _read_hook))
     _check_hooks(top, hooks, jobs)
-    polling, retention = _read_polling(top), _read_retention(top)
+    polling, retention, gemma = _read_polling(top), _read_retention(top), _read_gemma(top)
     if problems:
         raise problems[0] if len(problems) == 1 else Errors(problems)
-    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention)
+    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention, gemma=gemma)
 
 
 class _Section:
@@ -302,9 +302,12 @@ def _read_retention(top: _Section) -> Retention:
     plain = Retention()
     if section is None:
         return plain
-    section.check_keys("events", "telemetry", "hosts", "runs", "ledger", "deliveries")
+    section.check_keys(
+        "events", "telemetry", "hosts", "runs", "ledger", "deliveries", "targets", "compaction"
+    )
     events = _read_kept(section, "events", plain.events_s, plain.events_bytes)
     telemetry = _read_kept(section, "telemetry", plain.telemetry_s, plain.telemetry_bytes)
+    every_s, index_records = _read_compaction(section, plain)
     return Retention(
         events_s=events[0],
         events_bytes=events[1],
@@ -313,7 +316,33 @@ def _read_retention(top: _Section) -> Retention:
         hosts_s=section.read("hosts", _read_age, plain.hosts_s) or plain.hosts_s,
         runs=section.read("runs", _read_retained, plain.runs) or plain.runs,
         ledger=section.read("ledger", _read_retained, plain.ledger) or plain.ledger,
-        deliveries_s=section.read("deliveries", _read_long_age, plain.deliveries_s) or plain.deliveries_s,
+        deliveries_s=section.read("deliveries", _read_delivery_age, plain.deliveries_s) or plain.deliveries_s,
+        targets_s=section.read("targets", _read_age_of_days, plain.targets_s) or plain.targets_s,
+        compact_every_s=every_s,
+        index_records=index_records,
+    )
+
+
+def _read_compaction(retention: _Section, plain: Retention) -> tuple[float, int]:
+    section = retention.section_below("compaction", "retention.compaction")
+    if section is None:
+        return plain.compact_every_s, plain.index_records
+    section.check_keys("every", "index")
+    return (
+        section.read("every", _read_pause, plain.compact_every_s) or plain.compact_every_s,
+        section.read("index", _read_index_records, plain.index_records) or plain.index_records,
+    )
+
+
+def _read_gemma(top: _Section) -> GemmaLimits:
+    section = top.section_below("gemma", "gemma")
+    plain = GemmaLimits()
+    if section is None:
+        return plain
+    section.check_keys("sessions", "idle")
+    return GemmaLimits(
+        sessions=section.read("sessions", _read_count, plain.sessions) or plain.sessions,
+        idle_s=section.read("idle", _read_span, plain.idle_s) or plain.idle_s,
     )
 
 
@@ -364,16 +393,18 @@ def _read_flag(value: Any) -> bool:
     return value
 
 
-def _read_count(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= 1000:
-        raise _WrongValue("is a number from 1 to 1000")
-    return value
+def _number_reader(least: int, most: int) -> Callable[[Any], int]:
+    def reader(value: Any) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise _WrongValue(f"is a number from {least} to {most}")
+        return value
+
+    return reader
 
 
-def _read_retained(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 10 <= value <= 1_000_000:
-        raise _WrongValue("is a number from 10 to 1000000")
-    return value
+_read_count = _number_reader(1, 1000)
+_read_retained = _number_reader(10, 1_000_000)
+_read_index_records = _number_reader(1000, 10_000_000)
 
 
 def _read_size(value: Any) -> int:
@@ -402,10 +433,21 @@ def _read_age(value: Any) -> float:
     return _read_span(value, _KEPT_DAYS)
 
 
-def _read_long_age(value: Any) -> float:
+def _read_age_of_days(value: Any, hint: str | None = None) -> float:
     seconds = _read_age(value)
     if seconds < 86400:
-        raise _WrongValue(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
+        raise _WrongValue(f"is a day at least, such as 30d, not {value!r}", hint)
+    return seconds
+
+
+def _read_delivery_age(value: Any) -> float:
+    return _read_age_of_days(value, "a replay would work after it")
+
+
+def _read_pause(value: Any) -> float:
+    seconds = _read_span(value)
+    if seconds > 3600:
+        raise _WrongValue(f"is at most 1h, not {value!r}")
     return seconds
 
 

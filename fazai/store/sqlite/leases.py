@@ -184,9 +184,10 @@ class FileLease:
             _try_flock(handle)
             self._hold(handle, latest)
             os.rename(draft, self._path)
-        except BaseException:
-            os.close(handle)
-            raise
+            handle = -1
+        finally:
+            if handle >= 0:
+                os.close(handle)
 
     def _hold(self, handle: int, latest: Holder | None) -> None:
         token = latest.token if latest is not None else 0
