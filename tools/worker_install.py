@@ -115,7 +115,8 @@ def build_environment(environ: Mapping[str, str], tools: Path) -> dict[str, str]
     """The environment of llama.cpp's build: the library alone, by the build tools in a folder."""
     only_library = f"-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE={NATIVE / 'llama.cmake'}"
     flags = f"{only_library} {environ.get('CMAKE_ARGS', '')}".strip()
-    return {**environ, "CMAKE_ARGS": flags, "PYTHONPATH": str(tools)}
+    path = os.pathsep.join([str(tools / "bin"), environ.get("PATH", os.defpath)])
+    return {**environ, "CMAKE_ARGS": flags, "PYTHONPATH": str(tools), "PATH": path}
 
 
 def compile_llama(source: str, tools: Path) -> None:

@@ -48,11 +48,13 @@ def test_a_compiler_that_is_missing_is_named(
 
 
 def test_only_the_library_is_built_and_own_flags_are_kept(install: ModuleType) -> None:
-    made = install.build_environment({"CMAKE_ARGS": "-DGGML_VULKAN=ON", "HOME": "/h"}, Path("/t"))
+    made = install.build_environment(
+        {"CMAKE_ARGS": "-DGGML_VULKAN=ON", "HOME": "/h", "PATH": "/bin"}, Path("/t")
+    )
     flags = made["CMAKE_ARGS"].split()
     include = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={ROOT / 'native' / 'llama.cmake'}"
     assert flags == ["-DLLAVA_BUILD=OFF", include, "-DGGML_VULKAN=ON"]
-    assert (made["HOME"], made["PYTHONPATH"]) == ("/h", "/t")
+    assert (made["HOME"], made["PYTHONPATH"], made["PATH"]) == ("/h", "/t", "/t/bin:/bin")
     assert "set(LLAMA_BUILD_COMMON OFF)" in (ROOT / "native" / "llama.cmake").read_text()
 
 
