@@ -47,7 +47,7 @@ demo: $(VENV)/.installed
 	@BIN=$(BIN) ./tools/demo
 
 # The worker's native part: only this compiles llama.cpp, once, for this machine.
-$(VENV)/.gemma: $(VENV)/.installed native/pyproject.toml native/setup.py native/llama.cmake $(wildcard native/*.c native/*.h)
+$(VENV)/.gemma: $(VENV)/.installed constraints-gemma.txt constraints-gemma-build.txt native/pyproject.toml native/setup.py native/llama.cmake $(wildcard native/*.c native/*.h)
 	@$(BIN)/python tools/worker_install.py --demo
 	@touch $@
 

@@ -9,7 +9,7 @@ import sys
 
 from bench.peers import install
 
-NAMES = ("startup", "inventory", "reconcile", "memory", "agent")
+NAMES = ("startup", "inventory", "reconcile", "journal", "memory", "agent")
 #: Only when asked for: a model, peers, minutes.
 ASKED = ("gemma", "daemon_store", "daemon_before", "daemon", "soak", "hosts")
 

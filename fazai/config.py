@@ -22,20 +22,23 @@ _PER_TARGET_BYTES = 32 << 20  # a session at work: connection, TLS, one decoded 
 @dataclass(frozen=True, slots=True)
 class ProcessConfig:
     """Settings of one process. `state` holds runs, journal and locks; `secrets` the default secret files;
-    `lab` the embedded lab's state. `keep_runs`: so many runs stay in the ledger."""
+    `lab` the embedded lab's state. `keep_runs`: so many runs stay in the ledger; `keep_targets_days`: so
+    long it is known how a run left a target."""
 
     state: Path
     secrets: Path
     lab: Path
     forks: int
     keep_runs: int = 5_000
+    keep_targets_days: int = 90
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], *, root: bool) -> ProcessConfig:
         """Read the configuration from an environment, which may be empty (cron).
 
-        FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS and
-        FAZAI_KEEP_RUNS win; then the XDG folders, or for root /var/lib and /etc. Raises UsageError.
+        FAZAI_STATE_DIR (or FAZAI_STATE, its older name), FAZAI_SECRETS, FAZAI_LAB, FAZAI_FORKS,
+        FAZAI_KEEP_RUNS and FAZAI_KEEP_TARGETS_DAYS win; then the XDG folders, or for root /var/lib and /etc.
+        Raises UsageError.
         """
         if root:
             state, secrets = SYSTEM_STATE, Path("/etc/fazai/secrets")
@@ -47,9 +50,9 @@ class ProcessConfig:
         secrets = Path(environ.get("FAZAI_SECRETS") or secrets)
         lab = Path(environ.get("FAZAI_LAB") or state / "lab")
         forks = _read_limit(environ, "FAZAI_FORKS", 1) or default_forks()
-        return cls(
-            state, secrets, lab, forks, _read_limit(environ, "FAZAI_KEEP_RUNS", 10, 1_000_000) or 5_000
-        )
+        runs = _read_limit(environ, "FAZAI_KEEP_RUNS", 10, 1_000_000) or 5_000
+        days = _read_limit(environ, "FAZAI_KEEP_TARGETS_DAYS", 1, 3660) or 90
+        return cls(state, secrets, lab, forks, runs, days)
 
 
 def _read_limit(environ: Mapping[str, str], name: str, least: int, most: int | None = None) -> int | None:

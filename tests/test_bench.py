@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import agent, hosts, inventory, memory, reconcile, startup
+from bench import agent, hosts, inventory, journal, memory, reconcile, startup
 from bench.__main__ import ASKED, NAMES
 
 
@@ -27,6 +27,11 @@ def test_startup() -> None:
 def test_inventory() -> None:
     found = inventory.main(rounds=1, hosts=20, groups=2)
     assert any(line.startswith("| `fazai inventory --list` |") for line in found), found
+
+
+def test_journal() -> None:
+    found = journal.main(rounds=1, targets=4, widths=(1, 3))
+    assert [line.split(" |")[0] for line in found[2:]] == ["| 1", "| 3"]
 
 
 @pytest.mark.slow

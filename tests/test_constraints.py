@@ -1,4 +1,5 @@
-"""constraints*.txt pin all that pyproject.toml leads to, each file by its hash; no known hole is let in."""
+"""constraints*.txt pin all that pyproject.toml and native/pyproject.toml lead to, each file by its hash; no
+known hole is let in."""
 
 from __future__ import annotations
 
@@ -13,7 +14,14 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-FILES = ("constraints.txt", "constraints-dev.txt", "constraints-fuzz.txt")
+NATIVE = tomllib.loads((ROOT / "native/pyproject.toml").read_text())
+FILES = (
+    "constraints.txt",
+    "constraints-dev.txt",
+    "constraints-fuzz.txt",
+    "constraints-gemma.txt",
+    "constraints-gemma-build.txt",
+)
 #: The last releases with the holes that were known when this was written, and the first without.
 FLOORS = {
     "cryptography": ("46.0.4", "46.0.5"),
@@ -39,6 +47,10 @@ def _required(*names: str) -> list[Requirement]:
         **PROJECT["project"]["optional-dependencies"],
         "": PROJECT["project"]["dependencies"],
         "build": PROJECT["build-system"]["requires"],
+        "native": NATIVE["project"]["dependencies"],
+        "native-build": NATIVE["build-system"]["requires"],
+        "native-demo": NATIVE["project"]["optional-dependencies"]["demo"],
+        "llama-build": NATIVE["dependency-groups"]["llama-build"],
     }
     return [Requirement(text) for name in names for text in lists[name]]
 
@@ -49,6 +61,8 @@ def _required(*names: str) -> list[Requirement]:
         ("constraints.txt", ("", "build")),
         ("constraints-dev.txt", ("", "dev")),
         ("constraints-fuzz.txt", ("fuzz",)),
+        ("constraints-gemma.txt", ("native", "native-build", "native-demo")),
+        ("constraints-gemma-build.txt", ("llama-build",)),
     ],
 )
 def test_what_is_required_is_pinned(file: str, names: tuple[str, ...]) -> None:
@@ -70,9 +84,11 @@ def test_every_pin_has_hashes_and_no_index_is_named(file: str) -> None:
     assert re.findall(r"https?://|--(?:extra-)?index|--find-links|--trusted-host", text) == []
 
 
-def test_the_tests_run_with_what_is_shipped() -> None:
-    shipped, tested = _pins("constraints.txt"), _pins("constraints-dev.txt")
-    assert {name: version for name, version in shipped.items() if tested.get(name, version) != version} == {}
+@pytest.mark.parametrize("file", ["constraints-dev.txt", "constraints-gemma.txt"])
+def test_one_environment_has_one_release_of_each(file: str) -> None:
+    """The tests run with what is shipped, and the worker beside it."""
+    shipped, others = _pins("constraints.txt"), _pins(file)
+    assert {name: version for name, version in shipped.items() if others.get(name, version) != version} == {}
 
 
 def test_floors_are_above_known_holes() -> None:
@@ -89,3 +105,6 @@ def test_everything_installs_from_them() -> None:
         for line in (ROOT / name).read_text().replace("\\\n", " ").splitlines():
             if "pip install" in line and not line.lstrip().startswith("#"):
                 assert "--require-hashes" in line or line.startswith("pip="), (name, line)
+    for line in (ROOT / "tools/worker_install.py").read_text().splitlines():
+        if '"install"' in line:
+            assert '"--require-hashes"' in line or '"--no-deps"' in line, line

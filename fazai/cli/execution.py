@@ -101,7 +101,8 @@ class _Execution:
 
         store: Store
         try:
-            store = open_store(self.config.state, keep_runs=self.config.keep_runs)
+            days_s = self.config.keep_targets_days * 86400.0
+            store = open_store(self.config.state, keep_runs=self.config.keep_runs, targets_age_s=days_s)
             if (warning := describe_openness(self.config.state)) is not None:
                 click.echo(f"warning: {warning}", err=True)
         except StateError as error:

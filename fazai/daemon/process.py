@@ -143,7 +143,7 @@ class Daemon:
             log=self._log,
             ingest=ingest,
             reports=Reports(store, announcer),
-            sessions=AgentSessions(gemma),
+            sessions=AgentSessions(gemma, settings.config.gemma.sessions, settings.config.gemma.idle_s),
             run_queue=run_queue,
             scheduler=scheduler,
             firewalls=firewalls,

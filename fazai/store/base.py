@@ -12,7 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 from fazai.model import Change
 
-__all__ = ["Action", "Lease", "Run", "Store", "TargetMemory", "TargetState"]
+__all__ = ["LEASE_S", "Action", "Holder", "Lease", "Run", "Store", "TargetMemory", "TargetState"]
+
+#: How long a lease lasts when nobody renews it. The block that holds it does, three times as often.
+LEASE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,31 +51,59 @@ class Action:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class Holder:
+    """Who holds a box, and what it calls it. Times are seconds since the epoch, UTC. `expires`: when another
+    run may take the box although this one has not let go of it; None for one of release 0.1.0: never."""
+
+    run: str
+    pid: int
+    host: str
+    user: str
+    since: float
+    expires: float | None = None
+    target: str = ""
+    token: int = 0
+
+
+class Lease(Protocol):
     """The right of one run, the `owner`, to write to a box.
 
     `token` is greater than those of all earlier leases of the box, so that a write with an older one can be
     refused. `expires`, in seconds since the epoch, UTC: when another run may take the box although the owner
-    has not let go of it; None where the store learns by itself that the owner died, as from the kernel of one
-    machine."""
+    has not let go of it. The block that holds the lease renews it in time, and every action that begins does,
+    where it has expired and nobody took the box; so it is lost only when another run did. A store that learns
+    that the owner died, as from the kernel of one machine, frees the box at once."""
 
-    box: str
-    owner: str
-    token: int
-    expires: float | None = None
+    @property
+    def box(self) -> str: ...
+    @property
+    def owner(self) -> str: ...
+    @property
+    def token(self) -> int: ...
+    @property
+    def expires(self) -> float: ...
+
+    async def renew(self) -> None:
+        """Have the lease last its time from now on. Raises LockHeld where it was lost."""
+        ...
+
+    async def check(self) -> None:
+        """Raise LockHeld where the lease was lost: to be asked before what no action precedes. Renews one
+        that has expired."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
 class TargetMemory:
     """Memory of one target, as earlier runs left it. `pending`: service -> run that saved but never
     activated. `unfinished`: actions whose end was never written. `generation` grows with each run that wrote.
-    `running`: the run that holds the lock just now, when something is pending or unfinished."""
+    `holder`: who holds the box just now, when something is pending or unfinished."""
 
     adopted: frozenset[str] = frozenset()
     pending: Mapping[str, str] = field(default_factory=dict)
     unfinished: tuple[Action, ...] = ()
     generation: int = 0
-    running: str = ""
+    holder: Holder | None = None
 
 
 class TargetState(NamedTuple):
@@ -99,14 +130,16 @@ class Store(Protocol):
         """Return what earlier runs left, read now."""
         ...
 
-    def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
-        """Hold the box for this run until the block ends or its process dies. Raises LockHeld, which says who
-        holds it since when."""
+    def lease(
+        self, box: str, run: Run, name: str = "", lease_s: float = LEASE_S
+    ) -> AbstractAsyncContextManager[Lease]:
+        """Hold the box for this run until the block ends or its process dies; one that lives and does not
+        renew for `lease_s` may lose it. Raises LockHeld, which says who holds it since when."""
         ...
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
         """Record, before the write, the action and that these services will be saved but not active. Raises
-        LockHeld where a later lease than that of the action has written to the box."""
+        LockHeld where the lease of the action was lost: nothing is recorded then."""
         ...
 
     async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:

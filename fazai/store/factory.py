@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import stat
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,13 +25,21 @@ __all__ = ["describe_openness", "open_daemon_store", "open_store", "open_tokens"
 _SCHEME = "sqlite://"
 
 
-def open_store(place: Path | str, *, keep_runs: int = 5_000) -> Store:
-    """Open the ledger of runs, of which the latest `keep_runs` stay; a folder that is not there is made,
-    readable by its owner alone. Raises UsageError for a place of no known kind, StateError where it cannot
-    be used."""
+def open_store(
+    place: Path | str,
+    *,
+    keep_runs: int = 5_000,
+    targets_age_s: float = 90 * 86400.0,
+    clock: Callable[[], float] = time.time,
+) -> Store:
+    """Open the ledger of runs; a folder that is not there is made, readable by its owner alone. The latest
+    `keep_runs` stay, and the states of targets that a run met within `targets_age_s`. By the `clock`, in
+    seconds since the epoch, leases expire and old states go. Raises UsageError for a place of no known kind,
+    StateError where it cannot be used."""
     from fazai.store.sqlite.ledger import SqliteStore
 
-    return SqliteStore(_folder_of(place), keep_runs=keep_runs)
+    folder = _folder_of(place)
+    return SqliteStore(folder, keep_runs=keep_runs, targets_age_s=targets_age_s, clock=clock)
 
 
 def open_daemon_store(place: Path | str, limits: StoreLimits | None = None) -> DaemonStore:

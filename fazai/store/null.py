@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from fazai.errors import StateError
-from fazai.store.base import Action, Lease, Run, TargetMemory, TargetState
+from fazai.store.base import LEASE_S, Action, Lease, Run, TargetMemory, TargetState
 
 __all__ = ["NullStore"]
 
@@ -28,7 +28,9 @@ class NullStore:
     async def memory(self, box: str, name: str = "") -> TargetMemory:
         return TargetMemory()
 
-    def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
+    def lease(
+        self, box: str, run: Run, name: str = "", lease_s: float = LEASE_S
+    ) -> AbstractAsyncContextManager[Lease]:
         raise _no_state()
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:

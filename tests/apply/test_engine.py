@@ -242,6 +242,35 @@ def test_a_locked_target_is_exit_5_and_says_who(bench: Bench) -> None:
     assert device.writes == []
 
 
+def test_a_run_that_lost_its_lease_writes_nothing_more(bench: Bench) -> None:
+    """It was stopped in the middle of a write for longer than its lease lasts, and another run came."""
+    device = bench.device("t", gate=asyncio.Event(), waiting=asyncio.Event())
+    later = Run(ulid(77, bytes(10)), "apply", (), "ana", "ops", 4711, 0.0)
+    now = [1000.0]
+
+    async def main(store: SqliteStore) -> RunOutcome:
+        assert device.gate is not None
+        assert device.waiting is not None
+        resources = (*RESOURCES, item("c", size="3"))
+        task = asyncio.create_task(bench.engine(store).carry_out([work("t", resources=resources)]))
+        await device.waiting.wait()
+        now[0] += 61.0
+        async with store.lease("t", later):
+            device.gate.set()
+            return await task
+
+    with contextlib.closing(SqliteStore(bench.folder, clock=lambda: now[0])) as store:
+        outcome = asyncio.run(main(store))
+    assert outcome.exit_code == ExitCode.LOCKED
+    assert device.writes == ["write create a"]
+    assert not [call for call in device.calls if call.startswith("activate")]
+    said = [str(error) for error in only(outcome).errors]
+    lost = f"the lease of t was lost: run {later.run_id} (pid 4711 of ana on ops) holds t since"
+    assert said
+    assert [one for one in said if lost not in one] == []
+    assert only(outcome).notes == ("1 of 1 changes could not be taken back",)
+
+
 def test_a_write_by_another_run_before_the_lock_is_seen(bench: Bench) -> None:
     device = bench.device("t")
     with bench.store() as store:
@@ -250,9 +279,9 @@ def test_a_write_by_another_run_before_the_lock_is_seen(bench: Bench) -> None:
             engine = bench.engine(store)
             original = store.lease
 
-            def lease(box: str, run: Run, name: str = "") -> Any:
+            def lease(box: str, run: Run, name: str = "", lease_s: float = 60.0) -> Any:
                 device.saved.update({"a": {"size": "1"}, "b": {"size": "2"}})
-                store._reader.execute("INSERT INTO generations VALUES ('t', 1)")
+                store._reader.execute("INSERT INTO generations VALUES ('t', 1, 0)")
                 store.lease = original  # type: ignore[method-assign]
                 return original(box, run, name)
 

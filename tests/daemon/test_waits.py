@@ -42,7 +42,7 @@ class Poison(bytes):
 
 
 class Bottomless(str):
-    """The same for the ledger."""
+    """The same for the ledger, which escapes what is no UTF-8."""
 
     def isascii(self) -> bool:
         raise MemoryError("as when memory runs out")
@@ -89,7 +89,7 @@ def test_a_ledger_that_ends_refuses_what_comes(tmp_path: Path) -> None:
         run = Run("01KANHC0E8M5T3W9Q7Z2R4V6XB", "apply", (), "root", "h", 1, 1.0)
         await store.run_begin(run)
         with pytest.raises(StateError, match="has ended: MemoryError"):
-            await store.adopt(Bottomless("fw-01"), "r", "k", "i", run.run_id)
+            await store.adopt(Bottomless("fw-\udcff"), "r", "k", "i", run.run_id)
         for _ in range(2):
             with pytest.raises(StateError, match="has ended"):
                 await store.settle("fw-01")

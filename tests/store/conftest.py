@@ -4,6 +4,7 @@ each. Both open the same place each time, so that a test can look at what lasts.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +15,9 @@ from fazai.store.base import Store
 from fazai.store.daemon import DaemonStore, StoreLimits
 from fazai.store.factory import open_daemon_store, open_store
 
-OpenLedger = Callable[[], contextlib.AbstractContextManager[Store]]
+
+class OpenLedger(Protocol):
+    def __call__(self, clock: Callable[[], float] = ...) -> contextlib.AbstractContextManager[Store]: ...
 
 
 class OpenDaemon(Protocol):
@@ -37,8 +40,8 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def open_ledger(place: str) -> OpenLedger:
     @contextlib.contextmanager
-    def opened() -> Iterator[Store]:
-        with contextlib.closing(open_store(place, keep_runs=10)) as store:
+    def opened(clock: Callable[[], float] = time.time) -> Iterator[Store]:
+        with contextlib.closing(open_store(place, keep_runs=10, clock=clock)) as store:
             yield store
 
     return opened

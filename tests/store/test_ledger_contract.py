@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 
 from fazai.errors import LockHeld, StateError, UsageError
 from fazai.model import Change, Verb
-from fazai.store.base import Action, Run, Store, TargetState
+from fazai.store.base import Action, Holder, Run, Store, TargetState
 from fazai.store.factory import open_store
 from fazai.store.null import NullStore
 from fazai.store.preview import PreviewStore
@@ -203,14 +205,149 @@ def test_a_lease_ends_with_its_block_whatever_happens_there(open_ledger: OpenLed
 
 def test_who_holds_a_box_is_said_where_something_is_open(open_ledger: OpenLedger) -> None:
     async def main(store: Store) -> None:
-        async with store.lease("t", run()) as lease:
-            assert (await store.memory("t")).running == ""
+        async with store.lease("t", run(), "fw") as lease:
+            assert (await store.memory("t")).holder is None
             await store.action_begin(replace(action("a"), token=lease.token), ["s"])
-            assert (await store.memory("t")).running == run().run_id
-        assert (await store.memory("t")).running == ""
+            holder = (await store.memory("t")).holder
+            assert holder == Holder(run().run_id, 42, "ops", "ana", 1000.0, 1060.0, "fw", lease.token)
+        assert (await store.memory("t")).holder is None
 
-    with open_ledger() as store:
+    with open_ledger(Clock()) as store:
         asyncio.run(main(store))
+
+
+@dataclass
+class Clock:
+    """The time by which leases expire."""
+
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_lease_lasts_as_long_as_it_was_renewed(open_ledger: OpenLedger) -> None:
+    async def refuses(store: Store) -> str:
+        with pytest.raises(LockHeld) as caught:
+            async with store.lease("t", run(2)):
+                pass
+        return str(caught.value)
+
+    async def main(store: Store, other: Store) -> None:
+        async with store.lease("t", run(), lease_s=90) as lease:
+            assert lease.expires == 1090.0
+            clock.now = 1089.0
+            said = "holds t since 1970-01-01 00:16:40Z, its lease lasts until 1970-01-01 00:18:10Z"
+            assert said in await refuses(other)
+            await lease.renew()
+            assert lease.expires == 1179.0
+            clock.now = 1178.0
+            assert "lasts until 1970-01-01 00:19:39Z" in await refuses(other)
+            clock.now = 2000.0  # it has expired, and nobody came
+            await store.action_begin(replace(action("a"), token=lease.token), [])
+            assert lease.expires == 2090.0
+            assert "lasts until 1970-01-01 00:34:50Z" in await refuses(other)
+            clock.now = 3000.0
+            await lease.check()
+            assert lease.expires == 3090.0
+
+    clock = Clock()
+    with open_ledger(clock) as store, open_ledger(clock) as other:
+        asyncio.run(main(store, other))
+
+
+@pytest.mark.parametrize("within", ["another process", "the same process"])
+def test_a_lease_that_expired_and_was_taken_writes_nothing(open_ledger: OpenLedger, within: str) -> None:
+    async def main(store: Store, other: Store) -> None:
+        async with store.lease("t", run()) as old:
+            await store.action_begin(replace(action("a"), token=old.token), [])
+            clock.now += 60.0
+            async with other.lease("t", run(2)) as new:
+                assert new.token > old.token
+                for late in (
+                    old.check(),
+                    old.renew(),
+                    store.action_begin(replace(action("b"), token=old.token), ["s"]),
+                    store.actions_begin([(replace(action("c"), token=old.token), ["s"])]),
+                ):
+                    with pytest.raises(LockHeld, match=f"lease of t was lost: run {run(2).run_id}"):
+                        await late
+                await other.action_begin(replace(action("d", 2), token=new.token), [])
+            with pytest.raises(LockHeld, match="the lease of t was lost"):  # also once that is through
+                await old.check()
+            async with other.lease("t", run(2)) as newer:
+                assert newer.token > new.token
+        memory = await other.memory("t")
+        assert ([one.change.identity for one in memory.unfinished], dict(memory.pending)) == (["a", "d"], {})
+        async with other.lease("t", run(3)), store.lease("u", run(3)):
+            with pytest.raises(LockHeld, match=f"run {run(3).run_id}"):
+                async with store.lease("t", run()):
+                    pass
+
+    clock = Clock()
+    with open_ledger(clock) as store, open_ledger(clock) as other:
+        asyncio.run(main(store, other if within == "another process" else store))
+
+
+def test_a_lease_is_renewed_while_its_block_works(open_ledger: OpenLedger) -> None:
+    async def main(store: Store) -> None:
+        async with store.lease("t", run(), lease_s=90) as lease:
+            for _ in range(5):
+                before, clock.now = lease.expires, clock.now + 31.0
+                while lease.expires == before:  # noqa: ASYNC110 - each turn of the loop looks at its timers
+                    await asyncio.sleep(0)
+                assert lease.expires == clock.now + 90.0
+
+    clock = Clock()
+    loop = asyncio.new_event_loop()
+    loop.time = clock  # type: ignore[method-assign] # its timers are of the same clock
+    with open_ledger(clock) as store, asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main(store))
+
+
+_HOLDER = """
+import asyncio, sys
+from fazai.model import Change, Verb
+from fazai.store.base import Action, Run
+from fazai.store.factory import open_store
+
+async def main():
+    store = open_store(sys.argv[1])
+    run = Run("0" * 26, "apply", (), "ana", "ops", 42, 1.0)
+    await store.run_begin(run)
+    async with store.lease("t", run, lease_s=1e6) as lease:
+        change = Change("t", "k.item", "a", Verb.CREATE, {}, {}, "")
+        await store.action_begin(Action("x", run.run_id, change, token=lease.token), ["s"])
+        print("begun", flush=True)
+        sys.stdin.read()
+
+asyncio.run(main())
+"""
+
+
+def test_kill_9_loses_nothing_that_was_awaited_and_frees_the_box_at_once(
+    open_ledger: OpenLedger, place: str
+) -> None:
+    async def take(store: Store) -> int:
+        async with store.lease("t", run()) as lease:
+            return lease.token
+
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", _HOLDER, place], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as child,
+        open_ledger() as store,
+    ):
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"begun\n"
+        with pytest.raises(LockHeld, match="pid 42 of ana on ops"):
+            asyncio.run(take(store))
+        child.kill()
+        child.wait()
+        assert asyncio.run(take(store)) == 2
+        memory = asyncio.run(store.memory("t"))
+        assert [one.change.identity for one in memory.unfinished] == ["a"]
+        assert set(memory.pending) == {"s"}
 
 
 # -- stores that keep nothing themselves

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import json
 import os
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +64,7 @@ def test_a_lease_that_was_outlived_writes_nothing(tmp_path: Path) -> None:
             await store.action_begin(replace(action("a"), token=old.token), [])
             shutil.rmtree(tmp_path / "locks")
             (tmp_path / "locks").mkdir()
+            await old.check()  # nobody has taken the target yet
             async with store.lease("t", run(2)) as new:
                 assert new.token > old.token
                 await store.action_begin(replace(action("b", 2), token=new.token), [])
@@ -73,7 +72,7 @@ def test_a_lease_that_was_outlived_writes_nothing(tmp_path: Path) -> None:
                 other = store.action_begin(replace(action("d"), box="u", token=1), [])
                 said, fine = await asyncio.gather(late, other, return_exceptions=True)
                 assert isinstance(said, LockHeld)
-                assert "another run holds the target by now" in str(said)
+                assert f"the lease of t was lost: run {run(2).run_id}" in str(said)
                 assert fine is None  # what another one writes at the same time is not lost with it
 
     store = SqliteStore(tmp_path)
@@ -81,53 +80,6 @@ def test_a_lease_that_was_outlived_writes_nothing(tmp_path: Path) -> None:
     assert [one.change.identity for one in asyncio.run(store.memory("t")).unfinished] == ["a", "b"]
     assert asyncio.run(store.memory("t")).pending == {}
     assert len(asyncio.run(store.memory("u")).unfinished) == 1
-    store.close()
-
-
-_CHILD = """
-import asyncio, sys
-from pathlib import Path
-from fazai.model import Change, Verb
-from fazai.store.sqlite.ledger import SqliteStore
-from fazai.store.base import Action, Run
-
-async def main():
-    store = SqliteStore(Path(sys.argv[1]))
-    run = Run("0" * 26, "apply", (), "ana", "ops", 42, 1.0)
-    await store.run_begin(run)
-    async with store.lease("t", run):
-        change = Change("t", "k.item", "a", Verb.CREATE, {}, {}, "")
-        await store.action_begin(Action("x", run.run_id, change), ["s"])
-        print("begun", flush=True)
-        sys.stdin.read()
-
-asyncio.run(main())
-"""
-
-
-def test_kill_9_loses_nothing_that_was_awaited_and_frees_the_lock(tmp_path: Path) -> None:
-    child = subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert child.stdout is not None
-    assert child.stdin is not None
-    assert child.stdout.readline() == b"begun\n"
-    store = SqliteStore(tmp_path)
-
-    async def take() -> None:
-        async with store.lease("t", run()):
-            pass
-
-    with pytest.raises(LockHeld, match="pid 42 of ana on ops"):
-        asyncio.run(take())
-    os.kill(child.pid, signal.SIGKILL)
-    child.wait()
-    child.stdin.close()
-    child.stdout.close()
-    asyncio.run(take())
-    memory = asyncio.run(store.memory("t"))
-    assert [a.change.identity for a in memory.unfinished] == ["a"]
-    assert set(memory.pending) == {"s"}
     store.close()
 
 
@@ -152,6 +104,72 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
         SqliteStore(tmp_path)
 
 
+async def _drain(store: SqliteStore) -> None:
+    """Wait until the writer's thread has seen what was queued before."""
+    loop = asyncio.get_running_loop()
+    behind = loop.create_future()
+    store._queue.put(((("SELECT 1", ()),), (loop, behind)))
+    with contextlib.suppress(StateError):
+        await behind
+
+
+def test_an_action_with_an_older_token_than_the_last_write_is_refused(tmp_path: Path) -> None:
+    """Also where the file of its lease cannot say so, as of another copy of the state folder."""
+
+    async def main() -> None:
+        await store.action_begin(replace(action("a"), token=3), [])
+        await store.action_begin(action("b"), [])  # of no lease: as the daemon records what it heard
+        with pytest.raises(LockHeld, match="another run holds the target by now, and has written to it"):
+            await store.action_begin(replace(action("c"), token=2), ["s"])
+        async with store.lease("t", run()) as lease:
+            assert lease.token == 4
+
+    store = SqliteStore(tmp_path)
+    asyncio.run(main())
+    assert [one.change.identity for one in asyncio.run(store.memory("t")).unfinished] == ["a", "b"]
+    store.close()
+
+
+def test_a_process_that_keeps_the_lock_folder_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def take() -> int:
+        async with store.lease("t", run()) as lease:
+            return lease.token
+
+    store = SqliteStore(tmp_path)
+    handle = os.open(tmp_path / "locks", os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    monkeypatch.setattr("fazai.store.sqlite.leases._FOLDER_TRIES", 2)
+    with pytest.raises(StateError, match=r"a process keeps the locks in .*/locks to itself \(see: fuser -v"):
+        asyncio.run(take())
+    monkeypatch.setattr("fazai.store.sqlite.leases._FOLDER_TRIES", 1000)
+
+    async def let_go() -> int:
+        asyncio.get_running_loop().call_soon(os.close, handle)
+        return await take()
+
+    assert asyncio.run(let_go()) == 1
+    store.close()
+
+
+def test_a_holder_of_release_0_1_0_is_not_outlived(tmp_path: Path) -> None:
+    """Its lock file has no expiry, and it renews nothing."""
+
+    async def main() -> None:
+        async with store.lease("t", run()):
+            (path,) = (tmp_path / "locks").iterdir()
+            holder = {"run": "R1", "pid": 7, "host": "ops", "user": "ana", "since": 5.0, "target": "t"}
+            path.write_text(json.dumps(holder))
+            with pytest.raises(LockHeld, match=r"run R1 \(pid 7 of ana on ops\) holds t since .*05Z \(wait"):
+                async with store.lease("t", run(2)):
+                    pass
+
+    store = SqliteStore(tmp_path, clock=lambda: 1e9)
+    asyncio.run(main())
+    store.close()
+
+
 def test_a_write_that_nobody_waited_for_and_failed_is_said_at_the_next_one(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
 
@@ -159,9 +177,7 @@ def test_a_write_that_nobody_waited_for_and_failed_is_said_at_the_next_one(tmp_p
         await store.run_begin(run())
         store.event("r", 1.0, "log", "t", {})
         store._queue.put(((("INSERT INTO nowhere VALUES (1)", ()),), None))
-        behind: Future[None] = Future()  # once it is answered, the writer's thread has seen the one before
-        store._queue.put(((("SELECT 1", ()),), behind))
-        behind.exception(20)
+        await _drain(store)
         for name in ("b", "c"):
             with pytest.raises(StateError, match="no such table: nowhere"):
                 await store.action_begin(action(name), [])
@@ -179,9 +195,7 @@ def test_a_number_too_large_for_sqlite_is_refused_and_ends_nothing(tmp_path: Pat
         asyncio.run(store.run_end(run().run_id, 2**70, {}))
     store.event(run().run_id, 5.0, "change", "t", {})
     store._queue.put(((("INSERT INTO nowhere VALUES (1)", ()),), None))
-    behind: Future[None] = Future()  # once it is answered, the writer's thread has seen the one before
-    store._queue.put(((("SELECT 1", ()),), behind))
-    behind.exception(60)
+    asyncio.run(_drain(store))
     with pytest.raises(StateError, match="no such table: nowhere"):  # what was lost is said once
         asyncio.run(store.run_end(run().run_id, 0, {}))
     asyncio.run(store.run_end(run().run_id, 0, {}))

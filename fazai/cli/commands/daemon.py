@@ -63,18 +63,10 @@ _AS_GIVEN = ("host", "port", "tls_cert", "tls_key", "client_ca", "client_role")
 def daemon_command(**options: Any) -> None:
     """Serve events, telemetry and runs over HTTP and on a local socket."""
     from fazai.daemon.process import serve
-    from fazai.store.daemon import StoreLimits
     from fazai.store.factory import open_daemon_store
 
     settings = _daemon_settings(options)
-    kept = settings.config.retention
-    limits = StoreLimits(
-        events_bytes=kept.events_bytes,
-        events_age_s=kept.events_s,
-        telemetry_bytes=kept.telemetry_bytes,
-        telemetry_age_s=kept.telemetry_s,
-        ledger_runs=kept.ledger,
-    )
+    limits = settings.config.retention.store_limits()
     serve(settings, lambda state: open_daemon_store(state, limits))
 
 

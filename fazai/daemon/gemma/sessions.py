@@ -15,9 +15,6 @@ from fazai.providers.gemma.client import GemmaClient, GemmaSession
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
 
-_MAX_SESSIONS = 256
-_IDLE_S = 1800.0
-
 
 class AgentSession:
     """A session on the worker and its owner; `running` is the task of its iteration, while there is one."""
@@ -30,17 +27,18 @@ class AgentSession:
 
 
 class AgentSessions:
-    """The sessions that clients have open; one that is not used for half an hour is closed."""
+    """The sessions that clients have open; at most `most`. One that is not used for `idle_s` is closed."""
 
-    def __init__(self, client: GemmaClient) -> None:
+    def __init__(self, client: GemmaClient, most: int = 256, idle_s: float = 1800.0) -> None:
         self.client = client
+        self._most, self._idle_s = most, idle_s
         self._open: OrderedDict[str, AgentSession] = OrderedDict()
 
     async def open_session(self, owner: str, params: SessionParams | None) -> str:
         """Open a session and return its id. Raises Refusal: worker_unavailable, overloaded, and what the
         worker refuses."""
         await self._close_idle()
-        if len(self._open) >= _MAX_SESSIONS:
+        if len(self._open) >= self._most:
             raise Refusal("overloaded", "there are too many sessions", headers=((b"retry-after", b"60"),))
         gemma = self.client.session(params)
         try:
@@ -74,7 +72,7 @@ class AgentSessions:
 
     async def _close_idle(self) -> None:
         for session_id, session in list(self._open.items()):
-            if session.running is None and time.monotonic() - session.used > _IDLE_S:
+            if session.running is None and time.monotonic() - session.used > self._idle_s:
                 await self.close_session(session_id)
 
     async def close_all(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import re
 import signal
@@ -108,6 +109,7 @@ def child_environment(
         "FAZAI_RUN_ID": record.run_id,
         "FAZAI_REPORT_S": str(_REPORT_S),
         "FAZAI_KEEP_RUNS": str(settings.config.retention.ledger),
+        "FAZAI_KEEP_TARGETS_DAYS": str(math.ceil(settings.config.retention.targets_s / 86400)),
     }
     if settings.socket is not None:
         found["FAZAI_URL"] = f"unix:{settings.socket.absolute()}"

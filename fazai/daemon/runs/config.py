@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from fazai.daemon.runs.schedule import Rhythm
-from fazai.store.daemon import Mode
+from fazai.store.daemon import Mode, StoreLimits
 
 JobMode = Literal["apply", "approve", "check"]
 GitHost = Literal["github", "gitlab", "gitea"]
@@ -66,7 +66,9 @@ class Polling:
 class Retention:
     """Limits of what is kept; whatever is over goes, the oldest first. `runs`: those that the daemon started,
     with their plans; `ledger`: runs of the ledger; `hosts_s`: of hosts that are silent; `deliveries_s`: of
-    git hosts, by which a replay is known."""
+    git hosts, by which a replay is known; `targets_s`: how the last run left a target, and what it called it.
+    `compact_every_s` and `index_records` say when the store compacts telemetry and drops what is over: so
+    often, or once so many records are not yet in the index of history."""
 
     events_s: float = 30 * 86400.0
     events_bytes: int = 256 << 20
@@ -76,6 +78,30 @@ class Retention:
     runs: int = 500
     ledger: int = 5_000
     deliveries_s: float = 400 * 86400.0
+    targets_s: float = 90 * 86400.0
+    compact_every_s: float = 30.0
+    index_records: int = 100_000
+
+    def store_limits(self) -> StoreLimits:
+        """Return what of these the store keeps to by itself."""
+        return StoreLimits(
+            events_bytes=self.events_bytes,
+            events_age_s=self.events_s,
+            telemetry_bytes=self.telemetry_bytes,
+            telemetry_age_s=self.telemetry_s,
+            ledger_runs=self.ledger,
+            targets_age_s=self.targets_s,
+            upkeep_s=self.compact_every_s,
+            index_records=self.index_records,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GemmaLimits:
+    """Limits of the sessions that clients have on the Gemma worker: how many, and how long one is unused."""
+
+    sessions: int = 256
+    idle_s: float = 1800.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,3 +112,4 @@ class DaemonConfig:
     hooks: tuple[Hook, ...] = ()
     polling: Polling = Polling()
     retention: Retention = Retention()
+    gemma: GemmaLimits = GemmaLimits()

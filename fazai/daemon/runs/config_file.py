@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fazai.daemon.runs.config import DaemonConfig, Hook, Job, Polling, Retention, Schedule
+from fazai.daemon.runs.config import DaemonConfig, GemmaLimits, Hook, Job, Polling, Retention, Schedule
 from fazai.daemon.runs.schedule import DAYS, Rhythm, Window
 from fazai.errors import Errors, FazaiError, InputError, spelling_hint
 from fazai.inventory.patterns import select_hosts
@@ -36,7 +36,7 @@ _HOSTS = ("github", "gitlab", "gitea")
 
 T = TypeVar("T")
 D = TypeVar("D")
-S = TypeVar("S", Job, Polling, Retention)
+S = TypeVar("S", Job, Polling, Retention, GemmaLimits)
 #: By key: the field of the value that is read, and its reader.
 Readers = Mapping[str, tuple[str, Callable[[Any], Any]]]
 
@@ -64,14 +64,15 @@ def read_daemon_config(path: Path, load_inventory: Load | None = None) -> Daemon
     if not isinstance(found, YamlMap):
         raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
     top = _Section(found, _TOP, problems, path.absolute().parent, load_inventory)
-    top.check_keys("runs", "webhooks", "opnsense", "retention")
+    top.check_keys("runs", "webhooks", "opnsense", "gemma", "retention")
     jobs = {job.name: job for job in _read_named(top, "runs", _read_job)}
     hooks = tuple(_read_named(top, "webhooks", _read_hook))
     _check_hooks(top, hooks, jobs)
     polling, retention = top.read_below("opnsense", Polling(), _POLLING), _read_retention(top)
+    gemma = top.read_below("gemma", GemmaLimits(), _GEMMA)
     if problems:
         raise problems[0] if len(problems) == 1 else Errors(problems)
-    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention)
+    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention, gemma=gemma)
 
 
 @dataclass(frozen=True, slots=True)
@@ -367,10 +368,21 @@ def _read_age(value: Any) -> float:
     return _read_span(value, _KEPT_DAYS)
 
 
-def _read_long_age(value: Any) -> float:
+def _read_age_of_days(value: Any, hint: str | None = None) -> float:
     seconds = _read_age(value)
     if seconds < 86400:
-        raise _WrongValue(f"is a day at least, such as 30d, not {value!r}", "a replay would work after it")
+        raise _WrongValue(f"is a day at least, such as 30d, not {value!r}", hint)
+    return seconds
+
+
+def _read_delivery_age(value: Any) -> float:
+    return _read_age_of_days(value, "a replay would work after it")
+
+
+def _read_pause(value: Any) -> float:
+    seconds = _read_span(value)
+    if seconds > 3600:
+        raise _WrongValue(f"is at most 1h, not {value!r}")
     return seconds
 
 
@@ -433,13 +445,19 @@ _POLLING: Readers = {
     "at_once": ("at_once", _number_reader(1, 1000)),
     "timeout": ("timeout_s", _read_span),
 }
+_GEMMA: Readers = {"sessions": ("sessions", _number_reader(1, 1000)), "idle": ("idle_s", _read_span)}
 _RETENTION_BELOW: Mapping[str, Readers] = {
     "events": {"age": ("events_s", _read_age), "size": ("events_bytes", _read_size)},
     "telemetry": {"age": ("telemetry_s", _read_age), "size": ("telemetry_bytes", _read_size)},
+    "compaction": {
+        "every": ("compact_every_s", _read_pause),
+        "index": ("index_records", _number_reader(1000, 10_000_000)),
+    },
 }
 _RETENTION: Readers = {
     "hosts": ("hosts_s", _read_age),
     "runs": ("runs", _number_reader(10, 1_000_000)),
     "ledger": ("ledger", _number_reader(10, 1_000_000)),
-    "deliveries": ("deliveries_s", _read_long_age),
+    "deliveries": ("deliveries_s", _read_delivery_age),
+    "targets": ("targets_s", _read_age_of_days),
 }

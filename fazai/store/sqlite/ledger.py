@@ -12,15 +12,14 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fazai.errors import FazaiError, StateError
 from fazai.model import Change, Verb
-from fazai.store.base import Action, Lease, Run, TargetMemory, TargetState
-from fazai.store.sqlite.leases import FENCE, fence_failure, find_holder, hold_lease
+from fazai.store.base import LEASE_S, Action, Lease, Run, TargetMemory, TargetState
+from fazai.store.sqlite.leases import FileLease, LockFolder, fence_failure
 from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
 
 __all__ = ["KEEP_RUNS", "SqliteStore"]
@@ -30,12 +29,14 @@ T = TypeVar("T")
 KEEP_RUNS = 5_000
 
 _Job = tuple[str, tuple[Any, ...]]
-_Batch = tuple[tuple[_Job, ...], "Future[None] | None"]
+_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
+_Batch = tuple[tuple[_Job, ...], _Waiter | None]
 
 
 class SqliteStore:
     """`folder` is created 0700 when it is not there. Raises StateError when it cannot be used. A write that
-    nobody waited for and that failed is the end of a run; a daemon `forgives` it once it was said."""
+    nobody waited for and that failed is the end of a run; a daemon `forgives` it once it was said. `clock`
+    tells seconds since the epoch: by it leases expire and what is old goes."""
 
     def __init__(
         self,
@@ -44,8 +45,10 @@ class SqliteStore:
         forgives: bool = False,
         keep_runs: int = KEEP_RUNS,
         targets_age_s: float = 90 * 86400.0,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.folder = folder
+        self._clock = clock
         self._keep_runs, self._targets_age_s = keep_runs, targets_age_s
         self._forgives = forgives
         self._path = folder / FILE_NAME
@@ -54,6 +57,7 @@ class SqliteStore:
             (folder / "locks").mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise state_error(folder, error) from error
+        self._locks = LockFolder(folder / "locks", clock, self._read_token)
         self._failed: FazaiError | None = None
         self._died: StateError | None = None
         self._in_hand: list[_Batch] = []  # what is being committed
@@ -72,6 +76,7 @@ class SqliteStore:
         self._queue.put(None)
         self._thread.join()
         self._reader.close()
+        self._locks.close()
         if self._failed is not None:
             raise self._failed
 
@@ -107,7 +112,10 @@ class SqliteStore:
             connection.execute("BEGIN IMMEDIATE")
             for jobs, _ in batches:
                 for sql, params in jobs:
-                    connection.execute(sql, tuple(map(_escape_text, params)))
+                    try:
+                        connection.execute(sql, params)
+                    except UnicodeEncodeError:
+                        connection.execute(sql, tuple(map(_escape_text, params)))
             connection.execute("COMMIT")
         except (sqlite3.Error, OverflowError) as error:  # SQLite has integers of 64 bits
             with contextlib.suppress(sqlite3.Error):
@@ -117,24 +125,17 @@ class SqliteStore:
                     self._commit(connection, [batch])
                 return
             failed = fence_failure(error) or state_error(self.folder, error)
-            for _, future in batches:
-                if future is None:
-                    self._failed = failed
-                else:
-                    _answer_future(future, failed)
-            return
-        for _, future in batches:
-            if future is not None:
-                _answer_future(future, None)
+            if any(waiter is None for _, waiter in batches):
+                self._failed = failed
+            _answer(batches, failed)
+        else:
+            _answer(batches, None)
 
     def _refuse_all(self, failed: StateError) -> None:
         self._failed = failed
-        for _, future in self._in_hand:
-            if future is not None:
-                _answer_future(future, failed)
+        _answer(self._in_hand, failed)
         while not self._ended and (batch := self._queue.get()) is not None:
-            if batch[1] is not None:
-                _answer_future(batch[1], failed)
+            _answer([batch], failed)
 
     async def _write(self, *jobs: _Job) -> None:
         if self._failed is not None:  # a write that nobody waited for was lost: say so at the next one
@@ -142,9 +143,10 @@ class SqliteStore:
             if self._forgives:
                 self._failed = None
             raise failed
-        future: Future[None] = Future()
-        self._queue.put((jobs, future))
-        await asyncio.wrap_future(future)
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._queue.put((jobs, (loop, future)))
+        await future
 
     # -- runs -------------------------------------------------------------------------------------------
 
@@ -166,7 +168,7 @@ class SqliteStore:
         await self._write(
             (
                 "UPDATE runs SET finished = ?, exit_code = ?, summary = ? WHERE run_id = ?",
-                (time.time(), exit_code, json.dumps(summary), run_id),
+                (self._clock(), exit_code, json.dumps(summary), run_id),
             ),
             (f"DELETE FROM events WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608 - a constant
             (
@@ -174,8 +176,8 @@ class SqliteStore:
                 (self._keep_runs,),
             ),
             (f"DELETE FROM runs WHERE run_id <= {oldest}", (self._keep_runs,)),  # noqa: S608
-            ("DELETE FROM targets WHERE time < ?", (time.time() - self._targets_age_s,)),
-            ("DELETE FROM names WHERE time < ?", (time.time() - self._targets_age_s,)),
+            ("DELETE FROM targets WHERE time < ?", (self._clock() - self._targets_age_s,)),
+            ("DELETE FROM names WHERE time < ?", (self._clock() - self._targets_age_s,)),
         )
 
     async def history(self, limit: int) -> list[Run]:
@@ -218,15 +220,17 @@ class SqliteStore:
             dict(pending),
             tuple(_action_from_row(row) for row in opened),
             int(generation[0][0]),
-            find_holder(self.folder / "locks", box) if pending or opened else "",
+            self._locks.find_holder(box) if pending or opened else None,
         )
 
-    def lease(self, box: str, run: Run, name: str = "") -> AbstractAsyncContextManager[Lease]:
-        def read_token() -> int:
-            rows = self._read("SELECT token FROM leases WHERE box = ?", (box,))
-            return int(rows[0][0]) if rows else 0
+    def lease(
+        self, box: str, run: Run, name: str = "", lease_s: float = LEASE_S
+    ) -> AbstractAsyncContextManager[Lease]:
+        return FileLease(self._locks, box, run, name or box, lease_s)
 
-        return hold_lease(self.folder / "locks", box, run, name or box, read_token)
+    def _read_token(self, box: str) -> int:
+        rows = self._read("SELECT token FROM generations WHERE box = ?", (box,))
+        return int(rows[0][0]) if rows else 0
 
     async def settle(self, box: str, name: str = "") -> None:
         await self._write(
@@ -240,17 +244,27 @@ class SqliteStore:
         await self._write(
             (
                 "INSERT OR REPLACE INTO adopted VALUES (?, ?, ?, ?, ?, ?)",
-                (box, ref, kind, identity, run_id, time.time()),
+                (box, ref, kind, identity, run_id, self._clock()),
             )
         )
 
     # -- the journal ------------------------------------------------------------------------------------
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
-        await self._write(*_begin_statements(action, services))
+        await self._check_lease(action)
+        await self._write(*_begin_statements(action, services, self._clock()))
 
     async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
-        await self._write(*(job for action, services in begun for job in _begin_statements(action, services)))
+        for action, _ in begun:
+            await self._check_lease(action)
+        now = self._clock()
+        await self._write(*(job for action, names in begun for job in _begin_statements(action, names, now)))
+
+    async def _check_lease(self, action: Action) -> None:
+        """Raise LockHeld where the lease under which an action begins was lost."""
+        held = self._locks.held.get((action.box or action.change.target, action.token))
+        if held is not None:
+            await held.check()
 
     async def action_end(self, action_id: str, status: str, *, ref: str = "", error: str = "") -> None:
         """Record the end; not waited for: a lost one is seen as unfinished, which it then is to the next
@@ -258,7 +272,7 @@ class SqliteStore:
         job = (
             "UPDATE actions SET finished = ?, status = ?, ref = CASE ? WHEN '' THEN ref ELSE ? END, error = ?"
             " WHERE action_id = ?",
-            (time.time(), status, ref, ref, error, action_id),
+            (self._clock(), status, ref, ref, error, action_id),
         )
         self._queue.put(((job,), None))
 
@@ -338,12 +352,12 @@ class SqliteStore:
             raise state_error(self.folder, error) from error
 
 
-def _begin_statements(action: Action, services: Sequence[str]) -> list[_Job]:
-    """Return the statements that are written before an action is carried out."""
-    now = time.time()
+def _begin_statements(action: Action, services: Sequence[str], now: float) -> list[_Job]:
+    """Return the statements that are written before an action is carried out. The first fails where the
+    action's token is older than the last one that wrote to the box (`leases.fence_failure`)."""
     change, box = action.change, action.box or action.change.target
-    jobs: list[_Job] = [(FENCE, (box, action.token, action.run_id))] if action.token else []
-    jobs += [
+    jobs: list[_Job] = [
+        (_COUNT, (box, action.token)),
         (
             "INSERT OR REPLACE INTO actions"
             " (action_id, run_id, target, kind, identity, verb, before, after, ref, started, box, status)"
@@ -362,11 +376,6 @@ def _begin_statements(action: Action, services: Sequence[str]) -> list[_Job]:
                 box,
             ),
         ),
-        (
-            "INSERT INTO generations VALUES (?, 1)"
-            " ON CONFLICT (box) DO UPDATE SET generation = generation + 1",
-            (box,),
-        ),
     ]
     jobs += [
         ("INSERT OR IGNORE INTO pending VALUES (?, ?, ?, ?)", (box, name, action.run_id, now))
@@ -375,6 +384,14 @@ def _begin_statements(action: Action, services: Sequence[str]) -> list[_Job]:
     return jobs
 
 
+#: Counts the writes to a box, and refuses one with a token that is not the newest; 0 is one of no lease.
+_COUNT = """
+    INSERT INTO generations VALUES (?, 1, ?) ON CONFLICT (box) DO UPDATE SET
+        generation = generation + 1,
+        token = CASE WHEN excluded.token = 0 THEN token
+                     WHEN excluded.token < token THEN NULL
+                     ELSE excluded.token END
+"""
 _ENDED = """
     INSERT INTO targets VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (target) DO UPDATE SET
         status = CASE WHEN run_id = excluded.run_id AND rank > excluded.rank THEN status
@@ -438,9 +455,21 @@ def _run_from_row(row: tuple[Any, ...]) -> Run:
     )
 
 
-def _answer_future(future: Future[None], error: FazaiError | None) -> None:
-    """Answer who waits; one that was cancelled meanwhile waits no longer."""
-    with contextlib.suppress(InvalidStateError):
+def _answer(batches: Sequence[_Batch], error: FazaiError | None) -> None:
+    """Answer all who wait for these, with one call into each event loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
+    for _, waiter in batches:
+        if waiter is not None:
+            loops.setdefault(waiter[0], []).append(waiter[1])
+    for loop, futures in loops.items():
+        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
+            loop.call_soon_threadsafe(_resolve, futures, error)
+
+
+def _resolve(futures: Sequence[asyncio.Future[None]], error: FazaiError | None) -> None:
+    for future in futures:
+        if future.done():  # its task was cancelled
+            continue
         if error is None:
             future.set_result(None)
         else:

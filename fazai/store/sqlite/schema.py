@@ -34,7 +34,7 @@ _BUSY_S = 30.0
 
 #: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon. Version 3: by the box, where it
 #: was by the name of the target: what was remembered by name stays, and is found under the name. Version 4:
-#: leases, and what stood in files beside this one: the runs of the daemon and its schedule.
+#: tokens of leases, and what stood in files beside this one: the runs of the daemon and its schedule.
 MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -116,9 +116,7 @@ MIGRATIONS = (
     ) WITHOUT ROWID;
     """,
     """
-    CREATE TABLE leases (
-        box TEXT PRIMARY KEY, token INTEGER NOT NULL, run_id TEXT NOT NULL
-    ) WITHOUT ROWID;
+    ALTER TABLE generations ADD COLUMN token INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE daemon_runs (run_id TEXT PRIMARY KEY, value TEXT NOT NULL, plan BLOB) WITHOUT ROWID;
     CREATE TABLE schedule (job TEXT PRIMARY KEY, began REAL NOT NULL) WITHOUT ROWID;
     """,

@@ -218,8 +218,10 @@ def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
         "FAZAI_RUN_ID",
         "FAZAI_REPORT_S",
         "FAZAI_KEEP_RUNS",
+        "FAZAI_KEEP_TARGETS_DAYS",
         "FAZAI_URL",
     }
+    assert (found["FAZAI_KEEP_RUNS"], found["FAZAI_KEEP_TARGETS_DAYS"]) == ("5000", "90")
     assert found["FAZAI_URL"] == f"unix:{tmp_path / 's'}"
 
 

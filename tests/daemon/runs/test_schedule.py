@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 from contextlib import closing
+from dataclasses import fields
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from fazai.cli import main
-from fazai.daemon.runs.config import Retention
+from fazai.daemon.runs.config import GemmaLimits, Polling, Retention
 from fazai.daemon.runs.config_file import read_daemon_config
 from fazai.daemon.runs.records import RunRecords
 from fazai.daemon.runs.schedule import Rhythm, Timetable, Window
 from fazai.errors import Errors, FazaiError
 from fazai.inventory import Inventory, load_inventory
-from fazai.store.base import Run
-from fazai.store.daemon import RunRecord
+from fazai.store.base import Run, TargetState
+from fazai.store.daemon import RunRecord, StoreLimits
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.store.sqlite.ledger import SqliteStore
-from tests.daemon.live import until
+from fazai.yamltext import YamlMap, load_yaml
+from tests.daemon.live import PATIENCE_S, until
 from tests.daemon.runs_world import world
 
 ROOT = Path(__file__).parents[3]
@@ -193,7 +197,7 @@ def test_the_daemon_runs_its_schedule(tmp_path: Path) -> None:
         assert job["pending_plan"] is not None
         assert datetime.fromisoformat(job["next_at"]) > datetime.fromtimestamp(record.asked, UTC)
     with closing(SqliteDaemonStore(tmp_path / "state")) as store:
-        assert asyncio.run(store.began())["edge"] >= record.asked
+        assert store.began()["edge"] >= record.asked
 
 
 CONFIG = """\
@@ -285,13 +289,39 @@ def test_how_long_things_are_kept(tmp_path: Path) -> None:
     path.write_text(
         "retention:\n  events: {age: 7d12h, size: 64MiB}\n  telemetry: {size: 2GB}\n"
         "  hosts: 90d\n  runs: 20\n  ledger: 100\n  deliveries: 30d\n"
+        "  targets: 36h\n  compaction: {every: 5m, index: 5000}\ngemma: {sessions: 8, idle: 90s}\n"
     )
     found = read_daemon_config(path).retention
     assert (found.events_s, found.events_bytes) == (7.5 * 86400, 64 << 20)
     assert (found.telemetry_s, found.telemetry_bytes) == (30 * 86400.0, 2 << 30)
     assert (found.hosts_s, found.runs, found.ledger) == (90 * 86400.0, 20, 100)
     assert (found.deliveries_s, Retention().deliveries_s) == (30 * 86400.0, 400 * 86400.0)
-    assert read_daemon_config(ROOT / "deploy/daemon.yml").retention == Retention()
+    assert (found.targets_s, found.compact_every_s, found.index_records) == (1.5 * 86400, 300.0, 5000)
+    assert read_daemon_config(path).gemma == GemmaLimits(sessions=8, idle_s=90.0)
+
+
+def test_the_sample_names_every_limit_with_its_default() -> None:
+    sample = ROOT / "deploy/daemon.yml"
+    found = read_daemon_config(sample)
+    assert (found.retention, found.gemma, found.polling) == (Retention(), GemmaLimits(), Polling())
+    node = load_yaml(sample, what="configuration")
+    assert isinstance(node, YamlMap)
+    for section, limits in (("retention", Retention()), ("gemma", GemmaLimits()), ("opnsense", Polling())):
+        keys = [len(value) if isinstance(value, YamlMap) else 1 for value in node[section].values()]
+        assert sum(keys) == len(fields(limits)), section
+
+
+def test_the_store_keeps_to_the_configuration(tmp_path: Path) -> None:
+    """Each limit of the store is one of the configuration: none has a value that nobody can set."""
+    path = tmp_path / "daemon.yml"
+    path.write_text(
+        "retention:\n  events: {age: 1d, size: 1MiB}\n  telemetry: {age: 2d, size: 2MiB}\n  ledger: 10\n"
+        "  targets: 3d\n  compaction: {every: 4s, index: 5000}\n"
+    )
+    day_s, kept = 86400.0, read_daemon_config(path).retention.store_limits()
+    assert kept == StoreLimits(1 << 20, day_s, 2 << 20, 2 * day_s, 4.0, 10, 3 * day_s, 5000)
+    assert Retention().store_limits() == StoreLimits()
+    assert not [each for each in fields(kept) if getattr(kept, each.name) == each.default]
 
 
 def test_things_can_be_kept_for_as_long_as_they_are_by_default_and_longer(tmp_path: Path) -> None:
@@ -299,10 +329,10 @@ def test_things_can_be_kept_for_as_long_as_they_are_by_default_and_longer(tmp_pa
     for days in (400, 3660):
         path.write_text(
             f"retention:\n  events: {{age: {days}d}}\n  telemetry: {{age: {days}d}}\n  hosts: {days}d\n"
-            f"  deliveries: {days}d\n"
+            f"  deliveries: {days}d\n  targets: {days}d\n"
         )
         found = read_daemon_config(path).retention
-        ages = {found.events_s, found.telemetry_s, found.hosts_s, found.deliveries_s}
+        ages = {found.events_s, found.telemetry_s, found.hosts_s, found.deliveries_s, found.targets_s}
         assert ages == {days * 86400.0}
 
 
@@ -320,6 +350,14 @@ def test_things_can_be_kept_for_as_long_as_they_are_by_default_and_longer(tmp_pa
         ("hosts: 3661d", "hosts is at most 3660d, not '3661d'"),
         ("events: {age: 3661d}", "age is at most 3660d, not '3661d'"),
         ("host: 30d", "retention knows no 'host'"),
+        ("targets: 12h", "targets is a day at least, such as 30d, not '12h'"),
+        ("targets: 3661d", "targets is at most 3660d, not '3661d'"),
+        ("targets: 90", "targets is a time such as 90s, 15m, 1h30m or 30d, not 90"),
+        ("compaction: 30s", "compaction is a mapping"),
+        ("compaction: {every: 2h}", "every is at most 1h, not '2h'"),
+        ("compaction: {every: 0s}", "every is a time such as 90s, 15m, 1h30m or 30d, not '0s'"),
+        ("compaction: {index: 999}", "index is a number from 1000 to 10000000"),
+        ("compaction: {indices: 1000}", "retention.compaction knows no 'indices'"),
     ],
 )
 def test_what_cannot_be_kept_has_its_place(tmp_path: Path, line: str, said: str) -> None:
@@ -329,6 +367,44 @@ def test_what_cannot_be_kept_has_its_place(tmp_path: Path, line: str, said: str)
         read_daemon_config(path)
     assert said in str(caught.value)
     assert "daemon.yml:2:" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("sessions: 0", "sessions is a number from 1 to 1000"),
+        ("sessions: many", "sessions is a number from 1 to 1000"),
+        ("idle: 1800", "idle is a time such as 90s, 15m, 1h30m or 30d, not 1800"),
+        ("idle: 367d", "idle is at most 366d, not '367d'"),
+        ("idles: 30m", "gemma knows no 'idles'"),
+    ],
+)
+def test_limits_of_gemma_sessions_have_their_place(tmp_path: Path, line: str, said: str) -> None:
+    path = tmp_path / "daemon.yml"
+    path.write_text(f"gemma:\n  {line}\n")
+    with pytest.raises(FazaiError) as caught:
+        read_daemon_config(path)
+    assert said in str(caught.value)
+    assert "daemon.yml:2:" in str(caught.value)
+
+
+def test_the_ledger_forgets_targets_after_the_time_that_it_was_told(tmp_path: Path) -> None:
+    now = [1e9]
+    store = SqliteStore(tmp_path, targets_age_s=100.0, clock=lambda: now[0])
+
+    async def end(number: int) -> list[str]:
+        run_id = f"01KANHC0E8M5T3W9Q7Z2R4V6{number:02d}"
+        await store.run_begin(Run(run_id, "apply", (), "root", "h", 1, now[0]))
+        store.ended(f"t{number}", TargetState("changed", 0, run_id, now[0]), f"box{number}")
+        await store.run_end(run_id, 0, {})
+        return [*await store.targets(), *await store.names("box1")]
+
+    assert asyncio.run(end(1)) == ["t1", "t1"]
+    now[0] += 100.0
+    assert asyncio.run(end(2)) == ["t1", "t2", "t1"]
+    now[0] += 1.0
+    assert asyncio.run(end(3)) == ["t2", "t3"]
+    store.close()
 
 
 def test_the_ledger_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
@@ -357,10 +433,8 @@ def test_the_daemon_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
     with closing(SqliteDaemonStore(tmp_path / "state")) as store:
         records = RunRecords(store, tmp_path / "state" / "runs", keep=10)
         asyncio.run(fill(records))
-        assert [one.run_id for one in asyncio.run(store.run_records())] == [one.run_id for one in records][
-            ::-1
-        ]
-        assert len(asyncio.run(store.run_records())) == 10
+        assert [one.run_id for one in store.run_records()] == [one.run_id for one in records][::-1]
+        assert len(store.run_records()) == 10
 
 
 MISSING = [
@@ -379,13 +453,7 @@ MISSING = [
 
 @pytest.mark.parametrize(("old", "new", "line", "said"), MISSING)
 def test_the_daemon_does_not_start_with_what_is_not_there(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    old: str,
-    new: str,
-    line: int,
-    said: str,
+    tmp_path: Path, old: str, new: str, line: int, said: str
 ) -> None:
     """The whole command: exit 3, with the place."""
     text = (
@@ -406,9 +474,14 @@ def test_the_daemon_does_not_start_with_what_is_not_there(
 
     assert read_daemon_config(config, loaded).jobs["edge"].limit == ("edge",)
     config.write_text(text.replace(old, new, 1))
-    monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))
-    code = main(["daemon", "--port", "0", "--config", str(config)])
-    err = capsys.readouterr().err
-    assert code == 3, err
-    assert f"{config}:{line}:" in err
-    assert said.format(tmp_path) in err
+    env = {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(tmp_path),
+        "FAZAI_STATE_DIR": str(tmp_path / "state"),
+    }
+    words = [sys.executable, "-m", "fazai", "daemon", "--port", "0", "--config", str(config)]
+    found = subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert found.returncode == 3, found.stderr
+    assert f"{config}:{line}:" in found.stderr
+    assert said.format(tmp_path) in found.stderr

