@@ -197,7 +197,7 @@ def test_the_daemon_runs_its_schedule(tmp_path: Path) -> None:
         assert job["pending_plan"] is not None
         assert datetime.fromisoformat(job["next_at"]) > datetime.fromtimestamp(record.asked, UTC)
     with closing(SqliteDaemonStore(tmp_path / "state")) as store:
-        assert store.began()["edge"] >= record.asked
+        assert asyncio.run(store.began())["edge"] >= record.asked
 
 
 CONFIG = """\
@@ -433,8 +433,9 @@ def test_the_daemon_keeps_as_many_runs_as_it_was_told(tmp_path: Path) -> None:
     with closing(SqliteDaemonStore(tmp_path / "state")) as store:
         records = RunRecords(store, tmp_path / "state" / "runs", keep=10)
         asyncio.run(fill(records))
-        assert [one.run_id for one in store.run_records()] == [one.run_id for one in records][::-1]
-        assert len(store.run_records()) == 10
+        stored = [one.run_id for one in asyncio.run(store.run_records())]
+        assert stored == [one.run_id for one in records][::-1]
+        assert len(stored) == 10
 
 
 MISSING = [
