@@ -145,10 +145,10 @@ def test_three_thousand_writes_one_after_the_other() -> None:
             firewall = await lab.start("fw", LabSettings())
             start = time.thread_time()
             for number in range(3000):
-                body = {"alias": {"name": f"a{number}", "type": "host", "content": "192.0.2.1"}}
+                body = {"alias": {"name": f"host{number}", "type": "host", "content": "192.0.2.1"}}
                 assert firewall.call("POST", "/api/firewall/alias/addItem", body)["result"] == "saved"
             assert time.thread_time() - start < 6
-            found = firewall.call("POST", "/api/firewall/alias/searchItem", {"searchPhrase": "a2999"})
+            found = firewall.call("POST", "/api/firewall/alias/searchItem", {"searchPhrase": "host2999"})
             assert found["total"] == 1
             assert json.dumps(found)
 
