@@ -20,7 +20,7 @@ import msgspec
 
 from fazai.errors import LockHeld, StateError
 from fazai.store.base import Holder, Run
-from fazai.store.sqlite.schema import state_error
+from fazai.store.sqlite.schema import escape_text, state_error
 from fazai.timestamps import format_time
 
 __all__ = ["FileLease", "LockFolder", "fence_failure"]
@@ -199,7 +199,8 @@ class FileLease:
     def _write(self, handle: int) -> None:
         """Write who holds the box, from now on. Raises OSError."""
         run, expires = self._run, self._locks.clock() + self._lease_s
-        holder = Holder(run.run_id, run.pid, run.host, run.user, self._since, expires, self._name, self.token)
+        host, user = escape_text(run.host), escape_text(run.user)
+        holder = Holder(run.run_id, run.pid, host, user, self._since, expires, self._name, self.token)
         # blanks over the rest of the last one: cutting it off waits for the disk, each time
         text = msgspec.json.encode(holder).ljust(self._size)
         os.pwrite(handle, text, 0)

@@ -20,7 +20,7 @@ from fazai.errors import FazaiError, StateError
 from fazai.model import Change, Verb
 from fazai.store.base import LEASE_S, Action, Lease, Run, TargetMemory, TargetState
 from fazai.store.sqlite.leases import FileLease, LockFolder, fence_failure
-from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
+from fazai.store.sqlite.schema import FILE_NAME, connect, escape_text, migrate, state_error
 
 __all__ = ["KEEP_RUNS", "SqliteStore"]
 
@@ -115,7 +115,7 @@ class SqliteStore:
                     try:
                         connection.execute(sql, params)
                     except UnicodeEncodeError:
-                        connection.execute(sql, tuple(map(_escape_text, params)))
+                        connection.execute(sql, tuple(map(escape_text, params)))
             connection.execute("COMMIT")
         except (sqlite3.Error, OverflowError) as error:  # SQLite has integers of 64 bits
             with contextlib.suppress(sqlite3.Error):
@@ -474,11 +474,3 @@ def _resolve(futures: Sequence[asyncio.Future[None]], error: FazaiError | None) 
             future.set_result(None)
         else:
             future.set_exception(error)
-
-
-def _escape_text(value: Any) -> Any:
-    """Escape text that is no UTF-8, which SQLite alone takes: names from the environment and from devices may
-    hold other bytes."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value
