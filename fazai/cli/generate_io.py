@@ -71,7 +71,7 @@ def check_stop_texts(texts: tuple[str, ...]) -> tuple[str, ...] | None:
 def read_grammar(path: Path) -> str:
     """Read a grammar. Raises UsageError."""
     try:
-        text = _read_option_file(path, "grammar").decode()
+        text = _read_option_file(path, "grammar").decode().replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"{path}: it is not UTF-8 (byte {error.start})") from None
     if not 1 <= len(text) <= 65_536:

@@ -226,3 +226,16 @@ def test_a_lab_whose_state_cannot_be_read(tmp_path: Path, capsys: pytest.Capture
     assert main(["lab", "status"]) == 3
     said = capsys.readouterr().err
     assert said.startswith(f"error: {file} cannot be read: Is a directory\n  hint: mend its owner and mode")
+
+
+def test_the_facts_of_an_inventory_are_those_of_its_hosts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A firewall of the lab is left out, as any other: what is asked of hosts is nothing that it has."""
+    firewall = "fw-01: {provider: opnsense, base_url: lab://fw-01}"
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(f"all: {{hosts: {{{firewall}, h1: {{provider: local}}}}}}\n")
+    assert main(["facts", str(inventory), "--output", "json"]) == 0
+    assert list(json.loads(capsys.readouterr().out)) == ["h1"]
+    assert main(["facts", str(inventory), "fw-01"]) == 3
+    assert capsys.readouterr().err.startswith("error: none of these targets is a host\n")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from fazai.cli.host_targets import ask_hosts, prepare_hosts
+from fazai.cli.lab_targets import lab_names
 from fazai.cli.options import HOSTS, OUTPUT, add_options
 from fazai.errors import FazaiError, UsageError, worst_exit
 from fazai.model import Describing, Session, TargetWork
@@ -24,7 +25,9 @@ from fazai.model import Describing, Session, TargetWork
 def facts_command(output: str, **options: Any) -> int:
     """Show what hosts are: system, kernel, CPUs, memory, disks, addresses, init, package manager."""
     prepared = prepare_hosts("facts", options)
-    answers = ask_hosts(prepared, (item for work in prepared.works for item in work.targets), _ask_facts)
+    aside = lab_names(prepared.works)  # firewalls that are started for a run alone: none of them is a host
+    items = (item for work in prepared.works for item in work.targets if item.target.name not in aside)
+    answers = ask_hosts(prepared, items, _ask_facts)
     found = {name: facts for name, facts in answers.items() if facts is not None}
     if not found:
         raise UsageError("none of these targets is a host", hint="facts are of provider: ssh and local")

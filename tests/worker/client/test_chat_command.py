@@ -138,9 +138,9 @@ def test_turns_at_the_fallback(tmp_path: Path) -> None:
 
 
 def test_every_field_of_the_contract_is_an_option(tmp_path: Path) -> None:
-    """All that generate and chat may be asked reaches the worker."""
+    """All that generate and chat may be asked reaches the worker; a grammar with one sort of line end."""
     grammar = tmp_path / "answer.gbnf"
-    grammar.write_text('root ::= "yes" | "no"')
+    grammar.write_bytes(b'root ::= "yes" |\r\n  "no"\r# end\n')
     words = (
         *("--stop", "END", "--stop", ";", "--top-k", "3", "--top-p", "0.5", "--min-p", "0.1"),
         *("--repeat-penalty", "1.5", "--temperature", "0.25", "--seed", "7", "--max-tokens", "3"),
@@ -177,7 +177,7 @@ def test_every_field_of_the_contract_is_an_option(tmp_path: Path) -> None:
             "temperature": 0.25,
             "seed": 7,
             "max_tokens": 3,
-            "grammar": 'root ::= "yes" | "no"',
+            "grammar": 'root ::= "yes" |\n  "no"\n# end\n',
             "timeout_ms": 9000,
             "system": "s",
         }
