@@ -130,6 +130,23 @@ def test_an_action_with_an_older_token_than_the_last_write_is_refused(tmp_path: 
     store.close()
 
 
+def test_a_lease_is_newer_than_what_a_restored_database_knows(tmp_path: Path) -> None:
+    """Its lock file may be an older one than the database: of a machine that stood by, or before a power
+    cut."""
+
+    async def main() -> None:
+        async with store.lease("t", run()) as lease:
+            assert lease.token == 1
+        await store.action_begin(replace(action("a"), token=7), [])
+        async with store.lease("t", run(2)) as lease:
+            assert lease.token == 8
+            await store.action_begin(replace(action("b", 2), token=lease.token), [])
+
+    store = SqliteStore(tmp_path)
+    asyncio.run(main())
+    store.close()
+
+
 def test_a_process_that_keeps_the_lock_folder_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
