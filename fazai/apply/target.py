@@ -136,7 +136,8 @@ class TargetRun:
             async with self.store.lease() as lease:
                 self._lease = lease
                 fresh = await self.store.memory()
-                if fresh.generation != memory.generation:  # somebody wrote between our look and our lock
+                # somebody wrote between our look and our lock, or may have: whoever was on it as we looked
+                if fresh.generation != memory.generation or memory.holder is not None:
                     self.actions.clear()
                     diff = await self._observe_and_diff(session, fresh)
                     if not self._may_write(diff) or not diff.steps:

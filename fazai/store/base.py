@@ -139,7 +139,8 @@ class Store(Protocol):
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
         """Record, before the write, the action and that these services will be saved but not active. Raises
-        LockHeld where the lease of the action was lost: nothing is recorded then."""
+        LockHeld where the lease of the action was lost: nothing is recorded then, or that the action failed
+        where it was lost meanwhile."""
         ...
 
     async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:

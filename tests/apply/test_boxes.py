@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sqlite3
+import time
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -175,6 +176,32 @@ def test_a_run_that_is_under_way_was_not_cut_off(bench: Bench) -> None:
         " was cut off during create of memory.item a; the target was looked at again",
     ]
     assert device.writes == []
+
+
+def test_a_box_is_looked_at_again_that_a_run_under_way_was_on(bench: Bench) -> None:
+    """What that run saved and did not activate was left to it, and what it wrote came after the look."""
+
+    async def main() -> RunOutcome:
+        async with stopped.lease("t", holder) as lease:
+            action = Action("x", holder.run_id, created("t", "memory.item"), box="t", token=lease.token)
+            await stopped.action_begin(action, ["other"])
+            return await bench.engine(store).carry_out([work(at("t", "t"))])
+
+    def write_late(call: str) -> None:
+        if device.calls[1:] == ["observe"]:
+            device.saved["a"] = {"size": "1"}
+
+    device = bench.device("t")
+    device.before = write_late
+    holder = Run("H" * 26, "apply", (), "ana", "ops", 42, 0.0)
+    with bench.store() as store:
+        stopped = SqliteStore(bench.folder, clock=lambda: time.time() - 3600)  # its lease has expired
+        outcome = asyncio.run(main())
+        stopped.close()
+        assert only(outcome).status == TargetStatus.CHANGED
+        assert device.writes == ["write create b"]
+        assert set(only(outcome).activated) == {"other", "service"}
+        assert asyncio.run(store.memory("t")).pending == {}
 
 
 class Atomic(DeviceProvider):

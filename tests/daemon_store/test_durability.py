@@ -214,6 +214,29 @@ def test_a_nonce_that_cannot_be_stored_is_not_used_up(store: SqliteDaemonStore, 
     assert asyncio.run(store.use_nonce(Nonce("a", "n" * 100_000, 2_000, 1_000))) is False
 
 
+def test_a_nonce_of_a_request_that_was_given_up_and_not_stored_is_not_used_up(
+    store: SqliteDaemonStore, file_limit: None
+) -> None:
+    async def main() -> bool:
+        given_up = asyncio.create_task(store.use_nonce(nonce))
+        await asyncio.sleep(0)
+        given_up.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await given_up
+        with pytest.raises(StoreFull, match="takes no more data"):
+            await store.publish([NewEvent("log", b"x" * 100_000)])  # answered after what came before it
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+        return await store.use_nonce(nonce)
+
+    nonce = Nonce("a", "n" * 100_000, 2_000, 1_000)
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    assert asyncio.run(store.use_nonce(Nonce("a", "first", 2_000, 1_000)))
+    used = (store.folder / (FILE_NAME + "-wal")).stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (used + 65_536, hard))
+    assert asyncio.run(main()) is True
+    assert asyncio.run(store.use_nonce(nonce)) is False
+
+
 @pytest.mark.parametrize(
     ("code", "limit", "kind", "hint"),
     [

@@ -18,6 +18,7 @@ from fazai.errors import LockHeld, StateError
 from fazai.model import Change, Verb
 from fazai.store.base import Action, Run
 from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.schema import FILE_NAME
 
 
 def run(number: int = 1) -> Run:
@@ -127,6 +128,47 @@ def test_an_action_with_an_older_token_than_the_last_write_is_refused(tmp_path: 
     store = SqliteStore(tmp_path)
     asyncio.run(main())
     assert [one.change.identity for one in asyncio.run(store.memory("t")).unfinished] == ["a", "b"]
+    store.close()
+
+
+def test_a_lease_that_was_lost_during_the_commit_begins_nothing(tmp_path: Path) -> None:
+    """As of a process that was stopped just then: it has looked at its lease before."""
+
+    async def main() -> None:
+        async with store.lease("t", run(), lease_s=60) as lease:
+            blocker.execute("BEGIN IMMEDIATE")
+            begun = asyncio.create_task(store.action_begin(replace(action("a"), token=lease.token), ["s"]))
+            await asyncio.sleep(0)
+            times.append(2000.0)
+            async with other.lease("t", run(2)):
+                blocker.execute("ROLLBACK")
+                with pytest.raises(LockHeld, match=f"lease of t was lost: run {run(2).run_id}"):
+                    await begun
+
+    times = [1000.0]
+    store, other = (SqliteStore(tmp_path, clock=lambda: times[-1]) for _ in range(2))
+    with contextlib.closing(sqlite3.connect(tmp_path / FILE_NAME, isolation_level=None)) as blocker:
+        asyncio.run(main())
+    store.close()
+    (found,) = asyncio.run(other.actions(run().run_id))
+    assert (found.status, found.error.startswith("the lease of t was lost")) == ("failed", True)
+    other.close()
+
+
+def test_a_lease_is_newer_than_what_a_restored_database_knows(tmp_path: Path) -> None:
+    """Its lock file may be an older one than the database: of a machine that stood by, or before a power
+    cut."""
+
+    async def main() -> None:
+        async with store.lease("t", run()) as lease:
+            assert lease.token == 1
+        await store.action_begin(replace(action("a"), token=7), [])
+        async with store.lease("t", run(2)) as lease:
+            assert lease.token == 8
+            await store.action_begin(replace(action("b", 2), token=lease.token), [])
+
+    store = SqliteStore(tmp_path)
+    asyncio.run(main())
     store.close()
 
 

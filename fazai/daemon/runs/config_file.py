@@ -217,6 +217,7 @@ def _read_job_schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None
         return None
     section.check_keys("every", "jitter", "mode", "windows", "timezone")
     every_s = section.require("every", _interval_reader(10))
+    jitter_s = section.read("jitter", _read_span, 0.0)
     mode = section.read("mode", _read_mode, "check")
     zone = section.read("timezone", _read_zone, UTC)
     windows: tuple[Window, ...] = ()
@@ -231,7 +232,6 @@ def _read_job_schedule(job: _Section, modes: tuple[str, ...]) -> Schedule | None
         )
     if every_s is None:
         return None
-    jitter_s = section.read("jitter", _read_span, 0.0)
     return Schedule(Rhythm(every_s, jitter_s, windows, zone), cast("Any", mode))
 
 

@@ -37,7 +37,7 @@ from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.compaction import TelemetryCompaction, read_mark
 from fazai.store.sqlite.telemetry.hosts import Telemetry
 from fazai.store.sqlite.telemetry.reading import TelemetryReader
-from fazai.store.sqlite.writer import GroupWriter, StatementHandler, WriteHandler
+from fazai.store.sqlite.writer import GroupWriter, StatementHandler, WriteHandler, resolve_waiter
 
 __all__ = ["SqliteDaemonStore"]
 
@@ -280,14 +280,18 @@ class SqliteDaemonStore:
         key = (agent, text)
         if self._nonces.get(key, -1) >= now_us:
             return None
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Any] = loop.create_future()
+
+        def tell(result: Any) -> None:  # also where nobody waits any more
+            if isinstance(result, StateError):
+                self._nonces.pop(key, None)
+            resolve_waiter(waiter, result)
+
+        statement = (_KEEP_NONCE, (agent, text, expires_us))
+        self._writer.write_then(handler, payload, size_bytes, tell, loop, statement)
         self._nonces[key] = expires_us  # before it is durable: whoever asks meanwhile is refused
-        try:
-            return await self._writer.write(
-                handler, payload, size_bytes, (_KEEP_NONCE, (agent, text, expires_us))
-            )
-        except StateError:
-            self._nonces.pop(key, None)
-            raise
+        return await waiter
 
     def counts(self) -> Mapping[str, float]:
         return {

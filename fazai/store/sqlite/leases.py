@@ -190,8 +190,9 @@ class FileLease:
                 os.close(handle)
 
     def _hold(self, handle: int, latest: Holder | None) -> None:
+        # the database may be the newer one: the file was lost, or is older than a restored database
         token = latest.token if latest is not None else 0
-        self.token = 1 + (token or self._locks.read_token(self.box))
+        self.token = 1 + max(token, self._locks.read_token(self.box))
         self._since = self._locks.clock()
         self._write(handle)
         self._handle, self._inode = handle, os.fstat(handle).st_ino

@@ -16,7 +16,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fazai.errors import FazaiError, StateError
+from fazai.errors import FazaiError, LockHeld, StateError
 from fazai.model import Change, Verb
 from fazai.store.base import LEASE_S, Action, Lease, Run, TargetMemory, TargetState
 from fazai.store.sqlite.leases import FileLease, LockFolder, fence_failure
@@ -251,14 +251,20 @@ class SqliteStore:
     # -- the journal ------------------------------------------------------------------------------------
 
     async def action_begin(self, action: Action, services: Sequence[str]) -> None:
-        await self._check_lease(action)
-        await self._write(*_begin_statements(action, services, self._clock()))
+        await self.actions_begin([(action, services)])
 
     async def actions_begin(self, begun: Sequence[tuple[Action, Sequence[str]]]) -> None:
         for action, _ in begun:
             await self._check_lease(action)
         now = self._clock()
         await self._write(*(job for action, names in begun for job in _begin_statements(action, names, now)))
+        try:
+            for action, _ in begun:  # the commit may have taken longer than the lease
+                await self._check_lease(action)
+        except LockHeld as lost:
+            for action, _ in begun:
+                await self.action_end(action.action_id, "failed", error=lost.message)
+            raise
 
     async def _check_lease(self, action: Action) -> None:
         """Raise LockHeld where the lease under which an action begins was lost."""

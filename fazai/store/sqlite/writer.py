@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from fazai.errors import StateError
 from fazai.store.sqlite.schema import FILE_NAME, connect, state_error
 
-__all__ = ["GroupWriter", "StatementHandler", "Waiter", "WriteHandler"]
+__all__ = ["GroupWriter", "StatementHandler", "Waiter", "WriteHandler", "resolve_waiter"]
 
 #: Errors of a payload, not of the file.
 _OF_ONE = (
@@ -136,7 +136,7 @@ class GroupWriter:
         `beside` it. Raises StateError."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = loop.create_future()
-        told = functools.partial(_resolve_waiter, waiter)
+        told = functools.partial(resolve_waiter, waiter)
         self.write_then(part, payload, size_bytes, told, loop, beside)
         return await waiter
 
@@ -339,7 +339,8 @@ def _tell_waiters(pairs: Sequence[tuple[Waiter, Any]]) -> None:
             asyncio.get_running_loop().call_soon(_tell_waiters, left)
 
 
-def _resolve_waiter(waiter: asyncio.Future[Any], result: Any) -> None:
+def resolve_waiter(waiter: asyncio.Future[Any], result: Any) -> None:
+    """Give a result, or raise a StateError, where somebody still waits for it."""
     if waiter.done():  # its task was cancelled
         return
     if isinstance(result, StateError):

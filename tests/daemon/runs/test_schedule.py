@@ -275,6 +275,17 @@ def test_what_is_wrong_has_its_place(tmp_path: Path, old: str, new: str, line: i
     assert any(f"daemon.yml:{line}:" in one and text in one for one in said), said
 
 
+def test_all_that_is_wrong_with_a_schedule_is_said_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.yml"
+    path.write_text(CONFIG.replace("every: 15m", "every: 1s").replace("jitter: 1m", "jitter: soon"))
+    with pytest.raises(Errors) as caught:
+        read_daemon_config(path)
+    assert [str(error).partition("daemon.yml:")[2][:24] for error in caught.value.errors] == [
+        "10:14: every is at least",
+        "11:15: jitter is a time ",
+    ]
+
+
 def test_the_example_is_read() -> None:
     found = read_daemon_config(Path(__file__).parents[3] / "deploy" / "daemon.yml")
     assert set(found.jobs) == {"edge", "night"}

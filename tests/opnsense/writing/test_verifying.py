@@ -110,3 +110,18 @@ def test_what_was_saved_and_not_activated_does_not_run(start: Start, name: str) 
 
     (error,) = run(half())
     assert error.message == text
+
+
+def test_a_field_that_was_not_read_back_is_no_defect(firewall: LabFirewall) -> None:
+    async def main() -> list[FazaiError]:
+        vlan = resource("opnsense.vlan", {"if": "vtnet2", "tag": 20, "vlanif": "vlan0.20", "descr": "guests"})
+        async with session(target(firewall), FakeClock()) as work:
+            done = await apply_in(work, [vlan])
+            assert work._seen is not None
+            ((ref, row),) = work._seen.collections["opnsense.vlan"].rows.items()
+            stripped = {name: cell for name, cell in row.items() if name != "vlanif"}
+            work._seen.collections["opnsense.vlan"].rows[ref] = stripped
+            return await work.verify(done.diff.changes)
+
+    (error,) = run(main())
+    assert error.message == "the device  does not exist"

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from string import Formatter
 from typing import Any
 
 from fazai.errors import DeviceError, FazaiError, Unreachable, VerifyError
@@ -71,6 +72,12 @@ def _verify_error(change: Change, message: str, hint: str | None = None) -> Veri
     return VerifyError(message, where=change.mark or change.where, hint=hint)
 
 
+def _fill_message(message: str, change: Change, row: ItemRow) -> str:
+    """Return the message with the fields of the item; one that the firewall left out is empty."""
+    cells = {name: cell_text(row, name) for _, name, _, _ in Formatter().parse(message) if name}
+    return message.format_map({**cells, "identity": change.identity})
+
+
 async def _check_running(
     state: _RunningState, api: Api, seen: Snapshot, changes: Sequence[Change]
 ) -> Iterable[FazaiError]:
@@ -79,7 +86,7 @@ async def _check_running(
     if not running:
         return []
     return [
-        _verify_error(change, state.message.format_map({**row, "identity": change.identity}), state.hint)
+        _verify_error(change, _fill_message(state.message, change, row), state.hint)
         for change, row in _enabled_rows(seen, changes, state.switch)
         if (key := state.key(change, row)) is not None and key not in running
     ]
