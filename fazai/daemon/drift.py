@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from fazai.store.base import TargetState
     from fazai.store.daemon import DaemonStore
 
-__all__ = ["TARGET_METRICS", "Drift", "follow_ledger"]
 
 _LOOK_S = 5.0
 _GOOD = frozenset({"converged", "changed", "pending"})

@@ -8,8 +8,6 @@ from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import StateError
 from fazai.wire.daemon import HealthAnswer
 
-__all__ = ["ROUTES"]
-
 
 async def show_health(call: RouteCall) -> HealthAnswer:
     """Return that the process serves."""

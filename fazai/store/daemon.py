@@ -18,25 +18,6 @@ import msgspec
 from fazai.errors import StateError
 from fazai.store.base import Store
 
-__all__ = [
-    "GAUGES",
-    "AgentRecord",
-    "DaemonStore",
-    "FirewallRecord",
-    "HostRecord",
-    "Mode",
-    "NewEvent",
-    "NewSample",
-    "Nonce",
-    "Role",
-    "RunRecord",
-    "StoreLimits",
-    "StoredEvent",
-    "Token",
-    "TokenStore",
-    "Trigger",
-]
-
 Role = Literal["viewer", "operator", "admin"]
 Mode = Literal["apply", "check"]
 Trigger = Literal["api", "webhook", "schedule", "approval"]

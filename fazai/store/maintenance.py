@@ -15,8 +15,6 @@ from fazai.errors import LockHeld, StateError, missing_file
 from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, open_reader, state_error
 from fazai.store.sqlite.telemetry import packing
 
-__all__ = ["CheckResult", "backup", "check", "restore", "vacuum"]
-
 _FINDINGS = 100
 _PAGES_AT_ONCE = 4096
 

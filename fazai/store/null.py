@@ -9,8 +9,6 @@ from typing import Any
 from fazai.errors import StateError
 from fazai.store.base import LEASE_S, Action, Lease, Run, TargetMemory, TargetState
 
-__all__ = ["NullStore"]
-
 
 class NullStore:
     """Store without a place: reads are empty, records of a run go nowhere, and everything that precedes a

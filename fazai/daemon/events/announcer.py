@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from fazai.service.log import Log
     from fazai.store.daemon import DaemonStore
 
-__all__ = ["AUDIT", "Announcer", "log_event", "row_of"]
 
 #: The logger of who did what: approvals, starts, refusals, keys, tokens.
 AUDIT = "fazai.audit"

@@ -5,8 +5,6 @@ from __future__ import annotations
 from fazai.daemon.http.routing import Route, RouteCall
 from fazai.wire.daemon import ReportAnswer, ReportBody
 
-__all__ = ["ROUTES"]
-
 
 async def accept_report(call: RouteCall) -> ReportAnswer:
     """Store a batch of events of one run."""

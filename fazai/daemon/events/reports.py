@@ -39,7 +39,6 @@ from fazai.wire.events import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["Reports"]
 
 _TYPES: Mapping[str, type[EventBase]] = {
     str(of.__struct_config__.tag): of

@@ -12,8 +12,6 @@ from fazai.daemon.services import Services
 from fazai.wire.daemon import EventsQuery, decode_events_query
 from fazai.wire.events import is_event_id
 
-__all__ = ["ROUTES", "stream_events"]
-
 #: With where it begins: who loses the connection before the first event comes back there and misses none.
 _HELLO = b"retry: 2000\n: fazai\nid: %d\n\n"
 _HEADERS = (

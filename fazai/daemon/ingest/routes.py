@@ -10,8 +10,6 @@ from fazai.daemon.services import Services
 from fazai.service.prometheus import CONTENT_TYPE, render_metrics
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
-__all__ = ["ROUTES"]
-
 _CODES = (
     *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
     *("bad_signature", "bad_clock", "replayed"),

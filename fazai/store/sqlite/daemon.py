@@ -39,8 +39,6 @@ from fazai.store.sqlite.telemetry.hosts import Telemetry
 from fazai.store.sqlite.telemetry.reading import TelemetryReader
 from fazai.store.sqlite.writer import GroupWriter, StatementHandler, WriteHandler
 
-__all__ = ["SqliteDaemonStore"]
-
 T = TypeVar("T")
 
 _QUICK_CHECK_BYTES = 64 << 20  # a file up to this size is read through at start: a fraction of a second

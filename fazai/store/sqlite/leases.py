@@ -23,8 +23,6 @@ from fazai.store.base import Holder, Run
 from fazai.store.sqlite.schema import state_error
 from fazai.timestamps import format_time
 
-__all__ = ["FileLease", "LockFolder", "fence_failure"]
-
 _TRIES, _PAUSE_S = 5, 0.002
 _FOLDER_TRIES, _FOLDER_PAUSE_S = 100, 0.01
 _HOLDER_BYTES = 4096

@@ -22,8 +22,6 @@ from fazai.store.base import LEASE_S, Action, Lease, Run, TargetMemory, TargetSt
 from fazai.store.sqlite.leases import FileLease, LockFolder, fence_failure
 from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
 
-__all__ = ["KEEP_RUNS", "SqliteStore"]
-
 T = TypeVar("T")
 
 KEEP_RUNS = 5_000

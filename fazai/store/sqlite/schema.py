@@ -17,17 +17,6 @@ from pathlib import Path
 from fazai.config import STATE_FILE
 from fazai.errors import StateError, StoreFull
 
-__all__ = [
-    "FILE_NAME",
-    "MIGRATIONS",
-    "NEWER_HINT",
-    "connect",
-    "is_broken",
-    "migrate",
-    "open_reader",
-    "state_error",
-]
-
 FILE_NAME = STATE_FILE
 
 _BUSY_S = 30.0

@@ -17,8 +17,6 @@ from typing import Any, NamedTuple, Protocol
 from fazai.errors import StateError
 from fazai.store.sqlite.schema import FILE_NAME, connect, state_error
 
-__all__ = ["GroupWriter", "StatementHandler", "Waiter", "WriteHandler"]
-
 #: Errors of a payload, not of the file.
 _OF_ONE = (
     ValueError,

@@ -17,8 +17,6 @@ from fazai.store.daemon import GAUGES, HostRecord, NewSample
 from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.packing import CHUNK_BYTES, MAX_ORDINAL, Packer, Row, ref_of
 
-__all__ = ["SMALL", "HostTail", "Telemetry", "split_into_chunks"]
-
 T = TypeVar("T")
 
 NEVER = -(1 << 62)
