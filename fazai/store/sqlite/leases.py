@@ -248,6 +248,16 @@ class FileLease:
         self._renew_later(self._lease_s / 3 if free else _FOLDER_PAUSE_S)
 
 
+def hold_daemon_lock(folder: Path, refusal: LockHeld) -> int:
+    """Return the handle of the lock that a daemon holds as long as it lives, whatever the way it ends. Raises
+    OSError, and the refusal while a daemon has it."""
+    handle = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not _try_flock(handle):
+        os.close(handle)
+        raise refusal
+    return handle
+
+
 def _try_flock(handle: int) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

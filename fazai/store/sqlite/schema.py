@@ -181,11 +181,6 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def is_broken(error: Exception) -> bool:
-    """Return whether the file itself is damaged."""
-    return _code(error) & 0xFF in _BROKEN
-
-
 def state_error(folder: Path, error: Exception) -> StateError:
     """Return what SQLite or the operating system says as an error with the next step."""
     code = _code(error) & 0xFF
@@ -201,7 +196,7 @@ def state_error(folder: Path, error: Exception) -> StateError:
             f"the disk of the state folder {folder} fails: {error}",
             hint="see the kernel's log (dmesg), then: fazai store check",
         )
-    if is_broken(error):
+    if code in _BROKEN:
         return StateError(
             f"the file {folder / FILE_NAME} is damaged: {error}",
             hint="see: fazai store check; bring a backup back with: fazai store restore FILE",

@@ -132,7 +132,3 @@ def read_gauges(data: bytes) -> list[tuple[float, ...]]:
 
 def write_gauges(gauges: tuple[float, ...]) -> bytes:
     return array("d", gauges).tobytes()
-
-
-def gauges_of(data: bytes) -> tuple[float, ...]:
-    return tuple(array("d", data))
