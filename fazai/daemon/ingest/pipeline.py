@@ -174,7 +174,10 @@ class Ingest:
 
     async def _read(self, body: bytes, gzipped: bool) -> ParsedRecords:
         if gzipped or len(body) >= _IN_THREAD_BYTES:
-            return await asyncio.to_thread(_read_in_thread, body, gzipped, self._latest_us())
+            latest_us = self._latest_us()
+            return await asyncio.to_thread(
+                lambda: read_records(inflate(body) if gzipped else body, latest_us)
+            )
         return read_records(body, self._latest_us())
 
     async def _use_nonce(self, nonce: Nonce) -> None:
@@ -346,10 +349,6 @@ class Ingest:
         yield _REFUSED.by_label(self.refusals)
         yield _WAITING.single(self.admission.total_bytes)
         yield _OVERLOADED.single(self.admission.refused)
-
-
-def _read_in_thread(body: bytes, gzipped: bool, latest_us: int) -> ParsedRecords:
-    return read_records(inflate(body) if gzipped else body, latest_us)
 
 
 def _replayed() -> WireError:

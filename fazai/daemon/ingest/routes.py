@@ -43,6 +43,7 @@ def _ingest(services: Services) -> AsgiApp:
     return IngestRoute(services.ingest, _TokenGate(services), report, services.settings.limits.answer_s)
 
 
+@Route("GET", "/metrics", "Prometheus text.", media="text/plain")
 async def show_metrics(call: RouteCall) -> HttpReply:
     """Return the page for Prometheus."""
     exposition = call.services.ingest.exposition
@@ -53,9 +54,9 @@ async def show_metrics(call: RouteCall) -> HttpReply:
 
 ROUTES = (
     Route(
-        method="POST",
-        path="/ingest",
-        summary="Telemetry of hosts: an object, an array or NDJSON, gzip allowed; stored when it answers.",
+        "POST",
+        "/ingest",
+        "Telemetry of hosts: an object, an array or NDJSON, gzip allowed; stored when it answers.",
         raw=_ingest,
         role="operator",
         signed=True,
@@ -65,7 +66,5 @@ ROUTES = (
         codes=_CODES,
         limit_bytes=MAX_INGEST_BYTES,
     ),
-    Route(
-        method="GET", path="/metrics", summary="Prometheus text.", handler=show_metrics, media="text/plain"
-    ),
+    show_metrics,
 )
