@@ -225,7 +225,6 @@ def test_four_borders_catch_everything() -> None:
     assert [place.split(":")[0] for place in found] == [
         "fazai/apply/engine.py",
         "fazai/daemon/http/app.py",
-        "fazai/store/sqlite/ledger.py",
         "fazai/store/sqlite/writer.py",
         "fazai/worker/sessions.py",
     ]

@@ -319,9 +319,7 @@ class TargetRun:
             others = [r for r in self.item.resources if r.kind not in touched]
             wanted += session.affected(changes, others)
         wanted += self.item.handlers
-        if touched - {
-            r.kind for r in wanted if not r.listen
-        }:  # pruned, of a kind that is not declared any more
+        if touched - {r.kind for r in wanted if not r.listen}:  # pruned, of a kind not declared any more
             wanted = list(self.item.wanted)
         seen = await session.observe(wanted)
         adopted = (await self.store.memory()).adopted
@@ -377,10 +375,8 @@ class TargetRun:
         if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
             done.changes += [(change, change.ref) for change in changes[count:]]
         else:  # what the journal was told of the rest is not to be activated
-            left = services_of(changes[count + 1 :])
-            await self._clear_pending(
-                left - services_of(changes[: count + 1]) - done.services - self._earlier
-            )
+            left = services_of(changes[count + 1 :]) - services_of(changes[: count + 1])
+            await self._clear_pending(left - done.services - self._earlier)
         raise error
 
     def _new_action(self, change: Change, undo: bool) -> Action:

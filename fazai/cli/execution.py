@@ -243,7 +243,7 @@ class _Execution:
         terminal = Terminal.of(sys.stdout, os.environ, self.prepared.options.color)
         report = TextReport(
             out=sys.stdout,
-            noun=self._noun,
+            noun=lambda name: getattr(self.prepared.registry.provider(name), "noun", "target"),
             paint=terminal.paint,
             live=terminal.live and not self.prepared.options.quiet,
             every_change=terminal.live or check or self.prepared.options.verbose,
@@ -264,9 +264,6 @@ class _Execution:
             for target in outcome.targets:
                 report.target(target)
             report.end(outcome)
-
-    def _noun(self, provider: str) -> str:
-        return getattr(self.prepared.registry.provider(provider), "noun", "target")
 
     def _publish_outcome(self, outcome: RunOutcome) -> None:
         """Hand the outcome to the caller, and print it in the machine format that was asked for."""

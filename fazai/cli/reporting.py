@@ -21,17 +21,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fazai.apply.engine import is_routine
-from fazai.cli.clients import refusal_reason
+from fazai.cli.clients import DaemonAddress, refusal_reason
 from fazai.errors import FazaiError, InputError
+from fazai.outcome import EngineEvent, RunOutcome
+from fazai.store.base import Run
 from fazai.timestamps import timestamp
-
-if TYPE_CHECKING:
-    from fazai.cli.clients import DaemonAddress
-    from fazai.outcome import EngineEvent, RunOutcome
-    from fazai.store.base import Run
 
 _TICK_S = 0.1
 _LINGER_S = 1.0  # a person waits

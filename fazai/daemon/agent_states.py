@@ -12,20 +12,16 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from fazai import __version__
 from fazai.daemon.events.announcer import Announcer
 from fazai.errors import FazaiError
+from fazai.providers.gemma.client import GemmaClient
 from fazai.service.prometheus import Family, Metric
 from fazai.store.daemon import AgentRecord
 from fazai.timestamps import utc_now
 from fazai.wire.events import AgentEvent, AgentState, Level
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from fazai.providers.gemma.client import GemmaClient
 
 DAEMON, WORKER = "daemon", "gemma-1"
 _LOOK_S = 5.0

@@ -5,17 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from fazai.errors import StateError
+from fazai.service.log import Log
 from fazai.service.prometheus import Family, Metric
-
-if TYPE_CHECKING:
-    from fazai.service.log import Log
-    from fazai.store.base import TargetState
-    from fazai.store.daemon import DaemonStore
-
-__all__ = ["TARGET_METRICS", "Drift", "follow_ledger"]
+from fazai.store.base import TargetState
+from fazai.store.daemon import DaemonStore
 
 _LOOK_S = 5.0
 _GOOD = frozenset({"converged", "changed", "pending"})

@@ -4,7 +4,7 @@ here."""
 from __future__ import annotations
 
 from fazai.daemon import agents, fleet, system
-from fazai.daemon.events import report_routes, stream_routes
+from fazai.daemon.events import routes as events
 from fazai.daemon.firewalls import routes as firewalls
 from fazai.daemon.gemma import routes as gemma
 from fazai.daemon.http import static
@@ -24,8 +24,7 @@ async def describe_routes(call: RouteCall) -> HttpReply:
 TABLE: tuple[Route, ...] = (
     *system.ROUTES,
     describe_routes,
-    *stream_routes.ROUTES,
-    *report_routes.ROUTES,
+    *events.ROUTES,
     *ingest.ROUTES,
     *agents.ROUTES,
     *runs.ROUTES,

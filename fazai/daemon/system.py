@@ -8,14 +8,14 @@ from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import StateError
 from fazai.wire.daemon import HealthAnswer
 
-__all__ = ["ROUTES"]
 
-
+@Route("GET", "/health", "Liveness.", role=None)
 async def show_health(call: RouteCall) -> HealthAnswer:
     """Return that the process serves."""
     return HealthAnswer(status="alive", version=__version__)
 
 
+@Route("GET", "/ready", "Readiness.", role=None, codes=("unavailable",))
 async def show_readiness(call: RouteCall) -> HealthAnswer:
     """Return that the daemon serves, and that its store writes. Raises Refusal(unavailable)."""
     if not call.services.ready or call.services.stopping:
@@ -27,17 +27,4 @@ async def show_readiness(call: RouteCall) -> HealthAnswer:
     return HealthAnswer(status="ready", version=__version__)
 
 
-ROUTES = (
-    Route(
-        method="GET", path="/health", summary="Liveness.", handler=show_health, role=None, answer=HealthAnswer
-    ),
-    Route(
-        method="GET",
-        path="/ready",
-        summary="Readiness.",
-        handler=show_readiness,
-        role=None,
-        answer=HealthAnswer,
-        codes=("unavailable",),
-    ),
-)
+ROUTES = (show_health, show_readiness)

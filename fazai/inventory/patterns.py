@@ -10,14 +10,11 @@ import os
 import re
 from collections.abc import Callable, Iterable
 from fnmatch import translate
-from typing import TYPE_CHECKING
 
 from fazai.errors import FazaiError, InventoryError, count_noun, did_you_mean, missing_file, raise_found
+from fazai.inventory import Inventory
 from fazai.inventory.ranges import is_ipv6
-
-if TYPE_CHECKING:
-    from fazai.inventory import Inventory
-    from fazai.yamltext import OnFileRead
+from fazai.yamltext import OnFileRead
 
 _PIECE = re.compile(r"(?:[^\s:\[\]]|\[[^\]]*\])+")
 _SUBSCRIPT = re.compile(r"(.+)\[(?:(-?[0-9]+)|([0-9]+)[:-]([0-9]*))\]", re.ASCII | re.DOTALL)

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
 
 from fazai.errors import FazaiError, InventoryError, spelling_hint
+from fazai.inventory.drafts import GroupDraft, HostDraft
 from fazai.inventory.files import InventoryFiles, InventoryTooLarge
 from fazai.inventory.nodes import VariableMaps
+from fazai.inventory.reader import InventoryReader
 from fazai.yamltext import YamlList, YamlMap
-
-if TYPE_CHECKING:
-    from fazai.inventory.drafts import GroupDraft, HostDraft
-    from fazai.inventory.reader import InventoryReader
 
 _EXTENSIONS = ("", ".yml", ".yaml", ".json")
 _FOLDERS_MAX = 32

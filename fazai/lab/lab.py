@@ -238,7 +238,7 @@ class Lab:
         state = start_state(catalogue, line, legacy_rules=settings.has_legacy_rules)
         config = FirewallConfig.open(state, settings.history, folder)
         box = Box(name, catalogue, settings, config)
-        box.schedule = _schedule_timer
+        box.schedule = lambda delay_s, action: asyncio.get_running_loop().call_later(delay_s, action).cancel
         if settings.tls is not None:
             self._authority()
         site = FirewallSite(box, secure=settings.tls is not None)
@@ -274,10 +274,6 @@ def boot_services(box: Box) -> None:
         if box.config.settings("Unbound").get("general.enabled", "1") == "1":
             box.running.services["unbound"] = "running"
         boot_daemons(box)
-
-
-def _schedule_timer(delay_s: float, action: Callable[[], None]) -> Callable[[], None]:
-    return asyncio.get_running_loop().call_later(delay_s, action).cancel
 
 
 def _lock_firewall_folder(folder: Path, name: str) -> int:

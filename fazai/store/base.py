@@ -12,8 +12,6 @@ from typing import Any, NamedTuple, Protocol
 
 from fazai.model import Change
 
-__all__ = ["LEASE_S", "Action", "Holder", "Lease", "Run", "Store", "TargetMemory", "TargetState"]
-
 #: How long a lease lasts when nobody renews it. The block that holds it does, three times as often.
 LEASE_S = 60.0
 

@@ -18,25 +18,6 @@ import msgspec
 from fazai.errors import StateError
 from fazai.store.base import Store
 
-__all__ = [
-    "GAUGES",
-    "AgentRecord",
-    "DaemonStore",
-    "FirewallRecord",
-    "HostRecord",
-    "Mode",
-    "NewEvent",
-    "NewSample",
-    "Nonce",
-    "Role",
-    "RunRecord",
-    "StoreLimits",
-    "StoredEvent",
-    "Token",
-    "TokenStore",
-    "Trigger",
-]
-
 Role = Literal["viewer", "operator", "admin"]
 Mode = Literal["apply", "check"]
 Trigger = Literal["api", "webhook", "schedule", "approval"]
@@ -44,18 +25,10 @@ Trigger = Literal["api", "webhook", "schedule", "approval"]
 #: The figures that are derived from each record, in the order in which a sample holds them; NaN: not
 #: reported. The name is that of the metric without `fazai_host_`.
 GAUGES = (
-    "load1",
-    "load5",
-    "load15",
-    "cpu_busy_ratio",
-    "memory_total_bytes",
-    "memory_free_bytes",
-    "memory_available_bytes",
-    "disk_total_bytes",
-    "disk_free_bytes",
-    "network_receive_bytes_total",
-    "network_transmit_bytes_total",
-    "uptime_seconds",
+    *("load1", "load5", "load15", "cpu_busy_ratio"),
+    *("memory_total_bytes", "memory_free_bytes", "memory_available_bytes"),
+    *("disk_total_bytes", "disk_free_bytes"),
+    *("network_receive_bytes_total", "network_transmit_bytes_total", "uptime_seconds"),
 )
 
 

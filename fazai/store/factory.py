@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from fazai.store.base import Store
     from fazai.store.daemon import DaemonStore, StoreLimits, TokenStore
 
-__all__ = ["describe_openness", "open_daemon_store", "open_store", "open_tokens"]
 
 _SCHEME = "sqlite://"
 

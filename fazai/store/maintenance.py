@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import time
@@ -12,10 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fazai.errors import LockHeld, StateError, missing_file
+from fazai.store.sqlite.leases import hold_daemon_lock
 from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, open_reader, state_error
 from fazai.store.sqlite.telemetry import packing
-
-__all__ = ["CheckResult", "backup", "check", "restore", "vacuum"]
 
 _FINDINGS = 100
 _PAGES_AT_ONCE = 4096
@@ -35,8 +33,7 @@ class CheckResult:
 def check(folder: Path) -> CheckResult:
     """Read through the whole file and every chunk of telemetry. Works while it is used. Raises StateError
     when there is none."""
-    path = _existing_file(folder / FILE_NAME)
-    return _check(path)
+    return _check(_existing_file(folder / FILE_NAME))
 
 
 def _check(path: Path) -> CheckResult:
@@ -146,7 +143,8 @@ def restore(folder: Path, source: Path) -> Path | None:
     kept = None
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _hold_daemon_lock(folder):
+        refusal = LockHeld(f"a daemon uses the state folder {folder}", hint="stop it first")
+        with open(hold_daemon_lock(folder, refusal), "rb"):
             _copy_file(source, draft)
             if path.exists():
                 kept = folder / f"{FILE_NAME}.replaced-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}"
@@ -181,20 +179,6 @@ def _set_aside(path: Path, kept: Path) -> None:
         side = path.with_name(path.name + end)
         if side.exists():
             os.rename(side, kept.with_name(kept.name + end))
-
-
-@contextlib.contextmanager
-def _hold_daemon_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock that a daemon holds. Raises LockHeld."""
-    handle = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise LockHeld(f"a daemon uses the state folder {folder}", hint="stop it first") from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def _existing_file(path: Path) -> Path:

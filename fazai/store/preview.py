@@ -12,8 +12,6 @@ from typing import Any
 from fazai.store.base import Run, Store, TargetMemory, TargetState
 from fazai.store.null import NullStore
 
-__all__ = ["PreviewStore"]
-
 
 class PreviewStore(NullStore):
     """Ledger that reads another one, and refuses everything that precedes a write."""

@@ -107,11 +107,8 @@ def test_a_newer_database_is_left_alone(tmp_path: Path) -> None:
 
 async def _drain(store: SqliteStore) -> None:
     """Wait until the writer's thread has seen what was queued before."""
-    loop = asyncio.get_running_loop()
-    behind = loop.create_future()
-    store._queue.put(((("SELECT 1", ()),), (loop, behind)))
     with contextlib.suppress(StateError):
-        await behind
+        await store._writer.write(store._statements, [("SELECT 1", ())])
 
 
 def test_an_action_with_an_older_token_than_the_last_write_is_refused(tmp_path: Path) -> None:
@@ -218,7 +215,7 @@ def test_a_write_that_nobody_waited_for_and_failed_is_said_at_the_next_one(tmp_p
     async def fill() -> None:
         await store.run_begin(run())
         store.event("r", 1.0, "log", "t", {})
-        store._queue.put(((("INSERT INTO nowhere VALUES (1)", ()),), None))
+        store._write_soon(("INSERT INTO nowhere VALUES (1)", ()))
         await _drain(store)
         for name in ("b", "c"):
             with pytest.raises(StateError, match="no such table: nowhere"):
@@ -236,7 +233,7 @@ def test_a_number_too_large_for_sqlite_is_refused_and_ends_nothing(tmp_path: Pat
     with pytest.raises(StateError, match="too large"):
         asyncio.run(store.run_end(run().run_id, 2**70, {}))
     store.event(run().run_id, 5.0, "change", "t", {})
-    store._queue.put(((("INSERT INTO nowhere VALUES (1)", ()),), None))
+    store._write_soon(("INSERT INTO nowhere VALUES (1)", ()))
     asyncio.run(_drain(store))
     with pytest.raises(StateError, match="no such table: nowhere"):  # what was lost is said once
         asyncio.run(store.run_end(run().run_id, 0, {}))

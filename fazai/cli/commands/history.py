@@ -13,7 +13,7 @@ from fazai.cli.options import OUTPUT
 from fazai.errors import InputError
 from fazai.outcome import change_record, json_value
 from fazai.store.base import Action, Run, Store
-from fazai.timestamps import timestamp
+from fazai.timestamps import format_time, timestamp
 
 #: The parts of a run that are shown as they are, in order.
 _SHOWN = ("run_id", "command", "sources", "user", "host", "pid", "started", "finished", "exit_code")
@@ -88,7 +88,7 @@ def _run_state(run: Run) -> str:
 
 
 def _run_line(run: Run) -> str:
-    when = timestamp(run.started).strftime("%Y-%m-%d %H:%M:%SZ")
+    when = format_time(run.started)
     what = ", ".join(f"{count} {_plural(name, count)}" for name, count in run.summary.items() if count)
     sources = " ".join(os.path.basename(source) for source in run.sources)
     return (

@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from fazai.store.daemon import NewEvent
+from fazai.service.log import Log
+from fazai.store.daemon import DaemonStore, NewEvent
 from fazai.timestamps import utc_now
 from fazai.wire.base import encode
 from fazai.wire.events import AgentEvent, ChangeEvent, EventBase, Level, LogEvent, OutcomeEvent, event_type
-
-if TYPE_CHECKING:
-    from fazai.service.log import Log
-    from fazai.store.daemon import DaemonStore
-
-__all__ = ["AUDIT", "Announcer", "log_event", "row_of"]
 
 #: The logger of who did what: approvals, starts, refusals, keys, tokens.
 AUDIT = "fazai.audit"

@@ -24,8 +24,6 @@ from fazai.service.prometheus import Family, Histogram, Metric
 from fazai.store.daemon import StoredEvent
 from fazai.wire.events import Event, Level, encode_sse
 
-__all__ = ["Broadcaster", "EventFilter", "EventStream", "encode_chunk", "encode_frame"]
-
 _LEVELS = ("debug", "info", "warning", "error", "critical")
 _BLOCK_BYTES = 64 * 1024
 _REST_S = 0.1  # the longest pause between two deliveries of a busy broadcaster

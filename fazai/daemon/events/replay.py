@@ -8,8 +8,6 @@ from fazai.store.daemon import DaemonStore
 from fazai.timestamps import utc_now
 from fazai.wire.events import GapEvent, encode_sse
 
-__all__ = ["catch_up", "replay_log"]
-
 _BATCH = 1000
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
@@ -35,11 +35,6 @@ from fazai.wire.events import (
     UndoEvent,
     event_type,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-__all__ = ["Reports"]
 
 _TYPES: Mapping[str, type[EventBase]] = {
     str(of.__struct_config__.tag): of

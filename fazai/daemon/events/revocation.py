@@ -9,8 +9,6 @@ from fazai.daemon.http.auth import Guard
 from fazai.timestamps import utc_now
 from fazai.wire.events import ErrorEvent
 
-__all__ = ["end_revoked_streams"]
-
 _LOOK_S = 1.0  # streams of a token that was revoked end after at most so long
 
 

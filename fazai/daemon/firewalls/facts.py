@@ -6,16 +6,13 @@ import asyncio
 import contextlib
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from fazai.daemon.firewalls.metrics import FirewallFigures
 from fazai.errors import StateError
-
-if TYPE_CHECKING:
-    from fazai.daemon.firewalls.metrics import FirewallFigures
-    from fazai.store.base import Store
-    from fazai.store.daemon import DaemonStore, StoredEvent
+from fazai.store.base import Store
+from fazai.store.daemon import DaemonStore, StoredEvent
 
 _RUNS_BACK = 20
 _RUNS_KNOWN = 1000

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from fazai.daemon.events.announcer import AUDIT
 from fazai.daemon.firewalls.poller import WatchedFirewall
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Route, RouteCall
 from fazai.errors import DeviceError, FazaiError, SecretError, Unreachable
+from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.api.vitals import Interface, read_health, read_interfaces
 from fazai.timestamps import timestamp
 from fazai.wire import opn
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from fazai.providers.opnsense.api.client import Api
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from fazai.daemon.agent_states import WORKER
 from fazai.daemon.events.announcer import row_of
 from fazai.daemon.gemma.sessions import AgentSession
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import Route, RouteCall
+from fazai.daemon.http.routing import STREAM_HEADERS, Route, RouteCall
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma.client import GenerationStream
 from fazai.timestamps import utc_now
@@ -29,13 +29,6 @@ from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
 
 _GATHER_S = 0.05  # tokens of so long become one event
 _GENERATION_S = 130.0
-_HEADERS = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-    (b"x-content-type-options", b"nosniff"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
 
 
 @Route(
@@ -107,7 +100,7 @@ async def stream_generation(call: RouteCall, body: GenerateBody) -> None:
     call.connection.on_lost = lambda: task.cancel("the client went away")
     try:
         # deadline: the route's, RouteEndpoint
-        await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        await call.send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
         try:
             async with asyncio.timeout(_GENERATION_S), aclosing(_run_iteration(session, body)) as events:
                 async for event in events:

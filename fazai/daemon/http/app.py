@@ -26,8 +26,8 @@ from fazai.daemon.http.routing import (
     Send,
     connection_of,
     refusal_reply,
+    reply,
     reply_headers,
-    send_refusal,
 )
 from fazai.daemon.services import Services
 from fazai.errors import FazaiError, StateError
@@ -91,7 +91,7 @@ class App:
             connection_of(scope).close()
         else:
             connection_of(scope).prepare_refusal()
-            await send_refusal(send, path, refusal)
+            await reply(send, refusal_reply(path, refusal))
 
     def _refusal(self, scope: Scope, error: FazaiError) -> WireError:
         path = str(scope["path"])

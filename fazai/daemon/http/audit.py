@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from fazai.daemon.events.announcer import AUDIT
+from fazai.service.log import Log
 from fazai.wire.base import WireError
-
-if TYPE_CHECKING:
-    from fazai.service.log import Log
 
 #: Refusals that say who may not do what; others are mistakes of a client, or overload.
 _CODES = frozenset(

@@ -53,6 +53,14 @@ _SAFE = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+#: Of a stream of events.
+STREAM_HEADERS = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # nginx would collect them
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 _NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 ANSWER_S = 30.0
 _JSON = b"application/json"
@@ -274,11 +282,6 @@ async def reply(send: Send, answer: HttpReply) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": reply_headers(answer)})
     # deadline: the connection's, HttpConnection.pause_writing
     await send({"type": "http.response.body", "body": answer.body})
-
-
-async def send_refusal(send: Send, path: str, error: WireError) -> None:
-    """Send a refusal."""
-    await reply(send, refusal_reply(path, error))
 
 
 def refusal_reply(path: str, error: WireError) -> HttpReply:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import cache
 from importlib import resources
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import HttpReply, Route, RouteCall
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MEDIA = MappingProxyType(
     {

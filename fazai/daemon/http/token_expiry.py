@@ -5,14 +5,11 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from fazai.daemon.events.announcer import AUDIT, log_event
+from fazai.daemon.events.announcer import AUDIT, Announcer, log_event
+from fazai.daemon.http.auth import Guard
 from fazai.wire.events import Level
-
-if TYPE_CHECKING:
-    from fazai.daemon.events.announcer import Announcer
-    from fazai.daemon.http.auth import Guard
 
 _LOOK_S = 1.0
 _DAY_S = 86_400.0

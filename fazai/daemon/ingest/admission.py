@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from fazai.daemon.http.refusal import Refusal
 
-__all__ = ["Admission"]
-
 _CROWDED = 0.5  # of the limit: below it no sender is held to its share
 
 

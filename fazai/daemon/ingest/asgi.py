@@ -19,8 +19,6 @@ from fazai.wire.base import WireError
 from fazai.wire.signature import SignedHeaders, decode_signed_headers
 from fazai.wire.telemetry import MAX_INGEST_BYTES
 
-__all__ = ["IngestGate", "IngestRoute"]
-
 #: Also what curl sends when nobody says what it is.
 _MEDIA = frozenset(
     {

@@ -8,8 +8,6 @@ from typing import Literal
 
 from fazai.store.daemon import HostRecord
 
-__all__ = ["HostChange", "HostWatch", "WatchRules"]
-
 
 @dataclass(frozen=True, slots=True)
 class WatchRules:

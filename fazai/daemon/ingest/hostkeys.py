@@ -11,8 +11,6 @@ from pathlib import Path
 from fazai.errors import SecretError
 from fazai.secrets.files import read_private
 
-__all__ = ["HostKeys", "host_name_ok", "hosts_with_keys"]
-
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _MOST = 2
 _SHORTEST = 16

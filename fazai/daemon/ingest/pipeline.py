@@ -27,8 +27,6 @@ from fazai.wire.events import AgentEvent, AgentState, Level, TelemetryEvent
 from fazai.wire.signature import MAX_SKEW_S, SignedHeaders, verify_signature
 from fazai.wire.telemetry import IngestAnswer, IngestError, IngestPartialAnswer
 
-__all__ = ["Ingest", "IngestReply", "IngestRules"]
-
 _LOGGER = "fazai.daemon.ingest"
 _AHEAD_US = 86_400 * 1_000_000  # by which a host's clock may be fast
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -176,7 +174,10 @@ class Ingest:
 
     async def _read(self, body: bytes, gzipped: bool) -> ParsedRecords:
         if gzipped or len(body) >= _IN_THREAD_BYTES:
-            return await asyncio.to_thread(_read_in_thread, body, gzipped, self._latest_us())
+            latest_us = self._latest_us()
+            return await asyncio.to_thread(
+                lambda: read_records(inflate(body) if gzipped else body, latest_us)
+            )
         return read_records(body, self._latest_us())
 
     async def _use_nonce(self, nonce: Nonce) -> None:
@@ -348,10 +349,6 @@ class Ingest:
         yield _REFUSED.by_label(self.refusals)
         yield _WAITING.single(self.admission.total_bytes)
         yield _OVERLOADED.single(self.admission.refused)
-
-
-def _read_in_thread(body: bytes, gzipped: bool, latest_us: int) -> ParsedRecords:
-    return read_records(inflate(body) if gzipped else body, latest_us)
 
 
 def _replayed() -> WireError:

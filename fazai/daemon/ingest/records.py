@@ -27,8 +27,6 @@ from fazai.wire.telemetry import (
     parse_time,
 )
 
-__all__ = ["ParsedRecords", "figures_of", "inflate", "read_one", "read_records", "refusal_of", "sample_of"]
-
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EVER_US = 1 << 62
 _NAN = float("nan")

@@ -10,8 +10,6 @@ from fazai.daemon.services import Services
 from fazai.service.prometheus import CONTENT_TYPE, render_metrics
 from fazai.wire.telemetry import MAX_INGEST_BYTES, IngestAnswer, IngestPartialAnswer, TelemetryRecord
 
-__all__ = ["ROUTES"]
-
 _CODES = (
     *("bad_json", "bad_request", "too_large", "unsupported_media_type", "overloaded", "unavailable"),
     *("bad_signature", "bad_clock", "replayed"),
@@ -45,6 +43,7 @@ def _ingest(services: Services) -> AsgiApp:
     return IngestRoute(services.ingest, _TokenGate(services), report, services.settings.limits.answer_s)
 
 
+@Route("GET", "/metrics", "Prometheus text.", media="text/plain")
 async def show_metrics(call: RouteCall) -> HttpReply:
     """Return the page for Prometheus."""
     exposition = call.services.ingest.exposition
@@ -55,9 +54,9 @@ async def show_metrics(call: RouteCall) -> HttpReply:
 
 ROUTES = (
     Route(
-        method="POST",
-        path="/ingest",
-        summary="Telemetry of hosts: an object, an array or NDJSON, gzip allowed; stored when it answers.",
+        "POST",
+        "/ingest",
+        "Telemetry of hosts: an object, an array or NDJSON, gzip allowed; stored when it answers.",
         raw=_ingest,
         role="operator",
         signed=True,
@@ -67,7 +66,5 @@ ROUTES = (
         codes=_CODES,
         limit_bytes=MAX_INGEST_BYTES,
     ),
-    Route(
-        method="GET", path="/metrics", summary="Prometheus text.", handler=show_metrics, media="text/plain"
-    ),
+    show_metrics,
 )

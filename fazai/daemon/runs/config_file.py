@@ -7,18 +7,17 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, time, tzinfo
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fazai.daemon.runs.config import DaemonConfig, GemmaLimits, Hook, Job, Polling, Retention, Schedule
 from fazai.daemon.runs.schedule import DAYS, Rhythm, Window
 from fazai.errors import Errors, FazaiError, InputError, spelling_hint
+from fazai.inventory import Inventory
 from fazai.inventory.patterns import select_hosts
 from fazai.yamltext import YamlList, YamlMap, load_yaml
-
-if TYPE_CHECKING:
-    from fazai.inventory import Inventory
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _KEPT_DAYS = 3660  # that anything may be kept, by its age
@@ -122,8 +121,7 @@ class _Section:
 
     def read_below(self, key: str, plain: S, readers: Readers) -> S:
         """Return `plain` with what the mapping under a key gives, which has no other keys than these."""
-        below = self.section_below(key)
-        if below is None:
+        if (below := self.section_below(key)) is None:
             return plain
         below.check_keys(*readers)
         return below.read_fields(plain, readers)
@@ -364,8 +362,7 @@ def _interval_reader(least_s: int) -> Callable[[Any], float]:
     return reader
 
 
-def _read_age(value: Any) -> float:
-    return _read_span(value, _KEPT_DAYS)
+_read_age = partial(_read_span, most_days=_KEPT_DAYS)
 
 
 def _read_age_of_days(value: Any, hint: str | None = None) -> float:
@@ -373,10 +370,6 @@ def _read_age_of_days(value: Any, hint: str | None = None) -> float:
     if seconds < 86400:
         raise _WrongValue(f"is a day at least, such as 30d, not {value!r}", hint)
     return seconds
-
-
-def _read_delivery_age(value: Any) -> float:
-    return _read_age_of_days(value, "a replay would work after it")
 
 
 def _read_pause(value: Any) -> float:
@@ -395,12 +388,11 @@ def _choice_reader(known: tuple[str, ...]) -> Callable[[Any], str]:
     return reader
 
 
-def _read_mode(value: Any) -> str:
-    return _choice_reader(("check", "apply"))(value)
+_read_mode = _choice_reader(("check", "apply"))
 
 
 def _read_modes(value: Any) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_choice_reader(_MODES)(item) for item in _read_texts(value)))
+    return tuple(dict.fromkeys(map(_choice_reader(_MODES), _read_texts(value))))
 
 
 def _read_zone(value: Any) -> tzinfo:
@@ -458,6 +450,6 @@ _RETENTION: Readers = {
     "hosts": ("hosts_s", _read_age),
     "runs": ("runs", _number_reader(10, 1_000_000)),
     "ledger": ("ledger", _number_reader(10, 1_000_000)),
-    "deliveries": ("deliveries_s", _read_delivery_age),
+    "deliveries": ("deliveries_s", partial(_read_age_of_days, hint="a replay would work after it")),
     "targets": ("targets_s", _read_age_of_days),
 }

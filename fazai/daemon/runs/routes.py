@@ -8,7 +8,7 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import msgspec
 
@@ -16,18 +16,15 @@ from fazai.daemon.events.announcer import AUDIT, log_event, row_of
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import HttpReply, Route, RouteCall, read_body, require_role
 from fazai.daemon.runs import webhooks
+from fazai.daemon.runs.config import Hook, Job
+from fazai.daemon.runs.queue import QueuedRun, RunQueue
 from fazai.errors import FazaiError, InputError, spelling_hint
 from fazai.plan import SavedPlan, parse_plan
 from fazai.store.base import Action, Run
-from fazai.store.daemon import Nonce
+from fazai.store.daemon import DaemonStore, Nonce, RunRecord
 from fazai.timestamps import timestamp
 from fazai.wire import daemon as wire
 from fazai.wire.base import convert_fields, decode_body, encode
-
-if TYPE_CHECKING:
-    from fazai.daemon.runs.config import Hook, Job
-    from fazai.daemon.runs.queue import QueuedRun, RunQueue
-    from fazai.store.daemon import DaemonStore, RunRecord
 
 _WRITES = "apply"
 _STATUS = {"begun": "planned", "done": "done", "failed": "failed"}

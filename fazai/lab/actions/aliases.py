@@ -149,11 +149,6 @@ def import_aliases(call: ActionCall) -> Any:
     return {"existing": existing, "new": new, "status": "ok"}
 
 
-def list_alias_categories(call: ActionCall) -> Any:
-    """List the categories with the number of aliases in each."""
-    return count_categories(call, (ALIASES,))
-
-
 def count_categories(call: ActionCall, paths: tuple[str, ...]) -> Any:
     """List categories, and how many items of the collections are in each."""
     box = call.box
@@ -182,10 +177,6 @@ def list_networks(call: ActionCall) -> Any:
         if item["type"] not in ("port", "external"):
             known[item["name"]] = item["description"]
     return {name: {"name": name, "description": known[name]} for name in sorted(known)}
-
-
-def list_countries(call: ActionCall) -> Any:
-    return call.box.catalogue.options["country_names"]
 
 
 def get_geoip(call: ActionCall) -> Any:
@@ -302,9 +293,9 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "firewall/alias/get": get_alias_model,
     "firewall/alias/export": export_aliases,
     "firewall/alias/import": import_aliases,
-    "firewall/alias/listCategories": list_alias_categories,
+    "firewall/alias/listCategories": lambda call: count_categories(call, (ALIASES,)),
     "firewall/alias/listNetworkAliases": list_networks,
-    "firewall/alias/listCountries": list_countries,
+    "firewall/alias/listCountries": lambda call: call.box.catalogue.options["country_names"],
     "firewall/alias/listUserGroups": list_user_groups,
     "firewall/alias/getGeoIP": get_geoip,
     "firewall/alias/getTableSize": get_table_size,

@@ -44,11 +44,10 @@ def download_csv(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...]
     return handler
 
 
-def _take_uuid(call: ActionCall, sent: dict[str, str]) -> str:
-    return sent.pop("@uuid", "")
-
-
-def upload_csv(model_path: str, find: Callable[[ActionCall, dict[str, str]], str] = _take_uuid) -> Handler:
+def upload_csv(
+    model_path: str,
+    find: Callable[[ActionCall, dict[str, str]], str] = lambda _, sent: sent.pop("@uuid", ""),
+) -> Handler:
     """Return the handler that takes all rows or none; a known row (by @uuid, or `find`) is updated."""
 
     def handler(call: ActionCall) -> Any:

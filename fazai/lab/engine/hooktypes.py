@@ -16,26 +16,16 @@ Default = Callable[[Box, ItemModel, Field], str]
 Guard = Callable[[Box, ItemModel, str, Item], None]
 
 
-def _compute_nothing(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
-    return {}
-
-
-def _add_nothing(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
-    """Add no further keys to a row."""
-
-
-def _no_version(box: Box) -> object:
-    return None
-
-
 @dataclass(frozen=True, slots=True)
 class CollectionHooks:
     """Differences of one collection's rows and writes from the generic ones."""
 
-    computed: Computed = _compute_nothing  # the volatile fields of an item
+    computed: Computed = lambda *_: {}  # the volatile fields of an item
     paths: tuple[str, ...] = ()  # further collections that the rows depend on
-    version: Callable[[Box], object] = _no_version  # something else they depend on, compared by identity
-    add: Callable[[Box, ItemModel, str, Item, dict[str, Any]], None] = _add_nothing
+    version: Callable[[Box], object] = lambda _: None  # something else they depend on, compared by identity
+    add: Callable[[Box, ItemModel, str, Item, dict[str, Any]], None] = lambda *_: (
+        None
+    )  # adds further keys to a row
     # before validation: may change the new item; after: may add to the same edit
     before: tuple[Callable[[ActionCall, ItemModel, str, Item, dict[str, str]], None], ...] = ()
     after: tuple[Callable[[ActionCall, ConfigEdit, str, Item, Item], None], ...] = ()

@@ -28,17 +28,14 @@ def option_map(choices: Mapping[str, Mapping[str, Any]], value: str, *, multiple
     return as_php({key: {**choice, "selected": int(key in chosen)} for key, choice in choices.items()})
 
 
-def list_map(value: str) -> dict[str, dict[str, Any]]:
-    """Return free values as a map of themselves."""
-    return {part: {"value": part, "selected": 1} for part in value.split(",")}
-
-
 def show_field(box: Box, field: Field, value: str) -> Any:
     """Return one field as a get shows it."""
     choices = choices_of(box, field)
     if choices is not None:
         return option_map(choices, value, multiple=field.multiple)
-    return list_map(value) if field.list else value
+    if field.list:  # free values, as a map of themselves
+        return {part: {"value": part, "selected": 1} for part in value.split(",")}
+    return value
 
 
 def put_at(body: dict[str, Any], name: str, value: Any) -> None:

@@ -120,10 +120,5 @@ def make_rows(values: Iterable[Mapping[str, Any]]) -> list[SearchRow]:
     return [SearchRow(dict(value)) for value in values]
 
 
-def order_key(item: Mapping[str, str], names: Sequence[str]) -> list[Any]:
-    """Return the sort key of a row by several fields, in natural order without regard to case."""
-    return [natural_key(item.get(name, "")) for name in names]
-
-
 def cache_of(box: Box, path: str) -> RowCache:
     return box.derived(f"rows {path}", (), RowCache)

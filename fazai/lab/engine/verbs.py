@@ -11,9 +11,10 @@ from fazai.lab.box import ActionCall, Box, Unexpected
 from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
 from fazai.lab.engine.hooks import HOOKS, hooks_of
+from fazai.lab.engine.names import natural_key
 from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker, show_settings
 from fazai.lab.engine.schema import Controller, Field, ItemModel, Model, Unique
-from fazai.lab.engine.search import SearchRow, cache_of, grid_answer, order_key
+from fazai.lab.engine.search import SearchRow, cache_of, grid_answer
 from fazai.lab.engine.sources import SOURCES
 
 FAILED: Final = {"result": "failed"}
@@ -57,7 +58,7 @@ def row_maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], SearchRow]
     def make_row(uuid: str, item: Item) -> SearchRow:
         row = make(uuid, item, compute_fields(box, model, uuid, item))
         add(box, model, uuid, item, row)
-        return SearchRow(row, order_key(row, model.sort) if model.sort else None)
+        return SearchRow(row, [natural_key(row.get(name, "")) for name in model.sort] if model.sort else None)
 
     return make_row
 

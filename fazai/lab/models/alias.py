@@ -70,14 +70,6 @@ def _is_port_entry(box: Box, text: str) -> bool:
     )
 
 
-def _is_group_id(box: Box, text: str) -> bool:
-    return any(group.get("gid") == text for group in box.items("Auth.Group.group").values())
-
-
-def _is_dynamic6(box: Box, text: str) -> bool:
-    return text.startswith("::") and is_ip_address(text, "6")
-
-
 ENTRY_CHECKS: Final = {
     # type: (is an entry right?, what is said when it is not)
     "host": (_is_host_entry, "a valid hostname, IP address or range"),
@@ -87,8 +79,14 @@ ENTRY_CHECKS: Final = {
     "mac": (lambda box, text: bool(_PARTIAL_MAC.match(text)), "a valid (partial) MAC address"),
     "networkgroup": (lambda box, text: bool(alias_type(box, text)), "a valid alias"),
     "asn": (lambda box, text: text.isdigit() and 1 <= int(text) <= 4294967296, "a valid ASN"),
-    "authgroup": (_is_group_id, "a valid group id"),
-    "dynipv6host": (_is_dynamic6, "a valid partial ipv6 address definition (e.g. ::1000)"),
+    "authgroup": (
+        lambda box, text: any(row.get("gid") == text for row in box.items("Auth.Group.group").values()),
+        "a valid group id",
+    ),
+    "dynipv6host": (
+        lambda box, text: text.startswith("::") and is_ip_address(text, "6"),
+        "a valid partial ipv6 address definition (e.g. ::1000)",
+    ),
 }
 
 

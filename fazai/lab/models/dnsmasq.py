@@ -48,10 +48,6 @@ def _is_reservation(item: Item) -> bool:
     return bool(item["hwaddr"] or item["client_id"])
 
 
-def _other_hosts(box: Box, uuid: str) -> list[Item]:
-    return [item for key, item in box.items(HOSTS).items() if key != uuid]
-
-
 def _check_dnsmasq_reservation(others: list[Item], item: Item) -> Iterator[tuple[str, str]]:
     addresses = _split_list(item["ip"])
     used = {address for other in others if _is_reservation(other) for address in _split_list(other["ip"])}
@@ -68,7 +64,7 @@ def _check_dnsmasq_reservation(others: list[Item], item: Item) -> Iterator[tuple
 
 
 def _check_dnsmasq_host(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    others = _other_hosts(box, uuid)
+    others = [item for key, item in box.items(HOSTS).items() if key != uuid]
     if _is_reservation(item):
         yield from _check_dnsmasq_reservation(others, item)
     elif not item["host"] or not item["ip"]:

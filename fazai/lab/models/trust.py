@@ -83,7 +83,7 @@ def _issue_certificate(call: ActionCall, new: dict[str, str]) -> None:
 
 
 def _import_certificate(call: ActionCall, new: dict[str, str]) -> None:
-    from fazai.lab.server.x509 import key_of, keys_match, load_certificate
+    from fazai.lab.server.x509 import key_of, load_certificate
 
     crt, prv = _encode_pem(new["crt_payload"]), _encode_pem(new["prv_payload"].strip() and new["prv_payload"])
     try:
@@ -97,7 +97,7 @@ def _import_certificate(call: ActionCall, new: dict[str, str]) -> None:
             text = "Invalid private key provided"
             text += ": cannot parse private key data" if "csr" in new else ""
             raise UserError(text, TITLE) from error
-        if "csr" in new and not keys_match(certificate, key):
+        if "csr" in new and certificate.public_key() != key.public_key():
             text = "Invalid private key provided: private key does not match certificate data"
             raise UserError(text, TITLE)
     new |= {"crt": crt, "prv": prv}

@@ -69,11 +69,6 @@ def key_of(encoded: str) -> PrivateKey:
     return key
 
 
-def keys_match(certificate: x509.Certificate, key: PrivateKey) -> bool:
-    """Return whether the key belongs to the certificate."""
-    return certificate.public_key() == key.public_key()
-
-
 def pem_bytes(thing: x509.Certificate | PrivateKey) -> bytes:
     """Return the PEM text of a certificate or a key."""
     if isinstance(thing, x509.Certificate):

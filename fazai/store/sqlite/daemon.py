@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import sqlite3
 import time
@@ -29,6 +28,7 @@ from fazai.store.daemon import (
     Token,
 )
 from fazai.store.sqlite.event_log import EventLog
+from fazai.store.sqlite.leases import hold_daemon_lock
 from fazai.store.sqlite.ledger import SqliteStore
 from fazai.store.sqlite.readers import Readers
 from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
@@ -37,14 +37,13 @@ from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.compaction import TelemetryCompaction, read_mark
 from fazai.store.sqlite.telemetry.hosts import Telemetry
 from fazai.store.sqlite.telemetry.reading import TelemetryReader
-from fazai.store.sqlite.writer import GroupWriter, StatementHandler, WriteHandler, resolve_waiter
-
-__all__ = ["SqliteDaemonStore"]
+from fazai.store.sqlite.writer import GroupWriter, StatementHandler, WriteHandler, escape_text, resolve_waiter
 
 T = TypeVar("T")
 
 _QUICK_CHECK_BYTES = 64 << 20  # a file up to this size is read through at start: a fraction of a second
 _READERS = 4  # reads at a time
+_REST_S = 0.002  # about what an fsync takes
 _KEEP_NONCE = "INSERT OR REPLACE INTO nonces VALUES (?, ?, ?)"
 
 
@@ -74,8 +73,17 @@ class SqliteDaemonStore:
         self._statements = StatementHandler()
         self._nonces: dict[tuple[str, str], int] = {}
         self._upkeep = TelemetryCompaction(self._telemetry, self.limits, now_us)
-        self._writer = GroupWriter(folder, self._keep_up, self.limits.upkeep_s)
-        self._lock = _hold_daemon_lock(folder)
+        hint = "the daemon ends; systemd starts it again"
+        self._writer = GroupWriter(
+            folder, "fazai-daemon-store", self._keep_up, self.limits.upkeep_s, _REST_S, hint
+        )
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            text = f"another daemon uses the state folder {folder}"
+            hint = "end it, or set FAZAI_STATE_DIR to another folder"
+            self._lock = hold_daemon_lock(folder, LockHeld(text, hint=hint))
+        except OSError as error:
+            raise state_error(folder, error) from error
         try:
             self._open()
         except (sqlite3.Error, packing.Damaged, OSError) as error:
@@ -334,27 +342,7 @@ def _escape_texts(event: NewEvent) -> NewEvent:
     """Escape names that are no UTF-8, which SQLite alone takes: they may come from anywhere."""
     if all(text is None or text.isascii() for text in event[2:]):
         return event
-    texts = (text and text.encode("utf-8", "backslashreplace").decode() for text in event[2:])
-    return NewEvent(event.type, event.data, *texts)
-
-
-def _hold_daemon_lock(folder: Path) -> int:
-    """Take the lock that a daemon holds as long as it lives, whatever the way it ends. Raises LockHeld,
-    StateError."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise state_error(folder, error) from error
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise LockHeld(
-            f"another daemon uses the state folder {folder}",
-            hint="end it, or set FAZAI_STATE_DIR to another folder",
-        ) from None
-    return handle
+    return NewEvent(event.type, event.data, *map(escape_text, event[2:]))
 
 
 def _file_size(path: Path) -> int:

@@ -10,8 +10,6 @@ from fazai.store.daemon import NewEvent, StoredEvent, StoreLimits
 from fazai.store.sqlite.telemetry.compaction import read_mark, write_mark
 from fazai.timestamps import timestamp
 
-__all__ = ["EventLog"]
-
 _COLUMNS = "id, time_us, type, data, target, run, session, agent, level"
 _INSERT = f"INSERT INTO stream ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - our names
 _TRIM_EVENTS = 5000

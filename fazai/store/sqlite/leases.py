@@ -20,10 +20,9 @@ import msgspec
 
 from fazai.errors import LockHeld, StateError
 from fazai.store.base import Holder, Run
-from fazai.store.sqlite.schema import escape_text, state_error
+from fazai.store.sqlite.schema import state_error
+from fazai.store.sqlite.writer import escape_text
 from fazai.timestamps import format_time
-
-__all__ = ["FileLease", "LockFolder", "fence_failure"]
 
 _TRIES, _PAUSE_S = 5, 0.002
 _FOLDER_TRIES, _FOLDER_PAUSE_S = 100, 0.01
@@ -250,6 +249,16 @@ class FileLease:
         except StateError:
             free = True
         self._renew_later(self._lease_s / 3 if free else _FOLDER_PAUSE_S)
+
+
+def hold_daemon_lock(folder: Path, refusal: LockHeld) -> int:
+    """Return the handle of the lock that a daemon holds as long as it lives, whatever the way it ends. Raises
+    OSError, and the refusal while a daemon has it."""
+    handle = os.open(folder / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if not _try_flock(handle):
+        os.close(handle)
+        raise refusal
+    return handle
 
 
 def _try_flock(handle: int) -> bool:

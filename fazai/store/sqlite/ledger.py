@@ -5,32 +5,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import queue
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fazai.errors import FazaiError, LockHeld, StateError
+from fazai.errors import LockHeld, StateError
 from fazai.model import Change, Verb
 from fazai.store.base import LEASE_S, Action, Lease, Run, TargetMemory, TargetState
-from fazai.store.sqlite.leases import FileLease, LockFolder, fence_failure
-from fazai.store.sqlite.schema import FILE_NAME, connect, escape_text, migrate, state_error
-
-__all__ = ["KEEP_RUNS", "SqliteStore"]
+from fazai.store.sqlite.leases import FileLease, LockFolder
+from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
+from fazai.store.sqlite.writer import GroupWriter, Statement, StatementHandler
 
 T = TypeVar("T")
 
 KEEP_RUNS = 5_000
-
-_Job = tuple[str, tuple[Any, ...]]
-_Waiter = tuple[asyncio.AbstractEventLoop, "asyncio.Future[None]"]
-_Batch = tuple[tuple[_Job, ...], _Waiter | None]
 
 
 class SqliteStore:
@@ -58,95 +50,36 @@ class SqliteStore:
         except OSError as error:
             raise state_error(folder, error) from error
         self._locks = LockFolder(folder / "locks", clock, self._read_token)
-        self._failed: FazaiError | None = None
-        self._died: StateError | None = None
-        self._in_hand: list[_Batch] = []  # what is being committed
-        self._ended = False  # `close` was called, and what was queued before is in hand
-        self._queue: queue.SimpleQueue[_Batch | None] = queue.SimpleQueue()
+        self._statements = StatementHandler()
+        self._writer = GroupWriter(folder, "fazai-store")
         try:
             self._reader = connect(self._path)
             migrate(self._reader)
         except sqlite3.Error as error:
             raise state_error(folder, error) from error
-        self._thread = threading.Thread(target=self._write_loop, name="fazai-store", daemon=True)
-        self._thread.start()
+        self._writer.start()
 
     def close(self) -> None:
         """Write what is queued, then close. Raises StateError when a write that nobody waited for failed."""
-        self._queue.put(None)
-        self._thread.join()
+        self._writer.close()
         self._reader.close()
         self._locks.close()
-        if self._failed is not None:
-            raise self._failed
-
-    # -- the writer -------------------------------------------------------------------------------------
+        if self._writer.failed is not None:
+            raise self._writer.failed
 
     def check_alive(self) -> None:
         """Raise StateError when the thread has ended that should write."""
-        if self._died is not None:
-            raise self._died
+        self._writer.check_alive()
 
-    def _write_loop(self) -> None:
-        try:
-            self._write_all()
-        except sqlite3.Error as error:
-            self._refuse_all(state_error(self.folder, error))
-        except BaseException as error:  # noqa: BLE001 - the border of the thread: nobody may wait for it any more
-            self._died = StateError(f"the thread that writes to {self._path} has ended: {error!r:.300}")
-            self._refuse_all(self._died)
-
-    def _write_all(self) -> None:
-        connection = connect(self._path)
-        with contextlib.closing(connection):
-            while not self._ended:
-                batches = [self._queue.get()]
-                while not self._queue.empty():
-                    batches.append(self._queue.get())
-                self._ended = None in batches
-                self._in_hand = [b for b in batches if b is not None]
-                self._commit(connection, self._in_hand)
-
-    def _commit(self, connection: sqlite3.Connection, batches: list[_Batch]) -> None:
-        try:
-            connection.execute("BEGIN IMMEDIATE")
-            for jobs, _ in batches:
-                for sql, params in jobs:
-                    try:
-                        connection.execute(sql, params)
-                    except UnicodeEncodeError:
-                        connection.execute(sql, tuple(map(escape_text, params)))
-            connection.execute("COMMIT")
-        except (sqlite3.Error, OverflowError) as error:  # SQLite has integers of 64 bits
-            with contextlib.suppress(sqlite3.Error):
-                connection.execute("ROLLBACK")
-            if len(batches) > 1 and isinstance(error, sqlite3.IntegrityError):  # one of them alone is wrong
-                for batch in batches:
-                    self._commit(connection, [batch])
-                return
-            failed = fence_failure(error) or state_error(self.folder, error)
-            if any(waiter is None for _, waiter in batches):
-                self._failed = failed
-            _answer(batches, failed)
-        else:
-            _answer(batches, None)
-
-    def _refuse_all(self, failed: StateError) -> None:
-        self._failed = failed
-        _answer(self._in_hand, failed)
-        while not self._ended and (batch := self._queue.get()) is not None:
-            _answer([batch], failed)
-
-    async def _write(self, *jobs: _Job) -> None:
-        if self._failed is not None:  # a write that nobody waited for was lost: say so at the next one
-            failed = self._failed
+    async def _write(self, *jobs: Statement) -> None:
+        if (failed := self._writer.failed) is not None:  # a write that nobody waited for was lost: say so now
             if self._forgives:
-                self._failed = None
+                self._writer.failed = None
             raise failed
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
-        self._queue.put((jobs, (loop, future)))
-        await future
+        await self._writer.write(self._statements, jobs)
+
+    def _write_soon(self, *jobs: Statement) -> None:
+        self._writer.write_soon(self._statements, jobs)
 
     # -- runs -------------------------------------------------------------------------------------------
 
@@ -184,8 +117,7 @@ class SqliteStore:
         return await asyncio.to_thread(
             self._read_as,
             _run_from_row,
-            "SELECT run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
-            " FROM runs ORDER BY run_id DESC LIMIT ?",
+            f"SELECT {_RUN} FROM runs ORDER BY run_id DESC LIMIT ?",  # noqa: S608 - our words
             (limit,),
         )
 
@@ -195,8 +127,8 @@ class SqliteStore:
         if not text.isalnum():
             return None
         rows = self._read(
-            "SELECT run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
-            " FROM runs WHERE run_id LIKE ? OR run_id LIKE ? ORDER BY run_id DESC LIMIT 2",
+            f"SELECT {_RUN} FROM runs WHERE run_id LIKE ? OR run_id LIKE ?"  # noqa: S608 - our words
+            " ORDER BY run_id DESC LIMIT 2",
             (text + "%", "%" + text),
         )
         if len(rows) > 1:
@@ -280,7 +212,7 @@ class SqliteStore:
             " WHERE action_id = ?",
             (self._clock(), status, ref, ref, error, action_id),
         )
-        self._queue.put(((job,), None))
+        self._write_soon(job)
 
     async def activated(self, box: str, service: str, name: str = "") -> None:
         sql = "DELETE FROM pending WHERE box IN (?, ?) AND service = ?"
@@ -301,7 +233,7 @@ class SqliteStore:
             "INSERT INTO events (run_id, time, type, target, data) VALUES (?, ?, ?, ?, ?)",
             (run_id, time, type_, target, json.dumps(data)),
         )
-        self._queue.put(((job,), None))
+        self._write_soon(job)
 
     async def events(self, run_id: str) -> list[dict[str, Any]]:
         return await asyncio.to_thread(
@@ -314,10 +246,11 @@ class SqliteStore:
     # -- how targets are ------------------------------------------------------------------------------------
 
     def ended(self, target: str, state: TargetState, known: str = "") -> None:
-        jobs: list[_Job] = [(_ENDED, (target, *state, _badness_of(state.status)))]
+        badness = _GOOD.index(state.status) if state.status in _GOOD else len(_GOOD)
+        jobs: list[Statement] = [(_ENDED, (target, *state, badness))]
         if known:
             jobs.append(("INSERT OR REPLACE INTO names VALUES (?, ?, ?)", (known, target, state.time)))
-        self._queue.put((tuple(jobs), None))
+        self._write_soon(*jobs)
 
     async def names(self, known: str) -> dict[str, float]:
         return dict(self._read("SELECT name, time FROM names WHERE known = ?", (known,)))
@@ -358,11 +291,11 @@ class SqliteStore:
             raise state_error(self.folder, error) from error
 
 
-def _begin_statements(action: Action, services: Sequence[str], now: float) -> list[_Job]:
+def _begin_statements(action: Action, services: Sequence[str], now: float) -> list[Statement]:
     """Return the statements that are written before an action is carried out. The first fails where the
     action's token is older than the last one that wrote to the box (`leases.fence_failure`)."""
     change, box = action.change, action.box or action.change.target
-    jobs: list[_Job] = [
+    jobs: list[Statement] = [
         (_COUNT, (box, action.token)),
         (
             "INSERT OR REPLACE INTO actions"
@@ -410,11 +343,7 @@ _ENDED = """
 _GOOD = ("converged", "changed", "pending")
 
 
-def _badness_of(status: str) -> int:
-    """Return a number that is the higher, the worse the status is."""
-    return _GOOD.index(status) if status in _GOOD else len(_GOOD)
-
-
+_RUN = "run_id, command, sources, user, host, pid, started, finished, exit_code, summary"
 _ACTION = (
     "action_id, run_id, target, kind, identity, verb, before, after, ref, started, finished, status, error,"
     " box"
@@ -422,61 +351,17 @@ _ACTION = (
 
 
 def _action_from_row(row: tuple[Any, ...]) -> Action:
-    return Action(
-        action_id=row[0],
-        run_id=row[1],
-        change=Change(
-            target=row[2],
-            kind=row[3],
-            identity=row[4],
-            verb=Verb(row[5]),
-            before=json.loads(row[6]),
-            after=json.loads(row[7]),
-            ref=row[8],
-        ),
-        started=row[9],
-        finished=row[10],
-        status=row[11],
-        error=row[12],
-        box=row[13],
-    )
+    action_id, run_id, target, kind, identity, verb, before, after, ref, *rest = row
+    change = Change(target, kind, identity, Verb(verb), json.loads(before), json.loads(after), ref=ref)
+    return Action(action_id, run_id, change, *rest)
 
 
 def _event_from_row(row: tuple[Any, ...]) -> dict[str, Any]:
-    return {"id": row[0], "time": row[1], "type": row[2], "target": row[3], **json.loads(row[4])}
+    id_, time_, type_, target, data = row
+    return {"id": id_, "time": time_, "type": type_, "target": target, **json.loads(data)}
 
 
 def _run_from_row(row: tuple[Any, ...]) -> Run:
-    return Run(
-        run_id=row[0],
-        command=row[1],
-        sources=tuple(json.loads(row[2])),
-        user=row[3],
-        host=row[4],
-        pid=row[5],
-        started=row[6],
-        finished=row[7],
-        exit_code=row[8],
-        summary=json.loads(row[9]),
-    )
-
-
-def _answer(batches: Sequence[_Batch], error: FazaiError | None) -> None:
-    """Answer all who wait for these, with one call into each event loop."""
-    loops: dict[asyncio.AbstractEventLoop, list[asyncio.Future[None]]] = {}
-    for _, waiter in batches:
-        if waiter is not None:
-            loops.setdefault(waiter[0], []).append(waiter[1])
-    for loop, futures in loops.items():
-        with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
-            loop.call_soon_threadsafe(_resolve, futures, error)
-
-
-def _resolve(futures: Sequence[asyncio.Future[None]], error: FazaiError | None) -> None:
-    for future in futures:
-        if future.done():  # its task was cancelled
-            continue
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
+    run_id, command, sources, *rest = row
+    rest[-1] = json.loads(rest[-1])
+    return Run(run_id, command, tuple(json.loads(sources)), *rest)

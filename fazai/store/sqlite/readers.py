@@ -14,8 +14,6 @@ from typing import Any, TypeVar
 from fazai.errors import StateError
 from fazai.store.sqlite.schema import FILE_NAME, open_reader, state_error
 
-__all__ = ["Readers"]
-
 T = TypeVar("T")
 
 

@@ -13,22 +13,9 @@ import sqlite3
 import stat
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from fazai.config import STATE_FILE
 from fazai.errors import StateError, StoreFull
-
-__all__ = [
-    "FILE_NAME",
-    "MIGRATIONS",
-    "NEWER_HINT",
-    "connect",
-    "escape_text",
-    "is_broken",
-    "migrate",
-    "open_reader",
-    "state_error",
-]
 
 FILE_NAME = STATE_FILE
 
@@ -194,11 +181,6 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def is_broken(error: Exception) -> bool:
-    """Return whether the file itself is damaged."""
-    return _code(error) & 0xFF in _BROKEN
-
-
 def state_error(folder: Path, error: Exception) -> StateError:
     """Return what SQLite or the operating system says as an error with the next step."""
     code = _code(error) & 0xFF
@@ -214,7 +196,7 @@ def state_error(folder: Path, error: Exception) -> StateError:
             f"the disk of the state folder {folder} fails: {error}",
             hint="see the kernel's log (dmesg), then: fazai store check",
         )
-    if is_broken(error):
+    if code in _BROKEN:
         return StateError(
             f"the file {folder / FILE_NAME} is damaged: {error}",
             hint="see: fazai store check; bring a backup back with: fazai store restore FILE",
@@ -250,11 +232,3 @@ def _has_no_room(folder: Path, error: Exception) -> bool:
 
 def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0) or 0)
-
-
-def escape_text(value: Any) -> Any:
-    """Escape text that is no UTF-8, which SQLite alone takes: names from the environment and from devices may
-    hold other bytes."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value

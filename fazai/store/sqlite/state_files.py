@@ -13,8 +13,6 @@ import msgspec
 from fazai.errors import StateError
 from fazai.store.daemon import RunRecord
 
-__all__ = ["import_state_files", "keep_record"]
-
 _KEEP = "INSERT INTO daemon_runs (run_id, value) VALUES (?, ?) ON CONFLICT (run_id) DO"
 
 

@@ -14,8 +14,6 @@ import msgspec
 from fazai.store.daemon import Token
 from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
 
-__all__ = ["TokenFile"]
-
 
 class TokenFile:
     """The tokens of a state folder, which is made 0700 when it is not there. Raises StateError."""

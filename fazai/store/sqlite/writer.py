@@ -14,10 +14,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-from fazai.errors import StateError
+from fazai.errors import FazaiError, StateError
+from fazai.store.sqlite.leases import fence_failure
 from fazai.store.sqlite.schema import FILE_NAME, connect, state_error
-
-__all__ = ["GroupWriter", "StatementHandler", "Waiter", "WriteHandler", "resolve_waiter"]
 
 #: Errors of a payload, not of the file.
 _OF_ONE = (
@@ -31,7 +30,6 @@ _OF_ONE = (
 _HARMLESS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)  # after a ROLLBACK the connection is as good as before
 _GROUP_BYTES = 8 << 20
 _GROUP_JOBS = 4096
-_REST_S = 0.002  # about what an fsync takes
 _WAL_PAGES = 4000  # 16 MB between two checkpoints
 
 
@@ -44,28 +42,40 @@ class WriteHandler(Protocol):
 
     def committed(self) -> None:
         """Note that what `apply` did last is on disk: memory may follow."""
-        ...
+        return
 
     def abandoned(self) -> None:
         """Note that what `apply` did last was rolled back."""
-        ...
+        return
 
 
-class StatementHandler:
+class StatementHandler(WriteHandler):
     """Handler of plain writes: a payload is pairs of SQL and parameters; the result is how many rows
     changed."""
 
-    def apply(self, connection: sqlite3.Connection, payloads: Sequence[Any]) -> list[int]:
-        return [sum(max(0, connection.execute(*job).rowcount) for job in jobs) for jobs in payloads]
+    def apply(self, connection: sqlite3.Connection, payloads: Sequence[Sequence[Statement]]) -> list[int]:
+        changed = []
+        for jobs in payloads:
+            count = 0
+            for sql, params in jobs:
+                try:
+                    rows = connection.execute(sql, params).rowcount
+                except UnicodeEncodeError:
+                    rows = connection.execute(sql, tuple(map(escape_text, params))).rowcount
+                count += rows if rows > 0 else 0
+            changed.append(count)
+        return changed
 
-    def committed(self) -> None:
-        pass
 
-    def abandoned(self) -> None:
-        pass
+def escape_text(value: Any) -> Any:
+    """Escape text that is no UTF-8, which SQLite alone takes: names from the environment, from devices and
+    from reports may hold other bytes."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
 
 
-#: Who is told of a result, or of a StateError: on the event loop that the write came from.
+#: Who is told of a result, or of an error: on the event loop that the write came from.
 Waiter = Callable[[Any], object]
 
 
@@ -83,18 +93,26 @@ class _Job(NamedTuple):
 
 
 class GroupWriter:
-    """Writer that owns the only connection of the daemon that writes.
+    """Writer that owns the only connection of its store that writes.
 
     `upkeep(connection, closing)` runs between groups at least every `upkeep_s`; it does one bounded piece of
-    work in its own transaction and returns whether there is more.
+    work in its own transaction and returns whether there is more. `rest_s`: how long the thread leaves the
+    interpreter to the event loop after a group of several; 0: it does not, and each write wakes it at once.
+    `hint`: the next step, should the thread end.
     """
 
     def __init__(
-        self, folder: Path, upkeep: Callable[[sqlite3.Connection, bool], bool], upkeep_s: float
+        self,
+        folder: Path,
+        name: str,
+        upkeep: Callable[[sqlite3.Connection, bool], bool] | None = None,
+        upkeep_s: float = 3600.0,
+        rest_s: float = 0.0,
+        hint: str = "",
     ) -> None:
         self._folder = folder
-        self._upkeep = upkeep
-        self._upkeep_s = upkeep_s
+        self._upkeep, self._upkeep_s = upkeep, upkeep_s
+        self._rest_s, self._hint = rest_s, hint
         self._jobs: deque[_Job | None] = deque()  # None: the end
         self._asleep = False  # the thread waits for `_wake`: it is only told when nobody has told it yet
         self._rouser: asyncio.AbstractEventLoop | None = None  # which has promised to wake it
@@ -102,12 +120,13 @@ class GroupWriter:
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self._died: StateError | None = None
+        self.failed: FazaiError | None = None  # why the latest of those that are `lost` was
         self._in_hand: list[_Job] = []  # what is being committed
         self.commits = 0
         self.failures = 0
         self.lost = 0  # writes that nobody waited for and that failed
         self.jobs = 0
-        self._thread = threading.Thread(target=self._run, name="fazai-daemon-store", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -149,7 +168,7 @@ class GroupWriter:
         loop: asyncio.AbstractEventLoop,
         beside: Statement | None = None,
     ) -> None:
-        """Write, and call `told` on the loop with the result or a StateError; it must raise nothing."""
+        """Write, and call `told` on the loop with the result or an error; it must raise nothing."""
         if self._closed:
             raise StateError("the store is closed")
         self.check_alive()
@@ -158,7 +177,9 @@ class GroupWriter:
         if self._died is not None:  # between the two lines: nobody else answers it
             self._refuse_queued()
             return
-        if self._asleep and self._rouser is not loop:
+        if not self._rest_s:
+            self._rouse()
+        elif self._asleep and self._rouser is not loop:
             self._rouser = loop
             loop.call_soon(self._rouse)  # after all that the loop has read by now: they share a commit
 
@@ -190,7 +211,7 @@ class GroupWriter:
     def _die(self, error: BaseException) -> None:
         """Refuse what waits and what comes: a thread that has ended answers nobody."""
         why = f"the thread that writes to {self._folder / FILE_NAME} has ended: {error!r:.300}"
-        self._died = StateError(why, hint="the daemon ends; systemd starts it again")
+        self._died = self.failed = StateError(why, hint=self._hint)
         self._refuse_queued()
         self._drop_connection()
 
@@ -216,8 +237,8 @@ class GroupWriter:
                 self._in_hand = []
                 # under load the loop first answers these and reads what comes for them: one commit for all,
                 # and no fight over the interpreter
-                if len(self._jobs) < len(jobs) > 1 and not ended:
-                    time.sleep(_REST_S)
+                if self._rest_s and len(self._jobs) < len(jobs) > 1 and not ended:
+                    time.sleep(self._rest_s)
             if time.monotonic() >= due and not ended:
                 more = self._keep_up(closing=False)
                 due = time.monotonic() + (0.0 if more else self._upkeep_s)
@@ -277,7 +298,9 @@ class GroupWriter:
             return
         self.failures += 1
         self.lost += sum(job.waiter is None for job in jobs)
-        refusal = state_error(self._folder, error)
+        refusal = fence_failure(error) or state_error(self._folder, error)
+        if any(job.waiter is None for job in jobs):
+            self.failed = refusal
         self._answer([(job, refusal) for job in jobs])
 
     def _answer(self, answers: Sequence[tuple[_Job, Any]]) -> None:
@@ -291,6 +314,8 @@ class GroupWriter:
                 loop.call_soon_threadsafe(_tell_waiters, pairs)
 
     def _keep_up(self, *, closing: bool) -> bool:
+        if self._upkeep is None:
+            return False
         try:
             return self._upkeep(self._connected(), closing)
         except sqlite3.Error as error:
@@ -343,7 +368,7 @@ def resolve_waiter(waiter: asyncio.Future[Any], result: Any) -> None:
     """Give a result, or raise a StateError, where somebody still waits for it."""
     if waiter.done():  # its task was cancelled
         return
-    if isinstance(result, StateError):
+    if isinstance(result, FazaiError):
         waiter.set_exception(result)
     else:
         waiter.set_result(result)

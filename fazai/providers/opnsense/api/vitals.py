@@ -179,10 +179,6 @@ def _parse_memory(answer: Any) -> dict[str, Any]:
     }
 
 
-def _parse_states(answer: Any) -> dict[str, Any]:
-    return {"states": _parse_count(answer["info"]["state-table"]["current-entries"]["total"])}
-
-
 def _parse_cpu(answer: Any) -> dict[str, Any]:
     """Parse the last event: the first is the average since the firewall started."""
     busy = float(answer[-1]["total"]) if len(answer) > 1 else math.nan
@@ -192,7 +188,9 @@ def _parse_cpu(answer: Any) -> dict[str, Any]:
 _OPTIONAL: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "diagnostics/system/systemTime": _parse_system_time,
     "diagnostics/system/systemResources": _parse_memory,
-    "diagnostics/firewall/pfStatistics/info": _parse_states,
+    "diagnostics/firewall/pfStatistics/info": lambda answer: {
+        "states": _parse_count(answer["info"]["state-table"]["current-entries"]["total"])
+    },
 }
 
 

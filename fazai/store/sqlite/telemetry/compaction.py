@@ -17,8 +17,6 @@ from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.hosts import HostTail, Telemetry, split_into_chunks
 from fazai.store.sqlite.telemetry.packing import Row, ref_of
 
-__all__ = ["TelemetryCompaction", "read_mark", "write_mark"]
-
 _MERGE_RECORDS = 256
 _MERGE_CHUNKS = 512
 _MERGE_BYTES = 2 << 20

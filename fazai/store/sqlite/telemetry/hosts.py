@@ -17,8 +17,6 @@ from fazai.store.daemon import GAUGES, HostRecord, NewSample
 from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.packing import CHUNK_BYTES, MAX_ORDINAL, Packer, Row, ref_of
 
-__all__ = ["SMALL", "HostTail", "Telemetry", "split_into_chunks"]
-
 T = TypeVar("T")
 
 NEVER = -(1 << 62)
@@ -225,7 +223,7 @@ class Telemetry:
         for id_, name, time_us, seen_us, records, interval_s, silent, gauges in rows:
             known_s = interval_s if interval_s <= _LONGEST_S else 0.0  # learnt by an earlier release
             record = HostRecord(
-                name, time_us, seen_us, records, known_s, bool(silent), packing.gauges_of(gauges)
+                name, time_us, seen_us, records, known_s, bool(silent), tuple(array("d", gauges))
             )
             self.hosts[name] = self.by_id[id_] = host = HostTail(id_, record)
             host.dirty = False

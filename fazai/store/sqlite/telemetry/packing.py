@@ -20,23 +20,6 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = [
-    "CHUNK_BYTES",
-    "MAX_ORDINAL",
-    "Damaged",
-    "Head",
-    "Packer",
-    "Row",
-    "gauges_of",
-    "read_chunk",
-    "read_gauges",
-    "read_heads",
-    "read_record",
-    "read_refs",
-    "ref_of",
-    "split_ref",
-    "write_gauges",
-]
 
 Damaged = zstd.ZstdError
 
@@ -149,7 +132,3 @@ def read_gauges(data: bytes) -> list[tuple[float, ...]]:
 
 def write_gauges(gauges: tuple[float, ...]) -> bytes:
     return array("d", gauges).tobytes()
-
-
-def gauges_of(data: bytes) -> tuple[float, ...]:
-    return tuple(array("d", data))

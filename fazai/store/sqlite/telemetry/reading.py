@@ -9,8 +9,6 @@ from typing import Any
 from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.hosts import Telemetry
 
-__all__ = ["TelemetryReader"]
-
 _LATEST_US = 1 << 62
 _MOVES = 4  # a record is merged once, then never moved; the rest is for who is slow
 

@@ -1,4 +1,4 @@
-"""GET /events: a stream of events from its first to its last byte (server-sent events, SPEC.md, 2.2)."""
+"""/events: the operators' stream of events (server-sent events), and the reports of runs (SPEC.md, 2.2)."""
 
 from __future__ import annotations
 
@@ -7,28 +7,27 @@ import asyncio
 from fazai.daemon.events.broadcaster import EventFilter, EventStream
 from fazai.daemon.events.replay import replay_log
 from fazai.daemon.http.refusal import Refusal
-from fazai.daemon.http.routing import HttpReply, Route, RouteCall, epoch_us, reply
+from fazai.daemon.http.routing import STREAM_HEADERS, HttpReply, Route, RouteCall, epoch_us, reply
 from fazai.daemon.services import Services
-from fazai.wire.daemon import EventsQuery, decode_events_query
+from fazai.wire.daemon import EventsQuery, ReportAnswer, ReportBody, decode_events_query
 from fazai.wire.events import is_event_id
 
-__all__ = ["ROUTES", "stream_events"]
-
+_CLOSE = (b"connection", b"close")
 #: With where it begins: who loses the connection before the first event comes back there and misses none.
 _HELLO = b"retry: 2000\n: fazai\nid: %d\n\n"
-_HEADERS = (
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),  # nginx would collect them
-    (b"x-content-type-options", b"nosniff"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"connection", b"close"),
+
+
+@Route(
+    "GET",
+    "/events",
+    "The operators' stream of events.",
+    read_query=decode_events_query,
+    media="text/event-stream",
+    codes=("overloaded",),
+    timeout_s=None,
 )
-
-
-async def stream_events(call: RouteCall) -> None:
+async def stream_events(call: RouteCall, query: EventsQuery) -> None:
     """Serve one stream until its client goes, or the daemon stops."""
-    query: EventsQuery = call.query
     services = call.services
     if services.stopping:
         raise Refusal("overloaded", "the daemon is stopping", headers=((b"retry-after", b"2"),))
@@ -46,7 +45,7 @@ async def stream_events(call: RouteCall) -> None:
     broadcaster.add(stream)
     try:
         # deadline: the connection's, HttpConnection.pause_writing
-        await call.send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        await call.send({"type": "http.response.start", "status": 200, "headers": [*STREAM_HEADERS, _CLOSE]})
         # deadline: the connection's, HttpConnection.pause_writing
         await call.send({"type": "http.response.body", "body": _HELLO % position, "more_body": True})
         stream.file = stream.connection.begin_stream(broadcaster.stream_bytes)
@@ -83,16 +82,17 @@ async def _start_position(call: RouteCall, query: EventsQuery, services: Service
     return services.broadcaster.sent_id
 
 
-ROUTES = (
-    Route(
-        method="GET",
-        path="/events",
-        summary="The operators' stream of events.",
-        handler=stream_events,
-        query=EventsQuery,
-        read_query=decode_events_query,
-        media="text/event-stream",
-        codes=("overloaded",),
-        timeout_s=None,
-    ),
+@Route(
+    "POST",
+    "/events",
+    "Events of a run, from the reconciler that carries it out.",
+    role="operator",
+    codes=("unavailable",),
 )
+async def accept_report(call: RouteCall, body: ReportBody) -> ReportAnswer:
+    """Store a batch of events of one run."""
+    own = call.services.run_queue.records.get(body.run_id) is not None
+    return await call.services.reports.accept(body, call.who, own=own)
+
+
+ROUTES = (stream_events, accept_report)
