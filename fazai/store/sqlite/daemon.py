@@ -31,13 +31,13 @@ from fazai.store.sqlite.event_log import EventLog
 from fazai.store.sqlite.leases import hold_daemon_lock
 from fazai.store.sqlite.ledger import SqliteStore
 from fazai.store.sqlite.readers import Readers
-from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
+from fazai.store.sqlite.schema import FILE_NAME, connect, escape_text, migrate, state_error
 from fazai.store.sqlite.state_files import import_state_files, keep_record
 from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.compaction import TelemetryCompaction, read_mark
 from fazai.store.sqlite.telemetry.hosts import Telemetry
 from fazai.store.sqlite.telemetry.reading import TelemetryReader
-from fazai.store.sqlite.writer import GroupWriter, StatementHandler, WriteHandler, escape_text, resolve_waiter
+from fazai.store.sqlite.writer import GroupWriter, StatementHandler, WriteHandler, resolve_waiter
 
 T = TypeVar("T")
 

@@ -20,8 +20,7 @@ import msgspec
 
 from fazai.errors import LockHeld, StateError
 from fazai.store.base import Holder, Run
-from fazai.store.sqlite.schema import state_error
-from fazai.store.sqlite.writer import escape_text
+from fazai.store.sqlite.schema import escape_text, state_error
 from fazai.timestamps import format_time
 
 _TRIES, _PAUSE_S = 5, 0.002

@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from fazai.config import STATE_FILE
 from fazai.errors import StateError, StoreFull
@@ -232,3 +233,11 @@ def _has_no_room(folder: Path, error: Exception) -> bool:
 
 def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", 0) or 0)
+
+
+def escape_text(value: Any) -> Any:
+    """Escape text that is no UTF-8, which SQLite alone takes: names from the environment, from devices and
+    from reports may hold other bytes."""
+    if isinstance(value, str) and not value.isascii():
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value

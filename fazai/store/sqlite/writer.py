@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 from fazai.errors import FazaiError, StateError
 from fazai.store.sqlite.leases import fence_failure
-from fazai.store.sqlite.schema import FILE_NAME, connect, state_error
+from fazai.store.sqlite.schema import FILE_NAME, connect, escape_text, state_error
 
 #: Errors of a payload, not of the file.
 _OF_ONE = (
@@ -65,14 +65,6 @@ class StatementHandler(WriteHandler):
                 count += rows if rows > 0 else 0
             changed.append(count)
         return changed
-
-
-def escape_text(value: Any) -> Any:
-    """Escape text that is no UTF-8, which SQLite alone takes: names from the environment, from devices and
-    from reports may hold other bytes."""
-    if isinstance(value, str) and not value.isascii():
-        return value.encode("utf-8", "backslashreplace").decode()
-    return value
 
 
 #: Who is told of a result, or of an error: on the event loop that the write came from.
