@@ -93,7 +93,7 @@ class _Daemon:
         self.notify.settimeout(PATIENCE_S)
         env = {
             "PATH": os.environ["PATH"],
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": os.environ["PYTHONPATH"],
             "HOME": str(folder),
             "FAZAI_STATE_DIR": str(folder / "state"),
             "FAZAI_SECRETS": str(folder / "secrets"),

@@ -183,6 +183,7 @@ def _inventory(folder: Path) -> Path:
 def _apply(folder: Path, *words: str, **environ: str) -> tuple[int, str, float]:
     env = {
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ["PYTHONPATH"],
         "HOME": str(folder),
         "FAZAI_STATE_DIR": str(folder / "own-state"),
         "FAZAI_SOCKET": str(folder / "none.sock"),

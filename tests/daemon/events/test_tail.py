@@ -37,6 +37,7 @@ def tail(daemon: Live | None, *words: str, **environ: str) -> Iterator[subproces
         until(lambda: not daemon.services.broadcaster.streams)
     env = {
         "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ["PYTHONPATH"],
         "HOME": "/nonexistent",
         "FAZAI_SOCKET": "/nonexistent/socket",
         **({"FAZAI_URL": daemon.url} if daemon is not None else {}),

@@ -250,6 +250,7 @@ class _Process:
         ear.settimeout(PATIENCE_S)
         env = {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ["PYTHONPATH"],
             "HOME": str(folder),
             "FAZAI_STATE_DIR": str(folder / "state"),
             "FAZAI_GEMMA_SOCK": str(folder / "no-worker.sock"),
@@ -326,7 +327,7 @@ def test_the_log_is_opened_again_and_two_cannot_share_a_state(tmp_path: Path) ->
         log.rename(tmp_path / "old.log")
         process.child.send_signal(signal.SIGHUP)
         until(log.exists)
-        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "FAZAI_STATE_DIR": str(tmp_path / "state")}
+        env = {**os.environ, "HOME": str(tmp_path), "FAZAI_STATE_DIR": str(tmp_path / "state")}
         second = subprocess.run(
             [FAZAI, "daemon", "--port", "0", "--socket", str(tmp_path / "e.sock")],
             env=env,

@@ -477,7 +477,7 @@ def test_the_daemon_does_not_start_with_what_is_not_there(
     config.write_text(text.replace(old, new, 1))
     env = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.environ["PYTHONPATH"],
         "HOME": str(tmp_path),
         "FAZAI_STATE_DIR": str(tmp_path / "state"),
     }
