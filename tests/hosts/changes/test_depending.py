@@ -47,6 +47,7 @@ def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 # -- what a package brings -----------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("create")
 @pytest.mark.parametrize("create", [True, False])
 def test_a_line_of_a_file_that_a_package_brings(create: bool, tmp_path: Path) -> None:
     machine = debian(tmp_path)

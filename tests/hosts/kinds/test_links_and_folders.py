@@ -341,6 +341,7 @@ def test_backups_whose_names_are_taken(shell: str, tmp_path: Path) -> None:
         assert state(home / f"{name}.4~") == ("0644", ALICE, "1\n")
 
 
+@pytest.mark.slow
 @ROOT
 def test_a_controller_that_is_killed_leaves_nothing_in_a_users_folder(world: World) -> None:
     """The file lies in a folder of root's until it is complete; that goes, too."""

@@ -120,12 +120,12 @@ class Connections:
         trust = self._trust(settings)
         client, waited_for = _HostKeyClient(trust), [settings.hop]
         try:
-            try:
+            async with contextlib.AsyncExitStack() as failing:
+                failing.push_async_callback(client.wait_for_way)
                 async with asyncio.timeout(settings.connect_timeout_s):
-                    return await self._open(target, settings, client, waited_for)
-            except BaseException:
-                await client.wait_for_way()
-                raise
+                    connection = await self._open(target, settings, client, waited_for)
+                failing.pop_all()
+                return connection
         except TimeoutError:
             silent = _shown_address(replace(settings, hop=waited_for[-1]))
             text = f"{silent} did not answer within {settings.connect_timeout_s:g} s"
