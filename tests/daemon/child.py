@@ -73,7 +73,9 @@ class Child:
         self.process.wait(PATIENCE_S)
 
     def client(self) -> httpx.Client:
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_S, trust_env=False)
+        return httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE_S, trust_env=False, verify=False
+        )
 
     def publish(self, client: httpx.Client, count: int, text: str) -> None:
         """`count` events of a run, as a reconciler reports them."""

@@ -294,6 +294,7 @@ def test_a_run_that_a_daemon_left_is_settled_by_the_next(tmp_path: Path) -> None
     keep_records(tmp_path / "state", left, lost, never)
     with world(tmp_path) as edge:
         until(lambda: edge.row(good["run_id"]).get("plan_hash"))
+        until(lambda: all("exit_code" in edge.row(one.run_id) for one in (lost, never)))
         found = edge.row(good["run_id"])
         assert (found["exit_code"], found["plan_hash"]) == (2, good["plan_hash"])
         assert (edge.row(lost.run_id)["exit_code"], edge.row(lost.run_id)["state"]) == (137, "finished")
