@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 MODULE = '''\
@@ -57,6 +59,7 @@ def _mutate(folder: Path, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_what_no_test_notices_is_listed(tmp_path: Path) -> None:
     said = _mutate(tmp_path)
     assert "survived    8: count > LIMIT  →  count >= LIMIT" in said

@@ -49,7 +49,7 @@ def _contacted(firewalls: dict[str, LabFirewall]) -> list[str]:
         pytest.param(["all"], ["fw-02"], ["fw-02"], marks=pytest.mark.slow),
         pytest.param(["all"], ["fw-02", "fw.3"], ["fw-02", "fw.3"], marks=pytest.mark.slow),
         pytest.param(["edge"], ["fw-01"], ["fw-01"], marks=pytest.mark.slow),
-        (["edge", "fw-02"], ["edge"], ["fw-01", "fw.3"]),
+        pytest.param(["edge", "fw-02"], ["edge"], ["fw-01", "fw.3"], marks=pytest.mark.slow),
         (["all:!fw-01"], ["edge"], ["fw.3"]),
     ],
 )

@@ -44,6 +44,7 @@ def left_over(root: Path) -> list[Path]:
 # -- links that are root's ------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("shell", "target")
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("target", ["../run/resolv.conf", "/run/resolv.conf", "../etc/./../run//resolv.conf"])
 def test_an_edit_means_the_target_of_a_link(target: str, shell: str, tmp_path: Path) -> None:
@@ -227,6 +228,7 @@ def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
     assert left_over(root) == []
 
 
+@pytest.mark.in_turn("shell", "folder")
 @ROOT
 @pytest.mark.parametrize("folder", ["/tmp", "/open"])
 @pytest.mark.parametrize("shell", SHELLS)
@@ -566,6 +568,7 @@ def test_the_agents_files(where: str, way: str, tmp_path: Path) -> None:
 # -- whose a link is -------------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("shell", "folder")
 @ROOT
 @pytest.mark.parametrize("folder", ["/home/alice", "/etc"])
 @pytest.mark.parametrize("shell", SHELLS)
@@ -620,6 +623,7 @@ def _with_list(path: Path) -> bytes:
     return os.getxattr(path, LIST)
 
 
+@pytest.mark.in_turn("shell", "owner")
 @ROOT
 @pytest.mark.parametrize("owner", [0, ALICE], ids=["root's folder", "alice's folder"])
 @pytest.mark.parametrize("shell", SHELLS)
