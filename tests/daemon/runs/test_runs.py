@@ -95,6 +95,7 @@ def test_a_plan_is_stale_when_the_firewall_moved_on(tmp_path: Path) -> None:
         assert [row["content"] for row in rows if row["name"] == "blocklist"] == ["203.0.113.9"]
 
 
+@pytest.mark.slow
 def test_a_later_look_makes_a_plan_stale(tmp_path: Path) -> None:
     with world(tmp_path) as edge:
         first = edge.ended(edge.started(edge.run()))

@@ -170,6 +170,7 @@ def test_a_link_does_not_lead_out_of_a_folder_host(tmp_path: Path) -> None:
 # -- a user's own folder --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @ROOT
 @pytest.mark.parametrize("shell", SHELLS)
 def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
