@@ -15,12 +15,14 @@ import sys
 import zlib
 from collections import Counter
 from collections.abc import Generator, Sequence
+from pathlib import Path
 from types import FrameType
 
 import pytest
 
 LIMIT_S, SLOW_LIMIT_S, SOAK_LIMIT_S = 120, 900, 3600
 _LAST_S = 30
+_HERE = Path(__file__).parent
 _STDERR = pytest.StashKey[int]()
 
 
@@ -28,6 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_STDERR] = os.dup(
         sys.__stderr__.fileno() if sys.__stderr__ else 2
     )  # not what pytest captures
+    # What processes inherit; to its own workers pytest-xdist gives its `sys.path`.
+    os.environ["PYTHONPATH"] = f"{_HERE / 'lean'}:{_HERE.parent}"
 
 
 def limit_s(item: pytest.Item) -> int:

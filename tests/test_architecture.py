@@ -9,6 +9,7 @@ import importlib.util
 import pkgutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -66,20 +67,34 @@ def _load_tool(name: str) -> ModuleType:
 SHAPE = _load_tool("shape")
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What the tests ask of a module, so that each file is read once and no tree is kept."""
+
+    imports: tuple[tuple[str, str], ...]  # module and name, of `from … import`; without a name: `import …`
+    broad: tuple[int, ...]  # the lines of `except Exception` and `except BaseException`
+    state: tuple[str, ...]  # names of the module's own that are bound to something mutable
+
+
 @functools.cache
-def _imports(path: Path) -> tuple[str, ...]:
-    """The dotted names that a module imports; each file is read once."""
-    return tuple(_imported_names(path))
-
-
-def _imported_names(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
+def _found(path: Path) -> _Found:
+    imports: list[tuple[str, str]] = []
+    broad: list[int] = []
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            imports += ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (
-                f"{node.module}.{a.name}" if node.module == "fazai" else node.module for a in node.names
-            )
+            imports += ((node.module, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ExceptHandler) and isinstance(node.type, ast.Name):
+            broad += [node.lineno] if node.type.id in ("Exception", "BaseException") else []
+    return _Found(tuple(imports), tuple(broad), tuple(_mutable_names(tree)))
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """The dotted names that a module imports."""
+    for module, name in _found(path).imports:
+        yield f"{module}.{name}" if module == "fazai" and name else module
 
 
 def _tops() -> Iterator[tuple[Path, str, str]]:
@@ -138,10 +153,9 @@ def _imported_modules() -> dict[str, set[str]]:
     }
     graph: dict[str, set[str]] = {name: set() for name in modules}
     for name, path in modules.items():
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                targets = [f"{node.module}.{alias.name}" for alias in node.names]
-                graph[name] |= {t if t in modules else node.module for t in targets} & modules.keys() - {name}
+        for module, imported in _found(path).imports:
+            target = f"{module}.{imported}"
+            graph[name] |= {target if target in modules else module} & modules.keys() - {name}
     return graph
 
 
@@ -215,12 +229,9 @@ def test_four_borders_catch_everything() -> None:
     """`except Exception` stands where one failure must not become another's: a target in apply, a job in
     the worker, a request in the daemon; and where a thread of the store ends for whom others wait."""
     found = [
-        f"{path.relative_to(ROOT)}:{node.lineno}"
+        f"{path.relative_to(ROOT)}:{line}"
         for path in sorted(PACKAGE.rglob("*.py"))
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ExceptHandler)
-        and isinstance(node.type, ast.Name)
-        and node.type.id in ("Exception", "BaseException")
+        for line in _found(path).broad
     ]
     assert [place.split(":")[0] for place in found] == [
         "fazai/apply/engine.py",
@@ -237,10 +248,8 @@ def test_one_writer_of_metrics() -> None:
     assert [name for name, text in texts.items() if "REGISTRY" in text] == []
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_mutable_module_state(path: Path) -> None:
-    """Nothing ambient: a name bound at module level is a constant, a function, a class or a type."""
-    for node in ast.parse(path.read_text()).body:
+def _mutable_names(tree: ast.Module) -> Iterator[str]:
+    for node in tree.body:
         value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
         if isinstance(value, ast.List | ast.Dict | ast.Set) or (
             isinstance(value, ast.Call)
@@ -249,8 +258,17 @@ def test_no_mutable_module_state(path: Path) -> None:
         ):
             assert isinstance(node, ast.Assign | ast.AnnAssign)
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            names = [t.id for t in targets if isinstance(t, ast.Name)]
-            assert all(name.lstrip("_").isupper() or name == "__all__" for name in names), (path, names)
+            yield from (target.id for target in targets if isinstance(target, ast.Name))
+
+
+def test_no_mutable_module_state() -> None:
+    """Nothing ambient: a name bound at module level is a constant, a function, a class or a type."""
+    assert [
+        (str(path.relative_to(ROOT)), name)
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for name in _found(path).state
+        if not name.lstrip("_").isupper() and name != "__all__"
+    ] == []
 
 
 def test_a_folder_has_a_dozen_modules_or_a_reason() -> None:

@@ -47,6 +47,8 @@ STREAMS = frozenset({"stream", "stdout", "stderr", "chunks", "lines"})
 CONTEXTS = frozenset({"timeout", "timeout_at", "wait_for"})
 #: Coroutines that these are given are awaited, by somebody.
 STARTERS = frozenset({"ensure_future", "create_task", "gather", "shield", "wait", "enter_async_context"})
+#: Without one of these words a module has no wait (a quick look, before it is parsed).
+_MAY_WAIT = re.compile(rf"\b(async|await|{'|'.join(STARTERS)})\b")
 _SAID = re.compile(r"# deadline: [\w`]")
 
 
@@ -117,9 +119,13 @@ def without_deadline(text: str) -> Iterator[tuple[int, str]]:
     yield from walk(ast.parse(text), False)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_every_wait_for_the_outside_has_a_deadline(path: Path) -> None:
-    found = [f"{path.relative_to(ROOT)}:{n}: …{name}()" for n, name in without_deadline(path.read_text())]
+def test_every_wait_for_the_outside_has_a_deadline() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{n}: …{name}()"
+        for path in FILES
+        if _MAY_WAIT.search(text := path.read_text())
+        for n, name in without_deadline(text)
+    ]
     assert found == [], "put it below asyncio.timeout(…), or say whose it is: # deadline: …"
 
 

@@ -18,7 +18,7 @@ def _run(folder: Path, text: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:schemathesis", "."],
         cwd=folder,
-        env={**os.environ, "FAZAI_TEST_LIMIT_S": "1"},
+        env={**os.environ, "FAZAI_TEST_LIMIT_S": "1", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

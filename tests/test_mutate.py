@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,6 +50,7 @@ def _mutate(folder: Path, *words: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools/mutate.py"), "counting.py", "test_counting.py", *words],
         cwd=folder,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         check=False,
@@ -55,6 +59,7 @@ def _mutate(folder: Path, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_what_no_test_notices_is_listed(tmp_path: Path) -> None:
     said = _mutate(tmp_path)
     assert "survived    8: count > LIMIT  →  count >= LIMIT" in said

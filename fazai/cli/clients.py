@@ -42,8 +42,9 @@ class DaemonAddress:
         """Return an HTTP client for the daemon. Raises InputError for a CA file that cannot be used."""
         import httpx
 
-        transport = httpx.HTTPTransport(uds=str(self.socket)) if self.socket else None
-        return httpx.Client(transport=transport, verify=self.verify(), timeout=timeout_s, **self.options())
+        verify = self.verify()
+        transport = httpx.HTTPTransport(uds=str(self.socket), verify=verify) if self.socket else None
+        return httpx.Client(transport=transport, verify=verify, timeout=timeout_s, **self.options())
 
     def verify(self) -> Any:
         if self.socket is not None or not self.url.startswith("https:"):

@@ -92,7 +92,13 @@ FAILURES: dict[str, Behaviour] = {
 }
 
 
-@pytest.mark.parametrize("name", FAILURES)
+#: Each is like one of the others, and left to the slow run.
+ALIKE = frozenset({"500 without a body", "404", "half headers"})
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in ALIKE else []) for name in FAILURES]
+)
 def test_after_a_failure_everything_arrives(name: str, delivering: Agent, receiver: Receiver) -> None:
     receiver.script = [FAILURES[name]] * 3
     process = delivering.start()
@@ -146,7 +152,7 @@ def test_the_end_is_bounded_while_a_request_hangs(delivering: Agent, receiver: R
     assert list(delivering.spool.glob("s-*")) != []
 
 
-@pytest.mark.parametrize("form", ["seconds", "date"])
+@pytest.mark.parametrize("form", ["seconds", pytest.param("date", marks=pytest.mark.slow)])
 def test_retry_after_is_kept(form: str, delivering: Agent, receiver: Receiver) -> None:
     def busy(exchange: Exchange) -> None:
         asked = "1" if form == "seconds" else formatdate(time.time() + 2, usegmt=True)

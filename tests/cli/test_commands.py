@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from fazai.cli.main import COMMANDS
+from fazai.cli.main import COMMANDS, main
 
 from .conftest import RESOURCES, World
 
@@ -90,16 +91,14 @@ def test_completion_completes() -> None:
 
 def completed(world: World, *words: str) -> list[str]:
     """What bash is offered for the last of these words."""
-    env = {
-        **os.environ,
-        "FAZAI_STATE_DIR": str(world.folder / "state"),
-        "_FAZAI_COMPLETE": "bash_complete",
-        "COMP_WORDS": " ".join(("fazai", *words)),
-        "COMP_CWORD": str(len(words)),
-    }
-    code = "import sys; sys.argv = ['fazai']; from fazai.cli import main; main()"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env).stdout
-    return [line.partition(",")[2] for line in out.splitlines() if line]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("_FAZAI_COMPLETE", "bash_complete")
+        patch.setenv("COMP_WORDS", " ".join(("fazai", *words)))
+        patch.setenv("COMP_CWORD", str(len(words)))
+        world.capsys.readouterr()
+        with contextlib.suppress(SystemExit):
+            main([])
+    return [line.partition(",")[2] for line in world.capsys.readouterr().out.splitlines() if line]
 
 
 def test_hosts_kinds_and_runs_are_completed(world: World) -> None:
@@ -138,13 +137,18 @@ def test_an_empty_environment_as_in_cron(world: World) -> None:
     assert (again.code, again.out, again.err) == (0, "", "")
 
 
-def test_the_state_folder_has_one_name_and_an_older_one(world: World) -> None:
+def test_the_state_folder_has_one_name_and_an_older_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.firewall()
     inventory = world.inventory()
     one, other, older = (world.folder / name for name in ("one", "other", "older"))
-    for env in ({"FAZAI_STATE_DIR": str(one), "FAZAI_STATE": str(other)}, {"FAZAI_STATE": str(older)}):
-        result = world.child("apply", inventory, "--quiet", env=env, cwd="/")
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(one))
+    for state in (other, older):
+        monkeypatch.setenv("FAZAI_STATE", str(state))
+        result = world.fazai("apply", inventory, "--quiet")
         assert result.code == 0, result.err
+        monkeypatch.delenv("FAZAI_STATE_DIR", raising=False)
     found = [(folder / "fazai.sqlite3").is_file() for folder in (one, other, older)]
     assert found == [True, False, True]
 
@@ -275,7 +279,9 @@ class TestTerminal:
         assert code == 0
         assert "\x1b" not in shown
 
-    @pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 3), (b"\n", 3)])
+    @pytest.mark.parametrize(
+        ("answer", "code"), [(b"y\n", 0), (b"n\n", 3), pytest.param(b"\n", 3, marks=pytest.mark.slow)]
+    )
     def test_deletions_are_asked_about(self, world: World, answer: bytes, code: int) -> None:
         world.firewall()
         world.fazai("apply", world.inventory())

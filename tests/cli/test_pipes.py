@@ -38,7 +38,7 @@ def run(folder: Path, *words: str, closed: tuple[int, ...] = ()) -> int:
         return subprocess.run(
             [sys.executable, "-m", "fazai", *words],
             cwd=ROOT,
-            env={"PATH": os.environ["PATH"], "HOME": str(folder), "FAZAI_STATE_DIR": str(folder / "state")},
+            env={**os.environ, "HOME": str(folder), "FAZAI_STATE_DIR": str(folder / "state")},
             stdout=streams[0],
             stderr=streams[1],
             timeout=120,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from tests.campaign import with_examples
+
 from .checks import check_event, check_framing, check_request, examples
 
 #: JSON as a client may write it, well-formed or not far from it.
@@ -47,16 +49,20 @@ STEADY = settings(
 )
 
 
-@settings(STEADY, max_examples=400)
-@given(_LINES)
-@example(b'{"type":"generate","session_id":"s","prompt":"\\ud800"}')
-@example(b'{"type":"create_session","params":{"max_tokens":' + b"9" * 400 + b"}}")
-@example(b'{"type":"create_session","params":{"temperature":1e999}}')
-@example(b"[" * 5000)
-@example(b'{"type":"status","type":"abort"}')
-def test_any_line_is_understood_or_refused(line: bytes) -> None:
-    check_request(line)
-    check_event(line)
+@with_examples(100, 400)
+def test_any_line_is_understood_or_refused(count: int) -> None:
+    @settings(STEADY, max_examples=count)
+    @given(_LINES)
+    @example(b'{"type":"generate","session_id":"s","prompt":"\\ud800"}')
+    @example(b'{"type":"create_session","params":{"max_tokens":' + b"9" * 400 + b"}}")
+    @example(b'{"type":"create_session","params":{"temperature":1e999}}')
+    @example(b"[" * 5000)
+    @example(b'{"type":"status","type":"abort"}')
+    def holds(line: bytes) -> None:
+        check_request(line)
+        check_event(line)
+
+    holds()
 
 
 @settings(STEADY, max_examples=120)

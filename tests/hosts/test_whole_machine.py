@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.hosts.kinds.test_packages import NAME, debian
 from tests.hosts.kinds.test_services import SYSTEMD, UNIT
 from tests.hosts.kinds.test_shared_files import KEY_1
@@ -57,6 +59,7 @@ def fazai(machine: Machine, *words: str, resources: list[dict[str, Any]]) -> str
     return machine.run(begin + "\n".join(lines))
 
 
+@pytest.mark.slow
 def test_all_kinds_in_one_run(tmp_path: Path) -> None:
     machine = prepared(tmp_path)
     out = fazai(machine, "apply", "apply", resources=RESOURCES)
@@ -70,6 +73,7 @@ def test_all_kinds_in_one_run(tmp_path: Path) -> None:
     assert results == ["RESULT 9 changed, 0 unchanged", "RESULT 0 changed, 9 unchanged"], out
 
 
+@pytest.mark.slow
 def test_what_fails_takes_everything_back(tmp_path: Path) -> None:
     """The last resource is refused: no package, no user, no key, no unit is left."""
     machine = prepared(tmp_path)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from fazai.errors import Errors, FazaiError, InputError, InventoryError, Mark
 from fazai.inventory import Inventory, load_inventory
 from fazai.inventory.show import as_ansible, as_graph, as_host_variables, as_json
+from tests.campaign import with_examples
 
 Tree = dict[str, str | bytes]
 
@@ -510,30 +511,32 @@ FOLDER_IS_SHARED = [HealthCheck.function_scoped_fixture]  # every example writes
 STEADY = settings(deadline=None, derandomize=True, suppress_health_check=FOLDER_IS_SHARED)
 
 
-@STEADY
-@given(st.dictionaries(NAMES, BODIES, max_size=5), BODIES, BODIES)
-def test_any_structure_gives_an_inventory_or_an_error_of_ours(
-    tmp_path: Path, inventory: Any, group_vars: Any, host_vars: Any
-) -> None:
-    grow(
-        tmp_path,
-        {
-            "inv.json": json.dumps(inventory),
-            "group_vars/all.json": json.dumps(group_vars),
-            "host_vars/h1.json": json.dumps(host_vars),
-        },
-    )
-    try:
-        found = load_inventory(tmp_path / "inv.json")
-    except (InputError, Errors):
-        return
-    assert list(json.loads(as_json(as_ansible(found)))["_meta"]["hostvars"]) <= sorted(found.hosts)
-    for host in found.hosts:
-        assert found.host(host).groups[0] == "all"
-        assert set(places(found, host)) == set(found.variables(host))
-        assert host in found.members("all")
-        found.layers(host)
-    as_graph(found)
+@with_examples(25, 100)
+def test_any_structure_gives_an_inventory_or_an_error_of_ours(count: int, tmp_path: Path) -> None:
+    @settings(STEADY, max_examples=count)
+    @given(st.dictionaries(NAMES, BODIES, max_size=5), BODIES, BODIES)
+    def holds(inventory: Any, group_vars: Any, host_vars: Any) -> None:
+        grow(
+            tmp_path,
+            {
+                "inv.json": json.dumps(inventory),
+                "group_vars/all.json": json.dumps(group_vars),
+                "host_vars/h1.json": json.dumps(host_vars),
+            },
+        )
+        try:
+            found = load_inventory(tmp_path / "inv.json")
+        except (InputError, Errors):
+            return
+        assert list(json.loads(as_json(as_ansible(found)))["_meta"]["hostvars"]) <= sorted(found.hosts)
+        for host in found.hosts:
+            assert found.host(host).groups[0] == "all"
+            assert set(places(found, host)) == set(found.variables(host))
+            assert host in found.members("all")
+            found.layers(host)
+        as_graph(found)
+
+    holds()
 
 
 @STEADY

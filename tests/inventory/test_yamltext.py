@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from fazai.errors import Errors, FazaiError, Mark, YamlError
 from fazai.model import SecretRef
 from fazai.yamltext import UnsafeText, YamlLimits, YamlList, YamlMap, load_yaml, loads_yaml, parse_yaml_value
+from tests.campaign import with_examples
 
 STEADY = settings(deadline=None, derandomize=True)
 
@@ -122,10 +123,14 @@ JSON = st.recursive(
 )
 
 
-@STEADY
-@given(st.dictionaries(st.text(max_size=8), JSON), st.sampled_from([None, 2, "\t"]))
-def test_json_is_read_as_json(value: dict[str, Any], indent: Any) -> None:
-    assert loads_yaml(json.dumps(value, indent=indent), "f.json") == value
+@with_examples(25, 100)
+def test_json_is_read_as_json(count: int) -> None:
+    @settings(STEADY, max_examples=count)
+    @given(st.dictionaries(st.text(max_size=8), JSON), st.sampled_from([None, 2, "\t"]))
+    def holds(value: dict[str, Any], indent: Any) -> None:
+        assert loads_yaml(json.dumps(value, indent=indent), "f.json") == value
+
+    holds()
 
 
 def test_secrets_by_reference() -> None:

@@ -16,6 +16,8 @@ T = TypeVar("T")
 
 def client_of(firewall: LabFirewall, **more: Any) -> httpx.AsyncClient:
     """A client with the firewall's key."""
+    if firewall.base_url.startswith("http:"):
+        more.setdefault("verify", False)  # else the authorities are loaded: 0.03 s of CPU for each client
     return httpx.AsyncClient(
         base_url=firewall.base_url, auth=(firewall.api_key, firewall.api_secret), timeout=60.0, **more
     )

@@ -42,7 +42,7 @@ def replayed(
         factory_rules="api",  # the recorded box of 26.1 was a migrated one
     )
     firewall = lab.start(f"{name}-strictly" if strictly else name, settings)
-    with httpx.Client(base_url=firewall.base_url) as client:
+    with httpx.Client(base_url=firewall.base_url, verify=False) as client:
         replay = recorded.Replay(firewall, client, set(recorded.settings("")["volatile"]))
         for earlier in plan.get("after", ()):
             for _ in replay.run(earlier):

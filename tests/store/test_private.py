@@ -24,7 +24,6 @@ from fazai.store.sqlite.schema import FILE_NAME
 from fazai.store.sqlite.tokens import TokenFile
 from tests.daemon.live import live, settings
 
-ROOT = Path(__file__).parents[2]
 RUN = Run("01KANHC0E8M5T3W9Q7Z2R4V6XB", "apply", (), "root", "h", 1, 1.0)
 
 
@@ -120,7 +119,7 @@ def test_a_run_says_it(tmp_path: Path, lax: Path) -> None:
     (tmp_path / "inventory.yml").write_text(f"all: {{hosts: {{h1: {host}}}}}\n")
     env = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": os.environ["PYTHONPATH"],
         "HOME": str(tmp_path),
         "FAZAI_STATE_DIR": str(lax),
     }

@@ -73,6 +73,7 @@ def daemon_keys(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_from_install_to_removal(
     world: World, daemon_keys: Path, init: Callable[[Path], Init], monkeypatch: pytest.MonkeyPatch
 ) -> None:

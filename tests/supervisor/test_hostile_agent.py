@@ -23,6 +23,7 @@ def agent(**more: Any) -> dict[str, Any]:
     return {"host.telemetry_agent": {**fields, **more}}
 
 
+@pytest.mark.in_turn("what")
 @pytest.mark.parametrize("what", ["pipe", "link to a pipe"])
 def test_a_pipe_in_place_of_the_status(what: str, world: World) -> None:
     root = world.local()

@@ -143,6 +143,7 @@ def test_an_upgrade_that_does_not_come_up_gives_way_to_the_old_version(
     assert list((lan.host("web") / "root").rglob(".fazai-*")) == []
 
 
+@pytest.mark.slow
 def test_an_upgrade_is_taken_back_with_the_run(lan: Lan, receiver: Receiver) -> None:
     """A failure later on the host takes the new version with it."""
     assert apply(lan, agent(receiver)).exit_code == 0

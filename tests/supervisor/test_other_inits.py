@@ -67,6 +67,7 @@ def openrc(tmp_path: Path) -> Iterator[Machine]:
     machine.run("rc-service fazai-telemetry stop; true")
 
 
+@pytest.mark.slow
 def test_openrc_is_found_at_the_first_install(openrc: Machine, receiver: Receiver) -> None:
     async def run() -> None:
         host = openrc.host()
@@ -173,6 +174,7 @@ def test_an_agent_of_ours_is_ended(tmp_path: Path, receiver: Receiver) -> None:
     assert present(machine) == []
 
 
+@pytest.mark.in_turn("init")
 @pytest.mark.parametrize("init", ["none", "cron"])
 def test_a_key_that_the_server_refuses_is_said_on_every_init(tmp_path: Path, init: str) -> None:
     """Whoever keeps the agent running: it runs with the new key, and every record is refused."""

@@ -48,18 +48,23 @@ SLOW = [
     "{% endfor %}{% endfor %}",
     "{% for a in range(100000) %}{% for b in range(100000) %}{% endfor %}{% endfor %}",
     "{% for a in range(100000) if false %}{% endfor %}" * 20,
-    "{% for a in range(90000) %}" + "{{ n + 1 }}" * 500 + "{% endfor %}",
+    pytest.param(
+        "{% for a in range(90000) %}" + "{{ n + 1 }}" * 500 + "{% endfor %}", marks=pytest.mark.slow
+    ),
     "{% for a in range(90000) %}{{ text }}{% endfor %}",
     "{% for a in words %}{% for b in words %}{{ a == b }}{% endfor %}{% endfor %}",
     "{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}",
     "{{ range(100000000) | list }}",
     "{{ range(100001) }}",
-    "{{ range(99999) | product(range(99999)) | list }}",
+    pytest.param("{{ range(99999) | product(range(99999)) | list }}", marks=pytest.mark.slow),
     "{{ range(99999) | map('product', range(99999)) | list }}",
     "{{ words | map('combine', net) | list }}",
     # macros
     "{% macro f(n) %}{{ f(n) }}{{ f(n) }}{% endmacro %}{{ f(1) }}",
-    "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    pytest.param(
+        "{% macro f(n) %}{% if n %}{{ f(n - 1) }}{{ f(n - 1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+        marks=pytest.mark.slow,
+    ),
     "{% macro f() %}" + "{{ n }}" * 2000 + "{% endmacro %}{% for i in range(90000) %}{{ f() }}{% endfor %}",
     # values that hold one another many times over
     DOUBLED + "{{ ns.t }}",
@@ -318,7 +323,7 @@ def test_patterns_that_are_not_available(pattern: str, words: str) -> None:
         r"^(.*)-(.*)-(.*)$",
         r"\w+\s*=\s*\w+;",
         r"a?a?a?a?aaaa",
-        r"(a{0,4}){0,4}b",
+        pytest.param(r"(a{0,4}){0,4}b", marks=pytest.mark.slow),
         r".*.*=",
         r"[ab]*[bc]*[cd]*e",
         r"(?:ab?)*c",

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fazai.errors import TemplateError
 from fazai.model import Secret
 from fazai.template import Templates, is_static
+from tests.campaign import with_examples
 
 VARIABLES: dict[str, Any] = {
     "a": "text", "b": 5, "c": [1, "x", None], "d": {"k": "v", "n": {"m": 2}}, "e": None, "f": True, "g": 1.5,
@@ -36,20 +37,30 @@ def outcome(ask: Callable[[str], Any], text: str) -> tuple[Any, str]:
         return None, f"{error} {error.excerpt} {error.hint}"
 
 
-@settings(max_examples=600, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.sampled_from(_TOKENS), max_size=14).map(" ".join))
-def test_a_template_gives_a_value_or_a_template_error(inner: str) -> None:
-    for text in (inner, "{{ " + inner + " }}", "x{% " + inner + " %}y"):
-        value, error = outcome(SCOPE.render, text)
-        assert "s3cret" not in f"{value!r} {error}"
+@with_examples(100, 600)
+def test_a_template_gives_a_value_or_a_template_error(count: int) -> None:
+    @settings(
+        deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=count
+    )
+    @given(st.lists(st.sampled_from(_TOKENS), max_size=14).map(" ".join))
+    def holds(inner: str) -> None:
+        for text in (inner, "{{ " + inner + " }}", "x{% " + inner + " %}y"):
+            value, error = outcome(SCOPE.render, text)
+            assert "s3cret" not in f"{value!r} {error}"
+
+    holds()
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.lists(st.sampled_from(_TOKENS), max_size=10).map(" ".join))
-def test_a_condition_gives_an_answer_or_a_template_error(text: str) -> None:
-    answer, error = outcome(SCOPE.test, text)
-    assert answer in (True, False, None)
-    assert "s3cret" not in error
+@with_examples(80, 300)
+def test_a_condition_gives_an_answer_or_a_template_error(count: int) -> None:
+    @settings(deadline=None, derandomize=True, max_examples=count)
+    @given(st.lists(st.sampled_from(_TOKENS), max_size=10).map(" ".join))
+    def holds(text: str) -> None:
+        answer, error = outcome(SCOPE.test, text)
+        assert answer in (True, False, None)
+        assert "s3cret" not in error
+
+    holds()
 
 
 _NAMES = st.sampled_from(
@@ -60,19 +71,24 @@ _PIECES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True)
-@given(st.lists(_PIECES, max_size=5).map("".join))
-def test_the_short_way_gives_what_jinja_gives(text: str) -> None:
+@with_examples(80, 300)
+def test_the_short_way_gives_what_jinja_gives(count: int) -> None:
     """A comment at its end sends a template to Jinja2."""
-    if text.startswith("\n"):
-        return  # a line end after a comment is left out
-    answers = []
-    for each in (text, "{##}" + text):
-        try:
-            answers.append((SCOPE.render(each), ""))
-        except TemplateError as error:
-            answers.append((None, error.message.split(" (line")[0]))
-    assert answers[0] == answers[1]
+
+    @settings(deadline=None, derandomize=True, max_examples=count)
+    @given(st.lists(_PIECES, max_size=5).map("".join))
+    def holds(text: str) -> None:
+        if text.startswith("\n"):
+            return  # a line end after a comment is left out
+        answers = []
+        for each in (text, "{##}" + text):
+            try:
+                answers.append((SCOPE.render(each), ""))
+            except TemplateError as error:
+                answers.append((None, error.message.split(" (line")[0]))
+        assert answers[0] == answers[1]
+
+    holds()
 
 
 _VALUES = st.recursive(
@@ -82,13 +98,17 @@ _VALUES = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
-@given(_VALUES)
-def test_a_variable_comes_out_as_it_went_in(value: Any) -> None:
-    if not is_static(value):
-        return
-    scope = TEMPLATES.scope({"v": value})
-    assert scope.render("{{ v }}") is value
-    assert scope.render("{{ v | default(1) }}") == value
-    assert scope.render("{{ v | to_json | from_json }}") == value
-    assert scope.render("{{ [v] | first }}") == value
+@with_examples(50, 200)
+def test_a_variable_comes_out_as_it_went_in(count: int) -> None:
+    @settings(deadline=None, derandomize=True, max_examples=count)
+    @given(_VALUES)
+    def holds(value: Any) -> None:
+        if not is_static(value):
+            return
+        scope = TEMPLATES.scope({"v": value})
+        assert scope.render("{{ v }}") is value
+        assert scope.render("{{ v | default(1) }}") == value
+        assert scope.render("{{ v | to_json | from_json }}") == value
+        assert scope.render("{{ [v] | first }}") == value
+
+    holds()

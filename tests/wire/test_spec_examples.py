@@ -358,15 +358,14 @@ def _fits(value: Any, type_: Any) -> bool:
 SPOILED = list(_spoiled())
 
 
-@pytest.mark.parametrize(
-    ("example", "code", "field"),
-    [pytest.param(e, code, name, id=f"{e.label}-{name}-{what}") for what, e, code, name in SPOILED],
-)
-def test_spoiled_message_is_refused_and_the_field_is_named(example: Example, code: str, field: str) -> None:
-    with pytest.raises(base.WireError) as caught:
-        _decode(example)
-    assert caught.value.code == code
-    assert f"`{field}" in caught.value.message
+@pytest.mark.parametrize("label", sorted({example.label for _, example, _, _ in SPOILED}))
+def test_spoiled_message_is_refused_and_the_field_is_named(label: str) -> None:
+    for what, example, code, field in SPOILED:
+        if example.label == label:
+            with pytest.raises(base.WireError) as caught:
+                _decode(example)
+            assert caught.value.code == code, (field, what)
+            assert f"`{field}" in caught.value.message, (field, what)
 
 
 def test_every_strict_family_was_spoiled_in_every_way() -> None:

@@ -72,7 +72,7 @@ class Process:
         words = ("worker", "--model", str(model), "--socket", str(self.socket), "--context", "4096")
         self.child = subprocess.Popen(
             [*wrapper, *command, *words, "--log-file", str(self.log), *more],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(address), **(environ or {})},
+            env={**os.environ, "NOTIFY_SOCKET": str(address), **(environ or {})},
             stderr=subprocess.PIPE,
             text=True,
         )

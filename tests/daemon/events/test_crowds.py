@@ -173,6 +173,7 @@ def _comes_back(port: int, raw: bytes, events: int) -> None:
     assert [int(text) for text in texts if text.isdigit()] == list(range(events))
 
 
+@pytest.mark.slow
 def test_a_stop_ends_two_thousand_streams_within_a_second(tmp_path: Path) -> None:
     """Each is told; a hundred of them read nothing and are behind."""
     with (

@@ -1,4 +1,4 @@
-"""`fazai tail` as a process against a running daemon, and its conditions."""
+"""`fazai tail` against a running daemon, as a process where signals or pipes matter, and its conditions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,20 +30,31 @@ FAZAI = str(Path(sys.executable).with_name("fazai"))
 RUN = "01KANHC0E8M5T3W9Q7Z2R4V6XB"
 
 
+Told = tuple[int, str, str]
+
+
+def _environ(daemon: Live | None, more: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ["PYTHONPATH"],
+        "HOME": "/nonexistent",
+        "FAZAI_SOCKET": "/nonexistent/socket",
+        **({"FAZAI_URL": daemon.url} if daemon is not None else {}),
+        **more,
+    }
+
+
 @contextlib.contextmanager
 def tail(daemon: Live | None, *words: str, **environ: str) -> Iterator[subprocess.Popen[str]]:
     """Begins when the daemon, if one is given, has no stream left of a tail before."""
     if daemon is not None:
         until(lambda: not daemon.services.broadcaster.streams)
-    env = {
-        "PATH": os.environ["PATH"],
-        "HOME": "/nonexistent",
-        "FAZAI_SOCKET": "/nonexistent/socket",
-        **({"FAZAI_URL": daemon.url} if daemon is not None else {}),
-        **environ,
-    }
     child = subprocess.Popen(
-        [FAZAI, "tail", *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [FAZAI, "tail", *words],
+        env=_environ(daemon, environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         yield child
@@ -53,6 +64,26 @@ def tail(daemon: Live | None, *words: str, **environ: str) -> Iterator[subproces
         for pipe in (child.stdout, child.stderr):
             assert pipe is not None
             pipe.close()
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Told]:
+    """`fazai tail` in this process, for what needs neither signals nor pipes: code, output, errors."""
+
+    def run(daemon: Live | None, *words: str, **environ: str) -> Told:
+        if daemon is not None:
+            until(lambda: not daemon.services.broadcaster.streams)
+        with monkeypatch.context() as patch:
+            for name in [name for name in os.environ if name.startswith("FAZAI_")]:
+                patch.delenv(name)
+            for name, value in _environ(daemon, environ).items():
+                patch.setenv(name, value)
+            capsys.readouterr()
+            code = main(["tail", *words])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
 
 
 def _end(child: subprocess.Popen[str]) -> tuple[int, str, str]:
@@ -153,7 +184,7 @@ def test_selection(
     assert all(next(iter(event)) == "id" for event in events)
 
 
-def test_a_run_by_either_end(tmp_path: Path) -> None:
+def test_a_run_by_either_end(tmp_path: Path, told: Callable[..., Told]) -> None:
     ids = (RUN, RUN[:-1] + "C")
     with live(tmp_path) as daemon, daemon.client() as client:
         for run_id in ids:
@@ -167,20 +198,18 @@ def test_a_run_by_either_end(tmp_path: Path) -> None:
             (ids[0][:13], 3, "several runs begin or end with"),
             ("nothing", 3, "no run begins or ends with"),
         ):
-            with tail(daemon, "--no-follow", "--type", "log", "--run", text) as child:
-                found, out, err = _end(child)
+            found, out, err = told(daemon, "--no-follow", "--type", "log", "--run", text)
             assert (found, said in out + err) == (code, True), (text, out, err)
 
 
-def test_until_and_fail_on(daemon: Live) -> None:
+def test_until_and_fail_on(daemon: Live, told: Callable[..., Told]) -> None:
     for words, wanted in {
         ("--until", "type=run,state=finished"): 0,
         ("--until", "type=run,state=finished", "--fail-on", "status=failed|unreachable"): 1,
         ("--fail-on", "totals.failed>0"): 1,
         ("--until", "type=plan"): 1,
     }.items():
-        with tail(daemon, "--no-follow", *words) as child:
-            assert _end(child)[0] == wanted, words
+        assert told(daemon, "--no-follow", *words)[0] == wanted, words
 
 
 def test_it_follows_and_ends_with_an_interrupt(daemon: Live) -> None:
@@ -255,7 +284,9 @@ def test_it_comes_back_where_it_was_before_it_saw_anything(daemon: Live) -> None
     ]
 
 
-def test_an_address_that_is_nearly_right_gets_the_next_step(daemon: Live, tmp_path: Path) -> None:
+def test_an_address_that_is_nearly_right_gets_the_next_step(
+    daemon: Live, tmp_path: Path, told: Callable[..., Told]
+) -> None:
     files = certificates.server(tmp_path)
     with live(tmp_path, tls_cert=files.cert, tls_key=files.key) as secure:
         for url, why, hint in (
@@ -263,8 +294,7 @@ def test_an_address_that_is_nearly_right_gets_the_next_step(daemon: Live, tmp_pa
             (secure.url.replace("https:", "http:"), "the connection ended", "is it https:// there?"),
             (daemon.url.replace("http:", "https:"), "it does not speak TLS there", "is it http:// there"),
         ):
-            with tail(None, "--no-follow", "--url", url) as child:
-                code, _, err = _end(child)
+            code, _, err = told(None, "--no-follow", "--url", url)
             assert (code, "_ssl.c" in err) == (4, False)
             assert why in err
             assert hint in err
@@ -335,7 +365,7 @@ def _next(out: IO[str]) -> str:
     return str(json.loads(out.readline())["message"])
 
 
-def test_over_tls_with_a_token_and_over_the_socket(tmp_path: Path) -> None:
+def test_over_tls_with_a_token_and_over_the_socket(tmp_path: Path, told: Callable[..., Told]) -> None:
     files = certificates.server(tmp_path)
     secret = tmp_path / "token"
     secret.write_text(token(tmp_path, "t", "viewer") + "\n")
@@ -344,26 +374,21 @@ def test_over_tls_with_a_token_and_over_the_socket(tmp_path: Path) -> None:
     words = ("--no-follow", "--type", "log", "--output", "json")
     with live(tmp_path, tls_cert=files.cert, tls_key=files.key, socket=path) as daemon:
         more = {"FAZAI_TOKEN_FILE": str(secret), "FAZAI_CA_FILE": str(files.ca)}
-        with tail(daemon, *words, **more) as child:
-            code, out, err = _end(child)
-            assert (code, err) == (0, "")
-            assert "listens on" in out
-        with tail(None, *words, FAZAI_SOCKET=str(path)) as child:
-            assert _end(child)[:2] == (0, out)
-        with tail(None, *words, "--url", f"unix:{path}") as child:
-            assert _end(child)[:2] == (0, out)
-        with tail(daemon, *words, FAZAI_CA_FILE=str(files.ca)) as child:
-            code, _, err = _end(child)
-            assert code == 7
-            assert "a token is needed" in err
+        code, out, err = told(daemon, *words, **more)
+        assert (code, err) == (0, "")
+        assert "listens on" in out
+        assert told(None, *words, FAZAI_SOCKET=str(path))[:2] == (0, out)
+        assert told(None, *words, "--url", f"unix:{path}")[:2] == (0, out)
+        code, _, err = told(daemon, *words, FAZAI_CA_FILE=str(files.ca))
+        assert code == 7
+        assert "a token is needed" in err
         secret.chmod(0o644)
-        with tail(daemon, *words, **more) as child:
-            code, _, err = _end(child)
-            assert code == 3
-            assert "others may read it" in err
+        code, _, err = told(daemon, *words, **more)
+        assert code == 3
+        assert "others may read it" in err
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_nobody_there(tmp_path: Path, told: Callable[..., Told]) -> None:
     for words, code, text in (
         (("--url", "http://127.0.0.1:1"), 4, "the daemon does not answer"),
         ((), 3, "no daemon is known here"),
@@ -372,8 +397,7 @@ def test_nobody_there(tmp_path: Path) -> None:
         (("--since", "9" * 5000 + "d", "--url", "http://127.0.0.1:1"), 3, "neither a duration"),
         (("--until", "nonsense", "--url", "http://127.0.0.1:1"), 3, "is no condition"),
     ):
-        with tail(None, *words) as child:
-            found, _, err = _end(child)
+        found, _, err = told(None, *words)
         assert found == code, err
         assert text in err
 

@@ -195,7 +195,9 @@ def test_pages_of_other_sites_are_refused(daemon: Live) -> None:
 def test_the_local_socket_knows_its_peer(daemon: Live, folder: Path) -> None:
     path = folder / "d.sock"
     assert path.stat().st_mode & 0o777 == 0o660
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://fazai") as client:
+    with httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(path), verify=False), base_url="http://fazai"
+    ) as client:
         assert client.post("/events", json={}).status_code == 422  # it may
         assert client.get("/health", headers={"Host": "anything"}).status_code == 200
 
@@ -210,7 +212,9 @@ def test_others_on_the_local_socket(daemon: Live, folder: Path, monkeypatch: pyt
         monkeypatch.setattr(
             HttpConnection, "peer_credentials", lambda self, peer=peer: peer if self.listener.unix else None
         )
-        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://fazai") as client:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(path), verify=False), base_url="http://fazai"
+        ) as client:
             assert client.post("/events", json={}).status_code == status
 
 

@@ -250,6 +250,7 @@ class _Process:
         ear.settimeout(PATIENCE_S)
         env = {
             "PATH": os.environ["PATH"],
+            "PYTHONPATH": os.environ["PYTHONPATH"],
             "HOME": str(folder),
             "FAZAI_STATE_DIR": str(folder / "state"),
             "FAZAI_GEMMA_SOCK": str(folder / "no-worker.sock"),
@@ -265,7 +266,7 @@ class _Process:
         ear.close()
 
     def client(self) -> httpx.Client:
-        transport = httpx.HTTPTransport(uds=str(self.socket))
+        transport = httpx.HTTPTransport(uds=str(self.socket), verify=False)
         return httpx.Client(transport=transport, base_url="http://fazai", timeout=PATIENCE_S)
 
     def end(self) -> str:
@@ -290,9 +291,8 @@ def test_sigterm_ends_it_within_a_second_with_streams_open(tmp_path: Path) -> No
 
 
 def test_ids_go_on_after_a_kill(tmp_path: Path) -> None:
-    last = 0
+    process, last = _Process(tmp_path), 0
     for _ in range(2):
-        process = _Process(tmp_path)
         with process.client() as client:
             run = f"01KANHC0E8M5T3W9Q7Z2R4V6X{last % 10}"
             body = {
@@ -309,14 +309,14 @@ def test_ids_go_on_after_a_kill(tmp_path: Path) -> None:
             assert client.post("/events", json=body).json()["accepted"] == 2
             process.child.kill()
         process.end()
-        again = _Process(tmp_path)
-        with again.client() as client, stream(client, f"?since=0&run={run}&follow=false") as events:
+        process = _Process(tmp_path)
+        with process.client() as client, stream(client, f"?since=0&run={run}&follow=false") as events:
             ids = [frame.id for frame in events.rest()]
-        again.child.terminate()
-        again.end()
         assert len(ids) == 2
         assert last < ids[0] < ids[1]
         last = ids[1]
+    process.child.terminate()
+    process.end()
 
 
 def test_the_log_is_opened_again_and_two_cannot_share_a_state(tmp_path: Path) -> None:
@@ -326,7 +326,7 @@ def test_the_log_is_opened_again_and_two_cannot_share_a_state(tmp_path: Path) ->
         log.rename(tmp_path / "old.log")
         process.child.send_signal(signal.SIGHUP)
         until(log.exists)
-        env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "FAZAI_STATE_DIR": str(tmp_path / "state")}
+        env = {**os.environ, "HOME": str(tmp_path), "FAZAI_STATE_DIR": str(tmp_path / "state")}
         second = subprocess.run(
             [FAZAI, "daemon", "--port", "0", "--socket", str(tmp_path / "e.sock")],
             env=env,

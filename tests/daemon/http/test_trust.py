@@ -81,7 +81,9 @@ def test_who_comes_through_a_proxy_to_the_local_socket_is_not_trusted(tmp_path: 
     path = tmp_path / "d.sock"
     with (
         live(tmp_path, socket=path),
-        httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://x") as local,
+        httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(path), verify=False), base_url="http://x"
+        ) as local,
     ):
         assert local.get("/whoami").json()["role"] == "admin"
         proxied = {header: "192.0.2.7"}

@@ -138,6 +138,7 @@ def test_the_plan_that_waits_for_its_approval(
     assert (found and found.run_id) == pending
 
 
+@pytest.mark.slow
 def test_an_approval_lasts(tmp_path: Path) -> None:
     """A daemon that starts anew knows that this plan was approved, by whom, and for which run."""
     with world(tmp_path) as edge:

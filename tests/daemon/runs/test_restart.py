@@ -114,6 +114,7 @@ def test_an_approval_is_marked_where_the_daemon_was_killed_in_between(
         assert (plan["state"], plan["approved_by"]) == ("approved", "token:ann")
 
 
+@pytest.mark.slow
 def test_an_approval_that_is_no_longer_good_says_so_and_can_be_given_again(
     tmp_path: Path, firewall: LabFirewall
 ) -> None:

@@ -95,6 +95,7 @@ def test_a_plan_is_stale_when_the_firewall_moved_on(tmp_path: Path) -> None:
         assert [row["content"] for row in rows if row["name"] == "blocklist"] == ["203.0.113.9"]
 
 
+@pytest.mark.slow
 def test_a_later_look_makes_a_plan_stale(tmp_path: Path) -> None:
     with world(tmp_path) as edge:
         first = edge.ended(edge.started(edge.run()))
@@ -294,6 +295,7 @@ def test_a_run_that_a_daemon_left_is_settled_by_the_next(tmp_path: Path) -> None
     keep_records(tmp_path / "state", left, lost, never)
     with world(tmp_path) as edge:
         until(lambda: edge.row(good["run_id"]).get("plan_hash"))
+        until(lambda: all("exit_code" in edge.row(one.run_id) for one in (lost, never)))
         found = edge.row(good["run_id"])
         assert (found["exit_code"], found["plan_hash"]) == (2, good["plan_hash"])
         assert (edge.row(lost.run_id)["exit_code"], edge.row(lost.run_id)["state"]) == (137, "finished")

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 from contextlib import closing
 from dataclasses import fields
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,6 +11,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from fazai.cli.main import main
 from fazai.daemon.runs.config import GemmaLimits, Polling, Retention
 from fazai.daemon.runs.config_file import read_daemon_config
 from fazai.daemon.runs.records import RunRecords
@@ -25,7 +23,7 @@ from fazai.store.daemon import RunRecord, StoreLimits
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.store.sqlite.ledger import SqliteStore
 from fazai.yamltext import YamlMap, load_yaml
-from tests.daemon.live import PATIENCE_S, until
+from tests.daemon.live import until
 from tests.daemon.runs_world import world
 
 ROOT = Path(__file__).parents[3]
@@ -465,7 +463,13 @@ MISSING = [
 
 @pytest.mark.parametrize(("old", "new", "line", "said"), MISSING)
 def test_the_daemon_does_not_start_with_what_is_not_there(
-    tmp_path: Path, old: str, new: str, line: int, said: str
+    tmp_path: Path,
+    old: str,
+    new: str,
+    line: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The whole command: exit 3, with the place."""
     text = (
@@ -486,14 +490,9 @@ def test_the_daemon_does_not_start_with_what_is_not_there(
 
     assert read_daemon_config(config, loaded).jobs["edge"].limit == ("edge",)
     config.write_text(text.replace(old, new, 1))
-    env = {
-        "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(ROOT),
-        "HOME": str(tmp_path),
-        "FAZAI_STATE_DIR": str(tmp_path / "state"),
-    }
-    words = [sys.executable, "-m", "fazai", "daemon", "--port", "0", "--config", str(config)]
-    found = subprocess.run(words, env=env, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert found.returncode == 3, found.stderr
-    assert f"{config}:{line}:" in found.stderr
-    assert said.format(tmp_path) in found.stderr
+    for name in ("HOME", "FAZAI_STATE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    code, err = main(["daemon", "--port", "0", "--config", str(config)]), capsys.readouterr().err
+    assert code == 3, err
+    assert f"{config}:{line}:" in err
+    assert said.format(tmp_path) in err

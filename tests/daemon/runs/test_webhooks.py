@@ -120,6 +120,7 @@ def test_hostile_deliveries_start_nothing(edge: World) -> None:
 
 
 @pytest.mark.in_turn("host")
+@pytest.mark.in_turn("host")
 @pytest.mark.parametrize("host", HOSTS)
 def test_wrong_signatures_are_limited_and_lock_nobody_out(edge: World, host: str) -> None:
     body, limit = encoded(), edge.daemon.services.settings.limits.failures_per_minute

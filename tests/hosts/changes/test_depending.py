@@ -47,6 +47,7 @@ def changes(document: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 # -- what a package brings -----------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("create")
 @pytest.mark.parametrize("create", [True, False])
 def test_a_line_of_a_file_that_a_package_brings(create: bool, tmp_path: Path) -> None:
     machine = debian(tmp_path)
@@ -61,6 +62,7 @@ def test_a_line_of_a_file_that_a_package_brings(create: bool, tmp_path: Path) ->
     assert results[1:] == ["RESULT 2 changed, 0 unchanged", "RESULT 0 changed, 2 unchanged"], out
 
 
+@pytest.mark.slow
 def test_a_package_that_is_there_causes_no_second_look(tmp_path: Path) -> None:
     machine = debian(tmp_path)
     wanted = [PACKAGE, line(CONFIG, "one"), file("/srv/x", content="x")]

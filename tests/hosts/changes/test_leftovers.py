@@ -26,6 +26,7 @@ def names(root: Path) -> list[str]:
 # -- backups -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("folder_mode")
 @pytest.mark.parametrize("folder_mode", [0o755, 0o777])
 def test_backups_of_changes_that_are_taken_back_go_with_them(folder_mode: int, world: World) -> None:
     """Written one by one or in one script, in folders of root's or of others, also twice to one file."""

@@ -179,9 +179,15 @@ CASES: Mapping[str, str] = {
 }
 
 
+#: The kinds by thirds: in the fast tests each case meets one of them, the next case the next.
+THIRDS = pytest.mark.parametrize("third", [0, 1, 2])
+
+
+@pytest.mark.in_turn("shell", "third")
+@THIRDS
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("case", CASES)
-def test_every_kind_in_a_case(case: str, shell: str, tmp_path: Path) -> None:
+def test_every_kind_in_a_case(case: str, shell: str, third: int, tmp_path: Path) -> None:
     environ = shell_environ(shell, tmp_path)
 
     async def run(way: Way, root: Path) -> None:
@@ -201,7 +207,7 @@ def test_every_kind_in_a_case(case: str, shell: str, tmp_path: Path) -> None:
             return  # a file without a content in the place of a link: nothing to write
         assert (expected in said) if expected else not said, (way.name, said)
 
-    for number, way in enumerate(WAYS):
+    for number, way in enumerate(WAYS[third::3]):
         root = tmp_path / str(number)
         root.mkdir()
         asyncio.run(run(way, root))
@@ -252,12 +258,13 @@ def _there(way: Way, path: Path) -> None:
         os.lchown(path, ALICE, ALICE)
 
 
-@pytest.mark.in_turn("shell", "there")
+@pytest.mark.in_turn("shell", "there", "third")
+@THIRDS
 @pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("swap", [_swap_folder, _swap_link, _swap_hard_link])
 def test_what_is_swapped_between_look_and_write(
-    swap: Callable[[Path, str], None], shell: str, there: bool, tmp_path: Path
+    swap: Callable[[Path, str], None], shell: str, there: bool, third: int, tmp_path: Path
 ) -> None:
     environ = shell_environ(shell, tmp_path)
 
@@ -280,7 +287,7 @@ def test_what_is_swapped_between_look_and_write(
                     await host.session.write(change)
         assert outside(root, way.folder) == before, way.name
 
-    for number, way in enumerate(way for way in WAYS if way.kind != "host.cron"):
+    for number, way in enumerate(way for way in WAYS[third::3] if way.kind != "host.cron"):
         root = tmp_path / str(number)
         root.mkdir()
         asyncio.run(run(way, root))

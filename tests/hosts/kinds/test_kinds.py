@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,13 +81,15 @@ def test_a_kind(case: Case, shell: str, tmp_path: Path) -> None:
     assert sorted(path.name for path in root.rglob(".fazai-*")) == []
 
 
+@pytest.mark.in_turn("shell", "names")
+@pytest.mark.parametrize("names", [HOSTILE[::2], HOSTILE[1::2]], ids=["even", "odd"])
 @pytest.mark.parametrize("shell", SHELLS)
-def test_hostile_names(shell: str, tmp_path: Path) -> None:
+def test_hostile_names(shell: str, names: Sequence[str], tmp_path: Path) -> None:
     """All at once, in one block; contents, names and targets as hostile as they get."""
     root = tmp_path / "root"
     root.mkdir()
     wanted = []
-    for name in HOSTILE:
+    for name in names:
         wanted.append(resource("host.directory", {"path": f"/d {name}"}))
         wanted.append(resource("host.file", {"path": f"/d {name}/{name}", "content": name + "\n\n"}))
         wanted.append(resource("host.link", {"path": f"/d {name}/l{name}", "target": name}))
@@ -96,20 +98,20 @@ def test_hostile_names(shell: str, tmp_path: Path) -> None:
         host = Host.local(root, shell_environ(shell, tmp_path))
         async with host.session:
             changes = await host.converge(*wanted)
-            assert len(changes) == 3 * len(HOSTILE)
-            for name in HOSTILE:
+            assert len(changes) == 3 * len(names)
+            for name in names:
                 data = (root / f"d {name}" / name).read_bytes()
                 assert data == (name + "\n\n").encode("utf-8", "surrogateescape")
             before = host.session.shell.blocks
             assert (await host.look(*wanted)).changes == ()
             assert host.session.shell.blocks - before == 1
-            (root / "d plain/plain").write_text("\nchanged\n" + host.session.shell.nonce[:-1] + "\n\n")
+            (root / f"d {names[0]}" / names[0]).write_text(
+                "\nchanged\n" + host.session.shell.nonce[:-1] + "\n\n"
+            )
             (change,) = await host.converge(*wanted)
             assert change.before["content"].data.startswith(b"\nchanged\n")
-            gone = [
-                resource("host.directory", {"path": f"/d {n}", "recurse": True}, "absent") for n in HOSTILE
-            ]
-            assert len(await host.converge(*gone)) == len(HOSTILE)
+            gone = [resource("host.directory", {"path": f"/d {n}", "recurse": True}, "absent") for n in names]
+            assert len(await host.converge(*gone)) == len(names)
 
     asyncio.run(run())
     assert list(root.iterdir()) == []

@@ -44,6 +44,7 @@ def left_over(root: Path) -> list[Path]:
 # -- links that are root's ------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("shell", "target")
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("target", ["../run/resolv.conf", "/run/resolv.conf", "../etc/./../run//resolv.conf"])
 def test_an_edit_means_the_target_of_a_link(target: str, shell: str, tmp_path: Path) -> None:
@@ -169,6 +170,7 @@ def test_a_link_does_not_lead_out_of_a_folder_host(tmp_path: Path) -> None:
 # -- a user's own folder --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @ROOT
 @pytest.mark.parametrize("shell", SHELLS)
 def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
@@ -227,6 +229,7 @@ def test_all_kinds_in_a_users_own_folder(shell: str, tmp_path: Path) -> None:
     assert left_over(root) == []
 
 
+@pytest.mark.in_turn("shell", "folder")
 @ROOT
 @pytest.mark.parametrize("folder", ["/tmp", "/open"])
 @pytest.mark.parametrize("shell", SHELLS)
@@ -341,6 +344,7 @@ def test_backups_whose_names_are_taken(shell: str, tmp_path: Path) -> None:
         assert state(home / f"{name}.4~") == ("0644", ALICE, "1\n")
 
 
+@pytest.mark.slow
 @ROOT
 def test_a_controller_that_is_killed_leaves_nothing_in_a_users_folder(world: World) -> None:
     """The file lies in a folder of root's until it is complete; that goes, too."""
@@ -565,6 +569,7 @@ def test_the_agents_files(where: str, way: str, tmp_path: Path) -> None:
 # -- whose a link is -------------------------------------------------------------------------------------
 
 
+@pytest.mark.in_turn("shell", "folder")
 @ROOT
 @pytest.mark.parametrize("folder", ["/home/alice", "/etc"])
 @pytest.mark.parametrize("shell", SHELLS)
@@ -619,6 +624,7 @@ def _with_list(path: Path) -> bytes:
     return os.getxattr(path, LIST)
 
 
+@pytest.mark.in_turn("shell", "owner")
 @ROOT
 @pytest.mark.parametrize("owner", [0, ALICE], ids=["root's folder", "alice's folder"])
 @pytest.mark.parametrize("shell", SHELLS)

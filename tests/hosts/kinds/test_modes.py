@@ -47,6 +47,7 @@ def test_a_mode_for_a_link_does_not_reach_its_target(
     assert not (root / "b").exists()
 
 
+@pytest.mark.in_turn("shell", "above")
 @pytest.mark.parametrize("together", [True, False])
 @pytest.mark.parametrize("above", [0o2755, 0o2775], ids=["closed", "open"])
 @pytest.mark.parametrize("shell", SHELLS)
@@ -95,6 +96,7 @@ MADE: tuple[tuple[str, Mapping[str, Any]], ...] = (
 )
 
 
+@pytest.mark.in_turn("shell", "kind", "fields")
 @ROOT
 @pytest.mark.parametrize(("kind", "fields"), MADE)
 @pytest.mark.parametrize("shell", SHELLS)

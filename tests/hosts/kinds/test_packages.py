@@ -235,6 +235,7 @@ def test_other_managers(manager: str, tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.in_turn("manager")
 @pytest.mark.parametrize("manager", OTHERS)
 def test_several_are_one_command_of_other_managers(manager: str, tmp_path: Path) -> None:
     machine, old, new = other(manager, tmp_path)

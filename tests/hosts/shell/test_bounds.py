@@ -12,6 +12,7 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
@@ -191,7 +192,12 @@ def _gone(pid: int) -> bool:
 
 @pytest.mark.parametrize(
     "script",
-    ["exec cat /dev/zero", "cat /dev/zero", "sleep 1000", "trap '' TERM; while :; do sleep 0.1; done"],
+    [
+        "exec cat /dev/zero",
+        pytest.param("cat /dev/zero", marks=pytest.mark.slow),
+        "sleep 1000",
+        "trap '' TERM; while :; do sleep 0.1; done",
+    ],
     ids=["floods", "floods below", "silent", "does not end"],
 )
 def test_a_command_that_does_not_end(script: str, world: World) -> None:
@@ -406,6 +412,27 @@ def test_a_proxy_command_that_is_none(command: str, world: World, server: Sshd) 
         error = _asked_over_ssh(_ssh_target(world, server, timeout=2, ssh_config=str(config)))
     assert isinstance(error, Unreachable)
     assert _gone(int(pid.read_text()))
+
+
+def test_a_proxy_command_that_was_killed_is_waited_for(
+    world: World, server: Sshd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on a busy machine, on which its end is noticed late."""
+    waitpid, ended = os.waitpid, []
+
+    def late(pid: int, options: int) -> tuple[int, int]:
+        found = waitpid(pid, options)
+        sleep(0.3)
+        ended.append(pid)
+        return found
+
+    monkeypatch.setattr(os, "waitpid", late)
+    config, pid = world.folder / "config", world.folder / "pid"
+    program(world.folder / "bin", "way", f"#!/bin/sh\necho $$ >{pid}; exec cat /dev/zero\n")
+    config.write_text(f"Host *\n  ProxyCommand {world.folder}/bin/way\n")
+    error = _asked_over_ssh(_ssh_target(world, server, timeout=20, ssh_config=str(config)))
+    assert "broke the connection off" in error.message
+    assert int(pid.read_text()) in ended
 
 
 def test_a_server_that_floods(world: World, server: Sshd) -> None:

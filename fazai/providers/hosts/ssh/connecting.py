@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import subprocess
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -76,13 +77,26 @@ async def _leave_after(connection: asyncssh.SSHClientConnection, way: _SharedCon
 
 
 class _HostKeyClient(asyncssh.SSHClient):
-    """Answers asyncssh about host keys that known_hosts does not have."""
+    """Answers asyncssh about host keys that known_hosts does not have; knows the ProxyCommand's process."""
 
     def __init__(self, trust: Trust) -> None:
-        self._trust = trust
+        self.trust = trust
+        self._way: subprocess.Popen[bytes] | None = None
+
+    def connection_made(self, conn: asyncssh.SSHClientConnection) -> None:
+        self._way = conn.get_extra_info("subprocess")
+
+    async def wait_for_way(self) -> None:
+        """Wait until the ProxyCommand has ended, at most `_CLOSE_S`. asyncssh kills it when a connection does
+        not come about, and waits for it only where it gave up by itself."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                # asyncio waits for it, sets this, and tells only asyncssh
+                while self._way is not None and self._way.returncode is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
 
     def validate_host_public_key(self, host: str, addr: str, port: int, key: asyncssh.SSHKey) -> bool:
-        return self._trust.unknown(host, port, key)
+        return self.trust.unknown(host, port, key)
 
 
 class Connections:
@@ -104,10 +118,14 @@ class Connections:
     async def open(self, target: str, settings: SshSettings) -> asyncssh.SSHClientConnection:
         """Open a connection to the target, logged in. Raises Unreachable, AccessDenied, InventoryError."""
         trust = self._trust(settings)
-        waited_for = [settings.hop]
+        client, waited_for = _HostKeyClient(trust), [settings.hop]
         try:
-            async with asyncio.timeout(settings.connect_timeout_s):
-                return await self._open(target, settings, trust, waited_for)
+            async with contextlib.AsyncExitStack() as failing:
+                failing.push_async_callback(client.wait_for_way)
+                async with asyncio.timeout(settings.connect_timeout_s):
+                    connection = await self._open(target, settings, client, waited_for)
+                failing.pop_all()
+                return connection
         except TimeoutError:
             silent = _shown_address(replace(settings, hop=waited_for[-1]))
             text = f"{silent} did not answer within {settings.connect_timeout_s:g} s"
@@ -121,11 +139,11 @@ class Connections:
             raise _connection_failed(target, settings, error) from None
 
     async def _open(
-        self, target: str, settings: SshSettings, trust: Trust, waited_for: list[Hop]
+        self, target: str, settings: SshSettings, client: _HostKeyClient, waited_for: list[Hop]
     ) -> asyncssh.SSHClientConnection:
         """Connect, through others where that is said. `waited_for` gets the hosts whose answer is waited for,
         one after the other."""
-        options = asyncssh.SSHClientConnectionOptions(**self._options(settings, trust))
+        options = asyncssh.SSHClientConnectionOptions(**self._options(settings, client))
         jumps = settings.jumps
         if jumps is None and isinstance(options.tunnel, str):
             jumps = parse_hops(options.tunnel)  # ProxyJump of ~/.ssh/config
@@ -160,17 +178,17 @@ class Connections:
     async def _share(self, target: str, settings: SshSettings) -> _SharedConnection:
         return _SharedConnection(await self.open(target, settings))
 
-    def _options(self, settings: SshSettings, trust: Trust) -> dict[str, Any]:
+    def _options(self, settings: SshSettings, client: _HostKeyClient) -> dict[str, Any]:
         config = settings.config or os.path.join(self._home, ".ssh", "config")
         has_config = os.path.isfile(config)
         found: dict[str, Any] = {
             "host": settings.hop.host,
             "config": [config] if has_config else None,
-            "known_hosts": trust,
+            "known_hosts": client.trust,
             "kex_algs": _KEX,
             "encryption_algs": _CIPHERS,
             "compression_algs": None,
-            "client_factory": lambda: _HostKeyClient(trust),
+            "client_factory": lambda: client,
             "login_timeout": settings.connect_timeout_s,
             "keepalive_interval": 15,
             "x509_trusted_certs": None,
