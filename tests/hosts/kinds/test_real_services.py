@@ -26,7 +26,7 @@ WantedBy=multi-user.target
 _BROKEN = "[Service]\nExecStart=/bin/sh -c 'exit 3'\nType=oneshot\n"
 _AGAIN = "[Service]\nExecStart=/bin/false\nRestart=always\nRestartSec=60\n"
 _OPENRC = """#!/sbin/openrc-run
-command=/bin/sleep
+command=/srv/app-of-a-test
 command_args=100000
 command_background=true
 pidfile=/run/app.pid
@@ -37,6 +37,7 @@ reload() { : >/srv/reloaded; }
 _SYSINIT = """cd /run/openrc
 mkdir starting started stopping inactive wasinactive failed hotplugged daemons options exclusive scheduled tmp
 rm -f /etc/init.d/*.sh; mkdir -p /srv
+cp /bin/sleep /srv/app-of-a-test  # OpenRC takes any process of that name for its own: other tests sleep as well
 """
 UP = {"name": "app", "state": "started", "enabled": True}
 DOWN = {"name": "app", "state": "stopped", "enabled": False}
