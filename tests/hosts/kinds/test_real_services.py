@@ -37,7 +37,7 @@ reload() { : >/srv/reloaded; }
 _SYSINIT = """cd /run/openrc
 mkdir starting started stopping inactive wasinactive failed hotplugged daemons options exclusive scheduled tmp
 rm -f /etc/init.d/*.sh; mkdir -p /srv
-cp /bin/sleep /srv/app-of-a-test  # OpenRC takes any process of that name for its own: other tests sleep as well
+cp /bin/sleep /srv/app-of-a-test  # OpenRC takes all processes of a name for its own: other tests sleep, too
 """
 UP = {"name": "app", "state": "started", "enabled": True}
 DOWN = {"name": "app", "state": "stopped", "enabled": False}
