@@ -15,7 +15,7 @@ import msgspec
 
 from fazai.errors import LockHeld, StateError, UsageError
 from fazai.lab.access import make_api_key
-from fazai.lab.actions.daemons import boot_daemons
+from fazai.lab.actions.common import boot_daemons
 from fazai.lab.box import Box
 from fazai.lab.engine.config import FirewallConfig
 from fazai.lab.engine.schema import load_release

@@ -1,4 +1,4 @@
-"""firewall/filter, source_nat, one_to_one, npt, d_nat: what is not the generic verbs."""
+"""firewall/filter, source_nat, one_to_one, npt, d_nat, group: what is not the generic verbs."""
 
 from __future__ import annotations
 
@@ -233,6 +233,22 @@ def _for_all_collections(action: str, handler: Handler) -> dict[str, Handler]:
     return {f"{controller}/{action}": handler for controller in COLLECTIONS}
 
 
+BUILTIN: Final = {
+    "enc0": "IPsec encapsulation",
+    "openvpn": "OpenVPN (Group)",
+    "wireguard": "WireGuard (Group)",
+}
+
+
+def search_groups(call: ActionCall) -> Any:
+    rows = list(rows_of(call.box, call.model(GROUPS)))
+    for name, text in BUILTIN.items():
+        row = {"uuid": name, "ifname": name, "members": "", "nogroup": "", "sequence": "10", "descr": text}
+        rows.append(SearchRow(row, [natural_key(name)]))
+    rows.sort(key=lambda row: row.key)
+    return grid_answer(call, rows)
+
+
 ACTIONS: Final[Mapping[str, Handler]] = {
     **_for_all_collections("apply", apply_rules),
     **_for_all_collections("getRule", get_rule),
@@ -246,4 +262,5 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "firewall/d_nat/searchRule": search_d_nat,
     "firewall/d_nat/toggleRule": toggle_d_nat,
     "firewall/filter/getInterfaceList": list_rule_interfaces,
+    "firewall/group/searchItem": search_groups,
 }

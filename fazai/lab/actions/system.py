@@ -1,4 +1,4 @@
-"""cron, syslog, users, groups, privileges, tunables."""
+"""auth, trust: users and their keys, privileges, certificates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, make_api_key, read_privile
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.search import make_rows, recordset_answer
-from fazai.lab.engine.verbs import FAILED, get_item
+from fazai.lab.engine.verbs import FAILED, del_item, get_item
+from fazai.lab.models.trust import AUTHORITIES, CERTIFICATES, pem_text
 
 
 def _find_user(call: ActionCall, name: str) -> tuple[str, Item] | None:
@@ -84,6 +85,33 @@ def make_otp_seed(call: ActionCall) -> Any:
     }
 
 
+def list_authorities(call: ActionCall) -> Any:
+    rows = [{"caref": item["refid"], "descr": item["descr"]} for item in call.box.items(AUTHORITIES).values()]
+    return {"rows": rows, "count": len(rows)}
+
+
+def delete_certificate(call: ActionCall) -> Any:
+    return del_item(call, call.model(CERTIFICATES)) if call.posted else {"status": "failed"}
+
+
+def generate_file(path: str) -> Handler:
+    """Return the handler that sends the certificate or the key as PEM text."""
+
+    def handler(call: ActionCall) -> Any:
+        item = call.box.items(path).get(call.param(0) or "")
+        if not call.posted or call.param(0) is None:
+            return {"status": "failed"}
+        if item is None or not item["crt"]:
+            descr = "" if item is None else item["descr"]
+            return {"status": "failed", "descr": descr, "error": "Missing certificate"}
+        kind = call.param(1) or "crt"
+        if kind not in ("crt", "prv"):
+            return {"status": "failed", "descr": item["descr"]}
+        return {"status": "ok", "descr": item["descr"], "payload": pem_text(item[kind])}
+
+    return handler
+
+
 ACTIONS: Final[Mapping[str, Handler]] = {
     "auth/user/get": get_user,
     "auth/user/addApiKey": add_key,
@@ -91,4 +119,9 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "auth/user/searchApiKey": search_keys,
     "auth/user/newOtpSeed": make_otp_seed,
     "auth/priv/search": search_privileges,
+    "trust/ca/caList": list_authorities,
+    "trust/cert/caList": list_authorities,
+    "trust/ca/generateFile": generate_file(AUTHORITIES),
+    "trust/cert/generateFile": generate_file(CERTIFICATES),
+    "trust/cert/del": delete_certificate,
 }
