@@ -78,10 +78,7 @@ def _api_keys(box: Box) -> Mapping[str, tuple[str, str]]:
 
 
 def _access_of(box: Box, uuid: str) -> Access:
-    def build() -> dict[str, Access]:
-        return {}
-
-    known = box.derived("access", (USER_ITEMS, GROUP_ITEMS), build)
+    known: dict[str, Access] = box.derived("access", (USER_ITEMS, GROUP_ITEMS), dict)
     if uuid not in known:
         user = box.items(USER_ITEMS)[uuid]
         names = set(user.get("priv", "").split(","))

@@ -11,8 +11,8 @@ from fazai.lab.engine.hooks import HOOKS
 from fazai.lab.engine.schema import Catalogue, Field, action_key, load_release, read_json
 from fazai.lab.engine.sources import SOURCES, choices_of
 from fazai.lab.engine.verbs import blank_item
+from fazai.lab.lab import start_state
 from fazai.lab.settings import RELEASES, LabSettings
-from fazai.lab.start import start_state
 from fazai.lab.table import special_handlers
 
 # two defaults of the product are no options of their own field

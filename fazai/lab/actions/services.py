@@ -13,7 +13,7 @@ from fazai.lab.actions.sheets import download_csv, upload_csv
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import SETTINGS, Item
 from fazai.lab.engine.search import make_rows, recordset_answer
-from fazai.lab.engine.verbs import blank_item, set_model
+from fazai.lab.engine.verbs import blank_item, current_settings, set_model
 from fazai.lab.models.dns_dhcp import (
     RESERVATIONS,
     SUBNETS,
@@ -43,8 +43,7 @@ def _make_update_job(call: ActionCall) -> None:
     box, uuid = call.box, str(uuids.uuid4())
     job = {"origin": "IDS", "command": "ids update", "description": "ids rule updates", "enabled": "0"}
     model = box.catalogue.models["IDS"]
-    defaults = {field.name: field.default for field in model.settings}
-    settings = {**defaults, **box.config.settings(model.name), "general.UpdateCron": uuid}
+    settings = {**current_settings(box, model), "general.UpdateCron": uuid}
     edit = box.config.edit()
     edit.put(JOBS, uuid, {**blank_item(box, box.catalogue.items[JOBS]), **job})
     edit.put(model.name, SETTINGS, settings)

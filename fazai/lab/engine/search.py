@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from fazai.lab.box import ActionCall, Box
+from fazai.lab.box import ActionCall
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.names import natural_key
 
@@ -118,7 +118,3 @@ def recordset_answer(call: ActionCall, rows: Iterable[SearchRow]) -> dict[str, A
 
 def make_rows(values: Iterable[Mapping[str, Any]]) -> list[SearchRow]:
     return [SearchRow(dict(value)) for value in values]
-
-
-def cache_of(box: Box, path: str) -> RowCache:
-    return box.derived(f"rows {path}", (), RowCache)

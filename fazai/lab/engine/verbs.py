@@ -12,9 +12,9 @@ from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
 from fazai.lab.engine.hooks import HOOKS, hooks_of
 from fazai.lab.engine.names import natural_key
-from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker, show_settings
+from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker
 from fazai.lab.engine.schema import Controller, Field, ItemModel, Model, Unique
-from fazai.lab.engine.search import SearchRow, cache_of, grid_answer
+from fazai.lab.engine.search import RowCache, SearchRow, grid_answer
 from fazai.lab.engine.sources import SOURCES
 
 FAILED: Final = {"result": "failed"}
@@ -67,7 +67,8 @@ def rows_of(box: Box, model: ItemModel) -> list[SearchRow]:
     """Return the rows of a collection in its default order."""
     paths = box.derived(f"dependencies {model.path}", (), lambda: collections_needed(model))
     depends = (*(box.items(path) for path in paths), hooks_of(model).version(box))
-    rows = cache_of(box, model.path).rows(box.items(model.path), depends, lambda: row_maker_of(box, model))
+    cache = box.derived(f"rows {model.path}", (), RowCache)
+    rows = cache.rows(box.items(model.path), depends, lambda: row_maker_of(box, model))
     if model.sort:
         rows.sort(key=lambda row: row.key)
     return rows
@@ -279,12 +280,18 @@ def toggle_item(call: ActionCall, model: ItemModel) -> Any:
     return {"result": "Enabled" if on else "Disabled", "changed": new != old}
 
 
+def current_settings(box: Box, model: Model) -> dict[str, str]:
+    """Return the settings of a model; what was never set has its default."""
+    defaults = {field.name: field.default for field in model.settings}
+    return {**defaults, **box.config.settings(model.name)}
+
+
 def get_model(call: ActionCall, controller: Controller, model: Model) -> Any:
     """Show the whole model: its settings, and every collection by uuid."""
     if call.method not in ("GET", "HEAD"):
         return []
     box = call.box
-    body = show_settings(box, model.settings, box.config.settings(model.name))
+    body = nested_item(box, model.settings, current_settings(box, model), {})
     for inner, item_model in model.items.items():
         items = {
             uuid: nested_item(box, item_model.fields, item, compute_fields(box, item_model, uuid, item))
@@ -308,9 +315,7 @@ def set_model(call: ActionCall, controller: Controller, model: Model, edit: Conf
     box, root = call.box, controller.root or model.root
     body = posted_body(call, root) or {}
     sent = flatten_fields(body, {field.name: field for field in model.settings})
-    current = {field.name: field.default for field in model.settings}
-    current |= box.config.settings(model.name)
-    fresh = merge_sent(box, model.settings, current, sent)
+    fresh = merge_sent(box, model.settings, current_settings(box, model), sent)
     problems = Validations(root)
     for field in model.settings:
         for message in validate_field(box, field, fresh[field.name], fresh):
