@@ -159,9 +159,10 @@ class ActionCall:
         self.check_writable()
         edit.commit(self.why(), self.who(), self.box.clock())
 
-    def put(self, model: ItemModel, key: str, item: Item) -> None:
+    def put(self, path: str, key: str, item: Item) -> None:
+        """Write one item of a collection."""
         edit = self.box.config.edit()
-        edit.put(model.path, key, item)
+        edit.put(path, key, item)
         self.save(edit)
 
 

@@ -1,15 +1,19 @@
-"""The generic handlers of a release: those of collections, models and services, and constant answers."""
+"""The handlers of a release: the generic ones of collections, models and services, and the table of all."""
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 import msgspec
 
+from fazai.lab import actions
+from fazai.lab.actions import savepoint
 from fazai.lab.box import ActionCall, Box, Handler, failure_like, posted_only
-from fazai.lab.engine.schema import Catalogue, Controller, read_json
+from fazai.lab.engine.schema import Catalogue, Controller, action_key, read_json
 from fazai.lab.engine.verbs import (
     add_item,
     del_item,
@@ -138,3 +142,28 @@ def service_handlers(controller: Controller) -> dict[str, Handler]:
         "reconfigure": reconfigure,
         "reconfigureGeneral": reconfigure,
     }
+
+
+def special_handlers() -> dict[str, Handler]:
+    """Return what the modules of `actions` bring, found by name."""
+    names = [found.name for found in pkgutil.iter_modules(actions.__path__)]
+    modules = [import_module(f"{actions.__name__}.{name}") for name in names]
+    return {name: row for module in modules for name, row in getattr(module, "ACTIONS", {}).items()}
+
+
+def build_handlers(catalogue: Catalogue) -> Mapping[str, Handler]:
+    """Return handlers by `module/controller/action` (normalised); special ones go before generic ones."""
+    found = {
+        f"{name}/{action}": handler
+        for name, controller in catalogue.controllers.items()
+        for action, handler in generic_handlers(controller, catalogue).items()
+    }
+    found |= special_handlers()
+    if catalogue.release.startswith("26.1"):
+        found |= savepoint.ARMED
+    table = {}
+    for name, handler in found.items():
+        controller_name, _, action = name.rpartition("/")
+        if (key := action_key(action)) in catalogue.endpoints[controller_name]:
+            table[f"{controller_name}/{key}"] = handler
+    return table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.rules import COLLECTIONS, apply_rules
+from fazai.lab.actions.rules import COLLECTIONS, apply_rules, rule_model
 from fazai.lab.box import ActionCall, ArmedRollback, Box, Handler, posted_only
 from fazai.lab.engine.config import collections_below
 from fazai.lab.models.alias import make_tables
@@ -38,10 +38,6 @@ def _roll_back(box: Box, model: str, revision: str, why: str, who: str) -> bool:
     return True
 
 
-def _rules_model(call: ActionCall) -> str:
-    return call.box.catalogue.items[COLLECTIONS[call.endpoint.controller]].model
-
-
 def apply_armed(call: ActionCall) -> Any:
     """Apply the rules; given a revision, roll back in 60 s unless cancelled, or a timer runs already."""
     answer = apply_rules(call)
@@ -71,7 +67,7 @@ def cancel_rollback(call: ActionCall) -> Any:
 @posted_only(otherwise=ERROR)
 def revert_savepoint(call: ActionCall) -> Any:
     call.check_writable()
-    if _roll_back(call.box, _rules_model(call), call.param(0) or "", call.why(), call.who()):
+    if _roll_back(call.box, rule_model(call).model, call.param(0) or "", call.why(), call.who()):
         return {"status": "ok"}
     return {"status": "unknown (or removed) savepoint"}
 

@@ -8,16 +8,9 @@ from typing import Any, Final
 
 from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, make_api_key, read_privileges
 from fazai.lab.box import ActionCall, Handler, posted_only
-from fazai.lab.engine.config import Item
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, del_item, get_item
 from fazai.lab.models.trust import AUTHORITIES, CERTIFICATES, pem_text
-
-
-def _find_user(call: ActionCall, name: str) -> tuple[str, Item] | None:
-    return next(
-        ((uuid, user) for uuid, user in call.box.items(USER_ITEMS).items() if user["name"] == name), None
-    )
 
 
 def get_user(call: ActionCall) -> Any:
@@ -31,13 +24,14 @@ def get_user(call: ActionCall) -> Any:
 
 
 def add_key(call: ActionCall) -> Any:
-    found = _find_user(call, call.param(0) or "")
-    if not call.posted or found is None:
+    users = call.box.items(USER_ITEMS)
+    uuid = next((uuid for uuid, user in users.items() if user["name"] == call.param(0)), None)
+    if not call.posted or uuid is None:
         return FAILED
-    uuid, user = found
+    user = users[uuid]
     key, secret, line = make_api_key()
     lines = [part for part in user["apikeys"].split("\n") if part]
-    call.put(call.model(USER_ITEMS), uuid, {**user, "apikeys": "\n".join([*lines, line])})
+    call.put(USER_ITEMS, uuid, {**user, "apikeys": "\n".join([*lines, line])})
     return {"result": "ok", "hostname": "OPNsense.internal", "key": key, "secret": secret}
 
 
@@ -47,7 +41,7 @@ def delete_key(call: ActionCall) -> Any:
         lines = user["apikeys"].split("\n")
         kept = [line for line in lines if line.partition("|")[0] != call.param(0)]
         if len(kept) != len(lines):
-            call.put(call.model(USER_ITEMS), uuid, {**user, "apikeys": "\n".join(kept)})
+            call.put(USER_ITEMS, uuid, {**user, "apikeys": "\n".join(kept)})
             return {"result": "deleted"}
     return {"result": "not found"}
 

@@ -229,12 +229,10 @@ def _check_ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[st
             yield f'Entry "{part}" is not a valid range or subnet.'
 
 
+_INTEGERS: Final = ("Integer", "AutoNumber", "FilterSequence", "DNatSequence", "PipeNumber", "Uid", "Gid")
 TYPES: Final[Mapping[str, FieldType]] = {
     "Boolean": FieldType(_every_part(re.compile("[01]").fullmatch, "Value should be a boolean (0,1).")),
-    "Integer": FieldType(_check_integer),
-    "AutoNumber": FieldType(_check_integer),
-    "FilterSequence": FieldType(_check_integer),
-    "DNatSequence": FieldType(_check_integer),
+    **dict.fromkeys(_INTEGERS, FieldType(_check_integer)),
     "Numeric": FieldType(_every_part(_is_decimal, "Invalid numeric value.")),
     "Text": FieldType(_check_text_pattern),
     "StrictText": FieldType(_check_strict_text),
@@ -253,9 +251,6 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Ranges": FieldType(_check_ranges),
     "CronField": FieldType(_check_cron),
     "Expires": FieldType(_every_part(_DAY.match, _NO_DAY)),
-    "PipeNumber": FieldType(_check_integer),
-    "Uid": FieldType(_check_integer),
-    "Gid": FieldType(_check_integer),
     "Any": FieldType(_accept_anything),
     "Secret": FieldType(_accept_anything, None, lambda box, value: ""),
 }

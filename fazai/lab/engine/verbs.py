@@ -275,7 +275,7 @@ def toggle_item(call: ActionCall, model: ItemModel) -> Any:
     else:
         return {"result": "failed", "changed": False}
     if new != old:
-        call.put(model, uuid, {**item, name: new})
+        call.put(model.path, uuid, {**item, name: new})
     on = (new == "1") != negative
     return {"result": "Enabled" if on else "Disabled", "changed": new != old}
 

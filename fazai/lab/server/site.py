@@ -12,6 +12,7 @@ from urllib.parse import unquote
 import msgspec
 
 from fazai.lab.access import Access, find_access
+from fazai.lab.actions.common import build_handlers
 from fazai.lab.box import UNEXPECTED, ActionCall, Box, Unexpected, UserError
 from fazai.lab.engine.schema import Catalogue, ControllerAction, action_key, controller_key
 from fazai.lab.models.rules import RULES
@@ -19,7 +20,6 @@ from fazai.lab.server.faults import ArmedFaults, carry_out
 from fazai.lab.server.http import BAD_REQUEST_PAGE, TOO_LARGE, Answer, LabConnection
 from fazai.lab.server.wire import ERROR_TYPE, LabReply, LabRequest, make_json_reply, parse_form
 from fazai.lab.settings import Fault
-from fazai.lab.table import build_handlers
 
 JSON_BODY: Final = ("application/json", "application/json; charset=utf-8")
 FORM_BODY: Final = "application/x-www-form-urlencoded"
