@@ -240,13 +240,11 @@ class Lab:
         config = FirewallConfig(state, settings.history, folder)
         box = Box(name, catalogue, settings, config)
         box.schedule = lambda delay_s, action: asyncio.get_running_loop().call_later(delay_s, action).cancel
-        if settings.tls is not None:
-            self._authority()
-        site = FirewallSite(box, secure=settings.tls is not None)
+        pem = None if settings.tls is None else self._authority().pem
+        site = FirewallSite(box)
         boot_services(box)
         listener = _LoopbackPort(site, self._authority)
         await listener.open(port)
-        pem = self._authority().pem if settings.tls is not None else None
         return LabFirewall(name, site, key, secret, pem, listener)
 
     def _authority(self) -> LabAuthority:

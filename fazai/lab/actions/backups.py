@@ -86,7 +86,7 @@ def revert_backup(call: ActionCall) -> Any:
     if revision is None:
         return {"status": "not_found"}
     call.check_writable()
-    call.box.config.revert(revision, call.why(), call.who(), call.box.clock())
+    call.box.config.revert(revision, *call.stamp())
     return {"status": "reverted"}
 
 

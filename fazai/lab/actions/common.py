@@ -33,6 +33,7 @@ VERBS: Final[Mapping[str, Callable[..., Any]]] = {
     "del": del_item,
     "toggle": toggle_item,
 }
+CAPTIONS: Final = {"caption_restart": "Restart", "caption_start": "Start", "caption_stop": "Stop"}
 
 
 def recorded_answer(box: Box, name: str) -> Any:
@@ -44,48 +45,6 @@ def recorded_answer(box: Box, name: str) -> Any:
         return msgspec.json.decode(text.replace("26.7.2", release).replace("26.7", release[:4]))
 
     return box.derived(f"answer {name}", (), build)
-
-
-def _answer_constant(answer: Any, call: ActionCall) -> Any:
-    return answer
-
-
-def _answer_recorded(name: str, call: ActionCall) -> Any:
-    return recorded_answer(call.box, name)
-
-
-def _model_handlers(catalogue: Catalogue, controller: Controller) -> dict[str, Handler]:
-    """Return get and set of a whole model, and the verbs of its collections."""
-    model = catalogue.models[controller.model]
-    found: dict[str, Handler] = {
-        "get": partial(get_model, controller=controller, model=model),
-        "set": partial(set_model, controller=controller, model=model),
-    }
-    for suffix, inner in controller.items.items():
-        items = msgspec.structs.replace(model.items[inner], overlay=controller.overlay.get(suffix, {}))
-        for verb, function in VERBS.items():
-            for ending in (suffix, f"{suffix}s"):
-                found[verb + ending] = partial(function, model=items)
-    return found
-
-
-def generic_handlers(controller: Controller, catalogue: Catalogue) -> dict[str, Handler]:
-    """Return the handlers that the row of a controller asks for, by action."""
-    found: dict[str, Handler] = {}
-    if controller.model:
-        found |= _model_handlers(catalogue, controller)
-    if controller.service:
-        found |= service_handlers(controller)
-    for action, answer in controller.answers.items():
-        found[action] = partial(_answer_constant, answer)
-    for action, name in controller.recorded.items():
-        found[action] = partial(_answer_recorded, name)
-    for action, answer in controller.posted.items():
-        found[action] = posted_only(failure_like(answer))(partial(_answer_constant, answer))
-    return found
-
-
-CAPTIONS: Final = {"caption_restart": "Restart", "caption_start": "Start", "caption_stop": "Stop"}
 
 
 def is_enabled(box: Box, controller: Controller) -> bool:
@@ -142,6 +101,45 @@ def service_handlers(controller: Controller) -> dict[str, Handler]:
         "reconfigure": reconfigure,
         "reconfigureGeneral": reconfigure,
     }
+
+
+def _answer_constant(answer: Any, call: ActionCall) -> Any:
+    return answer
+
+
+def _answer_recorded(name: str, call: ActionCall) -> Any:
+    return recorded_answer(call.box, name)
+
+
+def _model_handlers(catalogue: Catalogue, controller: Controller) -> dict[str, Handler]:
+    """Return get and set of a whole model, and the verbs of its collections."""
+    model = catalogue.models[controller.model]
+    found: dict[str, Handler] = {
+        "get": partial(get_model, controller=controller, model=model),
+        "set": partial(set_model, controller=controller, model=model),
+    }
+    for suffix, inner in controller.items.items():
+        items = msgspec.structs.replace(model.items[inner], overlay=controller.overlay.get(suffix, {}))
+        for verb, function in VERBS.items():
+            for ending in (suffix, f"{suffix}s"):
+                found[verb + ending] = partial(function, model=items)
+    return found
+
+
+def generic_handlers(controller: Controller, catalogue: Catalogue) -> dict[str, Handler]:
+    """Return the handlers that the row of a controller asks for, by action."""
+    found: dict[str, Handler] = {}
+    if controller.model:
+        found |= _model_handlers(catalogue, controller)
+    if controller.service:
+        found |= service_handlers(controller)
+    for action, answer in controller.answers.items():
+        found[action] = partial(_answer_constant, answer)
+    for action, name in controller.recorded.items():
+        found[action] = partial(_answer_recorded, name)
+    for action, answer in controller.posted.items():
+        found[action] = posted_only(failure_like(answer))(partial(_answer_constant, answer))
+    return found
 
 
 def special_handlers() -> dict[str, Handler]:

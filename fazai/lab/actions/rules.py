@@ -31,6 +31,11 @@ COLLECTIONS: Final = {
     "firewall/npt": NPT,
     "firewall/d_nat": DNAT,
 }
+BUILTIN_GROUPS: Final = {
+    "enc0": "IPsec encapsulation",
+    "openvpn": "OpenVPN (Group)",
+    "wireguard": "WireGuard (Group)",
+}
 
 
 def rule_model(call: ActionCall) -> ItemModel:
@@ -225,24 +230,17 @@ def applied_rules(box: Box) -> list[Item]:
     return sorted(box.running.items("filter", RULES).values(), key=lambda item: order_of(box, item)[1])
 
 
-def _for_all_collections(action: str, handler: Handler) -> dict[str, Handler]:
-    return {f"{controller}/{action}": handler for controller in COLLECTIONS}
-
-
-BUILTIN: Final = {
-    "enc0": "IPsec encapsulation",
-    "openvpn": "OpenVPN (Group)",
-    "wireguard": "WireGuard (Group)",
-}
-
-
 def search_groups(call: ActionCall) -> Any:
     rows = list(rows_of(call.box, call.model(GROUPS)))
-    for name, text in BUILTIN.items():
+    for name, text in BUILTIN_GROUPS.items():
         row = {"uuid": name, "ifname": name, "members": "", "nogroup": "", "sequence": "10", "descr": text}
         rows.append(SearchRow(row, [natural_key(name)]))
     rows.sort(key=lambda row: row.key)
     return grid_answer(call, rows)
+
+
+def _for_all_collections(action: str, handler: Handler) -> dict[str, Handler]:
+    return {f"{controller}/{action}": handler for controller in COLLECTIONS}
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {

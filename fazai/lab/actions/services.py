@@ -74,6 +74,9 @@ def toggle_ruleset(call: ActionCall) -> Any:
     return {"status": "ok"}
 
 
+# unbound
+
+
 def list_local_data(call: ActionCall) -> Any:
     """List the records that the resolver answers by itself: one for each enabled host and alias."""
     running = call.box.running
@@ -108,6 +111,9 @@ def list_local_zones(call: ActionCall) -> Any:
     return {"status": "ok", "data": [{"zone": f"{zone}.", "type": "transparent"} for zone in sorted(zones)]}
 
 
+# kea
+
+
 def set_kea(call: ActionCall) -> Any:
     """Set the model, and put the firewall's address into the options of subnets that ask for it."""
     edit = call.box.config.edit()
@@ -129,6 +135,9 @@ def _find_reservation(call: ActionCall, sent: dict[str, str]) -> str:
     same = (sent["subnet"], sent.get("hw_address", ""))
     reservations = call.box.items(RESERVATIONS).items()
     return next((uuid for uuid, item in reservations if (item["subnet"], item["hw_address"]) == same), "")
+
+
+# wireguard
 
 
 def make_key_pair(call: ActionCall) -> Any:

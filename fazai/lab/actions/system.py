@@ -79,6 +79,9 @@ def make_otp_seed(call: ActionCall) -> Any:
     }
 
 
+# trust
+
+
 def list_authorities(call: ActionCall) -> Any:
     rows = [{"caref": item["refid"], "descr": item["descr"]} for item in call.box.items(AUTHORITIES).values()]
     return {"rows": rows, "count": len(rows)}

@@ -117,6 +117,10 @@ def flatten_fields(values: Mapping[str, Any], names: Mapping[str, Field], prefix
     return found
 
 
+def _read_sent(box: Box, model: ItemModel, values: Mapping[str, Any]) -> dict[str, str]:
+    return flatten_fields(values, box.derived(f"names {model.path}", (), model.by_name))
+
+
 def merge_sent(box: Box, fields: Iterable[Field], item: Item, sent: Mapping[str, str]) -> dict[str, str]:
     """Return the item as it would be stored."""
     result = dict(item)
@@ -211,7 +215,7 @@ def save_item(
 ) -> dict[str, Any] | None:
     """Validate and store; None when it was done, else the answer that says why not."""
     box = call.box
-    sent = flatten_fields(values, box.derived(f"names {model.path}", (), model.by_name))
+    sent = _read_sent(box, model, values)
     fresh = merge_sent(box, model.fields, item, {**sent, **model.overlay})
     for hook in hooks_of(model).before:
         hook(call, model, uuid, item, fresh)
@@ -344,17 +348,14 @@ def _posted_items(
     Unlike a single set it runs no hooks, and an unknown uuid makes an item under one of the firewall's own
     choosing.
     """
+    box = call.box
     for inner, item_model in model.items.items():
         node: Any = body
         for part in inner.split("."):
             node = node.get(part) if isinstance(node, Mapping) else None
         for uuid, values in node.items() if isinstance(node, Mapping) else ():
             if isinstance(values, Mapping):
-                known = call.box.items(item_model.path).get(uuid)
-                sent = flatten_fields(
-                    values, call.box.derived(f"names {item_model.path}", (), item_model.by_name)
-                )
-                item = merge_sent(
-                    call.box, item_model.fields, known or blank_item(call.box, item_model), sent
-                )
+                known = box.items(item_model.path).get(uuid)
+                sent = _read_sent(box, item_model, values)
+                item = merge_sent(box, item_model.fields, known or blank_item(box, item_model), sent)
                 yield item_model, uuid if known is not None else str(uuids.uuid4()), item

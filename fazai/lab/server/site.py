@@ -30,9 +30,9 @@ APPLIES: Final = ("apply", "reconfigure")
 class FirewallSite:
     """The application behind the connections of one firewall."""
 
-    def __init__(self, box: Box, *, secure: bool) -> None:
+    def __init__(self, box: Box) -> None:
         self.box = box
-        self.secure = secure
+        self.secure = box.settings.tls is not None
         self.keepalive_requests = box.settings.keepalive_requests
         self.idle_s = box.settings.idle_s
         self.handlers = build_handlers(box.catalogue)
