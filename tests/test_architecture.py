@@ -49,7 +49,6 @@ LINE = ["yamltext", "inventory", "playbook", "plan", "apply", "report"]
 FULL = {
     "fazai/cli": "a step or an output of a run a module; what only one command needs is in commands/",
     "fazai/cli/commands": "a command a module, and its name",
-    "fazai/lab/actions": "a topic of the firewall's API a module",
     "fazai/providers/hosts/kinds": "a kind of resource a module, and its name",
 }
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fazai.lab.box import Box
+from fazai.lab.engine.config import Item
 from fazai.lab.engine.schema import read_json
 
 USER_ITEMS: Final = "Auth.User.user"
@@ -77,17 +78,18 @@ def _api_keys(box: Box) -> Mapping[str, tuple[str, str]]:
     return box.derived("api keys", (USER_ITEMS,), build)
 
 
-def _access_of(box: Box, uuid: str) -> Access:
-    def build() -> dict[str, Access]:
-        return {}
+def groups_of_user(box: Box, uid: str) -> list[Item]:
+    """Return the groups that a user is a member of."""
+    return [group for group in box.items(GROUP_ITEMS).values() if uid in group.get("member", "").split(",")]
 
-    known = box.derived("access", (USER_ITEMS, GROUP_ITEMS), build)
+
+def _access_of(box: Box, uuid: str) -> Access:
+    known: dict[str, Access] = box.derived("access", (USER_ITEMS, GROUP_ITEMS), dict)
     if uuid not in known:
         user = box.items(USER_ITEMS)[uuid]
         names = set(user.get("priv", "").split(","))
-        for group in box.items(GROUP_ITEMS).values():
-            if user["uid"] in group.get("member", "").split(","):
-                names |= set(group.get("priv", "").split(","))
+        for group in groups_of_user(box, user["uid"]):
+            names |= set(group.get("priv", "").split(","))
         table = read_privileges(box)
         patterns = [line for name in names if name in table for line in table[name]["match"].split("\n")]
         known[uuid] = Access(user["name"], tuple(patterns), READONLY in names)

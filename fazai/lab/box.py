@@ -141,11 +141,9 @@ class ActionCall:
         """Return the model of a collection."""
         return self.box.catalogue.items[path]
 
-    def why(self) -> str:
-        return f"{self.uri} made changes"
-
-    def who(self) -> str:
-        return f"{self.user}@127.0.0.1"
+    def stamp(self) -> tuple[str, str, float]:
+        """Return what the history says of a write: why, who and when."""
+        return f"{self.uri} made changes", f"{self.user}@127.0.0.1", self.box.clock()
 
     def check_writable(self) -> None:
         """Refuse writes of a user with the privilege user-config-readonly. Raises UserError."""
@@ -157,11 +155,12 @@ class ActionCall:
     def save(self, edit: Any) -> None:
         """Write the changes to the configuration; one entry of the history."""
         self.check_writable()
-        edit.commit(self.why(), self.who(), self.box.clock())
+        edit.commit(*self.stamp())
 
-    def put(self, model: ItemModel, key: str, item: Item) -> None:
+    def put(self, path: str, key: str, item: Item) -> None:
+        """Write one item of a collection."""
         edit = self.box.config.edit()
-        edit.put(model.path, key, item)
+        edit.put(path, key, item)
         self.save(edit)
 
 

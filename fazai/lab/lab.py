@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 import msgspec
 
 from fazai.errors import LockHeld, StateError, UsageError
-from fazai.lab.access import make_api_key
-from fazai.lab.actions.daemons import boot_daemons
+from fazai.lab.access import USER_ITEMS, make_api_key
+from fazai.lab.actions.common import boot_daemons
 from fazai.lab.box import Box
-from fazai.lab.engine.config import FirewallConfig
-from fazai.lab.engine.schema import load_release
+from fazai.lab.engine.config import FirewallConfig, Item, State
+from fazai.lab.engine.names import INTERFACES
+from fazai.lab.engine.schema import Catalogue, load_release, read_json
 from fazai.lab.engine.verbs import blank_item
 from fazai.lab.models.alias import make_tables
+from fazai.lab.models.rules import RULES
 from fazai.lab.server.http import LabConnection
 from fazai.lab.server.site import FirewallSite
 from fazai.lab.server.wire import LabReply, LabRequest
 from fazai.lab.settings import Fault, LabSettings
-from fazai.lab.start import start_state
 
 if TYPE_CHECKING:
     from fazai.lab.server.tls import LabAuthority
@@ -236,16 +237,14 @@ class Lab:
         catalogue = load_release(settings.release)
         key, secret, line = _read_or_make_key(folder)
         state = start_state(catalogue, line, legacy_rules=settings.has_legacy_rules)
-        config = FirewallConfig.open(state, settings.history, folder)
+        config = FirewallConfig(state, settings.history, folder)
         box = Box(name, catalogue, settings, config)
         box.schedule = lambda delay_s, action: asyncio.get_running_loop().call_later(delay_s, action).cancel
-        if settings.tls is not None:
-            self._authority()
-        site = FirewallSite(box, secure=settings.tls is not None)
+        pem = None if settings.tls is None else self._authority().pem
+        site = FirewallSite(box)
         boot_services(box)
         listener = _LoopbackPort(site, self._authority)
         await listener.open(port)
-        pem = self._authority().pem if settings.tls is not None else None
         return LabFirewall(name, site, key, secret, pem, listener)
 
     def _authority(self) -> LabAuthority:
@@ -263,6 +262,24 @@ class Lab:
         self._firewalls.clear()
         while self._held:
             os.close(self._held.pop())
+
+
+def start_state(catalogue: Catalogue, key_line: str, *, legacy_rules: bool = False) -> State:
+    """Return the state of a new firewall: three interfaces, one gateway, two rules, one user.
+
+    Root holds the API key whose line is given. `legacy_rules`: the factory's rules are no items of the API.
+    """
+    state: dict[str, dict[str, Item]] = {}
+    for path, items in read_json("start.json").items():
+        if path == RULES and legacy_rules:
+            items = {}
+        blank = {"descr": "", "lock": "0"} if path == INTERFACES else {}
+        if path in catalogue.items:
+            blank = catalogue.items[path].blank()
+        state[path] = {uuid: {**blank, **item} for uuid, item in items.items()}
+    root = next(uuid for uuid, user in state[USER_ITEMS].items() if user["name"] == "root")
+    state[USER_ITEMS][root] = {**state[USER_ITEMS][root], "apikeys": key_line}
+    return state
 
 
 def boot_services(box: Box) -> None:

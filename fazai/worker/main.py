@@ -38,7 +38,6 @@ class WorkerSettings:
     log_file: Path | None = None
     log_text: bool = False
     session_idle_s: float = 1800.0
-    drain_s: float = _DRAIN_S
 
 
 def serve(settings: WorkerSettings, ready: Callable[[], None] | None = None) -> None:
@@ -189,7 +188,7 @@ class _WorkerProcess:
         sessions = self._worker.loaded_sessions()
         sessions.draining = True
         self._log.say("info", f"stopping: {sessions.busy} generations may end")
-        await sessions.wait_idle(self._settings.drain_s)
+        await sessions.wait_idle(_DRAIN_S)
         sessions.stop_all()
         await sessions.wait_idle(_ABORT_S)
         if not sessions.preparing:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from fazai.lab.actions.common import special_handlers
 from fazai.lab.box import Box
 from fazai.lab.engine.config import FirewallConfig
 from fazai.lab.engine.fieldtypes import TYPES, validate_field
@@ -11,9 +12,8 @@ from fazai.lab.engine.hooks import HOOKS
 from fazai.lab.engine.schema import Catalogue, Field, action_key, load_release, read_json
 from fazai.lab.engine.sources import SOURCES, choices_of
 from fazai.lab.engine.verbs import blank_item
+from fazai.lab.lab import start_state
 from fazai.lab.settings import RELEASES, LabSettings
-from fazai.lab.start import start_state
-from fazai.lab.table import special_handlers
 
 # two defaults of the product are no options of their own field
 ODD = {("Firewall.Alias.aliases.alias", "type"), ("Syslog.destinations.destination", "transport")}

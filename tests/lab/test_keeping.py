@@ -89,7 +89,7 @@ def test_a_deleted_backup_stays_deleted_and_the_configuration_stays(tmp_path: Pa
 
 
 def test_the_journal_is_folded_and_the_history_is_kept_short(tmp_path: Path) -> None:
-    config = FirewallConfig.open({}, 5, tmp_path)
+    config = FirewallConfig({}, 5, tmp_path)
     for number in range(FOLD_AT + 10):
         edit = config.edit()
         edit.put("things", str(number % 7), {"value": str(number)})
@@ -98,7 +98,7 @@ def test_the_journal_is_folded_and_the_history_is_kept_short(tmp_path: Path) -> 
         edit.commit("test", "me", 1000.0 + number)
     state, ids = config.state, [revision.id for revision in config.history]
     assert (tmp_path / "journal.ndjson").read_bytes().count(b"\n") < FOLD_AT
-    again = FirewallConfig.open({}, 5, tmp_path)
+    again = FirewallConfig({}, 5, tmp_path)
     assert again.state == state
     assert [list(items) for items in again.state.values()] == [list(items) for items in state.values()]
     assert [revision.id for revision in again.history] == ids
@@ -106,20 +106,20 @@ def test_the_journal_is_folded_and_the_history_is_kept_short(tmp_path: Path) -> 
 
 
 def test_a_last_line_cut_short_is_dropped(tmp_path: Path) -> None:
-    config = FirewallConfig.open({}, 5, tmp_path)
+    config = FirewallConfig({}, 5, tmp_path)
     for name in ("one", "two"):
         edit = config.edit()
         edit.put("things", name, {"value": name})
         edit.commit("test", "me", 1000.0)
     journal = tmp_path / "journal.ndjson"
     journal.write_bytes(journal.read_bytes()[:-10])
-    assert set(FirewallConfig.open({}, 5, tmp_path).items("things")) == {"one"}
+    assert set(FirewallConfig({}, 5, tmp_path).items("things")) == {"one"}
 
 
 def test_a_damaged_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "base.json").write_text("no json\n")
     with pytest.raises(StateError, match="cannot be used"):
-        FirewallConfig.open({}, 5, tmp_path)
+        FirewallConfig({}, 5, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["", "../x", "a/b", ".hidden", "ä b"])

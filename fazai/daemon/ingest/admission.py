@@ -7,6 +7,7 @@ from collections.abc import Callable
 from fazai.daemon.http.refusal import Refusal
 
 _CROWDED = 0.5  # of the limit: below it no sender is held to its share
+_LEAST_S, _SPREAD_S = 1.0, 10.0  # of the wait before a refused sender comes again
 
 
 class Admission:
@@ -15,13 +16,9 @@ class Admission:
     `random` gives numbers from 0 to 1: those who are refused must not all come back at once.
     """
 
-    def __init__(
-        self, limit_bytes: int, random: Callable[[], float], *, least_s: float = 1.0, spread_s: float = 10.0
-    ) -> None:
+    def __init__(self, limit_bytes: int, random: Callable[[], float]) -> None:
         self.limit_bytes = limit_bytes
         self._random = random
-        self._least_s = least_s
-        self._spread_s = spread_s
         self._held: dict[str, int] = {}
         self.total_bytes = 0
         self.refused = 0
@@ -52,7 +49,7 @@ class Admission:
     def _overloaded(self, text: str) -> Refusal:
         self.refused += 1
         fill = min(1.0, self.total_bytes / self.limit_bytes)
-        wait_s = int(self._least_s + self._random() * self._spread_s * (0.5 + fill) + 0.999)
+        wait_s = int(_LEAST_S + self._random() * _SPREAD_S * (0.5 + fill) + 0.999)
         return Refusal(
             "overloaded",
             text,

@@ -94,8 +94,8 @@ def get_alias_model(call: ActionCall) -> Any:
     box, model = call.box, call.model(ALIASES)
     items = {}
     for uuid, item in box.items(ALIASES).items():
-        known = {**compute_fields(box, model, uuid, item)}
-        known["content"] = {entry: {"value": entry, "selected": 1} for entry in item["content"].split("\n")}
+        content = {entry: {"value": entry, "selected": 1} for entry in item["content"].split("\n")}
+        known = {**compute_fields(box, model, uuid, item), "content": content}
         items[uuid] = nested_item(box, model.fields, item, known)
     url = box.config.settings("Firewall.Alias").get("geoip.url", "")
     return {"alias": {"geoip": {"url": url}, "aliases": {"alias": as_php(items)}}}
@@ -226,11 +226,6 @@ def list_table_entries(call: ActionCall) -> Any:
     return recordset_answer(call, make_rows({"ip": entry} for entry in table))
 
 
-def _posted_address(call: ActionCall) -> str | None:
-    value = call.body.get("address")
-    return value if isinstance(value, str) and (is_ip_address(value) or is_ip_network(value)) else None
-
-
 def _replace_table(call: ActionCall, table: dict[str, None]) -> None:
     """Replace a table: rows that show its size live as long as it does."""
     running = call.box.running
@@ -239,8 +234,8 @@ def _replace_table(call: ActionCall, table: dict[str, None]) -> None:
 
 @posted_only(otherwise={"status": "failed"})
 def add_address(call: ActionCall) -> Any:
-    address = _posted_address(call)
-    if address is None:
+    address = call.body.get("address")
+    if not isinstance(address, str) or not (is_ip_address(address) or is_ip_network(address)):
         return {"status": "not_an_address"}
     _replace_table(call, {**call.box.running.tables.get(call.param(0) or "", {}), address: None})
     return {"status": "done"}

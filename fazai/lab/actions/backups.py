@@ -1,16 +1,17 @@
-"""core/backup: the history of the configuration."""
+"""core/backup: the history of the configuration, and the configuration as XML text."""
 
 from __future__ import annotations
 
 import datetime
 import difflib
 import html
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
+from xml.sax.saxutils import escape
 
 from fazai.lab.box import ActionCall, Handler, posted_only
-from fazai.lab.engine.config import Collection, ConfigRevision
-from fazai.lab.engine.xmlview import lines_of
+from fazai.lab.engine.config import SETTINGS, Collection, ConfigRevision, Item, State
+from fazai.lab.engine.schema import Catalogue
 from fazai.lab.server.wire import LabReply
 
 
@@ -85,7 +86,7 @@ def revert_backup(call: ActionCall) -> Any:
     if revision is None:
         return {"status": "not_found"}
     call.check_writable()
-    call.box.config.revert(revision, call.why(), call.who(), call.box.clock())
+    call.box.config.revert(revision, *call.stamp())
     return {"status": "reverted"}
 
 
@@ -104,6 +105,35 @@ def download_backup(call: ActionCall) -> Any:
     state = call.box.config.state if revision is None else revision.state
     text = "\n".join(lines_of(state, call.box.catalogue)) + "\n"
     return LabReply(200, text.encode(), "application/octet-stream")
+
+
+def lines_of(state: State, catalogue: Catalogue) -> Iterator[str]:
+    """Yield a configuration line by line, with two blanks a level."""
+    yield '<?xml version="1.0"?>'
+    yield "<opnsense>"
+    for path in sorted(state):
+        model = catalogue.items.get(path)
+        tag = path if model is None else f"{model.model}.{model.inner}"
+        opened = tag.split(".")
+        for depth, part in enumerate(opened[:-1], 1):
+            yield f"{'  ' * depth}<{part}>"
+        indent = "  " * len(opened)
+        for key, item in state[path].items():
+            attribute = "" if key == SETTINGS else f' uuid="{escape(key)}"'
+            yield f"{indent}<{opened[-1]}{attribute}>"
+            yield from _field_lines(item, indent + "  ")
+            yield f"{indent}</{opened[-1]}>"
+        for depth in range(len(opened) - 1, 0, -1):
+            yield f"{'  ' * depth}</{opened[depth - 1]}>"
+    yield "</opnsense>"
+
+
+def _field_lines(item: Item, indent: str) -> Iterator[str]:
+    for name, value in item.items():
+        if value:
+            yield f"{indent}<{name}>{escape(value)}</{name}>"
+        else:
+            yield f"{indent}<{name}/>"
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {

@@ -13,8 +13,7 @@ from fazai.lab.actions.rules import applied_rules
 from fazai.lab.box import ActionCall, Box, Handler
 from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural_key
 from fazai.lab.engine.search import make_rows, recordset_answer
-from fazai.lab.models.interfaces import VIPS, vlan_devices
-from fazai.lab.models.routing import ROUTES
+from fazai.lab.models.interfaces import ROUTES, VIPS, vlan_devices
 from fazai.lab.server.wire import LabReply
 
 NO_CARP: Final = "Could not locate any defined CARP interfaces."

@@ -134,9 +134,7 @@ def _store_assignment(call: ActionCall, name: str, item: Item) -> dict[str, Any]
     problems = _assignment_problems(call, name, item)
     if problems:
         return {"result": "failed", "validations": problems}
-    edit = call.box.config.edit()
-    edit.put(INTERFACES, name, item)
-    call.save(edit)
+    call.put(INTERFACES, name, item)
     return None
 
 

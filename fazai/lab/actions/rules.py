@@ -1,4 +1,4 @@
-"""firewall/filter, source_nat, one_to_one, npt, d_nat: what is not the generic verbs."""
+"""firewall/filter, source_nat, one_to_one, npt, d_nat, group: what is not the generic verbs."""
 
 from __future__ import annotations
 
@@ -31,9 +31,15 @@ COLLECTIONS: Final = {
     "firewall/npt": NPT,
     "firewall/d_nat": DNAT,
 }
+BUILTIN_GROUPS: Final = {
+    "enc0": "IPsec encapsulation",
+    "openvpn": "OpenVPN (Group)",
+    "wireguard": "WireGuard (Group)",
+}
 
 
-def _rule_model(call: ActionCall) -> ItemModel:
+def rule_model(call: ActionCall) -> ItemModel:
+    """Return the model of the rules that the called controller keeps."""
     return call.box.catalogue.items[COLLECTIONS[call.endpoint.controller]]
 
 
@@ -49,16 +55,11 @@ def automatic_rules(box: Box, name: str) -> list[SearchRow]:
     return box.derived(f"automatic {name}", (), build)
 
 
-def _groups_of_interface(box: Box, interface: str) -> set[str]:
-    return {
-        group["ifname"] for group in box.items(GROUPS).values() if interface in group["members"].split(",")
-    }
-
-
 def _matches_interface(box: Box, interface: str) -> Callable[[SearchRow], bool]:
     """Return a filter: rules of an interface, its groups, and floating ones; for "" floating ones alone."""
     label = interface_name(box, interface) if interface else ""
-    names = {interface} | _groups_of_interface(box, interface) if interface else set()
+    groups = box.items(GROUPS).values() if interface else ()
+    names = {interface} | {group["ifname"] for group in groups if interface in group["members"].split(",")}
 
     def wanted(row: SearchRow) -> bool:
         on = row.data.get("interface", "")
@@ -76,7 +77,7 @@ def _matches_interface(box: Box, interface: str) -> Callable[[SearchRow], bool]:
 def search_rules(call: ActionCall) -> Any:
     """List the rules, with the automatic ones mixed in."""
     box = call.box
-    rows = automatic_rules(box, "filter") + rows_of(box, _rule_model(call))
+    rows = automatic_rules(box, "filter") + rows_of(box, rule_model(call))
     interface, categories = call.argument("interface"), call.argument("category")
     if isinstance(interface, str) and interface != "__any":
         wanted = _matches_interface(box, "" if interface == "__floating" else interface)
@@ -90,7 +91,7 @@ def search_source_nat(call: ActionCall) -> Any:
     """List manual rules only where they are used: in the modes hybrid and advanced."""
     box = call.box
     mode = box.config.settings("Firewall.Filter").get("general.snat_mode", "automatic")
-    rows = rows_of(box, _rule_model(call)) if mode in ("hybrid", "advanced") else []
+    rows = rows_of(box, rule_model(call)) if mode in ("hybrid", "advanced") else []
     if mode in ("automatic", "hybrid"):
         rows = rows + automatic_rules(box, "source_nat")
     return recordset_answer(call, rows)
@@ -98,13 +99,13 @@ def search_source_nat(call: ActionCall) -> Any:
 
 def search_d_nat(call: ActionCall) -> Any:
     """List the rules; the automatic ones come first and are not counted."""
-    body = grid_answer(call, rows_of(call.box, _rule_model(call)))
+    body = grid_answer(call, rows_of(call.box, rule_model(call)))
     return {**body, "rows": [row.raw for row in automatic_rules(call.box, "d_nat")] + body["rows"]}
 
 
 def get_rule(call: ActionCall) -> Any:
     """Show a rule; with fetchmode=copy its sequence is the next free one, as a number."""
-    model = _rule_model(call)
+    model = rule_model(call)
     body = get_item(call, model)
     if body and call.query.get("fetchmode") == "copy" and call.param(0) is not None:
         for field in model.fields:
@@ -124,32 +125,32 @@ def apply_rules(call: ActionCall) -> Any:
 
 def toggle_d_nat(call: ActionCall) -> Any:
     """Toggle `disabled`: 1, and anything else but 0, disables."""
-    model, uuid, wanted = _rule_model(call), call.param(0) or "", call.param(1)
+    model, uuid, wanted = rule_model(call), call.param(0) or "", call.param(1)
     item = call.box.items(model.path).get(uuid)
     if not call.posted or item is None:
         return FAILED
     old = item.get("disabled", "0")
     new = ("0" if old == "1" else "1") if wanted is None else "0" if wanted == "0" else "1"
     if new != old:
-        call.put(model, uuid, {**item, "disabled": new})
+        call.put(model.path, uuid, {**item, "disabled": new})
     return {"result": "Disabled" if new == "1" else "Enabled"}
 
 
 def toggle_log(call: ActionCall) -> Any:
-    model, uuid = _rule_model(call), call.param(0) or ""
+    model, uuid = rule_model(call), call.param(0) or ""
     item = call.box.items(model.path).get(uuid)
     if not call.posted or item is None:
         return {"status": "error"}
     log = "1" if call.param(1) not in ("0", "") else "0"
     if item.get("log") != log:
-        call.put(model, uuid, {**item, "log": log})
+        call.put(model.path, uuid, {**item, "log": log})
     return {"status": "ok"}
 
 
 @posted_only(otherwise={"status": "error"})
 def move_before(call: ActionCall) -> Any:
     """Move a rule half way to the one before its target, within a group; those behind it make room."""
-    box, model = call.box, _rule_model(call)
+    box, model = call.box, rule_model(call)
     items = box.items(model.path)
     moved, target = items.get(call.param(0) or ""), items.get(call.param(1) or "")
     if moved is None or target is None or order_of(box, moved)[0] != order_of(box, target)[0]:
@@ -229,6 +230,15 @@ def applied_rules(box: Box) -> list[Item]:
     return sorted(box.running.items("filter", RULES).values(), key=lambda item: order_of(box, item)[1])
 
 
+def search_groups(call: ActionCall) -> Any:
+    rows = list(rows_of(call.box, call.model(GROUPS)))
+    for name, text in BUILTIN_GROUPS.items():
+        row = {"uuid": name, "ifname": name, "members": "", "nogroup": "", "sequence": "10", "descr": text}
+        rows.append(SearchRow(row, [natural_key(name)]))
+    rows.sort(key=lambda row: row.key)
+    return grid_answer(call, rows)
+
+
 def _for_all_collections(action: str, handler: Handler) -> dict[str, Handler]:
     return {f"{controller}/{action}": handler for controller in COLLECTIONS}
 
@@ -246,4 +256,5 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "firewall/d_nat/searchRule": search_d_nat,
     "firewall/d_nat/toggleRule": toggle_d_nat,
     "firewall/filter/getInterfaceList": list_rule_interfaces,
+    "firewall/group/searchItem": search_groups,
 }

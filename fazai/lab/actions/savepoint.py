@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.rules import COLLECTIONS, apply_rules
+from fazai.lab.actions.rules import COLLECTIONS, apply_rules, rule_model
 from fazai.lab.box import ActionCall, ArmedRollback, Box, Handler, posted_only
 from fazai.lab.engine.config import collections_below
 from fazai.lab.models.alias import make_tables
@@ -17,29 +17,24 @@ TIMER: Final = "/usr/local/opnsense/scripts/filter/rollback_timer.php made chang
 @posted_only(otherwise=ERROR)
 def take_savepoint(call: ActionCall) -> Any:
     """Take a savepoint; its revision has two decimals, the history's more, so as answered it fits nothing."""
-    now = call.box.clock()
     call.check_writable()
-    revision = call.box.config.edit().commit(call.why(), call.who(), now)
+    revision = call.box.config.edit().commit(*call.stamp())
     kept = str(call.box.settings.history)
     return {"status": "ok", "retention": kept, "revision": f"{float(revision.number):.2f}"}
 
 
-def _roll_back(box: Box, model: str, revision: str, why: str, who: str) -> bool:
+def _roll_back(box: Box, model: str, revision: str, stamp: tuple[str, str, float]) -> bool:
     """Take back the rules' model alone; it is loaded at once, with the aliases."""
     found = box.config.find(revision)
     if found is None:
         return False
     paths = {*collections_below(found.state, model), *collections_below(box.config.state, model)}
-    box.config.restore(sorted(paths), found, why, who, box.clock())
+    box.config.restore(sorted(paths), found, *stamp)
     for service in ("filter", "alias"):
         box.apply(service)
     box.running.tables = make_tables(box)
     box.reloaded()
     return True
-
-
-def _rules_model(call: ActionCall) -> str:
-    return call.box.catalogue.items[COLLECTIONS[call.endpoint.controller]].model
 
 
 def apply_armed(call: ActionCall) -> Any:
@@ -52,7 +47,7 @@ def apply_armed(call: ActionCall) -> Any:
     def run_out() -> None:
         """Roll back the rules' model, whichever controller armed the timer."""
         box.rollback = None
-        _roll_back(box, "Firewall.Filter", revision, TIMER, "(root)")
+        _roll_back(box, "Firewall.Filter", revision, (TIMER, "(root)", box.clock()))
 
     box.rollback = ArmedRollback(revision, box.schedule(box.settings.rollback_s, run_out))
     return answer
@@ -71,7 +66,7 @@ def cancel_rollback(call: ActionCall) -> Any:
 @posted_only(otherwise=ERROR)
 def revert_savepoint(call: ActionCall) -> Any:
     call.check_writable()
-    if _roll_back(call.box, _rules_model(call), call.param(0) or "", call.why(), call.who()):
+    if _roll_back(call.box, rule_model(call).model, call.param(0) or "", call.stamp()):
         return {"status": "ok"}
     return {"status": "unknown (or removed) savepoint"}
 

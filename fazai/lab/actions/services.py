@@ -1,17 +1,29 @@
-"""ids: the actions beyond the generic verbs."""
+"""ids, unbound, kea, wireguard: the actions beyond the generic verbs."""
 
 from __future__ import annotations
 
+import base64
+import secrets
 import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import recorded_answer
-from fazai.lab.actions.daemons import reconfigure_service
+from fazai.lab.actions.common import reconfigure_service, recorded_answer
+from fazai.lab.actions.sheets import download_csv, upload_csv
 from fazai.lab.box import ActionCall, Handler, posted_only
-from fazai.lab.engine.config import SETTINGS
+from fazai.lab.engine.config import SETTINGS, Item
 from fazai.lab.engine.search import make_rows, recordset_answer
-from fazai.lab.engine.verbs import blank_item
+from fazai.lab.engine.verbs import blank_item, current_settings, set_model
+from fazai.lab.models.dns_dhcp import (
+    RESERVATIONS,
+    SUBNETS,
+    UNBOUND_ALIASES,
+    UNBOUND_HOSTS,
+    collect_options,
+    host_fqdn,
+    subnet_of,
+)
+from fazai.lab.models.wireguard import SERVERS
 
 JOBS: Final = "Cron.jobs.job"
 
@@ -31,8 +43,7 @@ def _make_update_job(call: ActionCall) -> None:
     box, uuid = call.box, str(uuids.uuid4())
     job = {"origin": "IDS", "command": "ids update", "description": "ids rule updates", "enabled": "0"}
     model = box.catalogue.models["IDS"]
-    defaults = {field.name: field.default for field in model.settings}
-    settings = {**defaults, **box.config.settings(model.name), "general.UpdateCron": uuid}
+    settings = {**current_settings(box, model), "general.UpdateCron": uuid}
     edit = box.config.edit()
     edit.put(JOBS, uuid, {**blank_item(box, box.catalogue.items[JOBS]), **job})
     edit.put(model.name, SETTINGS, settings)
@@ -63,8 +74,106 @@ def toggle_ruleset(call: ActionCall) -> Any:
     return {"status": "ok"}
 
 
+# unbound
+
+
+def list_local_data(call: ActionCall) -> Any:
+    """List the records that the resolver answers by itself: one for each enabled host and alias."""
+    running = call.box.running
+    if running.services.get("unbound") != "running":
+        return {"status": "failed"}
+    hosts = running.items("unbound", UNBOUND_HOSTS)
+    rows = []
+    for item in hosts.values():
+        if item["enabled"] == "1":
+            rows += _records_of(host_fqdn(item), item)
+    for alias in running.items("unbound", UNBOUND_ALIASES).values():
+        host = hosts.get(alias["host"])
+        if alias["enabled"] == "1" and host is not None and host["enabled"] == "1":
+            rows += _records_of(host_fqdn(alias), host)
+    return {"status": "ok", "data": rows}
+
+
+def _records_of(name: str, item: Item) -> list[dict[str, str]]:
+    kind = item["rr"]
+    value = {"MX": f"{item['mxprio']} {item['mx']}.", "TXT": f'"{item["txtdata"]}"'}.get(kind, item["server"])
+    return [{"name": f"{name}.", "ttl": item["ttl"] or "3600", "type": "IN", "rrtype": kind, "value": value}]
+
+
+def list_local_zones(call: ActionCall) -> Any:
+    """List the zones of the records above."""
+    running = call.box.running
+    if running.services.get("unbound") != "running":
+        return {"status": "failed"}
+    zones = {
+        item["domain"] for item in running.items("unbound", UNBOUND_HOSTS).values() if item["enabled"] == "1"
+    }
+    return {"status": "ok", "data": [{"zone": f"{zone}.", "type": "transparent"} for zone in sorted(zones)]}
+
+
+# kea
+
+
+def set_kea(call: ActionCall) -> Any:
+    """Set the model, and put the firewall's address into the options of subnets that ask for it."""
+    edit = call.box.config.edit()
+    for uuid, item in collect_options(call.box).items():
+        edit.put(SUBNETS, uuid, item)
+    catalogue = call.box.catalogue
+    return set_model(call, catalogue.controllers["kea/dhcpv4"], catalogue.models["Kea.dhcp4"], edit)
+
+
+def search_leases(call: ActionCall) -> Any:
+    """List no leases: nobody asks the lab for an address."""
+    stats = {"active": 0, "inactive": 0, "total": 0}
+    return {**recordset_answer(call, []), "stats": stats, "interfaces": []}
+
+
+def _find_reservation(call: ActionCall, sent: dict[str, str]) -> str:
+    """Find a reservation by its subnet, which follows from the address, and its MAC address."""
+    sent["subnet"] = subnet_of(call.box, sent.get("ip_address", "")) or sent.get("subnet", "")
+    same = (sent["subnet"], sent.get("hw_address", ""))
+    reservations = call.box.items(RESERVATIONS).items()
+    return next((uuid for uuid, item in reservations if (item["subnet"], item["hw_address"]) == same), "")
+
+
+# wireguard
+
+
+def make_key_pair(call: ActionCall) -> Any:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+    key = X25519PrivateKey.generate()
+    private, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+    return {
+        "privkey": base64.b64encode(private).decode(),
+        "pubkey": base64.b64encode(public).decode(),
+        "status": "ok",
+    }
+
+
+def make_shared_key(call: ActionCall) -> Any:
+    return {"psk": base64.b64encode(secrets.token_bytes(32)).decode(), "status": "ok"}
+
+
+def list_servers(call: ActionCall) -> Any:
+    if call.posted:
+        return {"status": "failed"}
+    rows = [{"uuid": uuid, "name": item["name"]} for uuid, item in call.box.items(SERVERS).items()]
+    return {"rows": rows, "status": "ok"}
+
+
 ACTIONS: Final[Mapping[str, Handler]] = {
     "ids/service/reconfigure": reconfigure_ids,
     "ids/settings/listRulesets": list_rulesets,
     "ids/settings/toggleRuleset": toggle_ruleset,
+    "unbound/diagnostics/listlocaldata": list_local_data,
+    "unbound/diagnostics/listlocalzones": list_local_zones,
+    "kea/dhcpv4/set": set_kea,
+    "kea/dhcpv4/downloadReservations": download_csv(RESERVATIONS, with_uuid=False, leave_out=("subnet",)),
+    "kea/dhcpv4/uploadReservations": upload_csv(RESERVATIONS, _find_reservation),
+    "kea/leases4/search": search_leases,
+    "wireguard/server/keyPair": make_key_pair,
+    "wireguard/client/psk": make_shared_key,
+    "wireguard/client/listServers": list_servers,
 }

@@ -1,4 +1,4 @@
-"""cron, syslog, users, groups, privileges, tunables."""
+"""auth, trust: users and their keys, privileges, certificates."""
 
 from __future__ import annotations
 
@@ -8,15 +8,9 @@ from typing import Any, Final
 
 from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, make_api_key, read_privileges
 from fazai.lab.box import ActionCall, Handler, posted_only
-from fazai.lab.engine.config import Item
 from fazai.lab.engine.search import make_rows, recordset_answer
-from fazai.lab.engine.verbs import FAILED, get_item
-
-
-def _find_user(call: ActionCall, name: str) -> tuple[str, Item] | None:
-    return next(
-        ((uuid, user) for uuid, user in call.box.items(USER_ITEMS).items() if user["name"] == name), None
-    )
+from fazai.lab.engine.verbs import FAILED, del_item, get_item
+from fazai.lab.models.trust import AUTHORITIES, CERTIFICATES, pem_text
 
 
 def get_user(call: ActionCall) -> Any:
@@ -30,13 +24,14 @@ def get_user(call: ActionCall) -> Any:
 
 
 def add_key(call: ActionCall) -> Any:
-    found = _find_user(call, call.param(0) or "")
-    if not call.posted or found is None:
+    users = call.box.items(USER_ITEMS)
+    uuid = next((uuid for uuid, user in users.items() if user["name"] == call.param(0)), None)
+    if not call.posted or uuid is None:
         return FAILED
-    uuid, user = found
+    user = users[uuid]
     key, secret, line = make_api_key()
     lines = [part for part in user["apikeys"].split("\n") if part]
-    call.put(call.model(USER_ITEMS), uuid, {**user, "apikeys": "\n".join([*lines, line])})
+    call.put(USER_ITEMS, uuid, {**user, "apikeys": "\n".join([*lines, line])})
     return {"result": "ok", "hostname": "OPNsense.internal", "key": key, "secret": secret}
 
 
@@ -46,7 +41,7 @@ def delete_key(call: ActionCall) -> Any:
         lines = user["apikeys"].split("\n")
         kept = [line for line in lines if line.partition("|")[0] != call.param(0)]
         if len(kept) != len(lines):
-            call.put(call.model(USER_ITEMS), uuid, {**user, "apikeys": "\n".join(kept)})
+            call.put(USER_ITEMS, uuid, {**user, "apikeys": "\n".join(kept)})
             return {"result": "deleted"}
     return {"result": "not found"}
 
@@ -84,6 +79,36 @@ def make_otp_seed(call: ActionCall) -> Any:
     }
 
 
+# trust
+
+
+def list_authorities(call: ActionCall) -> Any:
+    rows = [{"caref": item["refid"], "descr": item["descr"]} for item in call.box.items(AUTHORITIES).values()]
+    return {"rows": rows, "count": len(rows)}
+
+
+def delete_certificate(call: ActionCall) -> Any:
+    return del_item(call, call.model(CERTIFICATES)) if call.posted else {"status": "failed"}
+
+
+def generate_file(path: str) -> Handler:
+    """Return the handler that sends the certificate or the key as PEM text."""
+
+    def handler(call: ActionCall) -> Any:
+        item = call.box.items(path).get(call.param(0) or "")
+        if not call.posted or call.param(0) is None:
+            return {"status": "failed"}
+        if item is None or not item["crt"]:
+            descr = "" if item is None else item["descr"]
+            return {"status": "failed", "descr": descr, "error": "Missing certificate"}
+        kind = call.param(1) or "crt"
+        if kind not in ("crt", "prv"):
+            return {"status": "failed", "descr": item["descr"]}
+        return {"status": "ok", "descr": item["descr"], "payload": pem_text(item[kind])}
+
+    return handler
+
+
 ACTIONS: Final[Mapping[str, Handler]] = {
     "auth/user/get": get_user,
     "auth/user/addApiKey": add_key,
@@ -91,4 +116,9 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "auth/user/searchApiKey": search_keys,
     "auth/user/newOtpSeed": make_otp_seed,
     "auth/priv/search": search_privileges,
+    "trust/ca/caList": list_authorities,
+    "trust/cert/caList": list_authorities,
+    "trust/ca/generateFile": generate_file(AUTHORITIES),
+    "trust/cert/generateFile": generate_file(CERTIFICATES),
+    "trust/cert/del": delete_certificate,
 }

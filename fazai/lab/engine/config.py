@@ -95,29 +95,24 @@ class ConfigEdit:
 
 
 class FirewallConfig:
-    """The current state of one firewall, its history, and their folder if there is one."""
+    """The current state of one firewall, its history, and their folder if there is one.
 
-    def __init__(self, start: State, keep: int) -> None:
+    The state is what the folder keeps, `start` for a new one; without a folder nothing is kept. Raises
+    StateError when the folder cannot be used.
+    """
+
+    def __init__(self, start: State, keep: int, folder: Path | None = None) -> None:
         self.state: State = start
         self.history: deque[ConfigRevision] = deque(maxlen=keep)
         self.writes = 0
         # collection -> before and after its last change, and the keys that it concerned
         self.changed: dict[str, tuple[Collection, Collection, frozenset[str]]] = {}
         self._last = 0.0
-        self._folder: Path | None = None
+        self._folder = folder
         self._journal: int | None = None
         self._lines = 0
-
-    @classmethod
-    def open(cls, start: State, keep: int, folder: Path | None) -> FirewallConfig:
-        """Return what the folder keeps, `start` for a new one; without one nothing is kept.
-
-        Raises StateError when the folder cannot be used.
-        """
-        config = cls(start, keep)
         if folder is not None:
-            config._open_folder(folder)
-        return config
+            self._open_folder(folder)
 
     def items(self, path: str) -> Collection:
         return self.state.get(path, EMPTY)
@@ -190,7 +185,6 @@ class FirewallConfig:
         self._lines += 1
 
     def _open_folder(self, folder: Path) -> None:
-        self._folder = folder
         try:
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             base = folder / "base.json"

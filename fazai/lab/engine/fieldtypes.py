@@ -64,17 +64,12 @@ def is_hostname(text: str) -> bool:
     return bool(_HOSTNAME.match(text)) or is_ip_address(text)
 
 
-def message_of(field: Field, text: str) -> str:
-    """Return the field's own message, or the type's."""
-    return field.message or text
-
-
 def _accept_anything(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     return ()
 
 
 def _check_integer(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    text = message_of(field, "Invalid integer value.")
+    text = field.message or "Invalid integer value."
     if not _INTEGER.match(value):
         yield text
         if field.min is not None or field.max is not None:
@@ -87,7 +82,7 @@ def _check_integer(box: Box, field: Field, value: str, item: Item) -> Iterable[s
 
 def _check_text_pattern(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     if field.pattern and not re.fullmatch(field.pattern, value):
-        yield message_of(field, "Text does not validate.")
+        yield field.message or "Text does not validate."
 
 
 def _check_strict_text(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
@@ -105,16 +100,15 @@ def _check_description(box: Box, field: Field, value: str, item: Item) -> Iterab
     if re.search(r"[\r\n]", value):
         yield "Text may not contain newlines."
     if len(value) > 255 or "\n" in value:
-        yield message_of(field, "Description should be a string between 1 and 255 characters.")
+        yield field.message or "Description should be a string between 1 and 255 characters."
 
 
 def _check_hostname(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     for part in value.split(",") if field.list else (value,):
         bare = part.removeprefix("*.") if field.pattern == "wildcard" else part
         if not (is_hostname(bare) or (field.pattern == "wildcard" and part == "*")):
-            yield message_of(field, "Please specify a valid address (1.2.3.4) or hostname.").replace(
-                "%s", part
-            )
+            text = field.message or "Please specify a valid address (1.2.3.4) or hostname."
+            yield text.replace("%s", part)
             return
 
 
@@ -143,7 +137,7 @@ def _every_part(fits: Callable[[str], object], text: str) -> Check:
 
     def check(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
         if not all(map(fits, value.split(",") if field.list else (value,))):
-            yield message_of(field, text)
+            yield field.message or text
 
     return check
 
@@ -167,7 +161,7 @@ def _check_rule_port(box: Box, field: Field, value: str, item: Item) -> Iterable
         return
     if _is_port(value) or value in port_names(box) or alias_type(box, value) == "port":
         return
-    yield message_of(field, "Please specify a valid portnumber, name, alias or range.")
+    yield field.message or "Please specify a valid portnumber, name, alias or range."
 
 
 def _store_port(box: Box, value: str) -> str:
@@ -186,7 +180,8 @@ def _check_rule_network(box: Box, field: Field, value: str, item: Item) -> Itera
     parts = value.split(",") if field.multiple else [value]
     for part in parts:
         if not _is_rule_network(box, part, single=len(parts) == 1):
-            yield message_of(field, "%s is not a valid source IP address or alias.").replace("%s", value)
+            text = field.message or "%s is not a valid source IP address or alias."
+            yield text.replace("%s", value)
 
 
 def _network_label(box: Box, value: str) -> str:
@@ -223,7 +218,7 @@ def _check_cron(box: Box, field: Field, value: str, item: Item) -> Iterable[str]
             or len(ends) > 2
             or (span != "*" and not all(low <= int(end) <= high for end in ends))
         ):
-            yield message_of(field, "Invalid cron value.")
+            yield field.message or "Invalid cron value."
             return
 
 
@@ -234,12 +229,10 @@ def _check_ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[st
             yield f'Entry "{part}" is not a valid range or subnet.'
 
 
+_INTEGERS: Final = ("Integer", "AutoNumber", "FilterSequence", "DNatSequence", "PipeNumber", "Uid", "Gid")
 TYPES: Final[Mapping[str, FieldType]] = {
     "Boolean": FieldType(_every_part(re.compile("[01]").fullmatch, "Value should be a boolean (0,1).")),
-    "Integer": FieldType(_check_integer),
-    "AutoNumber": FieldType(_check_integer),
-    "FilterSequence": FieldType(_check_integer),
-    "DNatSequence": FieldType(_check_integer),
+    **dict.fromkeys(_INTEGERS, FieldType(_check_integer)),
     "Numeric": FieldType(_every_part(_is_decimal, "Invalid numeric value.")),
     "Text": FieldType(_check_text_pattern),
     "StrictText": FieldType(_check_strict_text),
@@ -258,9 +251,6 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Ranges": FieldType(_check_ranges),
     "CronField": FieldType(_check_cron),
     "Expires": FieldType(_every_part(_DAY.match, _NO_DAY)),
-    "PipeNumber": FieldType(_check_integer),
-    "Uid": FieldType(_check_integer),
-    "Gid": FieldType(_check_integer),
     "Any": FieldType(_accept_anything),
     "Secret": FieldType(_accept_anything, None, lambda box, value: ""),
 }

@@ -92,9 +92,3 @@ def row_maker(box: Box, model: ItemModel) -> Callable[[str, Item, Mapping[str, A
         return row
 
     return make
-
-
-def show_settings(box: Box, fields: tuple[Field, ...], item: Item) -> dict[str, Any]:
-    """Return the settings of a model as a get shows them; what was never set has its default."""
-    full = {field.name: item.get(field.name, field.default) for field in fields}
-    return nested_item(box, fields, full, {})

@@ -7,13 +7,10 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
 import msgspec
-
-Choice = Mapping[str, Any]  # {"value": label, ...}, as a get shows it without "selected"
 
 
 class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -47,7 +44,7 @@ class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     case: str = ""  # "lower" or "upper": stored so where that is an option
     family: str = ""  # "4" or "6"
     placeholder: str = ""  # label of an empty value
-    release: str = ""  # "" all, else only this one
+    release: str = ""  # "" all, else only those that begin so: "26.7"
 
 
 class Unique(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -162,16 +159,8 @@ def read_json(name: str) -> Any:
     return msgspec.json.decode(files("fazai.lab").joinpath("data", name).read_bytes())
 
 
-def _fits_release(row_release: str, release: str) -> bool:
-    return (
-        row_release in ("", release)
-        or (row_release == "26.7" and release.startswith("26.7"))
-        or (row_release == "26.1" and release.startswith("26.1"))
-    )
-
-
 def _for_release(fields: tuple[Field, ...], release: str) -> tuple[Field, ...]:
-    return tuple(field for field in fields if _fits_release(field.release, release))
+    return tuple(field for field in fields if release.startswith(field.release))
 
 
 def _read_endpoints(release: str) -> dict[str, dict[str, ControllerAction]]:
@@ -180,7 +169,7 @@ def _read_endpoints(release: str) -> dict[str, dict[str, ControllerAction]]:
         rows = table[controller] = {}
         for text, params in actions.items():
             action, _, only = text.partition("@")
-            if _fits_release(only, release):
+            if release.startswith(only):
                 needed = sum(1 for name in params.split() if not name.startswith("["))
                 rows[action_key(action)] = ControllerAction(controller, action, needed)
     return table

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import msgspec
 
-from fazai.lab.box import ActionCall, Box
+from fazai.lab.box import ActionCall
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.names import natural_key
 
@@ -17,32 +18,23 @@ _ENCODER = msgspec.json.Encoder()
 class SearchRow:
     """One row of a search: its values, and, made when first needed, its JSON and its searchable text."""
 
-    __slots__ = ("_raw", "_text", "data", "key")
-
     def __init__(self, data: dict[str, Any], key: Any = None) -> None:
         self.data = data
         self.key = key
-        self._raw: msgspec.Raw | None = None
-        self._text: str | None = None
 
-    @property
+    @cached_property
     def raw(self) -> msgspec.Raw:
-        if self._raw is None:
-            self._raw = msgspec.Raw(_ENCODER.encode(self.data))
-        return self._raw
+        return msgspec.Raw(_ENCODER.encode(self.data))
 
-    @property
+    @cached_property
     def text(self) -> str:
         """The searchable text; where a field has a label it is the label, not the stored value."""
-        if self._text is None:
-            data = self.data
-            values = [
-                str(data.get(f"%{name}", value))
-                for name, value in data.items()
-                if not isinstance(value, (list, dict)) and not name.startswith("%")
-            ]
-            self._text = "\x00".join(values).lower()
-        return self._text
+        values = [
+            str(self.data.get(f"%{name}", value))
+            for name, value in self.data.items()
+            if not isinstance(value, (list, dict)) and not name.startswith("%")
+        ]
+        return "\x00".join(values).lower()
 
 
 class RowCache:
@@ -118,7 +110,3 @@ def recordset_answer(call: ActionCall, rows: Iterable[SearchRow]) -> dict[str, A
 
 def make_rows(values: Iterable[Mapping[str, Any]]) -> list[SearchRow]:
     return [SearchRow(dict(value)) for value in values]
-
-
-def cache_of(box: Box, path: str) -> RowCache:
-    return box.derived(f"rows {path}", (), RowCache)

@@ -12,9 +12,9 @@ from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
 from fazai.lab.engine.hooks import HOOKS, hooks_of
 from fazai.lab.engine.names import natural_key
-from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker, show_settings
+from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker
 from fazai.lab.engine.schema import Controller, Field, ItemModel, Model, Unique
-from fazai.lab.engine.search import SearchRow, cache_of, grid_answer
+from fazai.lab.engine.search import RowCache, SearchRow, grid_answer
 from fazai.lab.engine.sources import SOURCES
 
 FAILED: Final = {"result": "failed"}
@@ -67,7 +67,8 @@ def rows_of(box: Box, model: ItemModel) -> list[SearchRow]:
     """Return the rows of a collection in its default order."""
     paths = box.derived(f"dependencies {model.path}", (), lambda: collections_needed(model))
     depends = (*(box.items(path) for path in paths), hooks_of(model).version(box))
-    rows = cache_of(box, model.path).rows(box.items(model.path), depends, lambda: row_maker_of(box, model))
+    cache = box.derived(f"rows {model.path}", (), RowCache)
+    rows = cache.rows(box.items(model.path), depends, lambda: row_maker_of(box, model))
     if model.sort:
         rows.sort(key=lambda row: row.key)
     return rows
@@ -114,6 +115,10 @@ def flatten_fields(values: Mapping[str, Any], names: Mapping[str, Field], prefix
         elif isinstance(value, Mapping):
             found |= flatten_fields(value, names, f"{name}.")
     return found
+
+
+def _read_sent(box: Box, model: ItemModel, values: Mapping[str, Any]) -> dict[str, str]:
+    return flatten_fields(values, box.derived(f"names {model.path}", (), model.by_name))
 
 
 def merge_sent(box: Box, fields: Iterable[Field], item: Item, sent: Mapping[str, str]) -> dict[str, str]:
@@ -210,7 +215,7 @@ def save_item(
 ) -> dict[str, Any] | None:
     """Validate and store; None when it was done, else the answer that says why not."""
     box = call.box
-    sent = flatten_fields(values, box.derived(f"names {model.path}", (), model.by_name))
+    sent = _read_sent(box, model, values)
     fresh = merge_sent(box, model.fields, item, {**sent, **model.overlay})
     for hook in hooks_of(model).before:
         hook(call, model, uuid, item, fresh)
@@ -274,9 +279,15 @@ def toggle_item(call: ActionCall, model: ItemModel) -> Any:
     else:
         return {"result": "failed", "changed": False}
     if new != old:
-        call.put(model, uuid, {**item, name: new})
+        call.put(model.path, uuid, {**item, name: new})
     on = (new == "1") != negative
     return {"result": "Enabled" if on else "Disabled", "changed": new != old}
+
+
+def current_settings(box: Box, model: Model) -> dict[str, str]:
+    """Return the settings of a model; what was never set has its default."""
+    defaults = {field.name: field.default for field in model.settings}
+    return {**defaults, **box.config.settings(model.name)}
 
 
 def get_model(call: ActionCall, controller: Controller, model: Model) -> Any:
@@ -284,7 +295,7 @@ def get_model(call: ActionCall, controller: Controller, model: Model) -> Any:
     if call.method not in ("GET", "HEAD"):
         return []
     box = call.box
-    body = show_settings(box, model.settings, box.config.settings(model.name))
+    body = nested_item(box, model.settings, current_settings(box, model), {})
     for inner, item_model in model.items.items():
         items = {
             uuid: nested_item(box, item_model.fields, item, compute_fields(box, item_model, uuid, item))
@@ -308,9 +319,7 @@ def set_model(call: ActionCall, controller: Controller, model: Model, edit: Conf
     box, root = call.box, controller.root or model.root
     body = posted_body(call, root) or {}
     sent = flatten_fields(body, {field.name: field for field in model.settings})
-    current = {field.name: field.default for field in model.settings}
-    current |= box.config.settings(model.name)
-    fresh = merge_sent(box, model.settings, current, sent)
+    fresh = merge_sent(box, model.settings, current_settings(box, model), sent)
     problems = Validations(root)
     for field in model.settings:
         for message in validate_field(box, field, fresh[field.name], fresh):
@@ -339,17 +348,14 @@ def _posted_items(
     Unlike a single set it runs no hooks, and an unknown uuid makes an item under one of the firewall's own
     choosing.
     """
+    box = call.box
     for inner, item_model in model.items.items():
         node: Any = body
         for part in inner.split("."):
             node = node.get(part) if isinstance(node, Mapping) else None
         for uuid, values in node.items() if isinstance(node, Mapping) else ():
             if isinstance(values, Mapping):
-                known = call.box.items(item_model.path).get(uuid)
-                sent = flatten_fields(
-                    values, call.box.derived(f"names {item_model.path}", (), item_model.by_name)
-                )
-                item = merge_sent(
-                    call.box, item_model.fields, known or blank_item(call.box, item_model), sent
-                )
+                known = box.items(item_model.path).get(uuid)
+                sent = _read_sent(box, item_model, values)
+                item = merge_sent(box, item_model.fields, known or blank_item(box, item_model), sent)
                 yield item_model, uuid if known is not None else str(uuids.uuid4()), item

@@ -35,20 +35,14 @@ META: Final[Mapping[str, tuple[str, ...]]] = {
 WITH_PORTS: Final = ("TCP", "UDP", "TCP/UDP")
 
 
-def _groups_by_name(box: Box) -> Mapping[str, Item]:
-    return box.derived(
-        "groups by name", (GROUPS,), lambda: {row["ifname"]: row for row in box.items(GROUPS).values()}
-    )
-
-
 def order_of(box: Box, item: Item) -> tuple[str, str]:
     """Return prio_group and sort_order: floating rules, then those of groups, then of one interface."""
     names = [name for name in item.get("interface", "").split(",") if name]
     if len(names) != 1 or item.get("interfacenot") == "1":
         group = 200000
     else:
-        found = _groups_by_name(box).get(names[0])
-        group = 400000 if found is None else 300000 + int(found.get("sequence") or 0)
+        uuid = box.index(GROUPS, "ifname").get(names[0])
+        group = 400000 if uuid is None else 300000 + int(box.items(GROUPS)[uuid].get("sequence") or 0)
     return str(group), f"{group}.{int(item.get('sequence') or 0):07d}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, read_privileges
+from fazai.lab.access import GROUP_ITEMS, USER_ITEMS, groups_of_user, read_privileges
 from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import ConfigEdit, Item
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
@@ -17,23 +17,14 @@ def _next_id(box: Box, model: ItemModel, field: Field) -> str:
     return str(max(max(used, default=0) + 1, 2000))
 
 
-def _member_of(box: Box, uid: str) -> str:
-    return ",".join(
-        group["gid"] for group in box.items(GROUP_ITEMS).values() if uid in group["member"].split(",")
-    )
-
-
 def _compute_user(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
-    groups = _member_of(box, item["uid"]) if uuid else ""
-    return {"scrambled_password": "0", "group_memberships": groups}
+    groups = groups_of_user(box, item["uid"]) if uuid else []
+    return {"scrambled_password": "0", "group_memberships": ",".join(group["gid"] for group in groups)}
 
 
 def _decorate_user(box: Box, model: ItemModel, uuid: str, item: Item, row: dict[str, Any]) -> None:
-    admin = "page-all" in item["priv"].split(",") or any(
-        "page-all" in group["priv"].split(",")
-        for group in box.items(GROUP_ITEMS).values()
-        if item["uid"] in group["member"].split(",")
-    )
+    holders = (item, *groups_of_user(box, item["uid"]))
+    admin = any("page-all" in holder["priv"].split(",") for holder in holders)
     row |= {"%password": "", "%apikeys": "", "is_admin": "1" if admin else "0", "shell_warning": "0"}
 
 

@@ -12,7 +12,6 @@ from fazai.lab.server.http import LabConnection
 from fazai.lab.server.wire import LabReply, make_json_reply
 from fazai.lab.settings import Fault
 
-LOGIN: Final = "/?url="
 PAGE: Final = b"<!DOCTYPE html>\n<html><body>Please wait</body></html>\n"
 
 
@@ -77,7 +76,7 @@ def answer_instead(fault: Fault, path: str) -> LabReply | None:
     if fault.kind == "html":
         return LabReply(200, PAGE, "text/html; charset=UTF-8")
     if fault.kind == "login":
-        return LabReply(302, b"", "text/html; charset=UTF-8", headers=[("location", f"{LOGIN}{path}")])
+        return LabReply(302, b"", "text/html; charset=UTF-8", headers=[("location", f"/?url={path}")])
     if fault.kind == "unauthorized":
         return make_json_reply({"status": 401, "message": "Authentication Failed"}, 401)
     if fault.kind == "not_found":

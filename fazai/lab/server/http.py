@@ -180,7 +180,7 @@ class LabConnection(asyncio.Protocol):
             return
         head, body = self.render_reply(reply, close=close)
         self._transport.write(head + body)
-        if self.closing:
+        if self._last:
             self.close()
         else:
             self._start_idle_timer()
@@ -208,11 +208,6 @@ class LabConnection(asyncio.Protocol):
             lines.append("connection: close")
         head = "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
         return head, b"" if self._head else reply.body
-
-    @property
-    def closing(self) -> bool:
-        """True when the answer rendered last is the last one of this connection."""
-        return self._last
 
     async def send(self, data: bytes) -> bool:
         """Send bytes as they are; False when the client has gone."""

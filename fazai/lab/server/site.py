@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
+from urllib.parse import unquote
 
 import msgspec
 
 from fazai.lab.access import Access, find_access
+from fazai.lab.actions.common import build_handlers
 from fazai.lab.box import UNEXPECTED, ActionCall, Box, Unexpected, UserError
-from fazai.lab.engine.schema import action_key
+from fazai.lab.engine.schema import Catalogue, ControllerAction, action_key, controller_key
 from fazai.lab.models.rules import RULES
 from fazai.lab.server.faults import ArmedFaults, carry_out
 from fazai.lab.server.http import BAD_REQUEST_PAGE, TOO_LARGE, Answer, LabConnection
-from fazai.lab.server.router import ResolvedPath, route_path
 from fazai.lab.server.wire import ERROR_TYPE, LabReply, LabRequest, make_json_reply, parse_form
 from fazai.lab.settings import Fault
-from fazai.lab.table import build_handlers
 
 JSON_BODY: Final = ("application/json", "application/json; charset=utf-8")
 FORM_BODY: Final = "application/x-www-form-urlencoded"
@@ -29,9 +30,9 @@ APPLIES: Final = ("apply", "reconfigure")
 class FirewallSite:
     """The application behind the connections of one firewall."""
 
-    def __init__(self, box: Box, *, secure: bool) -> None:
+    def __init__(self, box: Box) -> None:
         self.box = box
-        self.secure = secure
+        self.secure = box.settings.tls is not None
         self.keepalive_requests = box.settings.keepalive_requests
         self.idle_s = box.settings.idle_s
         self.handlers = build_handlers(box.catalogue)
@@ -216,3 +217,36 @@ class FirewallSite:
 async def _delay_reply(reply: LabReply) -> LabReply:
     await asyncio.sleep(reply.delay_s)
     return reply
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPath:
+    """The controller, action and parameters of a path; no `endpoint` for an unknown action."""
+
+    controller: str | None
+    endpoint: ControllerAction | None
+    params: tuple[str, ...] = ()
+
+
+def route_path(catalogue: Catalogue, path: str, absent: tuple[str, ...] = ()) -> ResolvedPath:
+    """Resolve a path; doubled and trailing slashes, letter case and further parameters do not matter.
+
+    A module, controller or action that is unknown (or absent), and a missing parameter, have no endpoint.
+    """
+    parts = [unquote(part) for part in path.split("/") if part]
+    if len(parts) < 3 or parts[0].lower() != "api":
+        return ResolvedPath(None, None)
+    module, controller = parts[1].lower(), controller_key(parts[2])
+    name = f"{module}/{controller}"
+    actions: Mapping[str, ControllerAction] | None = catalogue.endpoints.get(name)
+    if actions is None or module in absent or name in absent:
+        return ResolvedPath(None, None)
+    if "*" in actions:
+        return ResolvedPath(name, actions["*"], tuple(parts[3:]))
+    if len(parts) < 4:
+        return ResolvedPath(name, None)
+    endpoint = actions.get(action_key(parts[3]))
+    params = tuple(parts[4:])
+    if endpoint is None or len(params) < endpoint.needed:
+        return ResolvedPath(name, None)
+    return ResolvedPath(name, endpoint, params)

@@ -93,7 +93,6 @@ def begin_certificate(
 
 
 def _subject_name(wanted: Mapping[str, str]) -> x509.Name:
-
     return x509.Name(
         [
             x509.NameAttribute(x509.ObjectIdentifier(oid), wanted[name])
@@ -147,7 +146,6 @@ def sign_certificate(
 
 
 def _key_type(certificate: x509.Certificate) -> str:
-
     key = certificate.public_key()
     if isinstance(key, rsa.RSAPublicKey):
         return str(key.key_size)

@@ -232,7 +232,10 @@ def build_label(row: KindRow, rows: Mapping[str, FieldRow], texts: Mapping[str, 
     if not row.identity:
         return row.label
     parts = {name: _label_part(row, rows[name], texts.get(name, "")) for name in row.identity}
-    return _fill_label(row.label, parts)
+    filled = "".join(
+        before + (parts[name] if name else "") for before, name, _, _ in string.Formatter().parse(row.label)
+    )
+    return compose_name(" ".join(filled.split()).lstrip("."))
 
 
 def _label_part(row: KindRow, field: FieldRow, text: str) -> str:
@@ -240,13 +243,6 @@ def _label_part(row: KindRow, field: FieldRow, text: str) -> str:
     if row.short == "vip" and field.name == "network":
         text = text.partition("/")[0]
     return comparison_key(field, text) if field.fold else text
-
-
-def _fill_label(template: str, parts: Mapping[str, str]) -> str:
-    filled = "".join(
-        before + (parts[name] if name else "") for before, name, _, _ in string.Formatter().parse(template)
-    )
-    return compose_name(" ".join(filled.split()).lstrip("."))
 
 
 _RECORD_NEEDS = {"A": ("server",), "AAAA": ("server",), "MX": ("mx", "mxprio"), "TXT": ("txtdata",)}
