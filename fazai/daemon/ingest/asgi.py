@@ -63,11 +63,7 @@ class IngestRoute:
     application answers them."""
 
     def __init__(
-        self,
-        ingest: Ingest,
-        gate: IngestGate,
-        report: Callable[[str], object],
-        timeout_s: float = 30.0,
+        self, ingest: Ingest, gate: IngestGate, report: Callable[[str], object], timeout_s: float = 30.0
     ) -> None:
         self._timeout_s = timeout_s
         self._ingest = ingest

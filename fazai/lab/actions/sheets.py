@@ -45,8 +45,7 @@ def download_csv(model_path: str, *, with_uuid: bool, leave_out: tuple[str, ...]
 
 
 def upload_csv(
-    model_path: str,
-    find: Callable[[ActionCall, dict[str, str]], str] = lambda _, sent: sent.pop("@uuid", ""),
+    model_path: str, find: Callable[[ActionCall, dict[str, str]], str] = lambda _, sent: sent.pop("@uuid", "")
 ) -> Handler:
     """Return the handler that takes all rows or none; a known row (by @uuid, or `find`) is updated."""
 

@@ -147,11 +147,7 @@ def _number_pipe(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: 
 
 
 HOOKS: Final = ModelHooks(
-    checks={
-        "monit_service": _check_service,
-        "monit_test": _check_test,
-        "shaper_pipe": _check_pipe,
-    },
+    checks={"monit_service": _check_service, "monit_test": _check_test, "shaper_pipe": _check_pipe},
     collections={
         PIPES: CollectionHooks(before=(_number_pipe,)),
         TESTS: CollectionHooks(before=(_set_test_type,)),
