@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 MARKS ?= not gemma
 FUZZ_S ?= 20
 # More than cores: many tests wait for what they started.
-WORKERS ?= 3
+WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest
 # Without bytecode each of hundreds of processes, and each collection, compiles everything anew: half of all the time.
 unexport PYTHONDONTWRITEBYTECODE
