@@ -145,14 +145,15 @@ class RunQueue:
     async def _drop(self, record: RunRecord, why: str) -> None:
         """End a run that may not begin. A plan that was approved for it can be approved again, or made
         anew."""
-        record.finished, record.exit_code = self._now(), int(ExitCode.INTERRUPTED)
-        record.error = f"the daemon was stopped before it began, and then: {why}"
-        await self.records.save(record)
+        error = f"the daemon was stopped before it began, and then: {why}"
         planned = self.records.get(record.applies) if record.applies else None
         if planned is not None and planned.approved_run in (record.run_id, None):
             planned.approved = planned.approved_by = planned.approved_run = None
             await self.records.save(planned)
-        self._announce("error", record, f"{record.mode} of {record.job} does not begin: {record.error}")
+        self._announce("error", record, f"{record.mode} of {record.job} does not begin: {error}")
+        # Last: who sees that it has ended sees the rest as well.
+        record.finished, record.exit_code, record.error = self._now(), int(ExitCode.INTERRUPTED), error
+        await self.records.save(record)
 
     async def _mark_approved(self, record: RunRecord) -> None:
         """Complete an approval: the daemon may have been killed between its two writes."""
