@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from fazai.errors import FazaiError, Refused
 from fazai.model import Change, Diff, Provider, Resource, Target, Verb, Work
 from fazai.store.base import Lease, Run, Store, TargetMemory
-from fazai.timestamps import format_time
 
 _DAY_S = 86400.0
 _OWN = 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
@@ -121,12 +120,8 @@ class BoxStore:
                 f" they share one lock and one state{end}"
             )
         if holder := memory.holder:
-            since = f"since {format_time(holder.since)}"
-            until = f", its lease lasts until {format_time(holder.expires)}" if holder.expires else ""
-            found.append(
-                f"run {holder.run} is under way on {self.target.name}: this is how it is meanwhile"
-                f" ({since}{until})"
-            )
+            who, held = (f"run {holder.run}", f" ({holder.duration})") if holder.run else ("another run", "")
+            found.append(f"{who} is under way on {self.target.name}: this is how it is meanwhile{held}")
         return found
 
 

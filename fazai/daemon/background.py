@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 from fazai.daemon import agent_states, drift
@@ -51,11 +52,7 @@ async def _watch_store(store: DaemonStore) -> None:
 
 async def _report_silent_hosts(ingest: Ingest, log: Log) -> None:
     """Announce which hosts stopped reporting."""
-
-    def report(text: str) -> None:
-        log.say("error", text, logger="fazai.daemon.ingest")
-
-    await ingest.run(report, asyncio.sleep)
+    await ingest.run(partial(log.say, "error", logger="fazai.daemon.ingest"), asyncio.sleep)
 
 
 async def _poll_firewalls(firewalls: Firewalls, store: DaemonStore) -> None:

@@ -1,1 +1,1 @@
-"""What fazai remembers: protocols, and the embedded store in the state folder."""
+"""The memory of fazai: protocols, and the embedded store in the state folder."""

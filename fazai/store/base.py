@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 from fazai.model import Change
+from fazai.timestamps import format_time
 
 #: How long a lease lasts when nobody renews it. The block that holds it does, three times as often.
 LEASE_S = 60.0
@@ -50,8 +51,9 @@ class Action:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who holds a box, and what it calls it. Times are seconds since the epoch, UTC. `expires`: when another
-    run may take the box although this one has not let go of it; None for one of release 0.1.0: never."""
+    """Holder of a box: its run, and what that calls the box. Times are seconds since the epoch, UTC.
+    `expires`: when another run may take the box although this one has not let go of it; None for one of
+    release 0.1.0: never."""
 
     run: str
     pid: int
@@ -61,6 +63,12 @@ class Holder:
     expires: float | None = None
     target: str = ""
     token: int = 0
+
+    @property
+    def duration(self) -> str:
+        """The time since which the box is held and that until which it will be, as messages say it."""
+        until = "" if self.expires is None else f", its lease lasts until {format_time(self.expires)}"
+        return f"since {format_time(self.since)}{until}"
 
 
 class Lease(Protocol):

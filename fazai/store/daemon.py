@@ -203,7 +203,7 @@ class TokenStore(Protocol):
 
 
 class DaemonStore(Protocol):
-    """What the daemon keeps. Every call may raise StateError; StoreFull (one of them) where the disk is full:
+    """Store of the daemon. Every call may raise StateError; StoreFull (one of them) where the disk is full:
     what was asked for is not stored, and the same call works again once there is room."""
 
     limits: StoreLimits

@@ -160,7 +160,7 @@ def test_an_agent_of_ours_is_ended(tmp_path: Path, receiver: Receiver) -> None:
             await host.converge(agent(receiver, init="none"))
             keeps = (
                 "while [ -e /opt/fazai/agent/telemetry.sh ]; do"
-                " /opt/fazai/agent/telemetry.sh --config /etc/fazai/telemetry.env; sleep 0.1; done"
+                " /opt/fazai/agent/telemetry.sh --config /etc/fazai/telemetry.env; sleep 1; done"
             )
             command = f"setsid sh -c {shlex.quote(keeps)} >/dev/null 2>&1 </dev/null &"
             await host.session.shell.run(f"su -s /bin/sh -c {shlex.quote(command)} fazai-agent")

@@ -351,12 +351,12 @@ class RunQueue:
             record.error = "it took too long and was ended"
         elif ended.exit_code not in (ExitCode.OK, ExitCode.PENDING):
             record.error = record.error or ended.stderr_tail or None
+        if record.error:  # before the run is seen to have ended, as its plan is
+            self._announce("error", record, f"{record.mode} of {record.job}: {record.error}")
         record.finished, record.exit_code = self._now(), ended.exit_code
         await self.records.save(record)
         self.records.drop_plan_file(record.run_id)
         await self._close_ledger(record)
-        if record.error:
-            self._announce("error", record, f"{record.mode} of {record.job}: {record.error}")
 
     async def _take_plan(self, record: RunRecord, ended: ChildResult) -> None:
         """Keep the plan that a check left in its file, where it found something."""

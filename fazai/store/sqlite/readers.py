@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import sqlite3
 from collections.abc import Callable
@@ -53,6 +52,5 @@ class Readers:
     def close(self) -> None:
         """Wait for the reads that go on, and refuse what comes later."""
         self._threads.shutdown(cancel_futures=True)
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._idle.get_nowait().close()
+        while not self._idle.empty():
+            self._idle.get_nowait().close()

@@ -357,7 +357,7 @@ def _tell_waiters(pairs: Sequence[tuple[Waiter, Any]]) -> None:
 
 
 def resolve_waiter(waiter: asyncio.Future[Any], result: Any) -> None:
-    """Give a result, or raise a StateError, where somebody still waits for it."""
+    """Give a result, or raise an error, where somebody still waits for it."""
     if waiter.done():  # its task was cancelled
         return
     if isinstance(result, FazaiError):

@@ -68,8 +68,16 @@ else echo 'neither useradd nor adduser is there to make the user {USER}' >&2; ex
 """
 
 
-#: Removes the agent's user.
-_GONE_USER: Final = f"if command -v userdel >/dev/null; then userdel {USER}; else deluser {USER}; fi"
+#: Removes the agent's user. That is refused while a process of the user runs, and whatever kept the agent
+#: running may take a moment to see that it is gone: tried for some seconds, and why not is said then.
+_GONE_USER: Final = f"""{{
+fz_gone() {{ if command -v userdel >/dev/null; then userdel {USER}; else deluser {USER}; fi; }}
+fz_c=0
+until [ $fz_c -ge 25 ] || fz_gone 2>/dev/null || ! id -u {USER} >/dev/null 2>&1; do
+fz_c=$((fz_c + 1)); sleep 0.2 2>/dev/null || sleep 1
+done
+[ $fz_c -lt 25 ] || fz_gone
+}}"""
 
 
 def install_script(
@@ -213,7 +221,7 @@ def _restore_lines(site: InstallSite, files: Sequence[AgentFile]) -> str:
     lines += [
         f'if [ -n "${{fz_back-}}" ]; then {_start_lines(site)}; fi\nfi\nif [ "$1" != 0 ]; then',
         f'[ -z "$fz_state" ] || (fz_rmtree {site.word(STATE_FOLDER)}) 2>/dev/null',
-        *([] if site.folder else [f'[ -z "$fz_user" ] || {{ {_GONE_USER}; }}']),
+        *([] if site.folder else [f'[ -z "$fz_user" ] || {_GONE_USER}']),
         ":\nfi",
     ]
     return "\n".join(lines)
