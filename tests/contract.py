@@ -195,5 +195,6 @@ WORKER_CODES = {
 SOUTHBOUND_CODES = {
     *("bad_json", "bad_request", "unknown_method", "hello_required", "bad_certificate", "bad_clock"),
     *("bad_version", "bad_signature", "replayed", "not_allowed", "conflict", "too_large", "overloaded"),
-    *("timeout", "internal"),
+    *("timeout", "internal", "cancelled", "interrupted", "unknown_session", "not_found", "agent_unknown"),
+    *("agent_offline", "agent_lost"),
 }

@@ -6,10 +6,12 @@ that is all.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
+from msgspec.structs import force_setattr
 
 from fazai.wire.base import (
     MAX_BODY_BYTES,
@@ -26,6 +28,7 @@ from fazai.wire.base import (
 from fazai.wire.opn import Tags
 
 Text = Annotated[str, Meta(max_length=65_536)]
+ShellWord = Annotated[str, Meta(max_length=65_536, pattern=r"(?#text without NUL)\A[^\x00]*\Z")]
 
 
 class ActionBase(RequestMessage, frozen=True, kw_only=True, tag_field="action"):
@@ -44,9 +47,27 @@ class PlanAction(ActionBase, frozen=True, kw_only=True, tag="plan"):
 
 
 class ShellAction(ActionBase, frozen=True, kw_only=True, tag="shell"):
-    """A command line that only a person or a policy can let run; never sent to a firewall."""
+    """A program on a target that only a person or a policy can let run; never sent to a firewall.
 
-    command: Annotated[str, Meta(min_length=1, max_length=65_536)]
+    `command` is how models before 1.1 say it: it is split once, when it is read, and never goes to a shell.
+    """
+
+    target: Label | None = None
+    argv: Annotated[tuple[ShellWord, ...], Meta(max_length=4096)] = ()
+    command: Annotated[str, Meta(min_length=1, max_length=65_536)] | None = None
+
+    def __post_init__(self) -> None:
+        if bool(self.argv) == (self.command is not None):
+            raise ValueError("expected either `argv` or `command`")
+        if self.command is not None:
+            try:
+                words = tuple(shlex.split(self.command))
+            except ValueError as error:
+                raise ValueError(f"`command` cannot be split into words: {error}") from None
+            if not words:
+                raise ValueError("`command` has no words")
+            force_setattr(self, "argv", words)
+            force_setattr(self, "command", None)
 
 
 class ResearchAction(ActionBase, frozen=True, kw_only=True, tag="research", rename={"max_docs": "maxDocs"}):

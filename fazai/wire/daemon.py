@@ -29,9 +29,9 @@ _CODES_BY_STATUS: Mapping[int, tuple[str, ...]] = {
     400: ("bad_json", "bad_query"),
     401: ("unauthorized", "bad_signature", "bad_certificate", "bad_clock", "replayed"),
     403: ("forbidden", "bad_version", "hello_required", "not_allowed"),
-    404: ("not_found", "unknown_session"),
+    404: ("not_found", "unknown_session", "agent_unknown"),
     405: ("method_not_allowed",),
-    409: ("conflict", "session_busy", "plan_mismatch"),
+    409: ("conflict", "session_busy", "plan_mismatch", "cancelled", "interrupted"),
     413: ("too_large",),
     415: ("unsupported_media_type",),
     422: (
@@ -40,8 +40,8 @@ _CODES_BY_STATUS: Mapping[int, tuple[str, ...]] = {
     ),
     429: ("overloaded",),
     500: ("internal",),
-    502: ("device_error",),
-    503: ("worker_unavailable", "unavailable"),
+    502: ("device_error", "agent_lost"),
+    503: ("worker_unavailable", "agent_offline", "unavailable"),
     504: ("timeout",),
 }
 #: The HTTP status that goes with a code of the contract.
@@ -149,6 +149,10 @@ class AgentRow(Message, frozen=True, kw_only=True):
     last_seen: Timestamp | None = None
     closed_at: Timestamp | None = None
     last_error: str | None = None
+    contract: Label | None = None
+    reconcile: Literal["no", "look", "yes"] | None = None
+    latency_ms: Annotated[float, Meta(ge=0)] | None = None
+    last_outcome: str | None = None
 
 
 class AgentsAnswer(AnswerMessage, frozen=True, kw_only=True):

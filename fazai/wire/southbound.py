@@ -1,11 +1,12 @@
-"""Section 3 of SPEC.md, planned: remote agents, over a WebSocket with client certificates or signed HTTP.
+"""Section 3 of SPEC.md: remote agents, over a WebSocket with client certificates or signed HTTP.
 
-The contract fixes these messages, and no process speaks them yet.
+These are the daemon's types. The agent, which has only the standard library, reads the same messages with
+`fazai.agent.messages`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
@@ -13,6 +14,7 @@ from fazai.wire.base import (
     MAX_PAYLOAD_BYTES,
     AnswerMessage,
     Count,
+    ErrorAnswer,
     Family,
     Ident,
     Label,
@@ -42,9 +44,20 @@ Owner = Annotated[
     ),
 ]
 
+Base64 = Annotated[str, Meta(pattern=r"(?#base64)\A[A-Za-z0-9+/]*={0,2}\Z")]
+BaseHash = Annotated[str, Meta(pattern=r"(?#64 hexadecimal digits, or absent)\A(?:[0-9a-f]{64}|absent)\Z")]
+Pem = Annotated[str, Meta(min_length=1, max_length=65_536, pattern=r"(?#PEM)\A-----BEGIN [^\x00]+\Z")]
+#: Whether the machine may be reconciled through its agent.
+Reconcile = Literal["no", "look", "yes"]
+
+
+class TimeRequest(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="time"):
+    """Asks for the daemon's clock; the one message that may come before hello. Since 1.1."""
+
 
 class Hello(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="hello"):
-    """The handshake. `version` is the agent's own, `contract` the version of SPEC.md that it speaks."""
+    """The handshake. `version` is the agent's own, `contract` the version of SPEC.md that it speaks;
+    `instance` is new at each start of the agent's process."""
 
     agent_id: Ident
     name: Label
@@ -52,6 +65,9 @@ class Hello(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="
     capabilities: Annotated[tuple[Ident, ...], Meta(max_length=64)]
     timestamp: Timestamp
     contract: ContractVersion | None = None
+    instance: Ident | None = None
+    reconcile: Reconcile | None = None
+    platform: Label | None = None
 
 
 class CommandExec(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="command.exec"):
@@ -86,27 +102,180 @@ class _FileRequest(RequestMessage, frozen=True, kw_only=True, tag_field="method"
             raise ValueError("`path` must not hold `.` or `..`")
 
 
-class FileDiff(_FileRequest, frozen=True, kw_only=True, tag="file.diff"):
-    """`want` is the whole wanted text; it may hold a secret, so the text form leaves it out."""
+def _check_one_of(message: Message, first: str, second: str) -> None:
+    """Raises ValueError unless a message has exactly one of two fields."""
+    if (getattr(message, first) is None) == (getattr(message, second) is None):
+        raise ValueError(f"expected either `{first}` or `{second}`")
 
-    want: str
+
+class FileDiff(_FileRequest, frozen=True, kw_only=True, tag="file.diff"):
+    """`want` is the whole wanted text, `want_base64` (since 1.1) the same of what may be no text; either may
+    hold a secret, so the text form leaves it out."""
+
+    want: str | None = None
+    want_base64: Base64 | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_one_of(self, "want", "want_base64")
 
     def __repr__(self) -> str:
         return f"FileDiff(action_id={self.action_id!r}, path={self.path!r})"
 
 
 class FileApply(_FileRequest, frozen=True, kw_only=True, tag="file.apply"):
-    """`patch` is what file.diff answered, unchanged; the text form leaves it out."""
+    """`patch` is what file.diff answered, unchanged; `content_base64` (since 1.1) the whole new content, with
+    the hash of what it replaces. The text form leaves both out."""
 
-    patch: str
+    patch: str | None = None
+    content_base64: Base64 | None = None
+    base_sha256: BaseHash | None = None
     mode: Mode | None = None
     owner: Owner | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_one_of(self, "patch", "content_base64")
+        if self.content_base64 is not None and self.base_sha256 is None:
+            raise ValueError("`content_base64` needs `base_sha256`")
 
     def __repr__(self) -> str:
         return f"FileApply(action_id={self.action_id!r}, path={self.path!r}, mode={self.mode!r})"
 
 
-SouthboundRequest = Hello | CommandExec | TelemetryPush | FileDiff | FileApply
+class ResourceData(RequestMessage, frozen=True, kw_only=True):
+    """One declared resource; values that JSON lacks are written as section 3.4 says. The text form leaves
+    the fields out."""
+
+    kind: Label
+    identity: Annotated[str, Meta(max_length=65_536)]
+    fields: dict[str, Any]
+    state: Label = "present"
+    listen: Annotated[tuple[Label, ...], Meta(max_length=256)] = ()
+
+    def __repr__(self) -> str:
+        return f"ResourceData(kind={self.kind!r})"
+
+
+class StateObserve(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="state.observe"):
+    """Asks for what stands on the machine of these resources; changes nothing. Since 1.1."""
+
+    action_id: Ident
+    session: Ident
+    timeout: Milliseconds
+    resources: Annotated[tuple[ResourceData, ...], Meta(max_length=100_000)]
+    facts: bool = False
+
+    def __repr__(self) -> str:
+        return f"StateObserve(action_id={self.action_id!r}, resources: {len(self.resources)})"
+
+
+class StateApply(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="state.apply"):
+    """Carries out one step of a session's changes. `step` has exactly one of `write`, `activate`, `verify`,
+    `explains`; what stands in it is the host provider's. Since 1.1."""
+
+    action_id: Ident
+    session: Ident
+    timeout: Milliseconds
+    step: Annotated[dict[str, Any], Meta(min_length=1, max_length=1)]
+
+    def __repr__(self) -> str:
+        return f"StateApply(action_id={self.action_id!r}, step: {', '.join(self.step)})"
+
+
+class StateClose(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="state.close"):
+    """Ends a session; one that is not known is ended already. Since 1.1."""
+
+    action_id: Ident
+    session: Ident
+
+
+class Cancel(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="cancel"):
+    """Ends a running action, whose own answer tells. Since 1.1."""
+
+    action_id: Ident
+
+
+class Ack(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="ack"):
+    """Says that the outcomes of these actions are durable. Has no answer. Since 1.1."""
+
+    action_ids: Annotated[tuple[Ident, ...], Meta(min_length=1, max_length=1024)]
+
+
+class Result(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="result"):
+    """Delivers an outcome that was not acknowledged: `answer` is the answer itself. Since 1.1."""
+
+    action_id: Ident
+    of: Ident
+    answer: dict[str, Any]
+
+    def __repr__(self) -> str:
+        return f"Result(action_id={self.action_id!r}, of={self.of!r})"
+
+
+class Renew(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="renew"):
+    """Asks for the next certificate of the same name. Since 1.1."""
+
+    action_id: Ident
+    csr: Pem
+
+
+class Part(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="part"):
+    """One piece of a message that is longer than `max_payload`. Has no answer. Since 1.1."""
+
+    action_id: Ident
+    index: Annotated[int, Meta(ge=0, le=1_000_000)]
+    last: bool
+    data: Base64
+
+    def __repr__(self) -> str:
+        return f"Part(action_id={self.action_id!r}, index={self.index})"
+
+
+SouthboundRequest = (
+    TimeRequest
+    | Hello
+    | CommandExec
+    | TelemetryPush
+    | FileDiff
+    | FileApply
+    | StateObserve
+    | StateApply
+    | StateClose
+    | Cancel
+    | Ack
+    | Result
+    | Renew
+    | Part
+)
+
+#: Methods that change something on the agent's machine: their outcomes are kept until they are acknowledged.
+EFFECTS = frozenset({"command.exec", "file.apply", "state.apply"})
+
+
+class EnrolBody(RequestMessage, frozen=True, kw_only=True):
+    """POST /southbound/enrol. Since 1.1."""
+
+    token: Annotated[str, Meta(min_length=16, max_length=128, pattern=r"(?#printable ASCII)\A[!-~]+\Z")]
+    csr: Pem
+
+    def __repr__(self) -> str:
+        return "EnrolBody()"
+
+
+class ReturnBody(RequestMessage, frozen=True, kw_only=True):
+    """POST /southbound/return: a certificate that has expired, and proof of its key. Since 1.1."""
+
+    certificate: Pem
+    csr: Pem
+    timestamp: Timestamp
+    signature: Base64
+
+
+class PollBody(RequestMessage, frozen=True, kw_only=True):
+    """POST /southbound/poll: waits for the next request. Since 1.1."""
+
+    wait_ms: Annotated[int, Meta(ge=0, le=25_000)]
 
 
 class Policy(Message, frozen=True, kw_only=True):
@@ -116,6 +285,8 @@ class Policy(Message, frozen=True, kw_only=True):
     max_payload: Count
     max_output: Count | None = None
     heartbeat_ms: Milliseconds | None = None
+    max_message: Count | None = None
+    ack: bool = False
 
 
 class HelloAnswer(AnswerMessage, frozen=True, kw_only=True):
@@ -123,11 +294,27 @@ class HelloAnswer(AnswerMessage, frozen=True, kw_only=True):
     contract: ContractVersion | None = None
 
 
-class _ActionAnswer(AnswerMessage, frozen=True, kw_only=True):
-    action_id: Ident | None = None
+class TimeAnswer(AnswerMessage, frozen=True, kw_only=True):
+    """A hint, which nobody proves: it tells a person that a clock is wrong, and sets none."""
+
+    time: Timestamp
 
 
-class ExecAnswer(_ActionAnswer, frozen=True, kw_only=True):
+class EnrolAnswer(AnswerMessage, frozen=True, kw_only=True):
+    """`ca` is the authority's certificate, `certificate` the agent's; both PEM."""
+
+    agent_id: Ident
+    certificate: Pem
+    ca: Pem
+
+
+class ActionAnswer(AnswerMessage, frozen=True, kw_only=True):
+    """Base of what answers an action; `{"ok":true,"action_id":…}` by itself: done, nothing more to say."""
+
+    action_id: Ident | None = None  # an agent of 1.0 may leave it out
+
+
+class ExecAnswer(ActionAnswer, frozen=True, kw_only=True):
     """The program ran; that it failed is told by `exit_code`. A signal's number counts as 128 + number."""
 
     exit_code: Annotated[int, Meta(ge=0, le=255)]
@@ -136,18 +323,41 @@ class ExecAnswer(_ActionAnswer, frozen=True, kw_only=True):
     truncated: bool = False
 
 
-class PushAnswer(_ActionAnswer, frozen=True, kw_only=True):
+class PushAnswer(ActionAnswer, frozen=True, kw_only=True):
     pass
 
 
-class FileDiffAnswer(_ActionAnswer, frozen=True, kw_only=True):
-    """A unified diff, empty when the file is as wanted."""
+class FileDiffAnswer(ActionAnswer, frozen=True, kw_only=True):
+    """A unified diff, empty when the file is as wanted, or `binary`; the rest is there since 1.1."""
 
     patch: str
+    differs: bool | None = None
+    base_sha256: BaseHash | None = None
+    binary: bool = False
 
 
-class FileApplyAnswer(_ActionAnswer, frozen=True, kw_only=True):
+class FileApplyAnswer(ActionAnswer, frozen=True, kw_only=True):
     applied: bool
+
+
+class ObserveAnswer(ActionAnswer, frozen=True, kw_only=True):
+    observation: dict[str, Any]
+
+
+class ApplyAnswer(ActionAnswer, frozen=True, kw_only=True):
+    result: dict[str, Any]
+
+
+class RenewAnswer(ActionAnswer, frozen=True, kw_only=True):
+    certificate: Pem
+
+
+class ActionError(ErrorAnswer, frozen=True, kw_only=True):
+    """A refusal or failure of an action; a program that was ended says what it had printed."""
+
+    stdout: str | None = None
+    stderr: str | None = None
+    truncated: bool = False
 
 
 _REQUESTS: Family[SouthboundRequest] = Family(

@@ -120,6 +120,7 @@ CHANNELS: dict[str, Decoder] = {
     "southbound.request": lambda text, _: southbound.decode_southbound_request(text),
     "southbound.hello": lambda text, _: southbound.decode_hello(text),
     "southbound.answer": _answer,
+    "southbound.error": lambda text, _: base.decode_body(text, southbound.ActionError),
     "signature.vector": lambda text, _: _vector(text),
     "telemetry.ingest": lambda text, _: contract.decode_telemetry(text.encode()),
     "telemetry.answer": _body,

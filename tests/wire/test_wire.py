@@ -208,6 +208,56 @@ def test_error_answer_carries_the_hint() -> None:
     }
 
 
+# -- shell ----------------------------------------------------------------------------------------------
+
+
+def test_shell_command_is_split_once_and_shown_as_argv() -> None:
+    read = actions.decode_proposal('{"action":"shell","target":"web-1","command":"ls -l \'a b\' $HOME; id"}')
+    assert isinstance(read, actions.ShellAction)
+    assert (read.argv, read.command) == (("ls", "-l", "a b", "$HOME;", "id"), None)
+    shown = json.loads(base.encode(read))
+    assert shown["argv"] == ["ls", "-l", "a b", "$HOME;", "id"]
+    assert "command" not in shown
+    assert actions.decode_action(base.encode(read)) == read
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({}, "either `argv` or `command`"),
+        ({"argv": [], "target": "web-1"}, "either `argv` or `command`"),
+        ({"argv": ["id"], "command": "id"}, "either `argv` or `command`"),
+        ({"command": "echo 'a"}, "cannot be split into words: No closing quotation"),
+        ({"command": "   "}, "`command` has no words"),
+        ({"argv": ["a\x00b"]}, "text without NUL"),
+    ],
+)
+def test_shell_names_one_program(said: dict[str, object], why: str) -> None:
+    with refused("bad_request") as caught:
+        actions.decode_proposal(json.dumps({"action": "shell", **said}))
+    assert why in str(caught.value)
+
+
+# -- files and steps ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "why"),
+    [
+        ({"method": "file.diff", "path": "/p"}, "either `want` or `want_base64`"),
+        ({"method": "file.diff", "path": "/p", "want": "", "want_base64": ""}, "either `want`"),
+        ({"method": "file.apply", "path": "/p"}, "either `patch` or `content_base64`"),
+        ({"method": "file.apply", "path": "/p", "content_base64": ""}, "needs `base_sha256`"),
+        ({"method": "file.apply", "path": "/p", "patch": "", "base_sha256": "0"}, "64 hexadecimal digits"),
+        ({"method": "state.apply", "session": "s", "timeout": 1, "step": {}}, "`step`"),
+    ],
+)
+def test_file_requests_and_steps_are_whole(message: dict[str, object], why: str) -> None:
+    with refused("bad_request") as caught:
+        southbound.decode_southbound_request(json.dumps({"action_id": "a", **message}))
+    assert why in str(caught.value)
+
+
 # -- secrets --------------------------------------------------------------------------------------------
 
 
@@ -219,6 +269,17 @@ def test_text_forms_show_no_secret() -> None:
         ),
         southbound.FileDiff(action_id="a", path="/p", want="hunter2"),
         southbound.FileApply(action_id="a", path="/p", patch="hunter2"),
+        southbound.StateObserve(
+            action_id="a",
+            session="s",
+            timeout=1,
+            resources=(
+                southbound.ResourceData(kind="host.file", identity="/p", fields={"content": "hunter2"}),
+            ),
+        ),
+        southbound.StateApply(action_id="a", session="s", timeout=1, step={"write": ["hunter2"]}),
+        southbound.Result(action_id="a", of="command.exec", answer={"stdout": "hunter2"}),
+        southbound.EnrolBody(token="fza_hunter2hunter2", csr="-----BEGIN CERTIFICATE REQUEST-----"),
     ]
     for value in values:
         assert "hunter2" not in f"{value!r} {value} {[value]}"
