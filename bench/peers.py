@@ -6,10 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["ansible", "fazai", "install", "pyinfra"]
+__all__ = ["ansible", "fazai", "install", "pyinfra", "salt"]
 
 _FOLDER = Path(__file__).parent.parent / ".bench"
-_PACKAGES = {"ansible": "ansible-core>=2.17", "pyinfra": "pyinfra>=3"}
+_PACKAGES = {"ansible": "ansible-core>=2.17", "pyinfra": "pyinfra>=3", "salt": "salt>=3007"}
 
 
 def fazai() -> str:
@@ -23,6 +23,11 @@ def ansible(name: str = "ansible-inventory") -> str | None:
 
 def pyinfra() -> str | None:
     return _command("pyinfra", "pyinfra")
+
+
+def salt(name: str = "salt") -> str | None:
+    """The path of a command of Salt, or None when it is not installed."""
+    return _command("salt", name)
 
 
 def _command(peer: str, name: str) -> str | None:

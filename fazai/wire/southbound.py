@@ -152,6 +152,7 @@ class ResourceData(RequestMessage, frozen=True, kw_only=True):
     fields: dict[str, Any]
     state: Label = "present"
     listen: Annotated[tuple[Label, ...], Meta(max_length=256)] = ()
+    place: Count | None = None
 
     def __repr__(self) -> str:
         return f"ResourceData(kind={self.kind!r})"
