@@ -1,8 +1,8 @@
 """A daemon with its authority, and many real agents, for bench/agents.py: all on loopback below one folder.
 
-The agents are processes forked from one that has imported the agent (`python -m bench.agent_fleet FOLDER NAME…`):
-starting a thousand interpreters would measure Python's start. Each has its own certificate, policy, state
-folder and root.
+The agents are processes forked from one that has imported the agent
+(`python -m bench.agent_fleet FOLDER NAME…`): starting a thousand interpreters would measure Python's start.
+Each has its own certificate, policy, state folder and root.
 """
 
 from __future__ import annotations
@@ -10,15 +10,16 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from bench.peers import fazai
 
@@ -28,8 +29,8 @@ _POLICY = """\
 agent_id: {name}
 daemon: wss://127.0.0.1:{port}
 ca: {ca}
-certificate: {folder}/cert.pem
-key: {folder}/key.pem
+certificate: {folder}/{name}.pem
+key: {folder}/{name}.key
 state: {folder}/state
 root: {root}
 programs:
@@ -67,6 +68,7 @@ class AgentFleet:
         }
 
     def __enter__(self) -> Self:
+        self.state.mkdir(mode=0o700)
         self._fazai("pki", "init", "--name", "127.0.0.1")
         for name in self.names:
             self._make_agent(name)
@@ -94,13 +96,15 @@ class AgentFleet:
 
     def _make_agent(self, name: str) -> None:
         from fazai.pki import Authority
-        from fazai.pki.making import issue_pair
+        from fazai.pki.administration import issue_pair
+        from fazai.store.factory import open_certificates
 
         folder, root = self.folder / name, self.folder / "roots" / name
-        folder.mkdir()
+        folder.mkdir(mode=0o700)
         (folder / "state").mkdir(mode=0o700)
         root.mkdir(parents=True)
-        issue_pair(Authority.load(self._secrets / "pki"), name, folder)
+        with contextlib.closing(open_certificates(self.state)) as store:
+            issue_pair(Authority.load(self._secrets / "pki"), store, name, folder)
         text = _POLICY.format(
             name=name, port=self.agents_port, ca=self._secrets / "pki" / "ca.pem", folder=folder, root=root
         )
@@ -150,21 +154,41 @@ class AgentFleet:
             connection.settimeout(10)
             try:
                 connection.connect(str(self.folder / "daemon.sock"))
-                connection.sendall(f"GET {path} HTTP/1.1\r\nHost: fazai\r\nConnection: close\r\n\r\n".encode())
+                head = f"GET {path} HTTP/1.1\r\nHost: fazai\r\nConnection: close\r\n\r\n"
+                connection.sendall(head.encode())
                 answer = b"".join(iter(lambda: connection.recv(65536), b""))
             except OSError:
                 return None
-        head, _, body = answer.partition(b"\r\n\r\n")
-        if b"chunked" in head.lower():
-            body = b"".join(part.partition(b"\r\n")[2] for part in [body])
-        return body if head.split(b" ")[1:2] == [b"200"] else None
+        status, _, body = answer.partition(b"\r\n\r\n")
+        return body if status.split(b" ")[1:2] == [b"200"] else None
+
+    def write_inventory(self, resources: Sequence[Mapping[str, Any]]) -> Path:
+        """Write an inventory of all agents with these resources on each, and return its path."""
+        hosts = {name: {"provider": "agent"} for name in self.names}
+        path = self.folder / "inventory.yml"
+        path.write_text(json.dumps({"all": {"hosts": hosts, "resources": list(resources)}}))
+        return path
+
+    def empty(self) -> None:
+        """Make all agents' machines as they were at the beginning."""
+        for name in self.names:
+            root = self.folder / "roots" / name
+            shutil.rmtree(root)
+            root.mkdir()
+
+    def agents_cpu_s(self) -> float:
+        """Return the CPU time so far of all agents and of what they ran."""
+        ticks = 0
+        for pid in self.agent_pids():
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            ticks += sum(int(each) for each in fields[11:15])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def agent_pids(self) -> list[int]:
         assert self._agents is not None
         return [int(each) for each in _children_of(self._agents.pid)]
 
-    def _wait(self, so: object, what: str) -> None:
-        assert callable(so)
+    def _wait(self, so: Callable[[], bool], what: str) -> None:
         until_s = time.monotonic() + _START_S
         while not so():
             if time.monotonic() > until_s:
