@@ -12,7 +12,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help demo install clean-machine check test test-all ui-test bench docs worker-demo worker-test clean
 
 help:
-	@echo 'make demo      install, then apply inventory/lab.yml twice to the embedded lab'
+	@echo 'make demo      install, apply inventory/lab.yml twice to the embedded lab, then reconcile two remote agents'
 	@echo 'make install   the command fazai for this user: PREFIX, ~/.local, for root /usr/local'
 	@echo 'make test      everything that the tests need, then the fast tests'
 	@echo 'make test-all  the slow ones too'
@@ -45,6 +45,7 @@ clean-machine:
 
 demo: $(VENV)/.installed
 	@BIN=$(BIN) ./tools/demo
+	@BIN=$(BIN) ./tools/demo-agents
 
 # The worker's native part: only this compiles llama.cpp, once, for this machine.
 $(VENV)/.gemma: $(VENV)/.installed constraints-gemma.txt constraints-gemma-build.txt native/pyproject.toml native/setup.py native/llama.cmake $(wildcard native/*.c native/*.h)
