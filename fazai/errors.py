@@ -14,11 +14,13 @@
     ├── LockHeld                    5
     ├── PlanStale                   6
     ├── Refused                     7   a guard said no: read-only, prune cap, protected, foreign item
+    │   └── pki.PkiError                a certificate, a token or a request for one that is not good
     ├── Unreachable                 4   no usable answer: DNS, TCP, TLS, timeout, 5xx after retries
     ├── DeviceError                 1   the device answered, and the answer was no
     │   ├── AccessDenied                wrong key, missing privilege
     │   ├── NotAvailable                the device has no such API (plugin absent)
     │   ├── Moved                       it is not as it was when it was looked at; nothing was written to it
+    │   ├── TimedOut                    a program that did not end in its time, and was ended
     │   └── Rejected                    validation; `fields` says which
     ├── Unsure                      1   a write whose answer was lost: observe before repeating it
     ├── VerifyError                 1   what was written did not stick, or does not run
@@ -34,10 +36,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
-from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+from fazai.compat.language import dataclass
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -205,6 +210,10 @@ class Moved(DeviceError):
     ) -> None:
         super().__init__(message, where=where, hint=hint)
         self.path = path
+
+
+class TimedOut(DeviceError):
+    pass
 
 
 class Rejected(DeviceError):

@@ -6,12 +6,15 @@ Nothing here does I/O and nothing here knows a provider.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import field
 from types import TracebackType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Union, runtime_checkable
 
+from fazai.compat.language import StrEnum, dataclass
 from fazai.errors import FazaiError, InputError, Mark, Moved
+
+if TYPE_CHECKING:
+    from typing import Self  # novm
 
 #: A YAML value after templating: str, int, float, bool, None, Secret, list and dict of these.
 Value = Any
@@ -34,7 +37,8 @@ class Secret:
         if isinstance(other, Secret):
             import hmac  # not every command compares secrets
 
-            return hmac.compare_digest(self._value.encode(), other._value.encode())
+            mine, others = (each._value.encode("utf-8", "surrogatepass") for each in (self, other))
+            return hmac.compare_digest(mine, others)
         return NotImplemented
 
     def __hash__(self) -> int:
@@ -231,7 +235,7 @@ class LookAgain:
     after: str  # the change before it, for people: package nano
 
 
-Step = Change | Activate | LookAgain
+Step = Union[Change, Activate, LookAgain]
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +322,28 @@ class Session(Protocol):
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """Compare the running state with these changes, where the target can tell; return one error for each
         that it denies."""
+
+
+class AgentRegistry(Protocol):
+    """The daemon's registry of remote agents and its CA, as whoever reconciles reaches them."""
+
+    async def find(self, agent_id: str) -> Mapping[str, Value] | None:
+        """Return an agent's row of the registry; None: it is not known there. `fresh` in it: it connected
+        since this was first asked. Raises FazaiError where the registry cannot be asked."""
+
+    async def enrol(self, agent_id: str) -> Secret:
+        """Make a token with which an agent of this name gets a certificate, once. Raises FazaiError."""
+
+    async def revoke(self, agent_id: str) -> None:
+        """Revoke all certificates and tokens of an agent. Raises FazaiError."""
+
+
+@runtime_checkable
+class Registering(Protocol):
+    """A provider with kinds that ask the registry of remote agents."""
+
+    def with_agents(self, agents: AgentRegistry) -> Provider:
+        """Return the same provider, which has that registry."""
 
 
 @runtime_checkable

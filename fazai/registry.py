@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import cast
 
 from fazai.errors import InputError, spelling_hint
-from fazai.model import Kind, Provider
+from fazai.model import AgentRegistry, Kind, Provider, Registering
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class _Index:
 class Registry:
     """Providers and kinds by name, imported when they are asked for. Built by a shell and handed down."""
 
-    def __init__(self) -> None:
+    def __init__(self, agents: AgentRegistry | None = None) -> None:
+        self._agents = agents
         #: Old names of kinds that were asked for, and what they are called now.
         self.renamed: dict[str, str] = {}
         self._providers: dict[str, Provider] = {}
@@ -67,7 +68,10 @@ class Registry:
             raise InputError(f'there is no provider "{name}"', hint=_name_hint(name, self.names()))
         if name not in self._providers:
             module = importlib.import_module(self._index.modules[name])
-            self._providers[name] = cast("Provider", module.PROVIDER)
+            provider = cast("Provider", module.PROVIDER)
+            if self._agents is not None and isinstance(provider, Registering):
+                provider = provider.with_agents(self._agents)
+            self._providers[name] = provider
         return self._providers[name]
 
     def kind(self, name: str) -> Kind:

@@ -11,6 +11,7 @@ from tests.opnsense.catalogue.strategies import ALL_KINDS
 
 #: Kinds of hosts whose cases need more than a folder, and the file of tests/hosts/kinds with them.
 ELSEWHERE: Mapping[str, str] = {
+    "host.agent": "../../supervisor/remote/test_life.py",
     "host.authorized_key": "test_shared_files.py",
     "host.command": "test_commands.py",
     "host.cron": "test_shared_files.py",

@@ -17,7 +17,7 @@ from fazai.model import Change, Diff, Provider, Resource, Target, Verb, Work
 from fazai.store.base import Lease, Run, Store, TargetMemory
 
 _DAY_S = 86400.0
-_OWN = 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
+_OWN = 'give each a name of its own there, such as "{{ inventory_hostname }}"'
 
 
 def names_by_box(works: Iterable[Work], provider: Callable[[str], Provider]) -> dict[str, tuple[str, ...]]:

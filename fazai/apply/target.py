@@ -286,7 +286,8 @@ class TargetRun:
         try:
             ref = await self._write_change(session, changes[0])
         except (Unreachable, Unsure):
-            done.changes.append((changes[0], changes[0].ref))  # maybe it was done: undoing it is harmless
+            if session.inverse(changes[0], changes[0].ref) is not None:
+                done.changes.append((changes[0], changes[0].ref))  # maybe it was done: undoing it is harmless
             raise
         done.changes.append((changes[0], ref))
         return 1

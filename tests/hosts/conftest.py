@@ -77,8 +77,12 @@ class World:
         shared = {} if resources is None else {"resources": list(resources)}
         if self.hosts:
             path.write_text(json.dumps({"all": {"hosts": self.hosts, **shared}, **top}, indent=1))
+        return self.fazai_bare(command, path, *words)
+
+    def fazai_bare(self, *words: str | Path) -> Result:
+        """The command line without an inventory, in this process."""
         self.capsys.readouterr()
-        code = main([command, str(path), *map(str, words)])
+        code = main([*map(str, words)])
         said = self.capsys.readouterr()
         return Result(code, said.out, said.err)
 

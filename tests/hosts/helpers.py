@@ -14,10 +14,11 @@ import pytest
 from fazai.model import Change, Diff, LookAgain, Resource, Target
 from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.local.transport import start_local_shell
+from fazai.providers.hosts.remote.session import AgentSession
 from fazai.providers.hosts.session import HostSession
 from fazai.providers.hosts.shell.become import Become
 
-__all__ = ["HOSTILE", "SHELLS", "Host", "put_first", "resource", "shell_environ"]
+__all__ = ["HOSTILE", "SHELLS", "Host", "converge", "look", "put_first", "resource", "shell_environ", "undo"]
 
 SHELLS = ("dash", "bash", "busybox")
 
@@ -121,28 +122,40 @@ class Host:
         return cls(root, HostSession(target, load_host_kinds(), begin, timeout_s=20, root=str(root)))
 
     async def look(self, *wanted: Resource) -> Diff:
-        return self.session.diff(wanted, await self.session.observe(wanted))
+        return await look(self.session, *wanted)
 
     async def converge(self, *wanted: Resource) -> tuple[Change, ...]:
-        """Write what differs; afterwards nothing may."""
-        made: list[Change] = []
-        rest: Sequence[Resource] = wanted
-        while rest:
-            diff = await self.look(*rest)
-            assert diff.errors == (), [str(error) for error in diff.errors]
-            rest = diff.later
-            for step in diff.steps:
-                if isinstance(step, LookAgain):
-                    break
-                assert isinstance(step, Change)
-                await self.session.write(step)
-                made.append(step)
-        again = await self.look(*wanted)
-        assert (again.changes, again.errors) == ((), ())
-        return tuple(made)
+        return await converge(self.session, *wanted)
 
     async def undo(self, changes: Sequence[Change]) -> None:
-        for change in reversed(changes):
-            inverse = self.session.inverse(change, change.ref)
-            assert inverse is not None
-            await self.session.write(inverse)
+        await undo(self.session, changes)
+
+
+async def look(session: HostSession | AgentSession, *wanted: Resource) -> Diff:
+    return session.diff(wanted, await session.observe(wanted))
+
+
+async def converge(session: HostSession | AgentSession, *wanted: Resource) -> tuple[Change, ...]:
+    """Write what differs; afterwards nothing may."""
+    made: list[Change] = []
+    rest: Sequence[Resource] = wanted
+    while rest:
+        diff = await look(session, *rest)
+        assert diff.errors == (), [str(error) for error in diff.errors]
+        rest = diff.later
+        for step in diff.steps:
+            if isinstance(step, LookAgain):
+                break
+            assert isinstance(step, Change)
+            await session.write(step)
+            made.append(step)
+    again = await look(session, *wanted)
+    assert (again.changes, again.errors) == ((), ())
+    return tuple(made)
+
+
+async def undo(session: HostSession | AgentSession, changes: Sequence[Change]) -> None:
+    for change in reversed(changes):
+        inverse = session.inverse(change, change.ref)
+        assert inverse is not None
+        await session.write(inverse)

@@ -21,12 +21,19 @@ def test_the_examples_resolve(world: World) -> None:
     assert (found.code, "valid: 3 targets, 12 resources" in found.out) == (0, True), found
 
 
-@pytest.mark.parametrize("provider", ["ssh", "local"])
+def test_the_example_with_agents_resolves(world: World) -> None:
+    (world.folder / "inventory.yml").write_text(BLOCKS["agents.yml"])
+    found = world.fazai("validate")
+    assert (found.code, "valid: 2 targets, 2 resources" in found.out) == (0, True), found
+
+
+@pytest.mark.parametrize("provider", ["ssh", "local", "agent"])
 def test_every_option_is_named(provider: str) -> None:
     options = Registry().provider(provider).options
     assert [name for name in options if f"`{name}`" not in PAGE] == []
 
 
-def test_every_kind_is_served_by_both() -> None:
+@pytest.mark.parametrize("provider", ["local", "agent"])
+def test_every_kind_is_served_by_all(provider: str) -> None:
     registry = Registry()
-    assert dict(registry.provider("ssh").kinds).keys() == dict(registry.provider("local").kinds).keys()
+    assert dict(registry.provider("ssh").kinds).keys() == dict(registry.provider(provider).kinds).keys()

@@ -108,6 +108,9 @@ class Proving:
     def proof(self, want: Want, found: object) -> str | None:
         return self.said
 
+    def describe_unproven(self, found: object) -> str:
+        return "it does not deliver"
+
 
 @pytest.mark.parametrize(
     ("said", "late", "waits", "failure"),
@@ -198,7 +201,7 @@ def planned(
     """The plan of these resources, each with what was seen of it."""
     wants = [Want(resource, str) for resource, _ in wanted]
     items: Any = {(resource.kind, resource.identity): found for resource, found in wanted}
-    return plan_host_steps("web-1", SIMPLE, wants, items, handlers or {}, pending, PathNames((), {}))
+    return plan_host_steps("web-1", SIMPLE, wants, items, handlers or {}, pending, PathNames({}, {}))
 
 
 def told(diff: Diff) -> list[str]:

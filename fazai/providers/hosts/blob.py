@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from fazai.compat.language import dataclass
 from fazai.model import Secret, Value
 
 #: Longer contents stand in plans and journals as their hash.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from fazai.model import Verb
 from fazai.providers.hosts.kind import Answers, HostKind, Want
@@ -24,22 +24,28 @@ def paths_read(kind: HostKind, want: Want) -> tuple[str, ...] | None:
 class PathNames:
     """The other names of files, as far as a look tells: a folder may be reached through links as well."""
 
-    def __init__(self, folders: Sequence[str], answers: Answers) -> None:
+    def __init__(self, folders: Mapping[str, str], links: Mapping[str, str]) -> None:
+        self.folders = folders  # where folders are without links on the way
+        self.links = links  # where links lead that are followed
+
+    @classmethod
+    def read(cls, folders: Sequence[str], answers: Answers) -> PathNames:
+        """Read the names out of the answers of a look; `folders` were asked for (`folders_question`)."""
         answer = answers.get(*folders_question(folders)) if folders else None
         out = answer.out.decode("utf-8", "surrogateescape") if isinstance(answer, Output) else ""
-        pairs = zip(folders, out.split("\0"), strict=False)
-        self._folders = {folder: real.rstrip("/") for folder, real in pairs if real}
-        self._links = {path: state.real for path, state in _path_states(answers) if state.real}
+        pairs = zip(folders, out.split("\0"))
+        links = {path: state.real for path, state in _path_states(answers) if state.real}
+        return cls({folder: real.rstrip("/") for folder, real in pairs if real}, links)
 
     def of(self, path: str) -> set[str]:
         """Return the path, the one that it leads to if that is followed, and both without links on the
         way."""
-        found = {path, self._links.get(path, path)}
-        if not self._folders:  # nothing was asked about them, as nothing depends on it
+        found = {path, self.links.get(path, path)}
+        if not self.folders:  # nothing was asked about them, as nothing depends on it
             return found
         for each in tuple(found):
-            above = next((folder for folder in _folders_of_path(each) if folder in self._folders), "")
-            found.add(self._folders.get(above, "") + each[len(above) :])
+            above = next((folder for folder in _folders_of_path(each) if folder in self.folders), "")
+            found.add(self.folders.get(above, "") + each[len(above) :])
         return found
 
 

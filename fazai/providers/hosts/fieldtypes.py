@@ -35,7 +35,7 @@ class _BadValue(Exception):
 def _canonical_text(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, Secret):
         raise _BadValue("cannot be a secret")
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = str(value)
     if not isinstance(value, str):
         raise _BadValue("must be text")
@@ -69,9 +69,9 @@ def _canonical_path(spec: FieldSpec, value: Value) -> Value:
 def _canonical_content(spec: FieldSpec, value: Value) -> Value:
     if isinstance(value, Blob):
         return value
-    if isinstance(value, Mapping | list | bool) or value is None:
+    if isinstance(value, (Mapping, list, bool)) or value is None:
         raise _BadValue("must be text", "content: | and the lines below it, or … | to_nice_json")
-    return Blob.of(value if isinstance(value, Secret | bytes) else str(value))
+    return Blob.of(value if isinstance(value, (Secret, bytes)) else str(value))
 
 
 def _canonical_mode(spec: FieldSpec, value: Value) -> Value:
@@ -104,7 +104,7 @@ def _canonical_integer(spec: FieldSpec, value: Value) -> Value:
 
 
 def _canonical_number(spec: FieldSpec, value: Value) -> Value:
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise _BadValue("must be a number")
     _check_range(spec, value)
     found = round(float(value), 3)
@@ -158,6 +158,17 @@ def _canonical_map(spec: FieldSpec, value: Value) -> Value:
     return {str(k): v if isinstance(v, Secret) else _canonical_text(spec, v) for k, v in value.items()}
 
 
+def _canonical_data(spec: FieldSpec, value: Value) -> Value:
+    """Return lists and mappings of texts, numbers and truth values as they are."""
+    if isinstance(value, Secret):
+        raise _BadValue("cannot hold a secret")
+    if isinstance(value, Mapping):
+        return {_canonical_text(spec, key): _canonical_data(spec, each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_canonical_data(spec, each) for each in value]
+    return value if value is None or isinstance(value, (bool, int, float)) else _canonical_text(spec, value)
+
+
 _TYPES: Final[Mapping[str, Callable[[FieldSpec, Any], Any]]] = {
     "text": _canonical_text,
     "secret": _canonical_secret,
@@ -174,5 +185,6 @@ _TYPES: Final[Mapping[str, Callable[[FieldSpec, Any], Any]]] = {
     "list": _canonical_list,
     "names": _canonical_names,
     "argv": _canonical_argv,
+    "data": _canonical_data,
     "map": _canonical_map,
 }

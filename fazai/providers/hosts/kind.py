@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import Any, Final
 
+from fazai.compat.language import dataclass
 from fazai.errors import AccessDenied, DeviceError, spelling_hint
 from fazai.model import FieldSpec, Problem, Resource, Value, Verb
 from fazai.providers.hosts.fieldtypes import canonical_value
@@ -144,7 +145,8 @@ class Block:
     after it, where nobody else can move anything on the way there. `below` is, once it is done, "ours" where
     that holds below the path as well, "loose" where nobody knows. `put`: a file in parts. `compares`: it
     looks itself at what its change rests on, or changes nothing yet; otherwise that is done before its
-    script.
+    script. `enrols`: the remote agent for which a new token is in fz_token; `revokes`: the one whose
+    certificates are revoked before.
     """
 
     script: str | tuple[bytes, ...]
@@ -156,6 +158,8 @@ class Block:
     below: str = ""
     put: FileReplacement | None = None
     compares: bool = False
+    enrols: str = ""
+    revokes: str = ""
 
 
 class HostKind(ABC):
@@ -173,6 +177,9 @@ class HostKind(ABC):
     runs = False  # may be a handler
     asked = False  # no script compares it: it is looked at before it is taken back
     hollow = False  # what it makes is empty: below it nothing comes into being
+    by_hash = ""  # the field whose content is compared by its hash alone
+    by_agent = True  # works through the agent of a host, which has its machine and nothing else
+    programs: frozenset[str] = frozenset(("validate",))  # fields whose text is run as a program on the host
     proves = False  # what was written has to show itself: `proof` is asked until it says so
 
     @cached_property
@@ -273,6 +280,10 @@ class HostKind(ABC):
         """Return why what was written does not work, for a kind that `proves`: None when it works, "" while
         that is open."""
         return None
+
+    def describe_unproven(self, have: Have | None) -> str:
+        """Return what is said of what did not show within the time that it works."""
+        return "it does not deliver"
 
     # -- what it has to do with others ------------------------------------------------------------------
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import field, replace
+from typing import Any, Final, Union
 
+from fazai.compat.language import dataclass
 from fazai.errors import AccessDenied, FazaiError, Mark, NotAvailable, VerifyError
 from fazai.model import Activate, Change, Diff, LookAgain, Resource, Step, Verb
 from fazai.providers.hosts import KINDS, OLD_KINDS
@@ -20,7 +21,7 @@ PROOF_S: Final = 15.0
 _SHORT: Final = 40  # characters of a name that stands in a note
 
 #: The fields of an item that was observed (None: it is not there), or why it could not be seen.
-Item = Mapping[str, Any] | FazaiError | None
+Item = Union[Mapping[str, Any], FazaiError, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def plan_host_steps(
             found = None  # as far as can be known
         if claim := kind.claim(want, found):
             claims.append((claim, want.resource.mark or host))
-        change = _plan_change(host, kind, want, found, handlers)
+        change = plan_change(host, kind, want, found, handlers)
         if change is not None or last:  # what is as wanted now may not be so at its turn
             touched.add(kind, want, Verb.CREATE if change is None else change.verb)
             titles.append(_short_title(want.resource))
@@ -127,9 +128,10 @@ def label_handlers(handlers: Sequence[Resource], pending: frozenset[str]) -> dic
     return found
 
 
-def _plan_change(
+def plan_change(
     host: str, kind: HostKind, want: Want, have: Mapping[str, Any] | None, handlers: Mapping[str, Resource]
 ) -> Change | None:
+    """Return the change that an item needs; None where it is as wanted."""
     found = kind.compare(want, have)
     if found is None:
         return None
@@ -158,6 +160,6 @@ def check_proof(kind: HostKind, want: Want, found: Item, late: bool, host: str) 
     said = kind.proof(want, found)
     if said is None or (not said and not late):
         return said is None
-    text = f"{' '.join(want.key)}: {said or f'it does not deliver within {PROOF_S:.0f} s'}"
+    text = f"{' '.join(want.key)}: {said or f'{kind.describe_unproven(found)} within {PROOF_S:.0f} s'}"
     hint = "what was written stays; look at: fazai agents status"
     return VerifyError(text, where=want.resource.mark or host, hint=hint)

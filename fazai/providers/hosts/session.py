@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
-from fazai.errors import DeviceError, FazaiError, Moved, NotAvailable, Unreachable, Unsure
+from fazai.compat.language import zip_equal
+from fazai.errors import DeviceError, FazaiError, Mark, Moved, Unreachable, Unsure
 from fazai.masking import make_mask, secret_texts
-from fazai.model import Activate, Change, Diff, Resource, Target, Verb
+from fazai.model import AgentRegistry, Change, Resource, Target, Verb
 from fazai.providers.hosts import effects, planning
-from fazai.providers.hosts.effects import PathNames, TouchedPaths
+from fazai.providers.hosts.agent import registering
+from fazai.providers.hosts.comparing import ComparingSession, KnownItem
+from fazai.providers.hosts.effects import PathNames
 from fazai.providers.hosts.facts import QUESTIONS, facts_of
 from fazai.providers.hosts.kind import NOT_READ_BACK, Act, Answers, Block, HostKind, Want
 from fazai.providers.hosts.planning import HostObservation, Item
@@ -32,31 +34,26 @@ from fazai.providers.hosts.shell.preconditions import (
     find_moved_path,
     read_side_effects,
 )
-from fazai.providers.hosts.shell.questions import AnswerTooLong, Output, OutputOf, Question, answer_bytes
+from fazai.providers.hosts.shell.questions import (
+    AnswerTooLong,
+    Output,
+    OutputOf,
+    Question,
+    RegisteredAgent,
+    answer_bytes,
+)
 from fazai.providers.hosts.shell.quoting import encode_script, quote
 from fazai.providers.hosts.shell.script import observe_script
+
+if TYPE_CHECKING:
+    from typing import Self  # novm
 
 #: How often to look whether what was written works.
 _PROOF_PAUSE_S = 0.2
 
 
-@dataclass(slots=True)
-class _KnownItem:
-    """The knowledge that a session has of one item."""
-
-    want: Want | None = None
-    answers: Answers = field(default_factory=dict)  # out of which it was read last
-    seen: Mapping[str, Any] = field(default_factory=dict)  # its fields; none where it is not there
-    act: Act | None = None  # its change, as it was written
-    after: object = NOT_READ_BACK  # what was seen of it then
-
-    @property
-    def wanted_fields(self) -> Mapping[str, Any]:
-        return {} if self.want is None else self.want.fields
-
-
-class HostSession:
-    """One host under its kinds, whatever the transport.
+class HostSession(ComparingSession):
+    """One host under its kinds, through a shell, whatever the transport.
 
     `start` opens a shell (`ssh.transport`, `local.transport`): once when the host is first looked at, and
     again where that takes a second connection. `root`: the folder that stands for / there; `timeout_s`: for
@@ -71,17 +68,14 @@ class HostSession:
         *,
         timeout_s: float,
         root: str = "",
+        agents: AgentRegistry | None = None,
     ) -> None:
-        self._target, self._kinds = target, kinds
-        self._root = root.rstrip("/")
+        super().__init__(target, kinds, root=root)
+        self._agents = agents
         self.shell = ShellConnection(target, start, timeout_s=timeout_s, root=self._root)
-        self._items: defaultdict[tuple[str, str], _KnownItem] = defaultdict(_KnownItem)
-        self._names = PathNames((), {})
         self._paths: dict[str, None] = {}  # all that was asked about
         self._memory: dict[object, Any] = {}
         self._joined: list[tuple[Block, dict[object, Any]]] = []
-        self._handlers: Mapping[str, Resource] = {}
-        self._say: Callable[[str, str], None] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -102,7 +96,7 @@ class HostSession:
         self._paths.update((each.path, None) for each in questions if not isinstance(each, OutputOf))
         folders = effects.ambiguous_folders(self._paths)
         await self._ask(answers, [*questions, *(effects.folders_question(folders) if folders else ())])
-        self._names = PathNames(folders, answers)
+        self.names = PathNames.read(folders, answers)
         more: list[Question] = []
         for want in wants:
             try:
@@ -117,7 +111,7 @@ class HostSession:
                 items[want.key] = self._read(want, answers) if found is None else await found
             item, known = items[want.key], self._items[want.key]
             known.want, known.answers = want, answers
-            known.seen = item if isinstance(item, Mapping) else {}
+            known.found = item
             if known.act is not None:
                 known.after = item
         return HostObservation(items, effects.find_places(answers))
@@ -132,13 +126,6 @@ class HostSession:
                 items[resource.kind, resource.identity] = refused
             else:
                 yield Want(resource, self._at)
-
-    def _needs_machine(self, resource: Resource) -> FazaiError | None:
-        if not self._root or not self._kinds[resource.kind].machine:
-            return None
-        text = f"{resource.kind} needs a running machine, and {self._target.name} is a folder"
-        hint = "leave it out: when: root is not defined"
-        return NotAvailable(text, where=resource.mark or self._target.name, hint=hint)
 
     def _read(self, want: Want, answers: Answers) -> Item:
         try:
@@ -156,6 +143,9 @@ class HostSession:
 
     async def _ask(self, answers: dict[Question, Any], questions: Iterable[Question]) -> None:
         """Ask what was not answered yet."""
+        if self._agents is not None:
+            asked = [q for q in dict.fromkeys(questions) if isinstance(q, RegisteredAgent)]
+            answers.update({q: await registering.find_agent(self._agents, q) for q in asked})
         fresh = [q for q in dict.fromkeys(questions) if q not in answers]
         if not fresh and self.shell.is_open:
             return
@@ -183,27 +173,6 @@ class HostSession:
     async def facts(self) -> Mapping[str, Any]:
         """Return the facts of the host (`model.Describing`), in one block."""
         return facts_of(await self.ask(*QUESTIONS.values()))
-
-    def diff(
-        self,
-        wanted: Sequence[Resource],
-        seen: Any,
-        *,
-        adopted: frozenset[str] = frozenset(),
-        pending: frozenset[str] = frozenset(),
-        prune: bool = False,
-    ) -> Diff:
-        """Compare what is wanted with what was seen. Nothing of a host is pruned: only what is declared is
-        managed."""
-        wants = [Want(resource, self._at) for resource in wanted if not resource.listen]
-        handlers = [resource for resource in wanted if resource.listen]
-        self._handlers = planning.label_handlers(handlers, pending)
-        found = planning.plan_host_steps(
-            self._target.name, self._kinds, wants, seen.items, self._handlers, pending, self._names
-        )
-        due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
-        refused = (self._needs_machine(handler) for handler in due if handler is not None)
-        return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -269,7 +238,7 @@ class HostSession:
             known.act, known.after = act, NOT_READ_BACK
         return act
 
-    def _preconditions(self, kind: HostKind, known: _KnownItem, undone: bool) -> tuple[Precondition, ...]:
+    def _preconditions(self, kind: HostKind, known: KnownItem, undone: bool) -> tuple[Precondition, ...]:
         """Return the preconditions of a change: what was seen, or when it is undone what it left."""
         if undone:
             return kind.leaves(known.act) if known.act is not None else ()
@@ -299,7 +268,7 @@ class HostSession:
     async def write_joined(self, changes: Sequence[Change]) -> tuple[list[str], FazaiError | None]:
         """Carry out what was just joined; returns the refs of what is done, and why the next one is not.
         What the script for all does not do is written one by one, which can say what is wrong."""
-        blocks, memories = zip(*self._joined, strict=True)
+        blocks, memories = zip(*self._joined)
         names = f"{changes[0].kind} {changes[0].identity} and {len(changes) - 1} more"
         try:
             result = await self.shell.run(
@@ -323,16 +292,20 @@ class HostSession:
             return refs, error
         return refs, None
 
-    async def _carry_out(self, act: Act, kind: str, where: str) -> None:
-        mask = make_mask(secret_texts([act.before, act.after, act.options], contents=True))
+    async def _carry_out(self, act: Act, kind: str, where: Mark | str) -> None:
+        hidden = list(secret_texts([act.before, act.after, act.options], contents=True))
+        mask = make_mask(hidden)
         want = self._items[kind, act.identity].want
         place = (want.resource.mark if want is not None else None) or where
         for block in self._guarded_blocks(kind, act):
+            token = await registering.prepare(self._agents, block, place)
+            mask = make_mask([*hidden, token]) if token else mask
             heard = None
             if block.command and self._say is not None:
                 heard = OutputRelay(self._say, mask, lambda: self.shell.nonce)
             try:
                 setup = f"fz_all= fz_tmp={quote(block.tmp) if block.tmp else ''}"
+                setup += f" fz_token={quote(token)}" if token else " fz_token="  # not that of another block
                 listener = heard.hear if heard is not None else None
                 result = await self.shell.run(
                     block.script,
@@ -379,58 +352,10 @@ class HostSession:
         answer = (await self.ask(question))[question]
         return isinstance(answer, Output) and answer.exit == 0
 
-    def affected(self, changes: Sequence[Change], resources: Sequence[Resource]) -> list[Resource]:
-        """Return the resources that these changes may have altered, by the names of their paths
-        (`model.Following`)."""
-        touched = self._track(changes)
-        return [
-            resource
-            for resource in resources
-            if not resource.listen
-            and touched.last(
-                effects.paths_read(self._kinds[resource.kind], Want(resource, self._at)), failed=True
-            )
-        ]
-
-    def exposed(self, resources: Sequence[Resource]) -> list[Resource]:
-        """Return the resources of which files alone tell (`model.Following`)."""
-        return [
-            r for r in resources if effects.paths_read(self._kinds[r.kind], Want(r, self._at)) is not None
-        ]
-
-    def _track(self, changes: Sequence[Change]) -> TouchedPaths:
-        touched = TouchedPaths(self._names)
-        for change in changes:
-            want = self._items[change.kind, change.identity].want
-            assert want is not None
-            touched.add(self._kinds[change.kind], want, change.verb)
-        return touched
-
-    def inverse(self, change: Change, ref: str) -> Change | None:
-        """Return the change that takes one back: create and delete swap, fields go back. None: nothing
-        does."""
-        options = self._items[change.kind, change.identity].wanted_fields
-        if self._kinds[change.kind].is_lasting(change.verb, change.before, options):
-            return None
-        verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
-        return replace(
-            change, verb=verb, before=change.after, after=change.before, ref=ref, note=planning.UNDONE_NOTE
-        )
-
     async def hold(self) -> None:
         """Open no spare connection (`model.Session`): ours stays open."""
 
-    def listen(self, say: Callable[[str, str], None]) -> None:
-        """Hand on what commands print, line by line, without secrets (`model.Talking`)."""
-        self._say = say
-
-    async def activate(self, service: str) -> None:
-        """Run a handler. One that is not declared any more has nothing to run."""
-        handler = self._handlers.get(service)
-        if handler is None:
-            return
-        if (refused := self._needs_machine(handler)) is not None:
-            raise refused
+    async def _run_handler(self, service: str, handler: Resource, where: Mark | str) -> None:
         act = Act(
             verb=Verb.RUN,
             identity=handler.identity,
@@ -440,7 +365,7 @@ class HostSession:
             at=self._at,
             memory=self._memory,
         )
-        await self._carry_out(act, handler.kind, str(handler.mark or f"{self._target.name}/{service}"))
+        await self._carry_out(act, handler.kind, where)
 
     async def probe(self) -> None:
         """Prove that a new connection works: a handler may have restarted what we came through. Ours stays
@@ -450,8 +375,7 @@ class HostSession:
     async def verify(self, changes: Sequence[Change]) -> list[FazaiError]:
         """Wait until what was written works, for the kinds that `proves`; the rest was read back already.
         Returns why not."""
-        keys = {(c.kind, c.identity) for c in changes if self._kinds[c.kind].proves}
-        waiting = [want for key in sorted(keys) if (want := self._items[key].want) is not None]
+        waiting = self._items_to_prove(changes)
         until_s = asyncio.get_running_loop().time() + planning.PROOF_S
         failed: list[FazaiError] = []
         while waiting:
@@ -463,10 +387,7 @@ class HostSession:
                 for want in waiting
             ]
             failed += [each for each in found if isinstance(each, FazaiError)]
-            waiting = [want for want, each in zip(waiting, found, strict=True) if each is False]
+            waiting = [want for want, each in zip_equal(waiting, found) if each is False]
             if waiting:
                 await asyncio.sleep(_PROOF_PAUSE_S)
         return failed
-
-    def _at(self, path: str) -> str:
-        return f"{self._root}{path}" if self._root else path

@@ -53,6 +53,7 @@ DECLARED: list[tuple[str, dict[str, Any], tuple[str, ...] | None, tuple[str, ...
     ("user", {"name": "x"}, None, ("/etc/passwd", "/etc/group")),
     ("group", {"name": "x"}, None, ("/etc/group",)),
     ("telemetry_agent", {"server": "https://x"}, None, None),
+    ("agent", {"daemon": "wss://x"}, None, None),
 ]
 
 
@@ -86,7 +87,7 @@ TOUCHES: list[tuple[str, Mapping[str, Any], Verb, str, dict[str, bool], bool]] =
 def test_what_a_change_alters(
     kind: str, fields: Mapping[str, Any], verb: Verb, path: str, more: dict[str, bool], expected: bool
 ) -> None:
-    touched = TouchedPaths(PathNames((), {}))
+    touched = TouchedPaths(PathNames({}, {}))
     touched.add(KINDS[f"host.{kind}"], want(kind, fields), verb)
     assert bool(touched.last((path,), **more)) is expected
     assert touched.last(None) == 1  # a program may look anywhere
@@ -99,7 +100,7 @@ def test_one_file_with_two_names() -> None:
     (where,) = folders_question(folders)
     answers: dict[Question, Answer] = {where: Output(0, b"/real\0/real\0\0/other\0")}
     answers[FileAt("/etc/l", follow=True)] = PathState("file", target="x", real="/link/f")
-    names = PathNames(folders, answers)
+    names = PathNames.read(folders, answers)
     assert names.of("/link/b") == {"/link/b", "/real/b"}
     assert names.of("/new/d/b") == {"/new/d/b", "/other/d/b"}
     assert names.of("/etc/l") == {"/etc/l", "/link/f", "/real/f"}

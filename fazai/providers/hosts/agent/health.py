@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final
 
-from fazai.providers.hosts.agent.files import (
-    HOST_NAME_FILE,
-    SCRIPT_PATH,
-    SERVICE,
-    SERVICES,
-    SETTINGS_PATH,
-    STATE_FOLDER,
-    USER,
-    temporary_names,
-)
+from fazai.compat.language import dataclass
+from fazai.providers.hosts.agent.files import HOST_NAME_FILE, TELEMETRY
+from fazai.providers.hosts.agent.looking import read_seconds, read_status, standing_script
 from fazai.providers.hosts.shell.answers import whole_number
 from fazai.providers.hosts.shell.quoting import quote
 
@@ -56,7 +49,7 @@ class AgentReport:
     def running(self) -> bool | None:
         """Tell whether the agent runs; None where that is not known: in a folder, or under `init: none`
         without a status file."""
-        if self.init in SERVICES and not self.folder:
+        if self.init in TELEMETRY.services and not self.folder:
             return self.active == "active"
         if self.status:
             return self.status.get("state") == "running" and self._silent_s() <= self._late_s
@@ -66,6 +59,10 @@ class AgentReport:
     def restartable(self) -> bool:
         """Tell whether a restart can be asked for: of a service manager, or of an agent that runs."""
         return bool(self.running) if self.folder or self.init == "none" else True
+
+    @property
+    def pid(self) -> int | None:
+        return self.number("pid")
 
     def number(self, name: str) -> int | None:
         text = self.status.get(name, "")
@@ -129,41 +126,11 @@ class AgentReport:
 
 def look_script(init: str | None, at: Callable[[str], str], *, folder: bool) -> str:
     """Return POSIX shell that prints what `read_report` reads. `init` None: found out on the host."""
-    script, settings = quote(at(SCRIPT_PATH)), quote(at(SETTINGS_PATH))
-    lines = [
-        "echo now=$(date +%s)",
-        f"echo version=$(sed -n 's/^readonly VERSION=//p' {script} 2>/dev/null)",
-        f"echo installed_at=$(stat -c %Y {settings} 2>/dev/null || stat -f %m {settings} 2>/dev/null)",
-        f'for fz_f in {temporary_names(at)}; do [ ! -e "$fz_f" ] || echo unfinished=yes; done',
-        f"[ ! -e {quote(at(STATE_FOLDER))} ] || echo remains=yes",
-    ]
-    if folder:
-        return "\n".join([*lines, f"echo init={init or 'systemd'}"])
-    lines.append(f"echo hostname=$(cat {quote(at(HOST_NAME_FILE))} 2>/dev/null)")
-    lines.append(f"id -u {USER} >/dev/null 2>&1 && echo user=yes")
-    lines.append(f"fz_init={init}" if init else _FIND_INIT)
-    lines.append(f"echo init=$fz_init\ncase $fz_init in\nsystemd)\n{_SYSTEMD};;\nopenrc)\n{_OPENRC};;\n")
-    lines.append(f"cron)\n{_CRON};;\nesac")
-    return "\n".join(lines)
-
-
-_FIND_INIT: Final = (
-    "if [ -d /run/systemd/system ]; then fz_init=systemd\n"
-    "elif [ -d /run/openrc ] || command -v openrc-run >/dev/null; then fz_init=openrc\n"
-    "elif [ -d /etc/cron.d ]; then fz_init=cron; else fz_init=none; fi"
-)
-_SYSTEMD: Final = (
-    f"echo active=$(systemctl is-active {SERVICE}.service 2>/dev/null)\n"
-    f"echo enabled=$(systemctl is-enabled {SERVICE}.service 2>/dev/null)\n"
-)
-_OPENRC: Final = (
-    f"rc-service {SERVICE} status >/dev/null 2>&1 && echo active=active || echo active=inactive\n"
-    f"rc-update show default 2>/dev/null | grep -q '{SERVICE} ' && echo enabled=enabled\n"
-)
-_CRON: Final = (
-    "if pgrep -x cron >/dev/null 2>&1 || pgrep -x crond >/dev/null 2>&1; then echo active=active\n"
-    "else echo active='cron does not run'; fi; echo enabled=enabled\n"
-)
+    version = f"echo version=$(sed -n 's/^readonly VERSION=//p' {quote(at(TELEMETRY.program))} 2>/dev/null)"
+    name = f"echo hostname=$(cat {quote(at(HOST_NAME_FILE))} 2>/dev/null)"
+    return "\n".join(
+        [version, *([] if folder else [name]), standing_script(TELEMETRY, init, at, folder=folder)]
+    )
 
 
 def read_report(
@@ -176,30 +143,17 @@ def read_report(
     text = live.get("interval_s", "")
     return AgentReport(
         folder=folder,
-        now=_read_seconds(found["now"]),
+        now=read_seconds(found["now"]),
         init=found.get("init", "none"),
         active=found.get("active", ""),
-        enabled=folder or found.get("init") not in SERVICES or found.get("enabled") == "enabled",
+        enabled=folder or found.get("init") not in TELEMETRY.services or found.get("enabled") == "enabled",
         version=found.get("version", ""),
         hostname=re.sub("[^!-~]", "_", found.get("hostname", ""))[:253],
         user=folder or found.get("user") == "yes",
         unfinished="unfinished" in found,
         remains=not {"unfinished", "remains", "user"}.isdisjoint(found),
-        installed_at=_read_seconds(found["installed_at"]) if found.get("installed_at") else None,
+        installed_at=read_seconds(found["installed_at"]) if found.get("installed_at") else None,
         status=live,
         interval_s=max(interval_s, float(text) if _SECONDS.fullmatch(text) else 0.0),
         grace_s=GRACE_S if grace_s is None else grace_s,
     )
-
-
-def _read_seconds(text: str) -> int:
-    number = whole_number(text)
-    if number is None:
-        raise ValueError("no time")
-    return number
-
-
-def read_status(data: bytes) -> dict[str, str]:
-    """Return the NAME=VALUE lines of a status file as a mapping."""
-    lines = (line.partition("=") for line in data.decode("utf-8", "replace").splitlines())
-    return {name.strip(): value.strip() for name, equals, value in lines if equals}

@@ -104,7 +104,7 @@ def settings_of_fields(fields: Mapping[str, Value], init: str) -> dict[str, str]
     found = {name: _format_setting(fields[field]) for field, name in _PLAIN.items() if field in fields}
     if init == "cron" and "interval" in fields:
         found["INTERVAL_S"] = str(cron_minutes(fields["interval"]) * 60)
-    found.update(zip(("KEY", "KEY_PREVIOUS"), keys_of(fields.get("key")), strict=False))
+    found.update(zip(("KEY", "KEY_PREVIOUS"), keys_of(fields.get("key"))))
     found.update({name.upper(): _format_setting(value) for name, value in fields.get("settings", {}).items()})
     return found
 

@@ -146,7 +146,7 @@ def _parse_keys(text: str) -> dict[str, str]:
         except binascii.Error:
             raise ValueError("is cut off, or damaged") from None
         name = match[1].encode()
-        if data[4 : 4 + len(name)] != name or int.from_bytes(data[:4]) != len(name):
+        if data[4 : 4 + len(name)] != name or int.from_bytes(data[:4], "big") != len(name):
             raise ValueError(f"says that it is of type {match[1]}, and is not")
         found[match[2]] = line
     if not found:

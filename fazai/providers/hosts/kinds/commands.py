@@ -39,6 +39,7 @@ class CommandKind(HostKind):
         FieldSpec("timeout", "integer", "seconds that it may take; else those of the host", minimum=1),
     )
     runs = True
+    programs = frozenset(("argv", "shell", "unless", "environment"))
 
     def identify(self, fields: Mapping[str, Value]) -> str | Problem:
         argv, shell = fields.get("argv"), fields.get("shell")

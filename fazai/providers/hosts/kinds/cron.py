@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import pairwise
 from typing import Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
@@ -39,6 +38,7 @@ class CronKind(SharedLineKind):
     summary = "A job of cron"
     example = 'host.cron: {name: backup, minute: "30", hour: "3", job: /usr/local/bin/backup, user: root}'
     identity = ("name",)
+    programs = frozenset(("job",))
     specs = (
         FieldSpec("name", "text", "names the job, in a comment above its line", required=True),
         FieldSpec("job", "text", "the command line", required=True),
@@ -92,7 +92,7 @@ class CronKind(SharedLineKind):
         else:
             content = _crontab_content(want, answers)
         lines = content.decode("utf-8", "surrogateescape").split("\n")
-        for marker, line in pairwise(lines):
+        for marker, line in zip(lines, lines[1:]):
             if any(marker == text + want.fields["name"] for text in _MARKERS):
                 where = {k: want.fields[k] for k in ("cron_file", "user") if k in want.fields}
                 return {**where, **_parse_job(line, "cron_file" in want.fields)}
@@ -174,7 +174,7 @@ def _parse_job(line: str, with_user: bool) -> dict[str, Value]:
     if with_user:
         names += ("user",)
     words = rest.removeprefix("@").split(None, len(names))
-    return {**have, **dict(zip((*names, "job"), words, strict=False))}
+    return {**have, **dict(zip((*names, "job"), words))}
 
 
 def _format_job(fields: Mapping[str, Value]) -> str:

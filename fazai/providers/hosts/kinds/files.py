@@ -28,6 +28,7 @@ class FileKind(WholePathKind):
     summary = "A file: content, mode, owner"
     example = 'host.file: {path: /etc/app/app.conf, mode: "0644", content: "listen=127.0.0.1\\n"}'
     identity = ("path",)
+    by_hash = "content"
     options = frozenset(("backup", "validate"))
     specs = (
         FieldSpec("path", "path", "where it is", required=True),

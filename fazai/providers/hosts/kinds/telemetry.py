@@ -7,21 +7,15 @@ from typing import ClassVar, Final
 
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.agent.files import (
-    AGENT_PATHS,
-    INITS,
-    SCRIPT_PATH,
-    SERVICE_PATHS,
-    SERVICES,
-    SETTINGS_PATH,
-    STATUS_PATH,
-    USER,
-    AgentFile,
+    TELEMETRY,
     agent_script,
+    delivery_proving,
     service_file,
     shipped_version,
 )
 from fazai.providers.hosts.agent.health import AgentReport, look_script, read_report
-from fazai.providers.hosts.agent.scripts import InstallSite, install_script, removal_script, restart_script
+from fazai.providers.hosts.agent.layout import AgentFile, InstallSite
+from fazai.providers.hosts.agent.scripts import install_script, removal_script, restart_script
 from fazai.providers.hosts.agent.settings import (
     INTERVAL_S,
     find_setting_problems,
@@ -32,11 +26,18 @@ from fazai.providers.hosts.agent.settings import (
 )
 from fazai.providers.hosts.blob import Blob
 from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference, Have, HostKind, Want
+from fazai.providers.hosts.kinds.shared.supervising import (
+    ask_files,
+    files_to_keep,
+    owner_difference,
+    read_files,
+    remembered_init,
+    running_difference,
+    service_differences,
+)
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
     ContentOf,
-    FileAt,
-    Output,
     OutputOf,
     PathState,
     Question,
@@ -78,7 +79,9 @@ class AgentKind(HostKind):
         FieldSpec("ca_file", "path", "authorities to trust instead of the system's"),
         FieldSpec("allow_http", "boolean", "plain http to a host other than itself"),
         FieldSpec("settings", "map", "the agent's other settings: backoff_max_s, batch_records…"),
-        FieldSpec("init", "choice", "who keeps it running, if not what the host has", choices=INITS),
+        FieldSpec(
+            "init", "choice", "who keeps it running, if not what the host has", choices=TELEMETRY.inits
+        ),
         FieldSpec(
             "grace", "integer", "seconds without a delivery that are no drift yet", minimum=0, default=120
         ),
@@ -87,7 +90,7 @@ class AgentKind(HostKind):
     )
     proves = True
     asked = True
-    account: ClassVar[str] = USER  # whose the settings are
+    account: ClassVar[str] = TELEMETRY.user  # whose the settings are
 
     # -- before any contact -----------------------------------------------------------------------------
 
@@ -105,11 +108,9 @@ class AgentKind(HostKind):
 
     def ask(self, want: Want) -> Iterable[Question]:
         at = want.at
-        yield FileAt(at(SCRIPT_PATH), True)
-        yield FileAt(at(SETTINGS_PATH))
-        yield from (FileAt(at(path), True) for path in SERVICE_PATHS)
-        yield ContentOf(at(SETTINGS_PATH), _LIMIT_BYTES)
-        yield ContentOf(at(STATUS_PATH), _LIMIT_BYTES)
+        yield from ask_files(TELEMETRY, want)
+        yield ContentOf(at(TELEMETRY.settings), _LIMIT_BYTES)
+        yield ContentOf(at(TELEMETRY.status), _LIMIT_BYTES)
         yield self._look(want)
 
     def _look(self, want: Want) -> OutputOf:
@@ -119,15 +120,13 @@ class AgentKind(HostKind):
         """Ask for the contents that are there, to be put back when a run is undone."""
         have = self.read(want, answers)
         if have is not None and "settings" in have and self.compare(want, have) is not None:
-            yield ContentOf(want.at(SCRIPT_PATH), KEPT_BYTES)
-            yield from (ContentOf(want.at(path), KEPT_BYTES) for path in SERVICE_PATHS)
+            yield ContentOf(want.at(TELEMETRY.program), KEPT_BYTES)
+            yield from (ContentOf(want.at(path), KEPT_BYTES) for path in TELEMETRY.service_paths)
 
     def read(self, want: Want, answers: Answers) -> Have | None:
-        paths = {
-            path: want.state(answers, FileAt(want.at(path), path != SETTINGS_PATH)) for path in AGENT_PATHS
-        }
+        paths = read_files(TELEMETRY, want, answers)
         said = find_output(answers, self._look(want))
-        status = want.output(answers, ContentOf(want.at(STATUS_PATH), _LIMIT_BYTES))
+        status = want.output(answers, ContentOf(want.at(TELEMETRY.status), _LIMIT_BYTES))
         try:
             report = read_report(
                 said.out,
@@ -144,14 +143,14 @@ class AgentKind(HostKind):
         if not present:  # what keeps things running there is known all the same
             gone = want.absent and not report.remains
             return None if gone else {"report": report, "paths": paths}
-        settings = want.output(answers, ContentOf(want.at(SETTINGS_PATH), _LIMIT_BYTES))
-        if SETTINGS_PATH in present and settings.exit:
-            raise want.error(f"{SETTINGS_PATH} may not be read", "become: true")
+        settings = want.output(answers, ContentOf(want.at(TELEMETRY.settings), _LIMIT_BYTES))
+        if TELEMETRY.settings in present and settings.exit:
+            raise want.error(f"{TELEMETRY.settings} may not be read", "become: true")
         return {
             "report": report,
             "settings": settings.out,
             "paths": paths,
-            "kept": _files_to_keep(want, answers, paths, settings.out),
+            "kept": files_to_keep(TELEMETRY, want, answers, paths, settings.out),
         }
 
     def claim(self, want: Want, have: Have | None) -> str:
@@ -166,7 +165,7 @@ class AgentKind(HostKind):
             if have is None:
                 return None
             return Verb.DELETE, {"version": have["report"].version or "unknown"}, {}
-        if have is None or have["paths"][SCRIPT_PATH].type == "missing":
+        if have is None or have["paths"][TELEMETRY.program].type == "missing":
             declared = {k: v for k, v in want.fields.items() if k not in _OPTIONS}
             return Verb.CREATE, {}, {"version": shipped_version(), **declared}
         differing = dict(self._files(want, have))
@@ -180,7 +179,7 @@ class AgentKind(HostKind):
         """Iterate over the fields that differ, with their values before and after."""
         report: AgentReport = have["report"]
         paths, folder = have["paths"], self.in_folder(want.at)
-        yield from _version_difference(report, paths[SCRIPT_PATH])
+        yield from _version_difference(report, paths[TELEMETRY.program])
         _, settings, *services = self.wanted_files(want.fields, report.init)
         text, old = settings.data, with_current_head(have["settings"])
         if old != text:
@@ -189,26 +188,19 @@ class AgentKind(HostKind):
             yield from ((name, (before.get(name, ""), after.get(name, ""))) for name in names)
             if not names:
                 yield "settings", ("changed by hand", "as declared")
-        state = paths[SETTINGS_PATH]
-        if state.type == "file" and (state.mode, folder or state.user) != (0o600, folder or self.account):
-            yield "settings_of", (f"{state.mode:04o} {state.user}", f"0600 {self.account}")
-        for file in services:
-            found = paths[file.path]
-            if found.type != "file" or found.sha256 != Blob.of(file.data).sha256:
-                yield "service", ("none" if found.type == "missing" else "altered", report.init)
-        if not report.user:
-            yield "user", ("none", USER)
-        if report.unfinished:  # what runs may be older than its files
-            yield "installation", ("cut", "whole")
+        yield from owner_difference(self.account, paths[TELEMETRY.settings], folder)
+        yield from service_differences(TELEMETRY, services, paths, report)
 
     def wanted_files(self, fields: Mapping[str, Value], init: str) -> list[AgentFile]:
         """Return the files as they are to be: script, settings, and the service's where there is one."""
         files = [
-            AgentFile(SCRIPT_PATH, agent_script(), "0755"),
-            AgentFile(SETTINGS_PATH, settings_text(settings_of_fields(fields, init)), "0600", owned=True),
+            AgentFile(TELEMETRY.program, agent_script(), "0755"),
+            AgentFile(
+                TELEMETRY.settings, settings_text(settings_of_fields(fields, init)), "0600", owned=True
+            ),
         ]
-        if init in SERVICES:
-            service, interval_s = SERVICES[init], fields.get("interval", INTERVAL_S)
+        if init in TELEMETRY.services:
+            service, interval_s = TELEMETRY.services[init], fields.get("interval", INTERVAL_S)
             files.append(AgentFile(service.path, service_file(init, interval_s), service.mode))
         return files
 
@@ -228,7 +220,7 @@ class AgentKind(HostKind):
     # -- writing ----------------------------------------------------------------------------------------
 
     def write(self, act: Act) -> Iterator[Block]:
-        site = InstallSite(act.at, self.in_folder(act.at), self._init(act), act.token)
+        site = InstallSite(TELEMETRY, act.at, self.in_folder(act.at), remembered_init(act), act.token)
         memory = ("kept", self.name, act.identity)
         if act.undone:
             yield from _restore_blocks(site, act, act.memory.get(memory, ()))
@@ -238,22 +230,11 @@ class AgentKind(HostKind):
         if act.verb is Verb.DELETE:
             yield Block(removal_script(site), timeout_s=_SECONDS)
         elif act.verb is Verb.UPDATE and act.after.keys() <= _STARTED:
-            yield Block(restart_script(site, shipped_version()), timeout_s=_SECONDS)
+            yield Block(restart_script(site, delivery_proving(site, shipped_version())), timeout_s=_SECONDS)
         else:
             files = self.wanted_files(act.options, site.init)
-            yield Block(
-                install_script(site, files, tested=True, version=shipped_version()), timeout_s=_SECONDS
-            )
-
-    def _init(self, act: Act) -> str:
-        """Return what keeps the agent running: as declared, else as the host said."""
-        wanted = act.options.get("init")
-        init = wanted or act.memory.get(("init", self.name)) or "systemd"
-        report = act.have.get("report")
-        if report is not None and not wanted:
-            init = report.init
-        act.memory["init", self.name] = init
-        return str(init)
+            proving = delivery_proving(site, shipped_version())
+            yield Block(install_script(site, files, proving), timeout_s=_SECONDS)
 
     def proof(self, want: Want, have: Have | None) -> str | None:
         """Return why what was started does not deliver; None when it does, "" while that is open."""
@@ -274,11 +255,7 @@ def _version_difference(report: AgentReport, path: PathState) -> Iterator[tuple[
 
 def _running_differences(want: Want, report: AgentReport) -> Iterator[tuple[str, tuple[Value, Value]]]:
     """Iterate over what keeps the agent from running and delivering, where that can be told."""
-    if report.init in ("systemd", "openrc", "cron") and not report.folder:
-        if report.active != "active":
-            yield "running", (report.active or "no", "active")
-        elif not report.enabled:
-            yield "running", ("active, not enabled", "active")
+    yield from running_difference(TELEMETRY, report)
     trouble = report.trouble()
     if trouble is not None:
         yield "delivery", (trouble, "delivering")
@@ -292,19 +269,7 @@ def _restore_blocks(site: InstallSite, act: Act, kept: tuple[AgentFile, ...]) ->
     if act.verb is Verb.DELETE:
         yield Block(removal_script(site), timeout_s=_SECONDS)
     elif kept and not (act.verb is Verb.UPDATE and act.after.keys() <= _STARTED):
-        yield Block(install_script(site, kept, tested=False, version=""), timeout_s=_SECONDS)
-
-
-def _files_to_keep(
-    want: Want, answers: Answers, paths: Mapping[str, PathState], settings: bytes
-) -> tuple[AgentFile, ...]:
-    found = []
-    for path, state in paths.items():
-        answer = answers.get(ContentOf(want.at(path), KEPT_BYTES))
-        data = settings if path == SETTINGS_PATH else answer.out if isinstance(answer, Output) else b""
-        if state.type == "file" and data:
-            found.append(AgentFile(path, data, f"{state.mode:04o}", owned=path == SETTINGS_PATH))
-    return tuple(found)
+        yield Block(install_script(site, kept, None), timeout_s=_SECONDS)
 
 
 KINDS = (AgentKind(),)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from fazai.compat.language import dataclass
 from fazai.errors import DeviceError
 from fazai.model import FieldSpec, Problem, Secret, Value, Verb
 from fazai.providers.hosts.blob import Blob

@@ -7,12 +7,12 @@ from collections.abc import Awaitable, Callable
 
 from fazai.model import Target
 from fazai.providers.hosts.options import read_option
-from fazai.providers.hosts.provider import HostProvider
+from fazai.providers.hosts.provider import ShellProvider
 from fazai.providers.hosts.shell.become import become_of
 from fazai.providers.hosts.shell.channel import ShellChannel
 
 
-class LocalProvider(HostProvider):
+class LocalProvider(ShellProvider):
     """Provider of the machine that fazai runs on, or of a folder of it."""
 
     name = "local"

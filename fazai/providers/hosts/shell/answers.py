@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
+from fazai.compat.language import dataclass, zip_equal
 from fazai.errors import DeviceError, Unreachable
 from fazai.providers.hosts.shell.questions import (
     KEPT_BYTES,
@@ -194,7 +195,7 @@ class _AnswerReader:
         lines = [line for line in lines if (line if word == "stat" else _HASH.match(line))]
         if len(lines) != len(facts):
             raise self._replaced_error()
-        for each, line in zip(facts, lines, strict=True):
+        for each, line in zip_equal(facts, lines):
             if word == "hash":
                 each.sha256 = line.lstrip(b"\\")[:64].decode()
                 continue
@@ -219,7 +220,7 @@ class _AnswerReader:
                 break
             texts.append(body[begin:place])
         if place == len(body):
-            for (_, facts), text in zip(paths, texts, strict=True):
+            for (_, facts), text in zip_equal(paths, texts):
                 facts.text, facts.code = text, 0
         else:
             for _, facts in paths:

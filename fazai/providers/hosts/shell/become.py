@@ -6,12 +6,12 @@ at a terminal, so it works where its configuration says `nopass` or `persist`.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
+from fazai.compat.language import dataclass
+from fazai.compat.timeouts import deadline
 from fazai.errors import AccessDenied, DeviceError, FazaiError, Unreachable
 from fazai.model import FieldSpec, Secret, Target
 from fazai.providers.hosts.options import read_option
@@ -86,7 +86,7 @@ async def answer_password_prompt(
     if become.password is None or become.method != "sudo":
         return
     try:
-        async with asyncio.timeout(timeout_s):
+        async with deadline(timeout_s):
             await _talk_to_sudo(channel, become, become.password, host)
     except TimeoutError:
         text = f"sudo on {host} neither asked for the password nor started a shell within {timeout_s:.3g} s"

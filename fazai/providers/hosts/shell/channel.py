@@ -10,9 +10,10 @@ import asyncio
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from fazai.compat.language import dataclass
+from fazai.compat.timeouts import deadline
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.hosts.shell.preconditions import CHECKING
 from fazai.providers.hosts.shell.quoting import encode_script, quote
@@ -38,10 +39,11 @@ class ByteWriter(Protocol):
 class ShellChannel(Protocol):
     """The three streams of a shell on a host: the seam between a session and what reaches the host.
 
-    `ssh/` and `local/` are the transports there are. Another one, such as the southbound agent, brings a
-    folder with the same two modules, and one name in `PROVIDERS` of `providers/hosts/__init__.py`:
+    `ssh/` and `local/` are the transports there are (an agent has no shell for others: `remote/`). Another
+    one brings a folder with the same two modules, and one name in `PROVIDERS` of
+    `providers/hosts/__init__.py`:
 
-    - `provider.py`: a `HostProvider` with its options; `box_of`, which names the machine that is reached, so
+    - `provider.py`: a `ShellProvider` with its options; `box_of`, which names the machine that is reached, so
       that two names of one take turns; and `starter`, which returns a function that starts a shell.
     - `transport.py`: that function. Within the target's timeout it connects, runs `Become.command` (a POSIX
       `sh -s`) and answers its password prompt (`become`); it raises Unreachable as long as nothing was done,
@@ -145,7 +147,7 @@ class BlockRunner:
         the shell does.
         """
         chunks = [encode_script(script)] if isinstance(script, str) else script
-        async with asyncio.timeout(timeout_s):
+        async with deadline(timeout_s):
             sender = asyncio.ensure_future(self._send(chunks, setup, form))
             try:
                 return await self._receive(listener, form, limit)
@@ -265,7 +267,8 @@ class _Frame:
             self._start = self._safe = self._told = found + len(self._begin)
         self._stop = data.find(self._end, self._safe)
         if self._stop < 0:
-            self._safe = max(self._safe, len(data) - len(self._end))
+            begun = data.rfind(b"\n", max(self._safe, len(data) - len(self._end)))  # the mark, perhaps
+            self._safe = begun if begun >= 0 and self._end.startswith(data[begun:]) else len(data)
             return None
         self._safe = self._stop
         begin = self._stop + len(self._end)

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from fazai.compat.timeouts import deadline
 from fazai.errors import FazaiError, Unreachable
 from fazai.model import Target
 from fazai.providers.hosts.shell.channel import (
@@ -147,7 +148,7 @@ class ShellConnection:
         """End a shell of the same user on the host, with what it runs, from another one. Returns why
         something of it may go on there; an empty text: nothing does."""
         try:
-            async with asyncio.timeout(_END_S):
+            async with deadline(_END_S):
                 channel = await self._start()
                 try:
                     runner = BlockRunner(channel, self._target.name)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
+from fazai.compat.language import dataclass
 from fazai.providers.hosts.folder_names import INSIDE, read_names
 from fazai.providers.hosts.shell.questions import Answer, PathState, Question
 from fazai.providers.hosts.shell.quoting import quote

@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import NoReturn
+from typing import NoReturn, Union
 
+from fazai.compat.language import dataclass
 from fazai.errors import DeviceError
 
 #: A larger file is not fetched to be shown, nor to be put back when a run is undone.
@@ -49,7 +49,16 @@ class OutputOf:
     limit: int = SAID_BYTES
 
 
-Question = FileAt | ContentOf | OutputOf
+@dataclass(frozen=True, slots=True)
+class RegisteredAgent(OutputOf):
+    """Ask the daemon for the registry's row of a remote agent. The output is JSON: `row` (null: it has none),
+    or `unasked`: why the daemon could not be asked. Where a session has no registry, the host says so."""
+
+    script: str = """echo '{"unasked": "there is no daemon to be asked"}'"""
+    agent_id: str = ""
+
+
+Question = Union[FileAt, ContentOf, OutputOf]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +131,7 @@ class OverlongOutput(Output):
         self._refuse()
 
 
-Answer = PathState | Output
+Answer = Union[PathState, Output]
 
 
 def find_output(answers: Mapping[Question, Answer], question: ContentOf | OutputOf) -> Output:
@@ -134,5 +143,5 @@ def find_output(answers: Mapping[Question, Answer], question: ContentOf | Output
 
 def answer_bytes(questions: Sequence[Question]) -> int:
     """Return the most bytes that the answer to these questions can have, all frames included."""
-    limits = (q.limit if isinstance(q, ContentOf | OutputOf) else 0 for q in questions)
+    limits = (q.limit if isinstance(q, (ContentOf, OutputOf)) else 0 for q in questions)
     return min(_MOST_BYTES, _READ_BYTES + sum(limit + _PATH_BYTES for limit in limits))

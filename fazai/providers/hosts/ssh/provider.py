@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fazai.model import FieldSpec, Target
 from fazai.providers.hosts.options import read_option
-from fazai.providers.hosts.provider import HostProvider
+from fazai.providers.hosts.provider import ShellProvider
 from fazai.providers.hosts.shell.become import become_of
 from fazai.providers.hosts.shell.channel import ShellChannel
 from fazai.providers.hosts.ssh.settings import OPTIONS, Hop, find_ssh_problems, settings_of
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from fazai.providers.hosts.ssh.connecting import Connections
 
 
-class SshProvider(HostProvider):
+class SshProvider(ShellProvider):
     """Provider of Linux (and other POSIX) hosts over SSH."""
 
     name = "ssh"

@@ -13,10 +13,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import Final
 
+from fazai.compat.language import dataclass
 from fazai.errors import DeviceError
 
 #: Steps of the matcher that nobody notices (some hundredths of a second).

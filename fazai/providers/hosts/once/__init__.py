@@ -1,0 +1,1 @@
+"""What is done once on a host, and is no resource: one program run, one file fetched."""
