@@ -107,6 +107,8 @@ class StoreLimits:
     ledger_runs: int = 5_000
     targets_age_s: float = 90 * 86400.0  # states and names of targets that no run has met since
     index_records: int = 100_000  # records not yet in the index of history; more memory, fewer writes
+    actions_age_s: float = 30 * 86400.0  # of remote agents
+    actions_bytes: int = 256 << 20  # of their answers
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +138,26 @@ class AgentRecord:
     last_seen: float | None = None
     closed_at: float | None = None
     last_error: str | None = None
+    contract: str | None = None
+    reconcile: str | None = None
+    latency_ms: float | None = None
+    last_outcome: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentAction:
+    """An action with an effect that a remote agent was asked for. `digest` is the SHA-256 of its request, of
+    which nothing else is kept; `client` is who asked. `done` and `answer` are there once the outcome came;
+    `answer` is None again where only the outcome's time is kept. Times in seconds since the epoch."""
+
+    agent_id: str
+    action_id: str
+    method: str
+    digest: str = ""
+    client: str = ""
+    sent: float | None = None
+    done: float | None = None
+    answer: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +326,16 @@ class DaemonStore(Protocol):
     async def put_agent(self, agent: AgentRecord) -> None: ...
     async def delete_agent(self, agent_id: str) -> bool: ...
     async def agents(self) -> list[AgentRecord]: ...
+    async def begin_agent_action(self, action: AgentAction) -> AgentAction | None:
+        """Record an action that is about to be sent, and return None; or what is recorded of it already."""
+        ...
+
+    async def finish_agent_action(self, action: AgentAction, event: NewEvent) -> bool:
+        """Record an outcome and publish its event, both or neither; durable when it returns. False, with
+        nothing done, where an outcome is recorded already. The action need not be recorded."""
+        ...
+
+    async def agent_action(self, agent_id: str, action_id: str) -> AgentAction | None: ...
     async def put_firewall(self, firewall: FirewallRecord) -> None: ...
     async def delete_firewall(self, id_: str) -> bool: ...
     async def firewalls(self) -> list[FirewallRecord]: ...

@@ -18,6 +18,7 @@ from fazai.errors import UsageError
 
 if TYPE_CHECKING:
     from fazai.store.base import Store
+    from fazai.store.certificates import CertificateStore
     from fazai.store.daemon import DaemonStore, StoreLimits, TokenStore
 
 
@@ -53,6 +54,14 @@ def open_tokens(place: Path | str) -> TokenStore:
     from fazai.store.sqlite.tokens import TokenFile
 
     return TokenFile(_folder_of(place))
+
+
+def open_certificates(place: Path | str) -> CertificateStore:
+    """Open the certificates, enrolments and revocations, also while a daemon uses the same place. Raises
+    UsageError."""
+    from fazai.store.sqlite.certificates import CertificateFile
+
+    return CertificateFile(_folder_of(place))
 
 
 def describe_openness(folder: Path) -> str | None:

@@ -16,6 +16,7 @@ import msgspec
 from fazai.errors import LockHeld, StateError
 from fazai.store.base import Store
 from fazai.store.daemon import (
+    AgentAction,
     AgentRecord,
     FirewallRecord,
     HostRecord,
@@ -27,6 +28,7 @@ from fazai.store.daemon import (
     StoreLimits,
     Token,
 )
+from fazai.store.sqlite.agent_actions import AgentActionTable, trim_agent_actions
 from fazai.store.sqlite.event_log import EventLog
 from fazai.store.sqlite.leases import hold_daemon_lock
 from fazai.store.sqlite.ledger import SqliteStore
@@ -37,7 +39,7 @@ from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.compaction import TelemetryCompaction, read_mark
 from fazai.store.sqlite.telemetry.hosts import Telemetry
 from fazai.store.sqlite.telemetry.reading import TelemetryReader
-from fazai.store.sqlite.writer import GroupWriter, StatementHandler, WriteHandler, resolve_waiter
+from fazai.store.sqlite.writer import GroupWriter, Statement, StatementHandler, WriteHandler, resolve_waiter
 
 T = TypeVar("T")
 
@@ -77,6 +79,7 @@ class SqliteDaemonStore:
         self._writer = GroupWriter(
             folder, "fazai-daemon-store", self._keep_up, self.limits.upkeep_s, _REST_S, hint
         )
+        self._actions = AgentActionTable(self._change, self._publish_beside, self._query)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = f"another daemon uses the state folder {folder}"
@@ -146,6 +149,7 @@ class SqliteDaemonStore:
             connection.execute("DELETE FROM nonces WHERE expires_us < ?", (now_us,))
         for key in old:
             self._nonces.pop(key, None)
+        more = trim_agent_actions(connection, self.limits, now_us / 1e6) or more
         return self._events.trim(connection) or more
 
     # -- telemetry --------------------------------------------------------------------------------------
@@ -232,6 +236,15 @@ class SqliteDaemonStore:
 
     async def agents(self) -> list[AgentRecord]:
         return await self._all("agents", AgentRecord)
+
+    async def begin_agent_action(self, action: AgentAction) -> AgentAction | None:
+        return await self._actions.begin(action)
+
+    async def finish_agent_action(self, action: AgentAction, event: NewEvent) -> bool:
+        return await self._actions.finish(action, event)
+
+    async def agent_action(self, agent_id: str, action_id: str) -> AgentAction | None:
+        return await self._actions.find(agent_id, action_id)
 
     async def put_firewall(self, firewall: FirewallRecord) -> None:
         await self._put("firewalls", firewall.id, firewall)
@@ -321,6 +334,13 @@ class SqliteDaemonStore:
             self._statements,
             [(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, text))],  # noqa: S608 - our names
         )
+
+    async def _change(self, statements: Sequence[Statement]) -> int:
+        changed: int = await self._writer.write(self._statements, statements)
+        return changed
+
+    async def _publish_beside(self, event: NewEvent, statement: Statement) -> object:
+        return await self._writer.write(self._events, [_escape_texts(event)], len(event.data), statement)
 
     async def _delete(self, table: str, column: str, key: str) -> bool:
         job = (f"DELETE FROM {table} WHERE {column} = ?", (key,))  # noqa: S608 - our names

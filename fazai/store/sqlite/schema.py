@@ -25,6 +25,7 @@ _BUSY_S = 30.0
 #: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon. Version 3: by the box, where it
 #: was by the name of the target: what was remembered by name stays, and is found under the name. Version 4:
 #: tokens of leases, and what stood in files beside this one: the runs of the daemon and its schedule.
+#: Version 5: certificates of agents, enrolment tokens, revocations. Version 6: actions of remote agents.
 MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -109,6 +110,35 @@ MIGRATIONS = (
     ALTER TABLE generations ADD COLUMN token INTEGER NOT NULL DEFAULT 0;
     CREATE TABLE daemon_runs (run_id TEXT PRIMARY KEY, value TEXT NOT NULL, plan BLOB) WITHOUT ROWID;
     CREATE TABLE schedule (job TEXT PRIMARY KEY, began REAL NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE certificates (
+        fingerprint TEXT PRIMARY KEY, serial TEXT NOT NULL, name TEXT NOT NULL, origin TEXT NOT NULL,
+        issued REAL NOT NULL, not_before REAL NOT NULL, not_after REAL NOT NULL,
+        revoked REAL, returned REAL, predecessor TEXT, request TEXT NOT NULL DEFAULT '',
+        pem TEXT NOT NULL DEFAULT ''
+    ) WITHOUT ROWID;
+    CREATE INDEX certificates_by_name ON certificates (name, issued);
+    CREATE INDEX certificates_by_end ON certificates (not_after);
+    CREATE INDEX certificates_by_predecessor ON certificates (predecessor) WHERE predecessor IS NOT NULL;
+    CREATE TABLE enrolments (
+        hash TEXT PRIMARY KEY, name TEXT NOT NULL, created REAL NOT NULL, expires REAL NOT NULL, used REAL,
+        withdrawn REAL, fingerprint TEXT, refused INTEGER NOT NULL DEFAULT 0, last_refused REAL
+    ) WITHOUT ROWID;
+    CREATE TABLE revocations (
+        name TEXT NOT NULL, fingerprint TEXT NOT NULL DEFAULT '', time REAL NOT NULL, reason TEXT NOT NULL,
+        PRIMARY KEY (name, fingerprint)
+    ) WITHOUT ROWID;
+    CREATE TABLE revocation_version (version INTEGER NOT NULL);
+    INSERT INTO revocation_version VALUES (0);
+    """,
+    """
+    CREATE TABLE agent_actions (
+        agent TEXT NOT NULL, action TEXT NOT NULL, method TEXT NOT NULL, digest TEXT NOT NULL,
+        client TEXT NOT NULL, sent REAL, done REAL, answer BLOB, bytes INTEGER NOT NULL,
+        PRIMARY KEY (agent, action)
+    ) WITHOUT ROWID;
+    CREATE INDEX agent_actions_by_time ON agent_actions (coalesce(done, sent), bytes);
     """,
 )
 
