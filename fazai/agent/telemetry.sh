@@ -29,12 +29,13 @@ problem() { printf 'telemetry.sh: %s\n' "$1" >&2; PROBLEMS=$((PROBLEMS + 1)); }
 
 usage() {
     cat <<'HELP'
-usage: telemetry.sh [--config FILE] [--once [--splay SECONDS] | --print | --selftest | --version | --help]
+usage: telemetry.sh [--config FILE] [--once [--splay SECONDS] | --print [--readings FILE] | --selftest | --version | --help]
 
   (nothing)    sample and deliver until SIGTERM; SIGUSR1 takes a sample now
   --once       one sample, deliver what is spooled, exit (0 delivered, 1 spooled for later); for cron
   --splay N    with --once: first wait a random time of up to N seconds
   --print      one sample on standard output; nothing is stored or sent
+  --readings F with --print: rates are those since the readings in F, which are replaced by the new ones
   --selftest   check tools, settings, folders and the signature without contacting anybody
   --config F   read settings from F (mode 0600); the environment wins over the file
 
@@ -1444,10 +1445,12 @@ find_tools() {
     HAVE_GZIP=0 HAVE_SHA256SUM=0
     command -v gzip >/dev/null && HAVE_GZIP=1
     command -v sha256sum >/dev/null && HAVE_SHA256SUM=1
-    for tool in awk curl mv rm mkdir cat stat ln readlink wc; do
-        command -v $tool >/dev/null || problem "$tool: not found in PATH; install it"
+    local tools='awk curl mv rm mkdir cat stat ln readlink wc'
+    [[ $MODE != print ]] || tools='awk cat stat mv'
+    for tool in $tools; do
+        command -v "$tool" >/dev/null || problem "$tool: not found in PATH; install it"
     done
-    ((HAVE_SHA256SUM)) || command -v openssl >/dev/null || problem 'openssl: not found in PATH; install it or sha256sum'
+    [[ $MODE == print ]] || ((HAVE_SHA256SUM)) || command -v openssl >/dev/null || problem 'openssl: not found in PATH; install it or sha256sum'
 }
 
 read_keys() {
@@ -1583,6 +1586,16 @@ once() {
     ((DEPTH == 0)) || exit $EXIT_FAILED
 }
 
+# print_sample FILE: one record on standard output; rates since the readings in FILE, where one is named.
+print_sample() {
+    if [[ -n $1 && -r $1 ]]; then
+        IFS= read -r -d '' PREVIOUS <"$1"
+    fi
+    take_sample || exit $EXIT_FAILED
+    printf '%s\n' "$RECORD"
+    [[ -z $1 ]] || { printf '%s' "$PREVIOUS" >"$1.tmp" && mv -f -- "$1.tmp" "$1"; } 2>/dev/null
+}
+
 sleep_random() {
     local until
     random_below $(($1 * 1000 + 1))
@@ -1618,13 +1631,13 @@ selftest() {
 }
 
 main() {
-    local config='' splay=0
+    local config='' splay=0 readings=''
     MODE=run CFG_LOG_FORMAT=text
     while (($#)); do
         case $1 in
-        --config | --splay)
+        --config | --splay | --readings)
             (($# > 1)) || { problem "$1: a value is missing"; break; }
-            if [[ $1 == --config ]]; then config=$2; else splay=$2; fi
+            case $1 in --config) config=$2 ;; --splay) splay=$2 ;; *) readings=$2 ;; esac
             shift
             ;;
         --once | --print | --selftest)
@@ -1648,7 +1661,7 @@ main() {
     read -r BOOT </proc/sys/kernel/random/boot_id
     BOOT=${BOOT%%-*}
     case $MODE in
-    print) take_sample || exit $EXIT_FAILED; printf '%s\n' "$RECORD" ;;
+    print) print_sample "$readings" ;;
     selftest) selftest ;;
     *)
         open_spool || exit $EXIT_INPUT

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -159,6 +160,16 @@ def receiver() -> Iterator[Receiver]:
 def delivering(agent: Agent, receiver: Receiver) -> Agent:
     agent.settings["SERVER"] = receiver.url
     return agent
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where the machine has one: thousands of syncs would wait for a busy disk."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        yield Path(folder)
 
 
 def tool_folder(

@@ -1,0 +1,1 @@
+"""The agent's configuration file: reading it, matching requests with its allow-list, explaining it."""

@@ -1,0 +1,230 @@
+"""Reaching the daemon: addresses, names, connections, and how long to wait before the next try."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+
+from fazai.agent.children import Child
+from fazai.agent.errors import Refused
+from fazai.agent.link.errors import LinkError
+from fazai.agent.link.tls import TlsStream
+from fazai.agent.loop import WRITE
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+    from typing import Any
+
+    from fazai.agent.children import LifePipe
+    from fazai.agent.loop import Loop, Timer
+
+DEFAULT_PORT = 3121
+RESOLVE_S = 5.0
+CONNECT_S = 10.0
+BACKOFF_FIRST_S = 1.0
+BACKOFF_CAP_S = 60.0
+STABLE_S = 60.0
+_MAX_ADDRESSES = 8
+
+
+class Address:
+    """Where a daemon listens: `scheme` is `wss` or `https`."""
+
+    def __init__(self, scheme: str, host: str, port: int) -> None:
+        self.scheme = scheme
+        self.host = host
+        self.port = port
+        self.authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        self.url = f"{scheme}://{self.authority}"
+        self.path = "/southbound"
+
+
+def parse_address(url: str) -> Address:
+    """Return the address that a URL names. Raises LinkError."""
+    scheme, separator, host = url.rstrip("/").partition("://")
+    name, colon, port = host.rpartition(":")
+    if not colon or port.endswith("]"):
+        name, port = host, str(DEFAULT_PORT)
+    name = name[1:-1] if name.startswith("[") and name.endswith("]") else name
+    usable = port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536
+    if not separator or scheme not in ("wss", "https") or not name or not usable or set(name) & set("/@?# "):
+        raise LinkError("connect", f'"{url}" names no daemon', hint="wss://HOST:3121 or https://HOST:3121")
+    return Address(scheme, name, int(port))
+
+
+class Backoff:
+    """How long to wait before the next try: anything from nothing to a bound that doubles with each failure
+    up to a minute, so that a thousand agents do not come at once. It starts over only after a connection
+    that lasted a minute."""
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._failures = 0
+        self._since: float | None = None
+
+    def connected(self, now: float) -> None:
+        """A connection stands."""
+        self._since = now
+
+    def next_delay(self, now: float) -> float:
+        """A try failed, or a connection ended: return the seconds to wait."""
+        since, self._since = self._since, None
+        if since is not None and now - since >= STABLE_S:
+            self._failures = 0
+        bound = min(BACKOFF_CAP_S, BACKOFF_FIRST_S * (1 << min(self._failures, 10)))
+        self._failures += 1
+        return self._random() * bound
+
+
+def resolve(host: str, port: int) -> dict[str, Any]:
+    """Return a host's addresses, in a form that fits through a pipe. Blocks. Raises Refused."""
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise Refused("resolve", f"the name {host} is not known: {error.strerror or error}") from None
+    return {"addresses": [[int(family), list(where)] for family, _, _, _, where in found[:_MAX_ADDRESSES]]}
+
+
+def read_literal(host: str, port: int) -> list[tuple[int, tuple[Any, ...]]]:
+    """Return the address that a host's name is itself, if it is one."""
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except OSError:
+            continue
+        return [(int(family), (host, port))]
+    return []
+
+
+class Opening:
+    """One try to open a TLS connection: the name, each of its addresses, the handshake. Ends in one call of
+    `on_open` with the stream or of `on_failed`."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        life: LifePipe,
+        address: Address,
+        make_context: Callable[[], ssl.SSLContext],
+        *,
+        on_open: Callable[[TlsStream], None],
+        on_failed: Callable[[LinkError], None],
+        resolve: Callable[[str, int], dict[str, Any]] = resolve,
+    ) -> None:
+        self._loop = loop
+        self._address = address
+        self._make_context = make_context
+        self._on_open = on_open
+        self._on_failed = on_failed
+        self._child: Child | None = None
+        self._socket: socket.socket | None = None
+        self._stream: TlsStream | None = None
+        self._timer: Timer | None = None
+        self._left = read_literal(address.host, address.port)
+        self._done = False
+        if self._left:
+            self._timer = loop.later(0, self._connect_next)
+        else:
+            self._child = Child(
+                loop,
+                life,
+                lambda: resolve(address.host, address.port),
+                self._resolved,
+                deadline_s=RESOLVE_S,
+            )
+
+    def abandon(self) -> None:
+        """Give it up without a call back."""
+        self._done = True
+        if self._child is not None:
+            self._child.end()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._stream is not None:
+            self._stream.abort()
+        self._drop_socket()
+
+    def _fail(self, error: LinkError) -> None:
+        if not self._done:
+            self._done = True
+            self._drop_socket()
+            self._on_failed(error)
+
+    def _resolved(self, answer: dict[str, Any] | None, reason: str) -> None:
+        overdue = self._child is not None and self._child.overdue
+        self._child = None
+        if self._done:
+            return
+        if answer is None or "addresses" not in answer:
+            message = f"the name {self._address.host} cannot be resolved: {reason}"
+            if overdue:
+                message = f"the name {self._address.host} was not resolved within {RESOLVE_S:.0f} s"
+            elif answer is not None:
+                message = str(answer.get("error"))
+            self._fail(LinkError("resolve", message))
+            return
+        self._left = [(int(family), tuple(where)) for family, where in answer["addresses"]]
+        self._connect_next()
+
+    def _connect_next(self) -> None:
+        family, where = self._left.pop(0)
+        try:
+            self._socket = socket.socket(family, socket.SOCK_STREAM)
+            self._socket.setblocking(False)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = self._socket.connect_ex(where)
+        except OSError as error:
+            self._refused(error.strerror or str(error))
+            return
+        if code not in (0, errno.EINPROGRESS):
+            self._refused(os.strerror(code))
+            return
+        self._timer = self._loop.later(
+            CONNECT_S, lambda: self._refused(f"no answer within {CONNECT_S:.0f} s")
+        )
+        self._loop.watch(self._socket.fileno(), WRITE, self._on_connected)
+
+    def _refused(self, reason: str) -> None:
+        self._drop_socket()
+        if self._left and not self._done:
+            self._connect_next()
+            return
+        self._fail(LinkError("connect", f"{self._address.authority} is not reached: {reason}"))
+
+    def _on_connected(self, events: int) -> None:
+        assert self._socket is not None
+        code = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self._refused(os.strerror(code))
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop.forget(self._socket.fileno())
+        sock, self._socket = self._socket, None
+        try:
+            context = self._make_context()
+            self._stream = TlsStream(
+                self._loop, sock, context, self._address.host, on_open=self._opened, on_lost=self._fail
+            )
+        except LinkError as error:
+            sock.close()
+            self._fail(error)
+        except (OSError, ValueError) as error:
+            sock.close()
+            self._fail(LinkError("connect", f"{self._address.authority} is not reached: {error}"))
+
+    def _opened(self) -> None:
+        if not self._done and self._stream is not None:
+            self._done = True
+            self._on_open(self._stream)
+
+    def _drop_socket(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._socket is not None:
+            self._loop.forget(self._socket.fileno())
+            self._socket.close()
+            self._socket = None
