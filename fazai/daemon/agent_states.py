@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 from fazai import __version__
 from fazai.daemon.events.announcer import Announcer
@@ -20,7 +21,8 @@ from fazai.errors import FazaiError
 from fazai.providers.gemma.client import GemmaClient
 from fazai.service.prometheus import Family, Metric
 from fazai.store.daemon import AgentRecord
-from fazai.timestamps import utc_now
+from fazai.timestamps import timestamp, utc_now
+from fazai.wire.daemon import AgentRow
 from fazai.wire.events import AgentEvent, AgentState, Level
 
 DAEMON, WORKER = "daemon", "gemma-1"
@@ -54,6 +56,26 @@ class AgentEntry:
             last_error=error or row.last_error,
         )
         return changed
+
+
+def agent_row(one: AgentRecord) -> AgentRow:
+    """Return an agent's row as GET /agents shows it."""
+    return AgentRow(
+        agent_id=one.agent_id,
+        name=one.name,
+        protocol=cast("Any", one.protocol),
+        state=cast("Any", one.state),
+        since=timestamp(one.since),
+        version=one.version,
+        capabilities=one.capabilities,
+        last_seen=timestamp(one.last_seen),
+        closed_at=timestamp(one.closed_at),
+        last_error=one.last_error,
+        contract=one.contract,
+        reconcile=cast("Any", one.reconcile),
+        latency_ms=one.latency_ms,
+        last_outcome=one.last_outcome,
+    )
 
 
 class AgentStates:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
 
+from fazai.daemon.agent_states import agent_row
 from fazai.daemon.events.announcer import AUDIT
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Route, RouteCall
 from fazai.daemon.ingest.hostkeys import host_name_ok, hosts_with_keys
 from fazai.secrets.files import write_keys
 from fazai.store.daemon import AgentRecord
-from fazai.timestamps import timestamp
 from fazai.wire.base import OkAnswer
-from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentRow, AgentsAnswer
+from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentsAnswer
 
 
 @Route("GET", "/agents", "All agents.")
 async def list_agents(call: RouteCall) -> AgentsAnswer:
     """Return all agents: the daemon, the worker, telemetry hosts."""
-    return AgentsAnswer(agents=tuple(_agent_row(one) for one in await _all_agents(call)))
+    return AgentsAnswer(agents=tuple(agent_row(one) for one in await _all_agents(call)))
 
 
 @Route("GET", "/agents/{id}", "One agent.")
@@ -28,7 +27,7 @@ async def show_agent(call: RouteCall) -> AgentAnswer:
     wanted = call.path["id"]
     for one in await _all_agents(call):
         if one.agent_id == wanted:
-            return AgentAnswer(agent=_agent_row(one))
+            return AgentAnswer(agent=agent_row(one))
     raise Refusal("not_found", f"there is no agent {wanted[:64]!r}", hint="see: GET /agents")
 
 
@@ -52,12 +51,14 @@ async def set_keys(call: RouteCall, body: AgentKeyBody) -> OkAnswer:
 
 async def _all_agents(call: RouteCall) -> list[AgentRecord]:
     services = call.services
+    remote = services.southbound
     found = [
         *services.agent_states.rows(),
-        *await services.store.agents(),
-        *services.ingest.agents(services.started),
+        *(remote.registry.rows() if remote is not None else await services.store.agents()),
     ]
     known = {one.agent_id for one in found}
+    found += [one for one in services.ingest.agents(services.started) if one.agent_id not in known]
+    known.update(one.agent_id for one in found)
     keys = await asyncio.to_thread(hosts_with_keys, services.settings.secrets / "hosts")
     found += [
         AgentRecord(host, host, "http", "registration", since)
@@ -65,21 +66,6 @@ async def _all_agents(call: RouteCall) -> list[AgentRecord]:
         if host not in known
     ]
     return found
-
-
-def _agent_row(one: AgentRecord) -> AgentRow:
-    return AgentRow(
-        agent_id=one.agent_id,
-        name=one.name,
-        protocol=cast("Any", one.protocol),
-        state=cast("Any", one.state),
-        since=timestamp(one.since),
-        version=one.version,
-        capabilities=one.capabilities,
-        last_seen=timestamp(one.last_seen),
-        closed_at=timestamp(one.closed_at),
-        last_error=one.last_error,
-    )
 
 
 ROUTES = (list_agents, show_agent, set_keys)

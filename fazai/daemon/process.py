@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import random
 import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ from fazai.daemon.runs.queue import RunQueue
 from fazai.daemon.runs.scheduler import Scheduler
 from fazai.daemon.services import Services
 from fazai.daemon.settings import DaemonSettings
+from fazai.daemon.southbound import routes as southbound_routes
+from fazai.daemon.southbound.service import Southbound
+from fazai.daemon.southbound.transport.listener import AgentListener
+from fazai.daemon.southbound.trust import AgentTrust
 from fazai.errors import FazaiError, InputError, StateError
 from fazai.providers.gemma.client import GemmaClient
 from fazai.service import systemd
@@ -45,16 +49,19 @@ from fazai.store.daemon import DaemonStore, StoredEvent
 from fazai.store.factory import describe_openness
 
 _LOOK_AT_TLS_S = 30.0
+_AGENT_REQUESTS = 2048  # connections on the port for agents that are no WebSocket
 
 
-def serve(settings: DaemonSettings, store: Callable[[Path], DaemonStore]) -> None:
+def serve(
+    settings: DaemonSettings, store: Callable[[Path], DaemonStore], trust: AgentTrust | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT. Raises InputError, UsageError, StateError before it serves."""
     import uvloop
 
     log = Log(settings.log_file, text=settings.log_text, logger="fazai.daemon")
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(Daemon(settings, log).run(store, signals=True))
+            runner.run(Daemon(settings, log, trust).run(store, signals=True))
     finally:
         log.close()
 
@@ -63,14 +70,18 @@ class Daemon:
     """One daemon, from its start to its end. `addresses` holds what it listens on, once `ready` was
     called."""
 
-    def __init__(self, settings: DaemonSettings, log: Log) -> None:
+    def __init__(self, settings: DaemonSettings, log: Log, trust: AgentTrust | None = None) -> None:
+        """`trust`: whom the port for agents trusts; None: there is no such port."""
         self._settings = settings
+        self._trust = trust
         self._log = log
         self._stop = asyncio.Event()
         self._failed: FazaiError | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._tls = files_fingerprint(settings)
         self.addresses: list[tuple[str, int]] = []
+        self.agent_addresses: list[tuple[str, int]] = []
+        self.agent_listener: AgentListener | None = None
         self.services: Services | None = None
         self._server: HttpServer | None = None
 
@@ -105,7 +116,8 @@ class Daemon:
                 if signals:
                     self._on_signals(server)
                 try:
-                    await self._serve(services, server, ready)
+                    async with self._listen_for_agents(services):
+                        await self._serve(services, server, ready)
                 finally:
                     await self._shut_down(services, server)
         if self._failed is not None:
@@ -133,8 +145,10 @@ class Daemon:
         run_queue = RunQueue(settings, store, self._log)
         firewalls = Firewalls(settings, store, self._log)
         scheduler = Scheduler(run_queue, store, self._log)
-        for source in (broadcaster, guard, drift, agents, run_queue, firewalls):
-            ingest.exposition.add(source.families)
+        southbound = self._build_southbound(store, announcer, ingest, guard)
+        for source in (broadcaster, guard, drift, agents, run_queue, firewalls, southbound):
+            if source is not None:
+                ingest.exposition.add(source.families)
         self.services = Services(
             settings=settings,
             store=store,
@@ -149,10 +163,48 @@ class Daemon:
             firewalls=firewalls,
             drift=drift,
             agent_states=agents,
+            southbound=southbound,
             announcer=announcer,
             bodies=Admission(settings.limits.bodies_bytes, random.random),
         )
         return self.services
+
+    def _build_southbound(
+        self, store: DaemonStore, announcer: Announcer, ingest: Ingest, guard: Guard
+    ) -> Southbound | None:
+        if self._trust is None:
+            return None
+        settings = self._settings
+        config = settings.config.agents
+        if config.socket is None and settings.socket is not None:
+            config = replace(config, socket=settings.socket.with_name("agents.sock"))
+        return Southbound(config, store, announcer, ingest, guard, self._trust, self._log)
+
+    @contextlib.asynccontextmanager
+    async def _listen_for_agents(self, services: Services) -> AsyncIterator[None]:
+        """Open the port for agents, and the local socket for those who ask them. Raises InputError where the
+        port was asked for and cannot be had."""
+        south = services.southbound
+        if south is None:
+            yield
+            return
+        await south.load()
+        limits = replace(self._settings.limits, connections=_AGENT_REQUESTS)
+        server = HttpServer(App(services, southbound_routes.ROUTES), limits, self._log, {})
+        listener = self.agent_listener = AgentListener(south, server.make_connection)
+        try:
+            self.agent_addresses = listener.open(south.config)
+        except InputError as error:
+            if south.config.configured:
+                raise
+            self._log.say("error", f"agents cannot connect: {error}")
+        south.start()
+        try:
+            yield
+        finally:
+            listener.close()
+            await south.stop("the daemon stops; connect again")
+            await server.stop()
 
     async def _serve(self, services: Services, server: HttpServer, ready: Callable[[], None] | None) -> None:
         running = background_tasks(services)
@@ -160,13 +212,21 @@ class Daemon:
             task = asyncio.ensure_future(coroutine)
             task.add_done_callback(self._task_ended)
             self._tasks.append(task)
-        where = ", ".join(_url_of(one, self._settings) for one in server.listeners)
+        where = ", ".join([*(_url_of(one, self._settings) for one in server.listeners), *self._agent_urls()])
         await self._announce(services, f"fazai {__version__} listens on {where}")
         services.ready = True
         systemd.notify(os.environ, f"READY=1\nSTATUS=listens on {where}")
         if ready is not None:
             ready()
         await self._stop.wait()  # deadline: none, it serves until it is told to stop
+
+    def _agent_urls(self) -> list[str]:
+        """Return where agents connect, and those who ask them."""
+        if not self.agent_addresses or self.services is None or self.services.southbound is None:
+            return []
+        addresses = [_url_at("wss", *one) for one in self.agent_addresses]
+        path = self.services.southbound.config.socket
+        return [*addresses, *([str(path)] if path is not None else [])]
 
     async def _shut_down(self, services: Services, server: HttpServer) -> None:
         systemd.notify(os.environ, "STOPPING=1")
@@ -264,7 +324,7 @@ async def _open_listeners(settings: DaemonSettings) -> AsyncIterator[list[HttpLi
     if tls is not None:
         tls()  # wrong files are said before anything listens
     handed = systemd.inherited_sockets(os.environ, os.getpid())
-    sockets = handed or _bind_sockets(settings.host, settings.port)
+    sockets = handed or systemd.bind(settings.host, settings.port, "--host and --port")
     path = settings.socket if not handed else None
     if path is not None:
         sockets.append(systemd.listen(path, "daemon"))
@@ -277,44 +337,16 @@ async def _open_listeners(settings: DaemonSettings) -> AsyncIterator[list[HttpLi
             path.unlink(missing_ok=True)
 
 
-def _bind_sockets(host: str, port: int) -> list[socket.socket]:
-    """Return listening sockets of all addresses of a host. Raises InputError."""
-    made: list[socket.socket] = []
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        for family, kind, number, _, address in dict.fromkeys(found):
-            one = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)
-            made.append(one)
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            one.bind(address)
-            if port == 0:
-                break
-    except OSError as error:
-        for one in made:
-            one.close()
-        raise InputError(
-            f"it cannot listen on {host} port {port}: {error.strerror}", hint=_bind_hint(error)
-        ) from None
-    return made
-
-
-def _bind_hint(error: OSError) -> str:
-    """Return the next step for an address that cannot be bound."""
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
-        return "--host is a name or an address of this machine"
-    if error.errno == errno.EACCES:
-        return "ports below 1024 want CAP_NET_BIND_SERVICE; choose with --port"
-    return "is another daemon running? choose with --host and --port"
-
-
 def _url_of(listener: HttpListener, settings: DaemonSettings) -> str:
     if listener.unix:
         return str(listener.sock.getsockname())
     scheme = "https" if listener.tls is not None else "http"
-    host = f"[{listener.address}]" if ":" in listener.address else listener.address
-    return f"{scheme}://{host}:{listener.port}{'' if is_loopback(listener.address) else ' (public)'}"
+    return _url_at(scheme, listener.address, listener.port)
+
+
+def _url_at(scheme: str, address: str, port: int) -> str:
+    host = f"[{address}]" if ":" in address else address
+    return f"{scheme}://{host}:{port}{'' if is_loopback(address) else ' (public)'}"
 
 
 def _raise_file_limit() -> None:

@@ -11,6 +11,7 @@ from fazai.daemon.http import static
 from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 from fazai.daemon.ingest import routes as ingest
 from fazai.daemon.runs import routes as runs
+from fazai.daemon.southbound import routes as southbound
 
 
 @Route("GET", "/openapi.json", "This description.", role=None)
@@ -31,5 +32,6 @@ TABLE: tuple[Route, ...] = (
     *firewalls.ROUTES,
     *gemma.ROUTES,
     *fleet.ROUTES,
+    *southbound.ROUTES,
     *static.ROUTES,
 )

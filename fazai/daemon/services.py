@@ -18,6 +18,7 @@ from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.runs.queue import RunQueue
 from fazai.daemon.runs.scheduler import Scheduler
 from fazai.daemon.settings import DaemonSettings
+from fazai.daemon.southbound.service import Southbound
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore
 
@@ -41,6 +42,7 @@ class Services:
     drift: Drift
     agent_states: AgentStates
     announcer: Announcer
+    southbound: Southbound | None  # remote agents, where their port is open
     bodies: Admission  # bodies of requests that are being received, those of /ingest excepted
     started: float = field(default_factory=time.time)
     ready: bool = False

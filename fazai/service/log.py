@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -57,6 +59,21 @@ class Log:
             line = msgspec.json.encode({**fields, **known}).decode()
         with suppress(OSError, ValueError):
             print(line, file=self._file or sys.stderr, flush=True)
+
+
+class LogHandler(logging.Handler):
+    """Writes what a library logs to our log."""
+
+    def __init__(self, log: Log, logger: str) -> None:
+        super().__init__()
+        self._log, self._logger = log, logger
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        if isinstance(error, asyncio.CancelledError):  # a request that the stop cut off
+            return
+        text = record.getMessage().strip()
+        self._log.say("error", f"{text}: {error!r}" if error else text, logger=self._logger)
 
 
 def _without_control_characters(text: str) -> str:

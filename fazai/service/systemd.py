@@ -68,6 +68,39 @@ def listen(path: Path, noun: str = "worker") -> socket.socket:
         return _bind(path)
 
 
+def bind(host: str, port: int, options: str) -> list[socket.socket]:
+    """Return sockets of all addresses of a host; `options` are those with which a person chooses others.
+    Raises InputError."""
+    made: list[socket.socket] = []
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, number, _, address in dict.fromkeys(found):
+            one = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)
+            made.append(one)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            one.bind(address)
+            if port == 0:
+                break
+    except OSError as error:
+        for one in made:
+            one.close()
+        raise InputError(
+            f"it cannot listen on {host} port {port}: {error.strerror}", hint=_bind_hint(error, options)
+        ) from None
+    return made
+
+
+def _bind_hint(error: OSError, options: str) -> str:
+    """Return the next step for an address that cannot be bound."""
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        return f"{options.partition(' ')[0]} is a name or an address of this machine"
+    if error.errno == errno.EACCES:
+        return f"ports below 1024 want CAP_NET_BIND_SERVICE; choose with {options.rpartition(' ')[2]}"
+    return f"is another daemon running? choose with {options}"
+
+
 @contextlib.contextmanager
 def _lock_socket_folder(folder: Path) -> Iterator[None]:
     """Lock the folder of a socket: of two processes that start at once, the second looks when the first one

@@ -19,6 +19,7 @@ from fazai.daemon.http.tokens import hash_of, new_token
 from fazai.daemon.process import Daemon
 from fazai.daemon.services import Services
 from fazai.daemon.settings import DaemonSettings
+from fazai.daemon.southbound.trust import AgentTrust
 from fazai.service.log import Log
 from fazai.store.daemon import NewEvent, Role, StoreLimits, Token
 from fazai.store.sqlite.daemon import SqliteDaemonStore
@@ -131,7 +132,12 @@ class Live:
 
 
 @contextlib.contextmanager
-def live(folder: Path, store_limits: StoreLimits | None = None, **more: Any) -> Iterator[Live]:
+def live(
+    folder: Path,
+    store_limits: StoreLimits | None = None,
+    trust: AgentTrust | None = None,
+    **more: Any,
+) -> Iterator[Live]:
     asked = settings(folder, **more)
     log = Log(asked.log_file, logger="fazai.daemon")
     made: list[Live] = []
@@ -139,7 +145,7 @@ def live(folder: Path, store_limits: StoreLimits | None = None, **more: Any) -> 
     ready = threading.Event()
 
     async def run() -> None:
-        daemon = Daemon(asked, log)
+        daemon = Daemon(asked, log, trust)
         scheme = "https" if asked.tls_cert else "http"
         made.append(Live(daemon, asyncio.get_running_loop(), folder, scheme))
         await daemon.run(lambda state: SqliteDaemonStore(state, store_limits), ready=ready.set)

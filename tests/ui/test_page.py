@@ -3,6 +3,7 @@ policy (`page` looks), nothing asked of another machine."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from fazai.timestamps import utc_now
 from fazai.wire.events import LogEvent
 from tests.daemon.live import Live, live, token, until
 from tests.daemon.runs_world import World, world
+from tests.daemon.southbound.client import execute
+from tests.daemon.southbound.world import agents_world
 from tests.ui.browser import Page
 from tests.ui.world import HOSTILE, RUN, change, drifting_run, hosts, register, report, series
 
@@ -127,6 +130,37 @@ def test_a_host_that_falls_silent_is_seen(site: Site) -> None:
     assert page.texts(f"{ROWS} .state") == ["silent", "up"]
 
 
+def test_remote_agents_stand_in_the_rows_of_their_machines(page: Page, tmp_path: Path) -> None:
+    with agents_world(tmp_path) as world, world.live.client() as client:
+        hosts(client, ["edge-7", "web-1"])
+        with world.agent("edge-7") as seven, world.agent("edge-8"), world.relay() as relay:
+            relay.begin("edge-7", execute("a-1"))
+            request = seven.recv()
+            seven.send({"ok": False, "action_id": "a-1", "error": "no", "code": "not_allowed"})
+            assert relay.recv()["answer"]["code"] == "not_allowed"
+            assert request["action_id"] == "a-1"
+            page.go(f"{world.live.url}/ui")
+            page.until("document.getElementById('summary').textContent.startsWith('3 machines: 3 up')")
+            assert names(page) == ["edge-7", "edge-8", "web-1"]
+            assert page.texts(f"{ROWS} td:nth-child(3)") == ["host", "agent", "host"]
+            first, second, third = page.texts(f"{ROWS} td:nth-child(7)")
+            assert re.fullmatch(r"observation(, [0-9.]+ ms)?, not_allowed", first), first
+            assert re.fullmatch(r"observation(, [0-9.]+ ms)?", second), second
+            assert third == ""
+            page.choose("#kind", "agent")
+            page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length === 2")
+            page.go(f"{world.live.url}/ui#/machine/agent/edge-8")
+            page.until("document.querySelector('#facts') !== null")
+            facts = page.text("#facts")
+            assert "observation" in facts
+            assert "state.observe" in facts
+        page.go("about:blank")
+        page.go(f"{world.live.url}/ui")
+        page.until("document.getElementById('summary').textContent.startsWith('3 machines: 2 up, 1 down')")
+        assert page.text(f"{ROWS}[data-index='0'] .state") == "down"  # edge-7 still reports
+        page.go("about:blank")
+
+
 # -- the keyboard
 
 
@@ -143,10 +177,10 @@ def test_the_order_of_the_keyboard(site: Site) -> None:
     page = site.open()
     page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length > 5")
     seen = []
-    for _ in range(18):
+    for _ in range(19):
         page.key("Tab")
         seen.append(focused(page))
-    columns = ["state", "name", "kind", "seen", "drift", "version", "load", "cpu", "memory", "disk"]
+    columns = ["state", "name", "kind", "seen", "drift", "version", "agent", "load", "cpu", "memory", "disk"]
     wanted = ["skip", "Fleet", "Events", "Runs", "filter", "kind", "state", *columns, "host-000"]
     if "fleet" in seen:  # a browser may let the keyboard scroll what scrolls
         seen.remove("fleet")
@@ -417,7 +451,7 @@ def test_a_firewall_is_shown_as_the_poller_finds_it(edge: World, page: Page) -> 
     figures = edge.client.get("/opn/list").json()["items"][0]
     assert (cells[0], cells[1], cells[2]) == ("up", "fw-01", "firewall")
     assert figures["version"] in cells
-    assert cells[7:9] == ["6 %", "20 %"]  # CPU and memory
+    assert cells[8:10] == ["6 %", "20 %"]  # CPU and memory
     page.click(f"{ROWS} a")
     page.until("document.querySelectorAll('section[aria-label=Firewall] tbody tr').length === 4")
     assert page.text("section[aria-label=Firewall] dl").startswith("CPU6 %Memory20 %States0Uptime")

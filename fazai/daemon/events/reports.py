@@ -17,6 +17,7 @@ from fazai.daemon.events.announcer import Announcer, row_of
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.refusal import Refusal
 from fazai.ids import is_ulid
+from fazai.outcome import ONCE_COMMANDS
 from fazai.store.base import Run, TargetState
 from fazai.store.daemon import DaemonStore
 from fazai.timestamps import utc_now
@@ -106,7 +107,7 @@ class Reports:
                 run.last = last
                 run.here = run.here or await self._is_here(body.run_id)
                 if not run.here:
-                    await self._to_ledger(body.run_id, fresh)
+                    await self._to_ledger(body, fresh)
         while len(self._runs) > _KNOWN_RUNS:
             self._runs.popitem(last=False)
         return ReportAnswer(accepted=len(fresh), duplicates=len(events) - len(fresh))
@@ -149,14 +150,14 @@ class Reports:
             position = rows[-1].id
         return highest
 
-    async def _to_ledger(self, run_id: str, events: Sequence[EventBase]) -> None:
-        ledger = self._store.ledger
+    async def _to_ledger(self, body: ReportBody, events: Sequence[EventBase]) -> None:
+        ledger, run_id = self._store.ledger, body.run_id
         for event in events:
             if isinstance(event, RunEvent):
                 if event.state == "finished":
                     await ledger.run_end(run_id, event.exit_code or 0, event.totals or {})
                 continue
-            if isinstance(event, OutcomeEvent):
+            if isinstance(event, OutcomeEvent) and body.command not in ONCE_COMMANDS:
                 ended = event.timestamp.timestamp()
                 ledger.ended(event.target, TargetState(event.status, event.pending, run_id, ended))
             data: dict[str, Any] = msgspec.to_builtins(event)

@@ -11,6 +11,7 @@ import msgspec
 
 from fazai.daemon.firewalls.metrics import FirewallFigures
 from fazai.errors import StateError
+from fazai.outcome import ONCE_COMMANDS
 from fazai.store.base import Store
 from fazai.store.daemon import DaemonStore, StoredEvent
 
@@ -22,6 +23,7 @@ class _Outcome(msgspec.Struct):
     """The fields of `run` and `outcome` events that are read."""
 
     state: str = ""
+    command: str | None = None
     check: bool = False
     status: str = ""
     pending: int = 0
@@ -64,7 +66,7 @@ async def _note_events(
         fact = msgspec.json.decode(event.data, type=_Outcome)
         run_id = event.run or ""
         if event.type == "run":
-            checks[run_id] = fact.check
+            checks[run_id] = fact.check or fact.command in ONCE_COMMANDS
             if len(checks) > _RUNS_KNOWN:
                 checks.popitem(last=False)
         elif event.target is not None:

@@ -245,6 +245,13 @@ class Guard:
             return _TRUSTED
         return _UNKNOWN
 
+    def identify_bearer(self, header: str | None, address: str) -> Principal:
+        """Return whose token it is; without one it may be anybody. Raises Refusal (unauthorized,
+        overloaded)."""
+        return (
+            self._by_token(header.encode("latin-1", "replace"), address) if header is not None else _UNKNOWN
+        )
+
     def is_still_valid(self, who: Principal) -> bool:
         """Return whether a principal would still be identified as it was: its token may have been revoked or
         have expired, and one that needed none may need one now."""
@@ -258,20 +265,8 @@ class Guard:
         return connection.listener.loopback and self._settings.client_ca is None and not self.needs_token()
 
     def _by_peer(self, connection: HttpConnection) -> Principal | None:
-        """Return the user behind the local socket. Root and the daemon's own user are admin; members of the
-        socket file's group, whom its mode lets in, operator."""
         peer = connection.peer_credentials()
-        if peer is None:
-            return None
-        uid, groups = peer
-        if uid in (0, os.geteuid()):
-            return Principal(f"uid:{uid}", "admin", is_local=True)
-        path = connection.listener.sock.getsockname()
-        try:
-            group = os.stat(path).st_gid if path else -1
-        except OSError:
-            return None
-        return Principal(f"uid:{uid}", "operator", is_local=True) if group in groups else None
+        return local_principal(peer, connection.listener.sock.getsockname()) if peer is not None else None
 
     def _by_certificate(self, connection: HttpConnection) -> Principal | None:
         name = connection.certificate_name()
@@ -309,6 +304,10 @@ class Guard:
         Refusal(overloaded)."""
         self._count_failure(address_of(connection), "signature")
 
+    def count_wrong_token(self, connection: HttpConnection) -> None:
+        """Count an enrolment token that is not valid, with the other ones. Raises Refusal(overloaded)."""
+        self._count_failure(address_of(connection), "token")
+
     def _count_failure(self, address: str, what: str) -> None:
         """Count a failure of an address. Raises Refusal(overloaded) past the limit. What is valid never comes
         here, so that nobody can lock out others behind the same address."""
@@ -330,6 +329,19 @@ class Guard:
             hint=f"wait {wait} s",
             headers=((b"retry-after", str(wait).encode()),),
         )
+
+
+def local_principal(peer: tuple[int, frozenset[int]], path: str) -> Principal | None:
+    """Return the user (id, groups) behind a local socket. Root and the daemon's own user are admin; members
+    of the socket file's group, whom its mode lets in, operator."""
+    uid, groups = peer
+    if uid in (0, os.geteuid()):
+        return Principal(f"uid:{uid}", "admin", is_local=True)
+    try:
+        group = os.stat(path).st_gid if path else -1
+    except OSError:
+        return None
+    return Principal(f"uid:{uid}", "operator", is_local=True) if group in groups else None
 
 
 def address_of(connection: HttpConnection) -> str:

@@ -270,7 +270,7 @@ def reply_headers(answer: HttpReply) -> list[tuple[bytes, bytes]]:
     own = {name for name, _ in answer.headers}
     return [
         (b"content-type", answer.media.encode()),
-        *([] if answer.status == 304 else [(b"content-length", str(len(answer.body)).encode())]),
+        *([] if answer.status in (204, 304) else [(b"content-length", str(len(answer.body)).encode())]),
         *(header for header in (*_SAFE, _NO_PAGE) if header[0] not in own),
         *answer.headers,
     ]

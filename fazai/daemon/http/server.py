@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 import ssl
@@ -24,7 +25,7 @@ from uvicorn.server import ServerState
 from fazai.config import is_loopback
 from fazai.daemon.http.fastpath import FastPathOpener, KnownHead, remember_head
 from fazai.daemon.settings import ServerLimits
-from fazai.service.log import Log
+from fazai.service.log import Log, LogHandler
 from fazai.wire.base import ErrorAnswer, encode
 
 #: Where a request's scope holds its HttpConnection.
@@ -328,16 +329,9 @@ class HttpConnection(HttpToolsProtocol):
     # -- who it is
 
     def peer_credentials(self) -> tuple[int, frozenset[int]] | None:
-        """Return user and groups of a local client (SO_PEERCRED, SO_PEERGROUPS); None over TCP."""
+        """Return user and groups of a local client; None over TCP."""
         sock = self.transport.get_extra_info("socket") if self.listener.unix else None
-        if sock is None:
-            return None
-        _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        groups = {gid}
-        with contextlib.suppress(OSError):  # more groups than fit: the primary one has to do
-            raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096)
-            groups.update(struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4]))
-        return uid, frozenset(groups)
+        return peer_credentials(sock) if sock is not None else None
 
     def certificate_name(self) -> str | None:
         """Return the common name of the client's certificate, which TLS has verified."""
@@ -373,6 +367,16 @@ class HttpConnection(HttpToolsProtocol):
         self.close()
 
 
+def peer_credentials(sock: socket.socket) -> tuple[int, frozenset[int]]:
+    """Return user and groups of the client of a local socket (SO_PEERCRED, SO_PEERGROUPS)."""
+    _, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    groups = {gid}
+    with contextlib.suppress(OSError):  # more groups than fit: the primary one has to do
+        raw = sock.getsockopt(socket.SOL_SOCKET, _SO_PEERGROUPS, 4096)
+        groups.update(struct.unpack(f"{len(raw) // 4}I", raw[: len(raw) // 4 * 4]))
+    return uid, frozenset(groups)
+
+
 class _GentleTransport:
     """The transport to which uvicorn writes the answer of a refused request."""
 
@@ -395,7 +399,7 @@ class HttpServer:
         self._log = log
         self._state = ServerState()
         self._logger = logging.Logger("fazai.http", logging.ERROR)
-        self._logger.addHandler(_ToLog(log))
+        self._logger.addHandler(LogHandler(log, "fazai.http"))
         self._config = Config(
             app,
             interface="asgi3",
@@ -437,11 +441,7 @@ class HttpServer:
         context = listener.tls() if listener.tls is not None else None
         loop, sock = asyncio.get_running_loop(), listener.sock.dup()  # closing a server closes its socket
 
-        def make() -> HttpConnection:
-            return HttpConnection(
-                self._config, self._state, listener, self._limits, self._logger, self._openers
-            )
-
+        make = functools.partial(self.make_connection, listener)
         if listener.unix:
             listener.server = await loop.create_unix_server(make, sock=sock, backlog=1024)
         else:
@@ -449,6 +449,12 @@ class HttpServer:
             listener.server = await loop.create_server(
                 make, sock=sock, ssl=context, backlog=1024, ssl_handshake_timeout=hand_s
             )
+
+    def make_connection(self, listener: HttpListener) -> HttpConnection:
+        """Return the protocol of one connection, which may have been accepted elsewhere."""
+        if self._clock is None:
+            self._tick()
+        return HttpConnection(self._config, self._state, listener, self._limits, self._logger, self._openers)
 
     def _tick(self) -> None:
         self._state.default_headers[:] = [(b"date", formatdate(usegmt=True).encode())]
@@ -483,18 +489,3 @@ class HttpServer:
         for connection in list(self._state.connections):
             connection.transport.abort()
         await asyncio.sleep(0)  # the transports' last callbacks
-
-
-class _ToLog(logging.Handler):
-    """Writes uvicorn's own errors to our log."""
-
-    def __init__(self, log: Log) -> None:
-        super().__init__()
-        self._log = log
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if isinstance(error, asyncio.CancelledError):  # a request that the stop cut off
-            return
-        text = record.getMessage().strip()
-        self._log.say("error", f"{text}: {error!r}" if error else text, logger="fazai.http")

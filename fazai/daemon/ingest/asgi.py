@@ -196,11 +196,8 @@ class IngestRoute:
 
     def _verified_nonce(self, scope: Scope, body: bytes) -> Nonce:
         """Verify the signature of a request, and return its nonce. Raises WireError."""
-        headers = _signed_headers(scope)
-        query = scope["query_string"].decode("latin-1")
-        path = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
         try:
-            return self._ingest.verify(headers, path, body)
+            return verified_nonce(self._ingest, scope, body)
         except SecretError as error:  # ours to mend; the client learns only that it is not let in
             self._report(str(error))
             raise WireError("bad_signature", "the daemon cannot read the key of this host") from None
@@ -209,6 +206,15 @@ class IngestRoute:
 @functools.lru_cache(maxsize=8)  # most say that one record was accepted
 def _response_tail(body: bytes) -> bytes:
     return response_tail((_JSON, (b"content-length", b"%d" % len(body)), *_SAFE), body)
+
+
+def verified_nonce(ingest: Ingest, scope: Scope, body: bytes) -> Nonce:
+    """Verify the signature of a POST request, and return its nonce, which is not used up by that. Raises
+    WireError (bad_clock, bad_signature), SecretError."""
+    headers = _signed_headers(scope)
+    query = scope["query_string"].decode("latin-1")
+    path = scope["raw_path"].decode("latin-1") + (f"?{query}" if query else "")
+    return ingest.verify(headers, path, body)
 
 
 def _signed_headers(scope: Scope) -> SignedHeaders:

@@ -148,9 +148,17 @@ class Ingest:
         expires_us = (int(headers.timestamp) + MAX_SKEW_S + 1) * 1_000_000
         return Nonce(headers.agent, headers.nonce, expires_us, now_us)
 
-    async def accept(self, body: bytes, *, gzipped: bool = False, nonce: Nonce | None = None) -> IngestReply:
-        """Store what a body holds, and use up the nonce of a signed request; durable when it returns. Raises
-        WireError (replayed, …), Refusal, StateError."""
+    async def accept(
+        self,
+        body: bytes,
+        *,
+        gzipped: bool = False,
+        nonce: Nonce | None = None,
+        signer: str | None = None,
+    ) -> IngestReply:
+        """Store what a body holds, and use up the nonce of a signed request; durable when it returns. The
+        records are of the host that signed it, or of the `signer` that was proved otherwise. Raises WireError
+        (replayed, …), Refusal, StateError."""
         try:
             records = await self._read(body, gzipped)
         except WireError:
@@ -158,7 +166,7 @@ class Ingest:
                 await self._use_nonce(nonce)
             raise
         samples, errors = records
-        signer = nonce.agent if nonce is not None else None
+        signer = nonce.agent if nonce is not None else signer
         if signer is not None and any(sample.host != signer for sample in samples):
             samples, errors = _refuse_some(records, lambda sample: _not_of(signer, sample))
         if self._may_be_full(len(samples)):

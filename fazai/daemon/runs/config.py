@@ -66,7 +66,8 @@ class Polling:
 class Retention:
     """Limits of what is kept; whatever is over goes, the oldest first. `runs`: those that the daemon started,
     with their plans; `ledger`: runs of the ledger; `hosts_s`: of hosts that are silent; `deliveries_s`: of
-    git hosts, by which a replay is known; `targets_s`: how the last run left a target, and what it called it.
+    git hosts, by which a replay is known; `targets_s`: how the last run left a target, and what it called it;
+    `actions_s`, `actions_bytes`: what remote agents were asked for, and their answers.
     `compact_every_s` and `index_records` say when the store compacts telemetry and drops what is over: so
     often, or once so many records are not yet in the index of history."""
 
@@ -79,6 +80,8 @@ class Retention:
     ledger: int = 5_000
     deliveries_s: float = 400 * 86400.0
     targets_s: float = 90 * 86400.0
+    actions_s: float = 30 * 86400.0
+    actions_bytes: int = 256 << 20
     compact_every_s: float = 30.0
     index_records: int = 100_000
 
@@ -93,6 +96,8 @@ class Retention:
             targets_age_s=self.targets_s,
             upkeep_s=self.compact_every_s,
             index_records=self.index_records,
+            actions_age_s=self.actions_s,
+            actions_bytes=self.actions_bytes,
         )
 
 
@@ -105,6 +110,20 @@ class GemmaLimits:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AgentsConfig:
+    """The port for remote agents; its certificates are those of `fazai pki`. `configured`: whether anything
+    of it was set; else the port is open where there is an authority. `socket`: the local one of those who
+    ask agents."""
+
+    host: str = "127.0.0.1"
+    port: int = 3121
+    heartbeat_s: float = 15.0
+    output_bytes: int = 256 << 10
+    socket: Path | None = None
+    configured: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
     """The whole configuration; without a file nothing may be run."""
 
@@ -113,3 +132,4 @@ class DaemonConfig:
     polling: Polling = Polling()
     retention: Retention = Retention()
     gemma: GemmaLimits = GemmaLimits()
+    agents: AgentsConfig = AgentsConfig()

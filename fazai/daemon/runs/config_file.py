@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from fazai.daemon.runs.config import DaemonConfig, GemmaLimits, Hook, Job, Polling, Retention, Schedule
+from fazai.daemon.runs.config import (
+    AgentsConfig,
+    DaemonConfig,
+    GemmaLimits,
+    Hook,
+    Job,
+    Polling,
+    Retention,
+    Schedule,
+)
 from fazai.daemon.runs.schedule import DAYS, Rhythm, Window
 from fazai.errors import Errors, FazaiError, InputError, spelling_hint
 from fazai.inventory import Inventory
@@ -35,7 +44,7 @@ _HOSTS = ("github", "gitlab", "gitea")
 
 T = TypeVar("T")
 D = TypeVar("D")
-S = TypeVar("S", Job, Polling, Retention, GemmaLimits)
+S = TypeVar("S", Job, Polling, Retention, GemmaLimits, AgentsConfig)
 #: By key: the field of the value that is read, and its reader.
 Readers = Mapping[str, tuple[str, Callable[[Any], Any]]]
 
@@ -63,15 +72,20 @@ def read_daemon_config(path: Path, load_inventory: Load | None = None) -> Daemon
     if not isinstance(found, YamlMap):
         raise InputError("the daemon's configuration is a mapping", where=found.mark(), hint="runs: …")
     top = _Section(found, _TOP, problems, path.absolute().parent, load_inventory)
-    top.check_keys("runs", "webhooks", "opnsense", "gemma", "retention")
+    top.check_keys("runs", "webhooks", "opnsense", "gemma", "retention", "agents")
     jobs = {job.name: job for job in _read_named(top, "runs", _read_job)}
     hooks = tuple(_read_named(top, "webhooks", _read_hook))
     _check_hooks(top, hooks, jobs)
     polling, retention = top.read_below("opnsense", Polling(), _POLLING), _read_retention(top)
     gemma = top.read_below("gemma", GemmaLimits(), _GEMMA)
+    agents = top.read_below("agents", AgentsConfig(), _AGENTS)
+    if top.node.get("agents") is not None:
+        agents = replace(agents, configured=True)
     if problems:
         raise problems[0] if len(problems) == 1 else Errors(problems)
-    return DaemonConfig(jobs=jobs, hooks=hooks, polling=polling, retention=retention, gemma=gemma)
+    return DaemonConfig(
+        jobs=jobs, hooks=hooks, polling=polling, retention=retention, gemma=gemma, agents=agents
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -379,6 +393,13 @@ def _read_pause(value: Any) -> float:
     return seconds
 
 
+def _read_heartbeat(value: Any) -> float:
+    seconds = _read_span(value)
+    if not 1 <= seconds <= 600:
+        raise _WrongValue(f"is from 1s to 10m, not {value!r}")
+    return seconds
+
+
 def _choice_reader(known: tuple[str, ...]) -> Callable[[Any], str]:
     def reader(value: Any) -> str:
         if value not in known:
@@ -438,9 +459,16 @@ _POLLING: Readers = {
     "timeout": ("timeout_s", _read_span),
 }
 _GEMMA: Readers = {"sessions": ("sessions", _number_reader(1, 1000)), "idle": ("idle_s", _read_span)}
+_AGENTS: Readers = {
+    "host": ("host", _read_string),
+    "port": ("port", _number_reader(0, 65535)),
+    "heartbeat": ("heartbeat_s", _read_heartbeat),
+    "output": ("output_bytes", _read_size),
+}
 _RETENTION_BELOW: Mapping[str, Readers] = {
     "events": {"age": ("events_s", _read_age), "size": ("events_bytes", _read_size)},
     "telemetry": {"age": ("telemetry_s", _read_age), "size": ("telemetry_bytes", _read_size)},
+    "actions": {"age": ("actions_s", _read_age_of_days), "size": ("actions_bytes", _read_size)},
     "compaction": {
         "every": ("compact_every_s", _read_pause),
         "index": ("index_records", _number_reader(1000, 10_000_000)),

@@ -19,6 +19,7 @@ from fazai.daemon.runs import webhooks
 from fazai.daemon.runs.config import Hook, Job
 from fazai.daemon.runs.queue import QueuedRun, RunQueue
 from fazai.errors import FazaiError, InputError, spelling_hint
+from fazai.outcome import WRITING_COMMANDS
 from fazai.plan import SavedPlan, parse_plan
 from fazai.store.base import Action, Run
 from fazai.store.daemon import DaemonStore, Nonce, RunRecord
@@ -102,7 +103,7 @@ def _ledger_row(run: Run) -> wire.RunRow:
         command=run.command,
         state="finished" if run.exit_code is not None else "started",
         started_at=timestamp(run.started),
-        check=run.command != _WRITES,
+        check=run.command not in WRITING_COMMANDS,
         finished_at=timestamp(run.finished),
         exit_code=run.exit_code,
         totals=cast("dict[str, int]", dict(run.summary)) or None,

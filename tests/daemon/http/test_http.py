@@ -26,7 +26,7 @@ from tests.contract import decode_log_line
 from tests.daemon.live import BUSY_S, PATIENCE_S, Live, live, stream, until
 
 FAZAI = str(Path(sys.executable).with_name("fazai"))
-POSTS = [route for route in TABLE if route.body is not None]
+POSTS = [route for route in TABLE if route.body is not None and not route.signed]  # those: see southbound
 
 
 @pytest.fixture(scope="module")

@@ -325,10 +325,12 @@ def test_the_store_keeps_to_the_configuration(tmp_path: Path) -> None:
     path = tmp_path / "daemon.yml"
     path.write_text(
         "retention:\n  events: {age: 1d, size: 1MiB}\n  telemetry: {age: 2d, size: 2MiB}\n  ledger: 10\n"
-        "  targets: 3d\n  compaction: {every: 4s, index: 5000}\n"
+        "  targets: 3d\n  compaction: {every: 4s, index: 5000}\n  actions: {age: 5d, size: 3MiB}\n"
     )
     day_s, kept = 86400.0, read_daemon_config(path).retention.store_limits()
-    assert kept == StoreLimits(1 << 20, day_s, 2 << 20, 2 * day_s, 4.0, 10, 3 * day_s, 5000)
+    assert kept == StoreLimits(
+        *(1 << 20, day_s, 2 << 20, 2 * day_s, 4.0, 10, 3 * day_s, 5000, 5 * day_s, 3 << 20)
+    )
     assert Retention().store_limits() == StoreLimits()
     assert not [each for each in fields(kept) if getattr(kept, each.name) == each.default]
 

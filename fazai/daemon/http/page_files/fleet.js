@@ -1,6 +1,6 @@
 // The fleet: every machine in one table. Only the rows in sight are in the document.
 
-import { get } from "./api.js";
+import { agentText, getFleet } from "./agents.js";
 import { field, h, options, setText } from "./dom.js";
 import { age, count, machine, number, percent } from "./format.js";
 
@@ -38,6 +38,7 @@ const COLUMNS = [
   ["seen", "Seen", "num", (row, now) => (row.last_seen ? age((now - Date.parse(row.last_seen)) / 1000) : ""), (row) => (row.last_seen ? -Date.parse(row.last_seen) : undefined)],
   ["drift", "Drift", "", driftText, (row) => (row.drift ? (DRIFTED.has(row.drift.status) ? -1 - row.drift.pending : 0) : undefined)],
   ["version", "Version", "wide", (row) => row.version ?? "", (row) => row.version],
+  ["agent", "Agent", "wide", agentText, (row) => row.agent && agentText(row)],
   ["load", "Load", "num wide", (row) => number(row.load1), (row) => (row.load1 === undefined ? undefined : -row.load1)],
   ["cpu", "CPU", "num wide", (row) => percent(row.cpu), (row) => (row.cpu === undefined ? undefined : -row.cpu)],
   ["memory", "Memory", "num wide", (row) => percent(row.memory), (row) => (row.memory === undefined ? undefined : -row.memory)],
@@ -185,7 +186,7 @@ export function fleetView(main, parts, session) {
   const table = new Table();
   const said = h("p", { id: "summary", role: "status" }, "loading");
   const text = h("input", { type: "search", id: "filter", placeholder: "name or version", autocomplete: "off", spellcheck: "false" });
-  const kind = options(h("select", { id: "kind" }), [["", "all"], ["firewall", "firewalls"], ["host", "hosts"], ["target", "only in runs"]], "");
+  const kind = options(h("select", { id: "kind" }), [["", "all"], ["firewall", "firewalls"], ["host", "hosts"], ["target", "only in runs"], ["agent", "with an agent"]], "");
   const state = options(
     h("select", { id: "state" }),
     [["", "all"], ["trouble", "down or drifted"], ["down", "down or silent"], ["drift", "drifted"], ["unknown", "unknown"]],
@@ -200,7 +201,7 @@ export function fleetView(main, parts, session) {
     const wanted = FILTERS[state.value];
     const rows = all.filter((row) => {
       const hay = `${row.name} ${row.version ?? ""}`.toLowerCase();
-      return (!kind.value || row.kind === kind.value) && wanted(row) && words.every((word) => hay.includes(word));
+      return (!kind.value || (kind.value === "agent" ? row.agent : row.kind === kind.value)) && wanted(row) && words.every((word) => hay.includes(word));
     });
     const value = COLUMNS.find(([name]) => name === sorted.name)[4];
     const keyed = rows.map((row) => [value(row), row]);
@@ -219,7 +220,7 @@ export function fleetView(main, parts, session) {
     const bad = tally.down + tally.silent;
     table.scroller.hidden = !all.length;
     const shownText = shown === all.length ? "" : ` · ${shown.toLocaleString("en")} shown`;
-    setText(said, all.length ? `${count(all.length, "machine")}: ${[[tally.up, "up"], [bad, "down or silent"], [tally.unknown, "unknown"], [drifted, "drifted"]].map(([value, name]) => `${value.toLocaleString("en")} ${name}`).join(", ")}${shownText}` : "No machine yet: a host that reports, a firewall that is registered or a run make one.");
+    setText(said, all.length ? `${count(all.length, "machine")}: ${[[tally.up, "up"], [bad, "down or silent"], [tally.unknown, "unknown"], [drifted, "drifted"]].map(([value, name]) => `${value.toLocaleString("en")} ${name}`).join(", ")}${shownText}` : "No machine yet: a host that reports, an agent, a firewall that is registered or a run make one.");
   }
 
   for (const [place, [name]] of COLUMNS.entries()) {
@@ -242,7 +243,7 @@ export function fleetView(main, parts, session) {
     clearTimeout(timer);
     if (!document.hidden) {
       try {
-        const found = await get("fleet", {}, control.signal);
+        const found = await getFleet(control.signal);
         all = found.rows;
         now = Date.parse(found.time);
         session.say("");

@@ -1,5 +1,6 @@
 // One machine: what is known of it now, its figures over time, what happened on it.
 
+import { agentText, getFleet } from "./agents.js";
 import { Stream, get, operations } from "./api.js";
 import { Chart } from "./chart.js";
 import { h, options, setText, field } from "./dom.js";
@@ -93,6 +94,10 @@ function facts(row, now) {
   add("Seen", row.last_seen && `${age((now - Date.parse(row.last_seen)) / 1000)} ago (${moment(row.last_seen)})`);
   add("Reports every", row.interval_s && age(row.interval_s));
   add("Version", row.version);
+  add("Agent", agentText(row));
+  add("Contract", row.agent?.contract);
+  add("Reconciling", row.agent?.reconcile);
+  add("Serves", row.agent?.capabilities?.join(", "));
   add("Error", row.error);
   if (row.drift) {
     const text = row.drift.status === "pending" ? `${row.drift.pending} changes pending` : row.drift.status;
@@ -139,7 +144,7 @@ export function machineView(main, parts, session) {
   let begun = false;
   async function load() {
     try {
-      const found = await get("fleet", {}, control.signal);
+      const found = await getFleet(control.signal);
       const rows = found.rows.filter((row) => row.name === name && (kind === "any" || row.kind === kind));
       const row = rows.find((one) => one.kind !== "target") ?? rows[0];
       if (!row) setText(said, "The daemon does not know this machine (any more).");

@@ -1,0 +1,1 @@
+"""How messages of agents and their clients come and go: WebSockets, signed HTTP, and what listens."""

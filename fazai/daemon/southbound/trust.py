@@ -1,0 +1,223 @@
+"""Whom the port for agents trusts: its own certificate, the authority of the agents, revocations."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from cryptography import x509
+
+from fazai.errors import FazaiError
+from fazai.pki import (
+    Authority,
+    Enrolments,
+    IssuedCertificate,
+    PeerChecker,
+    PkiError,
+    PkiNotice,
+    server_context,
+)
+from fazai.pki.files import CA_CERTIFICATE, CA_KEY, LISTENER_CERTIFICATE, LISTENER_KEY, SETTINGS
+from fazai.store.certificates import CertificateStore
+from fazai.wire.base import WireError
+
+_FILES = (CA_CERTIFICATE, CA_KEY, SETTINGS, LISTENER_CERTIFICATE, LISTENER_KEY)
+_NAMES_AGAIN_S = 15.0
+_RENEW_AGAIN_S = 3600.0
+_SAME = frozenset({"bad_request", "bad_signature", "bad_clock"})
+_CODES = {
+    "bad_token": "unauthorized",
+    "token_used": "unauthorized",
+    "token_expired": "unauthorized",
+    "not_offered": "forbidden",
+}
+
+Announce = Callable[[PkiNotice], None]
+
+
+class AgentTrust(Protocol):
+    """The certificates of one daemon. Calls block but for `check_peer` and `listener_context`."""
+
+    def listener_context(self) -> ssl.SSLContext:
+        """Return the context for the next connection."""
+        ...
+
+    def refresh(self) -> bool:
+        """Read files and revocations again where they changed; return whether they had. Raises FazaiError,
+        and goes on with what was read before."""
+        ...
+
+    @property
+    def problem(self) -> str | None:
+        """What an admin has to mend, while what was read before holds; None where nothing is wrong."""
+        ...
+
+    def names(self) -> dict[str, float]:
+        """Return the agents that have a certificate, and since when, as of the last `refresh`."""
+        ...
+
+    def check_peer(self, certificate: bytes | None, agent_id: str, now: float) -> None:
+        """Check the certificate (DER) of an agent that says its name. Raises PkiError."""
+        ...
+
+    def expires(self, certificate: bytes) -> float:
+        """Return when a certificate that was checked expires."""
+        ...
+
+    def redeem(self, token: str, csr: str, announce: Announce) -> IssuedCertificate:
+        """Return the certificate for an enrolment token. Raises PkiError, StateError."""
+        ...
+
+    def renew(self, certificate: bytes, csr: str, announce: Announce) -> IssuedCertificate:
+        """Return the next certificate of the holder of this one. Raises PkiError, StateError."""
+        ...
+
+    def take_back(
+        self, certificate: str, csr: str, signature: str, timestamp: str, announce: Announce
+    ) -> IssuedCertificate:
+        """Return the next certificate for one that has expired, with proof of its key. Raises PkiError,
+        StateError."""
+        ...
+
+
+class PkiTrust:
+    """The authority in a folder, and the certificates in the store. Raises FazaiError where the folder cannot
+    be used."""
+
+    def __init__(self, folder: Path, store: CertificateStore) -> None:
+        self._folder = folder
+        self._store = store
+        self._renewed_at = float("-inf")
+        self._seen = self._fingerprint()
+        self._problem: str | None = None
+        self._is_news = False  # a revocation that was read beside `refresh`
+        self._authority = Authority.load(folder)
+        self._renew_listener()
+        self._peers = PeerChecker(self._authority, store)
+        self._context = server_context(self._authority)
+        self._seen = self._fingerprint()
+        self._names: dict[str, float] = {}
+        self._names_at = float("-inf")
+
+    def close(self) -> None:
+        """Close the store of certificates."""
+        self._store.close()
+
+    def listener_context(self) -> ssl.SSLContext:
+        return self._context
+
+    def refresh(self) -> bool:
+        now_s = time.monotonic()
+        if now_s - self._renewed_at >= _RENEW_AGAIN_S:
+            self._renew_listener()
+        changed = self._refresh_files()
+        self._is_news, was_news = False, self._is_news
+        changed = self._peers.refresh() or changed or was_news
+        if now_s - self._names_at >= _NAMES_AGAIN_S:
+            self._names_at = now_s
+            found = self._store.names()
+            changed = changed or found != self._names
+            self._names = found
+        return changed
+
+    def _renew_listener(self) -> None:
+        """Renew the listener's certificate in time. Where that fails (a folder that may not be written), the
+        old one still holds: it is a problem, and none that ends anything."""
+        self._renewed_at = time.monotonic()
+        try:
+            self._authority.renew_listener()
+        except FazaiError as error:
+            self._problem = f"the certificate of the port is not renewed: {error}"
+        else:
+            self._problem = None
+
+    @property
+    def problem(self) -> str | None:
+        return self._peers.problem or self._problem
+
+    def _refresh_files(self) -> bool:
+        seen = self._fingerprint()
+        if seen == self._seen:
+            return False
+        authority = Authority.load(self._folder)
+        context = server_context(authority)
+        self._peers = PeerChecker(authority, self._store)
+        self._authority, self._context, self._seen = authority, context, seen
+        return True
+
+    def _fingerprint(self) -> tuple[tuple[int, int, int], ...]:
+        found = []
+        for name in _FILES:
+            try:
+                seen = (self._folder / name).stat()
+                found.append((seen.st_ino, seen.st_mtime_ns, seen.st_size))
+            except OSError:
+                found.append((0, 0, 0))
+        return tuple(found)
+
+    def names(self) -> dict[str, float]:
+        return self._names
+
+    def check_peer(self, certificate: bytes | None, agent_id: str, now: float) -> None:
+        self._peers.check_peer(certificate, agent_id, now)
+
+    def expires(self, certificate: bytes) -> float:
+        return x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()
+
+    def redeem(self, token: str, csr: str, announce: Announce) -> IssuedCertificate:
+        issued = self._enrolments(announce).redeem(token, csr)
+        self._note_issued()
+        self._names_at = float("-inf")
+        return issued
+
+    def renew(self, certificate: bytes, csr: str, announce: Announce) -> IssuedCertificate:
+        issued = self._enrolments(announce).renew(certificate, csr)
+        self._note_issued()
+        return issued
+
+    def take_back(
+        self, certificate: str, csr: str, signature: str, timestamp: str, announce: Announce
+    ) -> IssuedCertificate:
+        issued = self._enrolments(announce).return_after_expiry(certificate, csr, signature, timestamp)
+        self._note_issued()
+        return issued
+
+    def _note_issued(self) -> None:
+        """Read what was issued just now, so that it is good at once; what was revoked beside it is news for
+        the next `refresh`."""
+        if self._peers.refresh():
+            self._is_news = True
+
+    def _enrolments(self, announce: Announce) -> Enrolments:
+        return Enrolments(self._authority, self._store, announce)
+
+
+def open_trust(
+    folder: Path, open_store: Callable[[], CertificateStore], *, required: bool
+) -> PkiTrust | None:
+    """Return the authority of a folder; None where there is none, and none is `required`. Raises
+    FazaiError."""
+    if not required and not (folder / CA_CERTIFICATE).exists() and not (folder / SETTINGS).exists():
+        return None
+    return PkiTrust(folder, open_store())
+
+
+def wire_error(error: FazaiError, names: str = "bad_certificate") -> WireError:
+    """Return the contract's error for a refusal of the authority; `names` is the code for another name than
+    the one that was expected."""
+    code = error.code if isinstance(error, PkiError) else "unavailable"
+    if code == "wrong_name":
+        return WireError(names, error.message, hint=error.hint)
+    if code == "unavailable":
+        return WireError("unavailable", "the authority cannot be asked now")
+    known = code if code in _SAME else _CODES.get(code, "bad_certificate")
+    return WireError(known, error.message, hint=error.hint)
+
+
+def tls_sentence(error: ssl.SSLError) -> str:
+    """Return why TLS refused a client, for people."""
+    text = str(getattr(error, "verify_message", "") or error.reason or error).replace("_", " ")
+    return text.strip().lower()[:200]

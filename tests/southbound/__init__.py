@@ -1,0 +1,1 @@
+"""Remote agents and their daemon as whole processes: namespaces, cuts, kills, certificates."""
