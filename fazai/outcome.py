@@ -11,9 +11,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from fazai.errors import ExitCode, FazaiError, worst_exit
+from fazai.errors import ExitCode, FazaiError, TimedOut, Unreachable, Unsure, worst_exit
 from fazai.model import Change, Secret, SecretRef, Value, Verb
 
+#: Commands that do something once, and say nothing of whether a target is as it is declared.
+ONCE_COMMANDS = frozenset({"exec", "cp"})
+#: Commands that may write to a target.
+WRITING_COMMANDS = frozenset({"apply", *ONCE_COMMANDS})
 #: How one action ended: written, then taken back (undone); not reached (left).
 ActionStatus = Literal["done", "planned", "failed", "undone", "refused", "left"]
 
@@ -73,6 +77,17 @@ class ActionOutcome:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramResult:
+    """The end of a program on one target, and what it printed, secrets masked. `exit_status` None: it is not
+    known, as the program was ended or the answer never came; `truncated`: it printed more than is kept."""
+
+    exit_status: int | None
+    stdout: str = ""
+    stderr: str = ""
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class TargetOutcome:
     target: str
     provider: str
@@ -100,6 +115,19 @@ class TargetOutcome:
 
     def count(self, status: ActionStatus) -> int:
         return sum(1 for action in self.actions if action.status == status)
+
+    @property
+    def answered(self) -> bool:
+        """False where the target gave no answer: it was not reached, did not end in time, or it is not known
+        what became of what was sent."""
+        lost = any(isinstance(error, Unreachable | Unsure | TimedOut) for error in self.errors)
+        return not lost and self.status is not TargetStatus.UNREACHABLE
+
+    @property
+    def asked(self) -> bool:
+        """False where the run ended, or was stopped, before it came to the target."""
+        stopped = self.status is TargetStatus.INTERRUPTED and not self.errors
+        return self.status is not TargetStatus.SKIPPED and not stopped
 
     @property
     def verbs(self) -> Counter[Verb]:

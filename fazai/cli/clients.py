@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from fazai.cli.environment import find_local_socket
-from fazai.errors import InputError, SecretError, missing_file
+from fazai.errors import InputError, missing_file
+from fazai.files import read_token_file
 
 if TYPE_CHECKING:
     import httpx
-
-_TOKEN_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,27 +105,3 @@ def refusal_reason(body: bytes, otherwise: str) -> str:
 def read_key_file(file: Path) -> str:
     """Read the API key of the fallback for the worker. Raises SecretError."""
     return read_token_file(file, "file with the fallback's key", None)
-
-
-def read_token_file(
-    file: Path, what: str = "file", hint: str | None = "one line, from: fazai token create"
-) -> str:
-    """Read the one line of a file that only its owner may read; `what` and `hint` say what it is where it is
-    not there. Raises SecretError."""
-    try:
-        handle = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe would be waited for
-        with os.fdopen(handle, "rb") as opened:
-            status = os.fstat(handle)
-            if not stat.S_ISREG(status.st_mode):
-                raise SecretError("it is no file", where=str(file))
-            if status.st_mode & 0o077:
-                raise SecretError("others may read it", where=str(file), hint=f"chmod 600 {file}")
-            text = opened.read(_TOKEN_BYTES).decode().strip()
-    except FileNotFoundError:
-        raise missing_file(SecretError, what, file, hint) from None
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "no text"
-        raise SecretError(f"it cannot be read: {why}", where=str(file)) from None
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise SecretError("it holds no token", where=str(file), hint=hint or "one line")
-    return text

@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,18 +18,33 @@ from fazai.cli import environment
 from fazai.cli.planfile import plan_folder, save_plan
 from fazai.cli.preparing import PreparedRun
 from fazai.errors import ExitCode, InputError, Interrupted, StateError, UsageError, count_noun
-from fazai.model import Verb, Work
-from fazai.outcome import event_not_applied, mark_not_applied
+from fazai.model import Provider, Verb, Work
+from fazai.outcome import WRITING_COMMANDS, event_not_applied, mark_not_applied
 from fazai.store.preview import PreviewStore
 
 if TYPE_CHECKING:
     from fazai.apply import Engine
     from fazai.cli.reporting import RunReporter
     from fazai.config import ProcessConfig
-    from fazai.outcome import EngineEvent, RunOutcome
+    from fazai.outcome import EngineEvent, ProgramResult, RunOutcome
     from fazai.plan import Expected
     from fazai.report.text import TextReport
     from fazai.store.base import Run, Store
+
+
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """What another command than apply, plan and drift puts in place of the engine's own.
+
+    `provider` gives the targets' sessions, `ledger` wraps the store; `make_report` makes the report for
+    people; `results` has what a program printed on each target; `scope` is entered around all of it.
+    """
+
+    provider: Callable[[str], Provider]
+    ledger: Callable[[Store], Store]
+    make_report: Callable[..., TextReport]
+    results: Mapping[str, ProgramResult] = field(default_factory=dict)
+    scope: AbstractAsyncContextManager[object] = field(default_factory=contextlib.nullcontext)
 
 
 def execute_run(
@@ -39,14 +55,15 @@ def execute_run(
     out: str | None = None,
     expected: Mapping[str, Expected] | None = None,
     on_outcome: Callable[[RunOutcome], object] = lambda _: None,
+    view: RunView | None = None,
 ) -> int:
     """Carry out a prepared run, report it, and return the exit code.
 
     `check`: write nothing. `approved`: delete without asking. `out`: the file to save the plan in.
     `expected`: what a saved plan expects of each target. `on_outcome` is called with the outcome of the run,
-    not with that of a preview. Raises FazaiError.
+    not with that of a preview. `view`: of another command. Raises FazaiError.
     """
-    execution = _Execution(prepared, environment.read_config(), check, expected, on_outcome)
+    execution = _Execution(prepared, environment.read_config(), check, expected, on_outcome, view)
     return execution.execute(approved, out)
 
 
@@ -59,12 +76,13 @@ class _Execution:
     check: bool
     expected: Mapping[str, Expected] | None
     on_outcome: Callable[[RunOutcome], object]
+    view: RunView | None = None
     interrupts: int = 0
     recorded: bool = True
 
     def execute(self, approved: bool, out: str | None) -> int:
         """Run, report, and return the exit code."""
-        check, writes = self.check, self.prepared.command == "apply" and not self.check
+        check, writes = self.check, self.prepared.command in WRITING_COMMANDS and not self.check
         deletable: frozenset[str] | None = None  # all that may be deleted was approved
         run = environment.new_run(self.prepared.command, self.prepared.sources)
         with self._open_store(writes) as store:
@@ -141,8 +159,8 @@ class _Execution:
                     each.event(event)
 
         engine = Engine(
-            store=store,
-            provider=self.prepared.registry.provider,
+            store=store if self.view is None else self.view.ledger(store),
+            provider=self.prepared.registry.provider if self.view is None else self.view.provider,
             run=run,
             emit=emit,
             finished=report.target if report else lambda _: None,
@@ -188,11 +206,14 @@ class _Execution:
     async def _carry_out(self, engine: Engine, works: tuple[Work, ...]) -> RunOutcome:
         import asyncio
 
-        from fazai.cli.lab_targets import with_lab_firewalls
+        from fazai.cli.lab_targets import with_lab_firewalls, with_lab_folders
 
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._interrupt, engine.interrupt)
+        if self.view is not None:  # it asks no firewall
+            async with self.view.scope:
+                return await engine.carry_out(with_lab_folders(works, self.config.lab))
         async with with_lab_firewalls(works, self.config.lab) as reachable:
             return await engine.carry_out(reachable)
 
@@ -241,7 +262,8 @@ class _Execution:
         from fazai.report.text import TextReport
 
         terminal = Terminal.of(sys.stdout, os.environ, self.prepared.options.color)
-        report = TextReport(
+        make_report = TextReport if self.view is None else self.view.make_report
+        report = make_report(
             out=sys.stdout,
             noun=lambda name: getattr(self.prepared.registry.provider(name), "noun", "target"),
             paint=terminal.paint,
@@ -271,7 +293,9 @@ class _Execution:
         if self.prepared.options.output != "text":
             from fazai.report.machine import render_outcome
 
-            click.echo(render_outcome(self.prepared.options.output, outcome, self.prepared.command), nl=False)
+            options, results = self.prepared.options, self.view.results if self.view is not None else {}
+            text = render_outcome(options.output, outcome, self.prepared.command, results=results)
+            click.echo(text, nl=False)
 
 
 def _may_delete(works: Sequence[Work]) -> bool:

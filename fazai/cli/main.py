@@ -21,8 +21,11 @@ COMMANDS = {
     "drift": ("run", "Look for differences; can never write. Exit 2 when there are any."),
     "validate": ("run", "Check inventory and playbooks without contacting anything."),
     "inventory": ("inventory", "Show hosts, groups and variables as Ansible does."),
+    "exec": ("exec", "Run one program on many hosts, in waves."),
+    "cp": ("cp", "Copy files to many hosts, or from them, in waves."),
     "facts": ("facts", "Show what hosts are: system, memory, disks, addresses."),
-    "agents": ("agents", "Telemetry agents: status, restart, logs, rotate-key."),
+    "agent": ("agent", "The remote agent of this machine: run, enrol, check."),
+    "agents": ("agents", "Agents of hosts: status, update, restart, logs, remove."),
     "kinds": ("kinds", "List the kinds of resources, or explain one."),
     "lab": ("lab", "Run the embedded lab: an OPNsense to try things on."),
     "history": ("history", "List earlier runs."),
@@ -34,6 +37,7 @@ COMMANDS = {
     "daemon": ("daemon", "Serve events, telemetry and runs over HTTP."),
     "tail": ("tail", "Watch what happens, here or on other machines."),
     "token": ("token", "Create, list and revoke the daemon's tokens."),
+    "pki": ("pki", "The CA for remote agents: enrol, renew, revoke, list."),
     "completion": ("completion", "Print shell completion for bash, zsh or fish."),
     "version": ("version", "Print the version."),
 }
@@ -224,6 +228,8 @@ def _find_command(argv: Sequence[str]) -> str:
 def _find_output_format(argv: list[str]) -> str | None:
     """Find the machine format that was asked for, also when the command line was not understood."""
     for index, word in enumerate(argv):
+        if word == "--":  # what follows is no option of ours
+            return None
         name, _, value = word.partition("=")
         if name == "--output":
             value = value or (argv[index + 1] if index + 1 < len(argv) else "")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import click
 
 from fazai.cli import environment
+from fazai.cli.agent_registry import DaemonAgents
 from fazai.cli.passwords import ask_passwords
 from fazai.cli.planfile import FileHashes, plan_folder
 from fazai.cli.run_options import RunOptions, RunSelection
@@ -53,16 +54,23 @@ class PreparedRun:
 
 
 def prepare_run(
-    command: str, selection: RunSelection, options: RunOptions, plan: tuple[SavedPlan, Path] | None = None
+    command: str,
+    selection: RunSelection,
+    options: RunOptions,
+    plan: tuple[SavedPlan, Path] | None = None,
+    *,
+    targets_only: bool = False,
 ) -> PreparedRun:
     """Read everything that a command names, and resolve it to work.
 
     `plan` is a saved one, and its file: what it was made from is held against it before a secret is
-    read, and what is wanted of each target before one is contacted. Raises InputError, Errors, PlanStale.
+    read, and what is wanted of each target before one is contacted. `targets_only`: what is declared for the
+    targets is not read, as it is no concern of the command's. Raises InputError, Errors, PlanStale.
     """
     from fazai.registry import Registry
 
-    return _Preparation(command, selection, options, Registry()).prepare(plan)
+    registry = Registry(agents=DaemonAgents())
+    return _Preparation(command, selection, options, registry, targets_only).prepare(plan)
 
 
 @dataclass(slots=True)
@@ -73,6 +81,7 @@ class _Preparation:
     selection: RunSelection
     options: RunOptions
     registry: Registry
+    targets_only: bool = False
     inputs: FileHashes = field(default_factory=FileHashes)
     contents: FileHashes = field(default_factory=FileHashes)
     errors: list[FazaiError] = field(default_factory=list)
@@ -85,6 +94,8 @@ class _Preparation:
                 sources, secrets, allow_scripts=self.selection.allow_scripts, quiet=self.options.quiet
             )
         )
+        if self.targets_only:
+            inventory = inventory.without_resources()
         works = self._resolve(inventory, secrets, plan)
         return PreparedRun(
             self.command,

@@ -34,8 +34,19 @@ class ChangeDocument(ChangeRecord, frozen=True, kw_only=True, forbid_unknown_fie
     action_id: str | None = None
 
 
+class ResultDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a program printed on a target. `exit_status` null: it was ended, or its answer never came;
+    `truncated`: it printed more than is kept."""
+
+    exit_status: int | None
+    stdout: str
+    stderr: str
+    truncated: bool
+
+
 class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The outcome of one target. `unchanged` counts resources, `activated` names services."""
+    """The outcome of one target. `unchanged` counts resources, `activated` names services; `result` is of
+    `fazai exec`."""
 
     name: str
     provider: str
@@ -51,6 +62,7 @@ class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     errors: list[ErrorDocument]
     notes: list[str]
     duration_s: float
+    result: ResultDocument | None = None
 
 
 class TotalsDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +83,9 @@ class TotalsDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One run. Where the input was bad there is no run: `targets` is empty and `errors` says everything."""
+    """One run. Where the input was bad there is no run: `targets` is empty and `errors` says everything.
+    `unanswered` names targets that were not reached, did not end in time, or of which it is not known what
+    became; `not_asked` those that the run did not come to."""
 
     format: Literal["fazai-run/1"]
     command: str
@@ -85,3 +99,5 @@ class Document(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     interrupted: bool | None = None
     totals: TotalsDocument | None = None
     plays: list[str] | None = None
+    unanswered: list[str] | None = None
+    not_asked: list[str] | None = None

@@ -28,6 +28,11 @@ def escape_controls(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def printable(line: str) -> str:
+    """Return a line that a program printed as a terminal may show it: with its tabs as blanks."""
+    return escape_controls(line.expandtabs(8))
+
+
 def activation_lines(outcome: TargetOutcome) -> list[tuple[str, str]]:
     """Return handlers that run and services that are reconfigured besides the changes, each with what is to
     become, or became, of it."""

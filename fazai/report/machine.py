@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from fazai.errors import FazaiError
-from fazai.outcome import RunOutcome, TargetOutcome, TargetStatus, change_record, error_record
+from fazai.outcome import (
+    ProgramResult,
+    RunOutcome,
+    TargetOutcome,
+    TargetStatus,
+    change_record,
+    error_record,
+)
 from fazai.report.lines import (
     SIGNS,
     activation_lines,
@@ -16,6 +26,7 @@ from fazai.report.lines import (
     change_title,
     diff_lines,
     escape_controls,
+    printable,
     result_words,
 )
 from fazai.timestamps import timestamp
@@ -23,7 +34,18 @@ from fazai.timestamps import timestamp
 FORMAT = "fazai-run/1"
 
 
-def run_record(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> dict[str, Any]:
+#: Characters that JSON leaves as they are, and that a terminal may obey.
+_STEERING = re.compile("[\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+#: What programs printed, by target.
+Results = Mapping[str, ProgramResult]
+
+
+def run_record(
+    outcome: RunOutcome | None,
+    command: str,
+    errors: Iterable[FazaiError] = (),
+    results: Results = MappingProxyType({}),
+) -> dict[str, Any]:
     """Return the document of docs/output.schema.json. Without an outcome: nothing was contacted."""
     found = list(errors)
     result: dict[str, Any] = {"format": FORMAT, "command": command}
@@ -37,7 +59,12 @@ def run_record(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiE
             "interrupted": outcome.interrupted,
             "totals": outcome.totals(),
             "plays": list(outcome.plays),
-            "targets": [_target_record(target) for target in outcome.targets],
+            "unanswered": [target.target for target in outcome.targets if not target.answered],
+            "not_asked": [target.target for target in outcome.targets if not target.asked],
+            "targets": [
+                _target_record(target) | _result_record(results.get(target.target))
+                for target in outcome.targets
+            ],
         }
     else:
         result |= {"exit_code": max((int(e.exit_code) for e in found), default=0), "targets": []}
@@ -73,21 +100,35 @@ def _target_record(target: TargetOutcome) -> dict[str, Any]:
     }
 
 
+def _result_record(result: ProgramResult | None) -> dict[str, Any]:
+    return {} if result is None else {"result": asdict(result)}
+
+
 def render_outcome(
-    output: str, outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()
+    output: str,
+    outcome: RunOutcome | None,
+    command: str,
+    errors: Iterable[FazaiError] = (),
+    results: Results = MappingProxyType({}),
 ) -> str:
     """Return the report in the format that was asked for: json, junit or markdown."""
     if output == "json":
-        return json.dumps(run_record(outcome, command, errors), indent=1, ensure_ascii=False) + "\n"
-    return (as_junit if output == "junit" else as_markdown)(outcome, command, errors)
+        text = json.dumps(run_record(outcome, command, errors, results), indent=1, ensure_ascii=False)
+        return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n"
+    return (as_junit if output == "junit" else as_markdown)(outcome, command, errors, results)
 
 
-def as_junit(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> str:
+def as_junit(
+    outcome: RunOutcome | None,
+    command: str,
+    errors: Iterable[FazaiError] = (),
+    results: Results = MappingProxyType({}),
+) -> str:
     """Return JUnit XML: a suite a play, a case a target; pending changes are failures of type "drift"."""
     suites: dict[str, list[TargetOutcome]] = {}
     for target in outcome.targets if outcome else ():
         suites.setdefault(target.play, []).append(target)
-    parts = [_junit_suite(name, targets) for name, targets in suites.items()]
+    parts = [_junit_suite(name, targets, results) for name, targets in suites.items()]
     found = list(errors)
     if found:
         cases = "".join(
@@ -102,17 +143,18 @@ def as_junit(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiErr
     return f"{head}\n{''.join(parts)}</testsuites>\n"
 
 
-def _junit_suite(name: str, targets: list[TargetOutcome]) -> str:
+def _junit_suite(name: str, targets: list[TargetOutcome], results: Results) -> str:
     skipped = sum(t.status is TargetStatus.SKIPPED for t in targets)
     failures = sum(t.exit_code != 0 for t in targets) - skipped
     head = (
         f'<testsuite name={_quoted(name)} tests="{len(targets)}" failures="{failures}"'
         f' skipped="{skipped}" time="{sum(t.duration_s for t in targets):.3f}">\n'
     )
-    return head + "".join(_junit_case(target) for target in targets) + "</testsuite>\n"
+    cases = (_junit_case(target, results.get(target.target)) for target in targets)
+    return head + "".join(cases) + "</testsuite>\n"
 
 
-def _junit_case(target: TargetOutcome) -> str:
+def _junit_case(target: TargetOutcome, result: ProgramResult | None) -> str:
     text = "\n".join(_plain_lines(target))
     body = ""
     if target.status is TargetStatus.SKIPPED:
@@ -121,8 +163,12 @@ def _junit_case(target: TargetOutcome) -> str:
         kind = "drift" if target.status is TargetStatus.PENDING else str(target.status)
         first = str(target.errors[0]) if target.errors else f"{target.count('planned')} changes pending"
         body = f'<failure type="{kind}" message={_quoted(first)}>{_xml_text(text)}</failure>'
-    elif text:
+    elif text and result is None:
         body = f"<system-out>{_xml_text(text)}</system-out>"
+    for name, said in (
+        () if result is None else (("system-out", result.stdout), ("system-err", result.stderr))
+    ):
+        body += f"<{name}>{_xml_text(said)}</{name}>" if said else ""
     head = f'classname={_quoted(target.play)} name={_quoted(target.target)} time="{target.duration_s:.3f}"'
     return f"  <testcase {head}>{body}</testcase>\n"
 
@@ -137,21 +183,27 @@ def _plain_lines(target: TargetOutcome) -> Iterable[str]:
 
 
 def _xml_text(text: str) -> str:
-    return escape("\n".join(escape_controls(line) for line in text.splitlines()))
+    return escape("\n".join(printable(line) for line in text.splitlines()))
 
 
 def _quoted(text: str) -> str:
     return quoteattr(escape_controls(" ".join(text.split())))
 
 
-def as_markdown(outcome: RunOutcome | None, command: str, errors: Iterable[FazaiError] = ()) -> str:
+def as_markdown(
+    outcome: RunOutcome | None,
+    command: str,
+    errors: Iterable[FazaiError] = (),
+    results: Results = MappingProxyType({}),
+) -> str:
     """Return a table of targets and a folded diff for each that has changes, as a pull request shows it."""
     lines = [f"### fazai {command}", ""]
     lines += [f"- **{type(error).__name__}** {_markdown_cell(str(error))}" for error in errors]
     if outcome is not None:
         lines += _markdown_table(outcome)
         for target in outcome.targets:
-            lines += _markdown_details(target)
+            lines += _markdown_details(target) if target.target not in results else ()
+            lines += _markdown_output(target.target, results.get(target.target))
     return "\n".join(lines) + "\n"
 
 
@@ -179,6 +231,14 @@ def _markdown_details(target: TargetOutcome) -> list[str]:
     body = [line.replace("```", "'''") for line in [*lines, *activations]]
     head = f"<details><summary>{escape(escape_controls(target.target))}</summary>"
     return [head, "", "```diff", *body, "```", "</details>", ""]
+
+
+def _markdown_output(name: str, result: ProgramResult | None) -> list[str]:
+    if result is None or not (result.stdout or result.stderr):
+        return []
+    body = [printable(line).replace("```", "'''") for line in (result.stdout + result.stderr).splitlines()]
+    head = f"<details><summary>{escape(escape_controls(name))}</summary>"
+    return [head, "", "```", *body, "```", "</details>", ""]
 
 
 def _markdown_cell(text: str) -> str:

@@ -114,7 +114,10 @@ class TextReport:
         style = "green" if outcome.exit_code == 0 else "yellow" if outcome.exit_code == 2 else "red"
         run = outcome.run_id[:13]
         tail = f"   {outcome.duration_s:.1f} s" + f"   run {run}   fazai show {run}" * self.recorded
-        self._write_line(self.paint("RESULT " + ", ".join(result_words(outcome)), style) + tail)
+        self._write_line(self.paint("RESULT " + ", ".join(self._result_words(outcome)), style) + tail)
+
+    def _result_words(self, outcome: RunOutcome) -> list[str]:
+        return result_words(outcome)
 
     # -- lines ------------------------------------------------------------------------------------------
 

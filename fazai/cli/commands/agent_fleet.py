@@ -1,53 +1,72 @@
-"""The hosts whose telemetry agents `fazai agents` works on: asked all at once, written through the engine."""
+"""The hosts whose agents `fazai agents` works on: asked all at once, written through the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fazai.cli.execution import execute_run
 from fazai.cli.host_targets import ask_hosts, prepare_hosts
 from fazai.cli.preparing import PreparedRun
 from fazai.errors import ExitCode, FazaiError, UsageError
-from fazai.model import TargetWork, Work
+from fazai.model import Resource, TargetWork, Work
 
 if TYPE_CHECKING:
     from fazai.providers.hosts.agent.health import AgentReport
+    from fazai.providers.hosts.agent.remote.report import RemoteReport
     from fazai.providers.hosts.session import HostSession
 
-KIND = "host.telemetry_agent"
+    AnyReport: TypeAlias = AgentReport | RemoteReport
+
+TELEMETRY = "host.telemetry_agent"
+REMOTE = "host.agent"
+#: The kinds of agents, with what they are called.
+KINDS: Mapping[str, str] = {TELEMETRY: "telemetry agent", REMOTE: "remote agent"}
 
 
 @dataclass(frozen=True, slots=True)
 class AgentFleet:
-    """The hosts of an inventory that declare a telemetry agent; `prepared.works` holds nothing else."""
+    """The hosts of an inventory that declare agents of these kinds; `prepared.works` holds nothing else."""
 
     prepared: PreparedRun
+    kinds: tuple[str, ...] = tuple(KINDS)
 
     @classmethod
-    def read(cls, options: Mapping[str, Any]) -> AgentFleet:
+    def read(cls, options: Mapping[str, Any], kinds: tuple[str, ...] = tuple(KINDS)) -> AgentFleet:
         """Read the inventory that the command line names, from click's parameters. Raises FazaiError."""
-        prepared = prepare_hosts("apply", options, quiet=True)
-        agents = tuple(found for work in prepared.works if (found := _agents_of(work)) is not None)
-        if not agents:
-            text, hint = "none of these hosts declares a telemetry agent", f"- {KIND}: {{server: https://…}}"
-            raise UsageError(text, hint=hint)
-        return cls(replace(prepared, works=agents))
+        fleet = cls(prepare_hosts("apply", options, quiet=True)).of(*kinds)
+        if not fleet.items:
+            names = " or ".join(KINDS[kind] for kind in kinds)
+            examples = {TELEMETRY: "{server: https://…}", REMOTE: "{daemon: wss://…}"}
+            hint = f"- {kinds[0]}: {examples[kinds[0]]}"
+            raise UsageError(f"none of these hosts declares a {names}", hint=hint)
+        return fleet
 
     @property
     def items(self) -> dict[str, TargetWork]:
         return {item.target.name: item for work in self.prepared.works for item in work.targets}
 
-    def reports(self, names: Iterable[str] | None = None) -> dict[str, AgentReport | FazaiError | None]:
-        """Ask each host for the report of its agent; None: there is none."""
+    def of(self, *kinds: str) -> AgentFleet:
+        """Return the part of the fleet that declares agents of these kinds."""
+        works = (_agents_of(work, kinds) for work in self.prepared.works)
+        found = tuple(work for work in works if work.targets)
+        return AgentFleet(replace(self.prepared, works=found), kinds)
 
-        async def look(item: TargetWork, session: HostSession) -> AgentReport | FazaiError | None:
+    def each_kind(self) -> Iterable[AgentFleet]:
+        """Iterate over the parts of one kind each, without those that are empty."""
+        return (part for part in map(self.of, self.kinds) if part.items)
+
+    def reports(self, names: Iterable[str] | None = None) -> dict[str, Any]:
+        """Ask each host for the report of its agent, in a fleet of one kind (AgentReport, RemoteReport);
+        FazaiError: why it cannot be had; None: there is no agent."""
+
+        async def look(item: TargetWork, session: HostSession) -> AnyReport | FazaiError | None:
             (resource,) = item.resources
             found = (await session.observe(item.resources)).items[resource.kind, resource.identity]
             if found is None or isinstance(found, FazaiError):
                 return found
-            report: AgentReport = found["report"]
+            report: AnyReport = found["report"]
             return report if "settings" in found else None  # else nothing of it is there
 
         items = self.items
@@ -57,27 +76,52 @@ class AgentFleet:
     def write(self, more: Mapping[str, Mapping[str, Any]]) -> int:
         """Bring the agents of these hosts to their declared state with these fields changed: through the
         engine, in the plays' waves. Returns the exit code."""
-        works = (_with_fields(work, more) for work in self.prepared.works)
-        prepared = replace(self.prepared, works=tuple(work for work in works if work.targets))
-        return execute_run(prepared, check=False, approved=True) if prepared.works else ExitCode.OK
+
+        def change(item: TargetWork, resource: Resource) -> Resource:
+            return replace(resource, fields={**resource.fields, **more[item.target.name]})
+
+        works = (_changed(work, more, change) for work in self.prepared.works)
+        return self._execute(tuple(work for work in works if work.targets))
+
+    def write_in_waves(self, names: Iterable[str], waves: tuple[int, ...]) -> int:
+        """Bring the agents of these hosts to their declared state in waves of these sizes, the last of which
+        repeats, and no further once one failed. Returns the exit code."""
+        chosen = [item for name, item in self.items.items() if name in set(names)]
+        work = Work("agents", tuple(chosen), serial=waves, max_fail=0)
+        return self._execute((work,) if chosen else ())
+
+    def remove(self, *, approved: bool) -> int:
+        """Remove the agents through the engine. Returns the exit code."""
+        kept = ("agent_id", "init", "reconcile")
+
+        def absent(item: TargetWork, resource: Resource) -> Resource:
+            fields = {name: value for name, value in resource.fields.items() if name in kept}
+            return replace(resource, fields=fields, state="absent")
+
+        works = tuple(_changed(work, self.items, absent) for work in self.prepared.works)
+        return self._execute(works, approved=approved)
+
+    def _execute(self, works: tuple[Work, ...], *, approved: bool = True) -> int:
+        prepared = replace(self.prepared, works=works)
+        return execute_run(prepared, check=False, approved=approved) if works else ExitCode.OK
 
 
-def _agents_of(work: Work) -> Work | None:
-    """Return the same work with nothing but agents, None if there are none."""
+def _agents_of(work: Work, kinds: tuple[str, ...]) -> Work:
+    """Return the same work with nothing but agents of these kinds."""
     targets = []
     for item in work.targets:
-        found = tuple(r for r in item.resources if r.kind == KIND and r.state == "present")
+        found = tuple(r for r in item.resources if r.kind in kinds and r.state == "present")
         if found:
             targets.append(TargetWork(item.target, tuple(replace(r, notify=()) for r in found), whole=False))
-    return replace(work, targets=tuple(targets)) if targets else None
+    return replace(work, targets=tuple(targets))
 
 
-def _with_fields(work: Work, more: Mapping[str, Mapping[str, Any]]) -> Work:
-    """Return the same work on the hosts of `more`, with these fields on top."""
-
-    def change(item: TargetWork, fields: Mapping[str, Any]) -> TargetWork:
-        changed = (replace(each, fields={**each.fields, **fields}) for each in item.resources)
-        return replace(item, resources=tuple(changed))
-
-    chosen = [item for item in work.targets if item.target.name in more]
-    return replace(work, targets=tuple(change(item, more[item.target.name]) for item in chosen))
+def _changed(work: Work, names: Iterable[str], change: Callable[[TargetWork, Resource], Resource]) -> Work:
+    """Return the same work on these hosts, with each resource changed."""
+    chosen = (item for item in work.targets if item.target.name in names)
+    return replace(
+        work,
+        targets=tuple(
+            replace(item, resources=tuple(change(item, each) for each in item.resources)) for item in chosen
+        ),
+    )

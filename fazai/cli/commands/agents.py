@@ -1,68 +1,116 @@
-"""fazai agents status, restart, logs, rotate-key"""
+"""fazai agents status, update, restart, logs, remove, rotate-key"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fazai.cli.commands.agent_fleet import AgentFleet
+from fazai.cli.commands.agent_fleet import KINDS, REMOTE, TELEMETRY, AgentFleet
+from fazai.cli.commands.agent_status import combine_records, status_record, status_table
 from fazai.cli.host_targets import ask_hosts
 from fazai.cli.options import HOSTS, OUTPUT, add_options
-from fazai.errors import ExitCode, FazaiError, worst_exit
+from fazai.errors import ExitCode, FazaiError, UsageError, worst_exit
 from fazai.model import TargetWork
 
 if TYPE_CHECKING:
-    from fazai.providers.hosts.agent.health import AgentReport
     from fazai.providers.hosts.session import HostSession
 
 _LOG_BYTES = 262_144
+_SORTS = {"telemetry": (TELEMETRY,), "remote": (REMOTE,)}
+_ONLY = click.option("--only", type=click.Choice(list(_SORTS)), help="Leave the other agents alone.")
+_YES = click.option("--yes", is_flag=True, help="Remove without asking.")
 
 
 @click.group(
     "agents",
     epilog="\b\nExamples:\n  fazai agents status inventory.yml"
     "\n  fazai agents status inventory.yml 'edge:!edge-03' --output json"
+    "\n  fazai agents update inventory.yml --waves 1,5,25"
     "\n  fazai agents restart inventory.yml web-01\n  fazai agents logs inventory.yml web-01 --lines 20"
+    "\n  fazai agents remove inventory.yml web-01 --only remote"
     "\n  fazai agents rotate-key inventory.yml web-01",
 )
 def agents_command() -> None:
-    """The telemetry agents of hosts that declare host.telemetry_agent."""
+    """The agents of hosts that declare host.telemetry_agent or host.agent."""
+
+
+def _read_fleet(only: str | None, options: dict[str, Any]) -> AgentFleet:
+    return AgentFleet.read(options, _SORTS[only] if only else tuple(KINDS))
 
 
 @agents_command.command("status")
 @add_options(HOSTS)
+@_ONLY
 @OUTPUT
-def status(output: str, **options: Any) -> int:
-    """Version, running, last delivery, spool. Exit 2 when an agent is not there or does not deliver."""
-    fleet = AgentFleet.read(options)
-    found = fleet.reports()
-    rows = {name: _status_record(one) for name, one in found.items()}
+def status(output: str, only: str | None, **options: Any) -> int:
+    """Version, running, last delivery; connection, latency, certificate. Exit 2 when an agent is not there,
+    does not deliver or is not connected."""
+    found = {part.kinds[0]: part.reports() for part in _read_fleet(only, options).each_kind()}
+    rows = {
+        kind: {name: status_record(kind, one) for name, one in part.items()} for kind, part in found.items()
+    }
     if output == "json":
-        click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(combine_records(rows), indent=1, ensure_ascii=False))
     else:
-        click.echo("\n".join(_status_table(rows)))
-    codes = [e.exit_code for e in found.values() if isinstance(e, FazaiError)]
-    bad = any(not row["well"] for row in rows.values() if "well" in row)
+        click.echo("\n\n".join("\n".join(status_table(kind, part)) for kind, part in rows.items()))
+    reports = [one for part in found.values() for one in part.values()]
+    codes = [e.exit_code for e in reports if isinstance(e, FazaiError)]
+    bad = any(not row["well"] for part in rows.values() for row in part.values() if "well" in row)
     return worst_exit([*codes, ExitCode.PENDING if bad else ExitCode.OK])
+
+
+@agents_command.command("update")
+@add_options(HOSTS)
+@_ONLY
+@click.option(
+    "--waves",
+    default="1,5,25",
+    show_default=True,
+    metavar="N,…",
+    help="Hosts in the first wave, the second, …; the last repeats.",
+)
+def update(only: str | None, waves: str, **options: Any) -> int:
+    """Bring agents to this fazai's version, wave by wave; stops at the first that does not come back with it.
+
+    An agent that is not accepted gives way to the one before by itself. What else of an agent differs from
+    what is declared is put right as well.
+    """
+    try:
+        sizes = tuple(int(size) for size in waves.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise UsageError(f"--waves {waves!r} is no list of sizes", hint="such as 1,5,25")
+    fleet = _read_fleet(only, options)
+    codes = []
+    for part in fleet.each_kind():
+        codes.append(part.write_in_waves(part.items, sizes))
+        if codes[-1] != ExitCode.OK:
+            break
+    return worst_exit(codes)
 
 
 @agents_command.command("restart")
 @add_options(HOSTS)
-def restart(**options: Any) -> int:
+@_ONLY
+def restart(only: str | None, **options: Any) -> int:
     """Restart agents. Journaled as every write; a host whose other settings differ gets them as well."""
-    fleet = AgentFleet.read(options)
+    return worst_exit(_restart_part(part) for part in _read_fleet(only, options).each_kind())
+
+
+def _restart_part(fleet: AgentFleet) -> int:
     found = fleet.reports()
     failed = {name: e for name, e in found.items() if isinstance(e, FazaiError)}
     missing = [name for name, one in found.items() if one is None]
+    noun = KINDS[fleet.kinds[0]]
     for name, error in failed.items():
         click.echo(f"{name}: {error}", err=True)
     for name in missing:
-        click.echo(f"{name}: no agent is installed; install it with: fazai apply", err=True)
+        click.echo(f"{name}: no {noun} is installed; install it with: fazai apply", err=True)
     moments = {
-        name: {"not_pid": one.number("pid")}
+        name: {"not_pid": one.pid}
         for name, one in found.items()
         if one is not None and not isinstance(one, FazaiError) and one.restartable
     }
@@ -76,17 +124,24 @@ def restart(**options: Any) -> int:
 
 @agents_command.command("logs")
 @add_options(HOSTS)
+@_ONLY
 @click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=50, show_default=True)
-def logs(lines: int, **options: Any) -> int:
+def logs(lines: int, only: str | None, **options: Any) -> int:
     """The last lines of the agents' logs, as the journal or the log file has them."""
+    return worst_exit(_show_logs(part, lines) for part in _read_fleet(only, options).each_kind())
+
+
+def _show_logs(fleet: AgentFleet, lines: int) -> int:
+    from fazai.providers.hosts.agent import files
+    from fazai.providers.hosts.agent.remote import places
     from fazai.providers.hosts.agent.scripts import tail_script
     from fazai.providers.hosts.shell.questions import Output, OutputOf
     from fazai.report.lines import escape_controls
 
-    fleet = AgentFleet.read(options)
+    layout = places.REMOTE if fleet.kinds == (REMOTE,) else files.TELEMETRY
 
     async def ask(item: TargetWork, session: HostSession) -> bytes:
-        question = OutputOf(tail_script(item.target.options.get("root") or "", lines, _LOG_BYTES))
+        question = OutputOf(tail_script(layout, item.target.options.get("root") or "", lines, _LOG_BYTES))
         answer = (await session.ask(question))[question]
         return answer.out if isinstance(answer, Output) else b""
 
@@ -100,65 +155,27 @@ def logs(lines: int, **options: Any) -> int:
     return worst_exit(e.exit_code for e in found.values() if isinstance(e, FazaiError))
 
 
+@agents_command.command("remove")
+@add_options(HOSTS)
+@_ONLY
+@_YES
+def remove(only: str | None, yes: bool, **options: Any) -> int:
+    """Remove agents: service, files, keys, user; the certificate of a remote agent is revoked first.
+
+    Where the inventory still declares them, the next apply installs them again.
+    """
+    return _read_fleet(only, options).remove(approved=yes)
+
+
 @agents_command.command("rotate-key")
 @add_options(HOSTS)
 @click.option("--timeout", "timeout_s", type=click.IntRange(1, 3600), default=60, show_default=True)
 def rotate_key(timeout_s: int, **options: Any) -> int:
-    """Give agents new keys: the daemon first, then the host; the old key goes once the new one was taken.
+    """Give telemetry agents new keys: the daemon first, then the host; the old key goes once the new one was
+    taken. Remote agents renew their certificates themselves.
 
     Each step can be repeated: after a crash, run it again.
     """
     from fazai.cli.commands.agent_keys import rotate_keys
 
-    return rotate_keys(AgentFleet.read(options), float(timeout_s))
-
-
-def _status_record(report: AgentReport | FazaiError | None) -> dict[str, Any]:
-    if isinstance(report, FazaiError):
-        return {"error": str(report), "exit_code": int(report.exit_code)}
-    if report is None:
-        return {"well": False, "installed": False, "trouble": "not installed"}
-    trouble = report.trouble()
-    stopped = report.running is False
-    return {
-        "well": trouble is None and not stopped,
-        "installed": True,
-        "version": report.version,
-        "init": None if report.folder else report.init,
-        "running": report.running,
-        "last_delivery_s": report.age("last_delivery_at"),
-        "spool": report.number("spool_depth"),
-        "dropped": report.number("dropped"),
-        "key": report.status.get("key"),
-        "last_error": report.status.get("last_error") or None,
-        "trouble": trouble or ("not running" if stopped else None),
-    }
-
-
-_STATUS_HEADINGS = ("host", "version", "running", "delivered", "spool", "dropped", "")
-
-
-def _status_table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    from fazai.report.lines import escape_controls
-
-    lines: list[tuple[str, ...]] = [_STATUS_HEADINGS]
-    for name, row in rows.items():
-        if "error" in row:
-            lines.append((name, "-", "-", "-", "-", "-", f"error: {row['error']}"))
-            continue
-        running = {True: "yes", False: "no", None: "-"}[row.get("running")]
-        counts = ("-" if row.get(key) is None else str(row[key]) for key in ("spool", "dropped"))
-        age, trouble = _format_age(row.get("last_delivery_s")), row["trouble"] or row.get("last_error") or ""
-        lines.append((name, row.get("version") or "-", running, age, *counts, trouble))
-    shown = [[escape_controls(cell) for cell in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in shown]
-
-
-def _format_age(seconds: int | None) -> str:
-    if seconds is None:
-        return "-"
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
-        if seconds >= 2 * size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
+    return rotate_keys(AgentFleet.read(options, (TELEMETRY,)), float(timeout_s))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ from fazai.cli.options import FILE, GEMMA_SOCKET_HELP, LOG_FILE, LOG_FORMAT
 from fazai.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from fazai.daemon.runs.config import AgentsConfig
     from fazai.daemon.settings import DaemonSettings
     from fazai.inventory import Inventory
 
@@ -54,6 +56,8 @@ _AS_GIVEN = ("host", "port", "tls_cert", "tls_key", "client_ca", "client_role")
     show_default=True,
     help="Who may report: signed or with a token; everybody; only signed.",
 )
+@click.option("--agents-host", help="Where remote agents connect. [default: 127.0.0.1, see docs/agents.md]")
+@click.option("--agents-port", type=click.IntRange(0, 65535), help="[default: 3121, where there is a CA]")
 @click.option("--gemma-socket", type=FILE, help=GEMMA_SOCKET_HELP)
 @click.option("--fallback-url", help="An OpenAI-compatible server for when the worker is away: http://…/v1")
 @click.option("--fallback-model", default="default", show_default=True)
@@ -63,11 +67,18 @@ _AS_GIVEN = ("host", "port", "tls_cert", "tls_key", "client_ca", "client_role")
 def daemon_command(**options: Any) -> None:
     """Serve events, telemetry and runs over HTTP and on a local socket."""
     from fazai.daemon.process import serve
-    from fazai.store.factory import open_daemon_store
+    from fazai.daemon.southbound.trust import open_trust
+    from fazai.store.factory import open_certificates, open_daemon_store
 
     settings = _daemon_settings(options)
     limits = settings.config.retention.store_limits()
-    serve(settings, lambda state: open_daemon_store(state, limits))
+    folder, required = settings.secrets / "pki", settings.config.agents.configured
+    trust = open_trust(folder, lambda: open_certificates(settings.state), required=required)
+    try:
+        serve(settings, lambda state: open_daemon_store(state, limits), trust)
+    finally:
+        if trust is not None:
+            trust.close()
 
 
 def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
@@ -85,6 +96,7 @@ def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
         path = daemon_socket_path(os.environ, root=os.geteuid() == 0)
         if not os.environ.get("FAZAI_SOCKET"):
             _make_folder(path.parent, private=path.parent == config.state)
+    found = DaemonConfig() if file is None else read_daemon_config(file, _load_run_inventory)
     return DaemonSettings(
         **{name: options[name] for name in _AS_GIVEN},
         state=config.state,
@@ -94,12 +106,19 @@ def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
         gemma_socket=worker_socket(options["gemma_socket"]),
         fallback=_read_fallback(options),
         inventory=tuple(options["inventory"]),
-        config=DaemonConfig() if file is None else read_daemon_config(file, _load_run_inventory),
+        config=replace(found, agents=_agents_config(found.agents, options)),
         ingest=options["ingest"],
         lab=config.lab,
         log_file=options["log_file"],
         log_text=options["log_format"] == "text",
     )
+
+
+def _agents_config(config: AgentsConfig, options: dict[str, Any]) -> AgentsConfig:
+    """Return the settings of the port for agents, with what the command line says of it."""
+    given = {"host": options["agents_host"], "port": options["agents_port"]}
+    said = {name: value for name, value in given.items() if value is not None}
+    return replace(config, configured=True, **said) if said else config
 
 
 def _load_run_inventory(sources: tuple[str, ...]) -> Inventory:

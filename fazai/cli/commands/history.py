@@ -12,6 +12,7 @@ from fazai.cli.commands.completion import complete_run
 from fazai.cli.options import OUTPUT
 from fazai.errors import InputError
 from fazai.outcome import change_record, json_value
+from fazai.report.lines import printable
 from fazai.store.base import Action, Run, Store
 from fazai.timestamps import format_time, timestamp
 
@@ -115,7 +116,8 @@ def _ledger_line(event: dict[str, object]) -> str:
     rest = "  ".join(
         f"{name} {_format_nested(value)}" for name, value in event.items() if name not in hidden and value
     )
-    return f"  {when}  {event['type']:<9} {event['target'] or '-':<16} {rest}"
+    first, *more = f"{event['type']:<9} {event['target'] or '-':<16} {rest}".splitlines()
+    return "\n".join([f"  {when}  {printable(first)}", *(f"{'':<16}{printable(line)}" for line in more)])
 
 
 def _ledger_record(run: Run) -> dict[str, object]:

@@ -1,0 +1,116 @@
+"""The daemon's registry of remote agents, and its CA, for what a run asks of them (`model.AgentRegistry`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fazai.cli import environment
+from fazai.errors import FazaiError, Unreachable
+from fazai.model import Secret
+
+if TYPE_CHECKING:
+    from fazai.cli.clients import DaemonAddress
+    from fazai.store.certificates import CertificateStore
+
+_SECONDS = 20.0
+
+
+class DaemonAgents:
+    """The registry of the daemon at FAZAI_URL or the local socket; the CA is that of the state on this
+    machine. Nothing is opened before it is asked for."""
+
+    def __init__(
+        self,
+        make_token: Callable[[str], str] | None = None,
+        revoke_name: Callable[[str], None] | None = None,
+    ) -> None:
+        self._make_token, self._revoke_name = make_token, revoke_name
+        self._first: dict[str, Any] = {}  # since when each was connected, when it was first asked for
+        self._place: tuple[DaemonAddress, Any] | None = (
+            None  # with what verifies it, which takes long to load
+        )
+
+    async def find(self, agent_id: str) -> Mapping[str, Any] | None:
+        """Return an agent's row (`AgentRegistry.find`)."""
+        if self._place is None:
+            self._place = _find_place()
+        row = await _get_row(*self._place, agent_id)
+        since = None if row is None else row.get("since")
+        first = self._first.setdefault(agent_id, since)
+        return None if row is None else {**row, "fresh": since != first}
+
+    async def enrol(self, agent_id: str) -> Secret:
+        """Make a token for one agent."""
+        import asyncio
+
+        return Secret(await asyncio.to_thread(self._make_token or make_token_here, agent_id))
+
+    async def revoke(self, agent_id: str) -> None:
+        """Revoke what an agent was given."""
+        import asyncio
+
+        await asyncio.to_thread(self._revoke_name or revoke_here, agent_id)
+
+
+def _find_place() -> tuple[DaemonAddress, Any]:
+    from fazai.cli.clients import find_daemon
+
+    place = find_daemon(os.environ, root=os.geteuid() == 0)
+    if place is None:
+        raise Unreachable("no daemon is known here", stage="connect", hint="FAZAI_URL names one")
+    return place, place.verify()
+
+
+async def _get_row(place: DaemonAddress, verify: Any, agent_id: str) -> Mapping[str, Any] | None:
+    from urllib.parse import quote
+
+    import httpx
+
+    from fazai.cli.clients import refusal_reason
+
+    transport = httpx.AsyncHTTPTransport(uds=str(place.socket) if place.socket else None, verify=verify)
+    try:
+        async with httpx.AsyncClient(transport=transport, timeout=_SECONDS, **place.options()) as client:
+            answer = await client.get(f"/agents/{quote(agent_id, safe='')}")
+        found = answer.json()
+    except (httpx.HTTPError, ValueError) as error:
+        text = f"the daemon does not answer: {error or type(error).__name__}"
+        raise Unreachable(text, stage="connect", where=place.name) from None
+    if answer.status_code == 404:
+        return None
+    if answer.status_code != 200:
+        reason = refusal_reason(answer.content, f"status {answer.status_code}")
+        raise FazaiError(f"the daemon does not tell of {agent_id}: {reason}", where=place.name)
+    row: Mapping[str, Any] = found["agent"]
+    return row
+
+
+def make_token_here(agent_id: str) -> str:
+    """Make an enrolment token with the CA on this machine. Raises FazaiError."""
+    from fazai.pki import Authority, Enrolments
+
+    config = environment.read_config()
+    authority = Authority.load(config.secrets / "pki")
+    with contextlib.closing(_open_store(config.state)) as store:
+        return Enrolments(authority, store).create(agent_id).token
+
+
+def revoke_here(agent_id: str) -> None:
+    """Revoke an agent's certificates and tokens in the state on this machine. Raises FazaiError."""
+    from fazai.pki import Authority
+    from fazai.store.certificates import Revocation
+
+    config = environment.read_config()
+    authority = Authority.load(config.secrets / "pki")
+    with contextlib.closing(_open_store(config.state)) as store:
+        store.revoke(Revocation(agent_id, authority.clock(), "the agent was removed (host.agent)"))
+
+
+def _open_store(state: Path) -> CertificateStore:
+    from fazai.store.factory import open_certificates
+
+    return open_certificates(state)

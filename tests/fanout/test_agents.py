@@ -1,0 +1,225 @@
+"""Programs and files through agents: the same commands, the agent's own allow-list."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.fanout.agent import Agent
+from tests.hosts.conftest import Result, World
+from tests.hosts.remote.relay import RelayServer
+
+
+@dataclass
+class Fleet:
+    """Agents by their ids, behind one relay."""
+
+    relay: RelayServer
+    agents: dict[str, Agent] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Agent:
+        return self.agents[name]
+
+
+@pytest.fixture
+def fleet(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
+    """Three hosts that are reached through their agents."""
+    agents = {name: Agent(world.folder / name) for name in ("e1", "e2", "e3")}
+    for name, one in agents.items():
+        one.root.mkdir()
+        world.hosts[name] = {"provider": "agent"}
+    with RelayServer({name: one.answer for name, one in agents.items()}) as relay:
+        monkeypatch.setenv("FAZAI_AGENTS_URL", relay.url)
+        yield Fleet(relay, agents)
+
+
+def test_the_second_wave_never_starts_once_the_budget_is_spent(world: World, fleet: Fleet) -> None:
+    """20 agents: of the first 10, 3 are away and 2 fail (requirement A15)."""
+    world.hosts.clear()
+    names = [f"a{number:02}" for number in range(20)]
+    dead, failing = ["a01", "a04", "a08"], ["a02", "a07"]
+    for name in names:
+        (world.folder / name).mkdir()
+        one = Agent(world.folder / name, away=name in dead)
+        if name in failing:
+            one.says = {"ok": True, "exit_code": 3, "stdout": "no\n", "stderr": ""}
+        fleet.agents[name] = one
+        fleet.relay.agents[name] = one.answer
+        world.hosts[name] = {"provider": "agent"}
+    words = ("all", "--wave", "10", "--max-failures", "4")
+    argv = ("--", "/bin/echo", "hello")
+    document = world.fazai("exec", *words, "--output", "json", *argv)
+    text = world.fazai("exec", *words, *argv)
+    junit = world.fazai("exec", *words, "--output", "junit", *argv)
+    assert (document.code, text.code, junit.code) == (1, 1, 1)
+    assert (document.document["unanswered"], document.document["not_asked"]) == (dead, names[10:])
+    assert f"not answered: {', '.join(f'{name} (unreachable)' for name in dead)}" in text.out
+    assert f"not asked: {', '.join(names[10:])}: " in text.out
+    cases = {case.get("name"): case for case in ElementTree.fromstring(junit.out).iter("testcase")}
+    assert [name for name in names if cases[name].find("skipped") is not None] == names[10:]
+    assert [name for name in names if cases[name].find("failure") is not None] == sorted(dead + failing)
+    assert [name for name in names[10:] if fleet[name].seen] == []
+
+
+def run(world: World, *words: str, argv: tuple[str, ...]) -> Result:
+    return world.fazai("exec", "all", "--output", "json", *words, "--", *argv)
+
+
+def results(found: Result) -> dict[str, Any]:
+    return {each["name"]: each.get("result") for each in found.document["targets"]}
+
+
+def test_a_program_runs_on_agents_and_hosts_alike(world: World, fleet: Fleet, tmp_path: Path) -> None:
+    world.local("one")
+    (tmp_path / "in").write_text("é\n")
+    argv = ("/bin/sh", "-c", "cat; echo no >&2; exit 3")
+    found = run(world, "--stdin", str(tmp_path / "in"), argv=argv)
+    assert found.code == 1
+    said = {"exit_status": 3, "stdout": "é\n", "stderr": "no\n", "truncated": False}
+    assert results(found) == dict.fromkeys(("e1", "e2", "e3", "one"), said)
+    assert fleet.relay.connections == 1  # one for all, also where one begins when the other has ended
+    run(world, "--forks", "1", argv=("/bin/echo", "hello"))
+    assert fleet.relay.connections == 2
+    del world.hosts["one"]
+    found = run(world, "--chdir", "/tmp", argv=("/bin/sh", "-c", "pwd"))
+    assert results(found)["e1"]["stdout"] == "/tmp\n"
+
+
+def test_the_agents_own_list_decides(world: World, fleet: Fleet) -> None:
+    fleet["e2"].allowed = ()
+    found = run(world, argv=("/bin/echo", "hello"))
+    assert found.code == 7
+    assert [each["exit_code"] for each in found.document["targets"]] == [0, 7, 0]
+    (error,) = found.document["targets"][1]["errors"]
+    assert error["error"] == "Refused"
+    assert "the agent refuses /bin/echo: /bin/echo is not on the allow-list" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("says", "code", "error", "answered"),
+    [
+        ({"ok": False, "error": "no outcome", "code": "interrupted"}, 1, "Unsure", False),
+        ({"error": "no answer", "code": "timeout"}, 1, "Unsure", False),
+        ({"error": "slow", "code": "timeout", "stdout": "a", "stderr": ""}, 1, "TimedOut", False),
+        ({"ok": False, "error": "busy", "code": "conflict"}, 1, "Moved", True),
+        ({"ok": False, "error": "???", "code": "odd"}, 1, "DeviceError", True),
+        ({"ok": True}, 1, "Unsure", False),
+        ({"ok": True, "exit_code": "0"}, 1, "Unsure", False),
+        ({"ok": True, "exit_code": 300}, 1, "Unsure", False),
+        ({}, 1, "DeviceError", True),
+    ],
+)
+def test_an_answer_that_is_none_is_counted(
+    world: World, fleet: Fleet, says: Mapping[str, Any], code: int, error: str, answered: bool
+) -> None:
+    fleet["e1"].says = says
+    found = run(world, "--wave", "1", "--max-failures", "0", argv=("/bin/echo", "hello"))
+    assert found.code == code
+    assert found.document["targets"][0]["errors"][0]["error"] == error
+    assert found.document["unanswered"] == ([] if answered else ["e1"])
+    assert found.document["not_asked"] == ["e2", "e3"]
+    assert fleet["e2"].seen == []
+    assert found.document["targets"][0]["notes"] == []  # nothing is said to stay done that is not known
+
+
+def test_an_agent_that_is_away_is_not_answered(world: World, fleet: Fleet) -> None:
+    fleet["e1"].away = True
+    del fleet.relay.agents["e2"]
+    found = run(world, argv=("/bin/echo", "hello"))
+    assert (found.code, found.document["unanswered"]) == (4, ["e1", "e2"])
+    assert "it is not connected" in found.document["targets"][0]["errors"][0]["message"]
+    assert "there is no agent 'e2'" in found.document["targets"][1]["errors"][0]["message"]
+
+
+@pytest.mark.parametrize("how", ["cut", "lost"])
+def test_an_answer_that_is_lost_on_the_way_is_unknown(world: World, fleet: Fleet, how: str) -> None:
+    getattr(fleet.relay, how).add("command.exec")
+    found = run(world, "--wave", "1", "--max-failures", "0", argv=("/bin/echo", "hello"))
+    assert found.code == 1
+    assert (found.document["unanswered"], found.document["not_asked"]) == (["e1"], ["e2", "e3"])
+    (error,) = found.document["targets"][0]["errors"]
+    assert error["error"] == "Unsure"
+    assert "it is not known what became of /bin/echo" in error["message"]
+    assert fleet["e1"].seen == ["command.exec"]  # it is never sent again
+
+
+def test_without_a_daemon_nobody_is_reached(
+    world: World, fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAZAI_AGENTS_URL", f"unix:{world.folder}/none.sock")
+    found = run(world, argv=("/bin/echo", "hello"))
+    assert found.code == 4
+    assert "no daemon to ask agents through" in found.document["targets"][0]["errors"][0]["message"]
+
+
+def test_a_program_that_takes_too_long_is_told_as_such(world: World, fleet: Fleet) -> None:
+    found = run(world, "--timeout", "0.3", argv=("/bin/sh", "-c", "exec sleep 60"))
+    assert (found.code, found.document["unanswered"]) == (1, ["e1", "e2", "e3"])
+    assert found.document["targets"][0]["errors"][0]["error"] == "TimedOut"
+
+
+def test_a_file_goes_to_agents_once(world: World, fleet: Fleet) -> None:
+    world.local("one")
+    source = world.folder / "new"
+    source.write_bytes(b"new\0\xff")
+    (world.folder / "e2/file").write_text("old")
+    words = ("all:", str(source), "/file", "--mode", "0640", "--output", "json")
+    found = world.fazai("cp", *words)
+    assert found.code == 0
+    assert [each["status"] for each in found.document["targets"]] == ["changed"] * 4
+    verbs = [each["changes"][0]["verb"] for each in found.document["targets"]]
+    assert verbs == ["create", "update", "create", "create"]
+    for name in world.hosts:
+        assert (world.folder / name / "file").read_bytes() == source.read_bytes()
+        assert (world.folder / name / "file").stat().st_mode & 0o777 == 0o640
+    assert fleet["e1"].seen == ["file.diff", "file.apply", "file.diff"]
+    again = world.fazai("cp", *words)
+    assert [each["status"] for each in again.document["targets"]] == ["converged"] * 4
+    assert fleet["e1"].seen[3:] == ["file.diff"]
+
+
+def test_a_file_that_did_not_stick_is_told(world: World, fleet: Fleet) -> None:
+    (world.folder / "new").write_text("new")
+    fleet["e1"].replace = lambda request: {"applied": True}  # type: ignore[method-assign]
+    found = world.fazai("cp", "e1:", world.folder / "new", "/file", "--output", "json")
+    assert found.code == 1
+    assert found.document["targets"][0]["errors"][0]["error"] == "VerifyError"
+
+
+def test_a_file_that_moved_on_is_not_replaced(world: World, fleet: Fleet) -> None:
+    (world.folder / "new").write_text("new")
+    one = fleet["e1"]
+    compare = one.compare
+
+    def moved(request: Any) -> dict[str, Any]:
+        found = compare(request)
+        (one.root / "file").write_text("theirs")
+        return found
+
+    one.compare = moved  # type: ignore[method-assign]
+    found = world.fazai("cp", "e1:", world.folder / "new", "/file", "--output", "json")
+    assert found.code == 1
+    assert found.document["targets"][0]["errors"][0]["error"] == "Moved"
+    assert (one.root / "file").read_text() == "theirs"
+
+
+def test_what_agents_have_no_message_for_is_said(world: World, fleet: Fleet) -> None:
+    def said(found: Result) -> str:
+        return str(found.document["targets"][0]["errors"][0]["message"])
+
+    (world.folder / "dir").mkdir()
+    found = world.fazai("cp", "-r", "e1:", world.folder / "dir", "/dir", "--output", "json")
+    assert found.code == 1
+    assert "agents take files alone" in said(found)
+    found = world.fazai("cp", "e1:/file", world.folder / "got", "--output", "json")
+    assert found.code == 1
+    assert "no message of the contract fetches a file" in said(found)
+    (world.folder / "in").write_bytes(b"\xff")
+    found = run(world, "--stdin", str(world.folder / "in"), argv=("/bin/cat",))
+    assert "UTF-8 text" in said(found)
+    assert fleet["e1"].seen == []
