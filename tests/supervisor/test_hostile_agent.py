@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from fazai.providers.hosts.agent import scripts
-from fazai.providers.hosts.agent.files import LOG_PATH, STATE_FOLDER, STATUS_PATH
+from fazai.providers.hosts.agent.files import TELEMETRY
+from fazai.providers.hosts.agent.layout import InstallSite
 from tests.hosts.conftest import World
 from tests.hosts.helpers import Host, shell_environ
 
@@ -28,7 +29,7 @@ def agent(**more: Any) -> dict[str, Any]:
 def test_a_pipe_in_place_of_the_status(what: str, world: World) -> None:
     root = world.local()
     assert world.fazai("apply", resources=[agent(interval=60)]).code == 0
-    status = root / STATUS_PATH[1:]
+    status = root / TELEMETRY.status[1:]
     os.mkfifo(status if what == "pipe" else status.with_name("other"))
     if what != "pipe":
         status.symlink_to("other")
@@ -36,16 +37,18 @@ def test_a_pipe_in_place_of_the_status(what: str, world: World) -> None:
     assert (found.code, "1 updated" in found.out) == (0, True), found
     gone = {"host.telemetry_agent": {"state": "absent"}}
     found = world.fazai("apply", "--yes", resources=[gone])
-    assert (found.code, "1 deleted" in found.out, (root / STATE_FOLDER[1:]).exists()) == (0, True, False), (
-        found
-    )
+    assert (found.code, "1 deleted" in found.out, (root / TELEMETRY.state[1:]).exists()) == (
+        0,
+        True,
+        False,
+    ), found
 
 
 @ROOT
 @pytest.mark.parametrize("mode", [0o755, 0o775])
 def test_a_log_in_a_folder_to_which_others_may_write_is_not_shown(mode: int, tmp_path: Path) -> None:
     """A group of the system's may, on some: it can put a link there."""
-    log = tmp_path / LOG_PATH[1:]
+    log = tmp_path / TELEMETRY.log[1:]
     log.parent.mkdir(parents=True)
     log.parent.chmod(mode)
     if mode == 0o755:
@@ -54,7 +57,7 @@ def test_a_log_in_a_folder_to_which_others_may_write_is_not_shown(mode: int, tmp
         (tmp_path / "etc").mkdir()
         (tmp_path / "etc/shadow").write_text("root:$6$SECRETHASH:19000::::::\n")
         log.symlink_to("../../etc/shadow")
-    site = scripts.InstallSite(lambda path: f"{tmp_path}{path}", True, "none", "token")
+    site = InstallSite(TELEMETRY, lambda path: f"{tmp_path}{path}", True, "none", "token")
 
     async def run() -> str:
         host = Host.local(tmp_path, shell_environ("dash", tmp_path))

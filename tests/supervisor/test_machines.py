@@ -216,7 +216,7 @@ def test_two_hosts_that_call_themselves_the_same_are_not_one_to_the_daemon(
         said = f'web-1 and web-2 would both be the agent "debian" of {receiver.url}'
         assert [e.message for e in second.errors] == [f"{said}, which could not tell them apart"]
         assert (
-            second.errors[0].hint == 'give each a name of its own there: hostname: "{{ inventory_hostname }}"'
+            second.errors[0].hint == 'give each a name of its own there, such as "{{ inventory_hostname }}"'
         )
         assert not (lan.host("web-2") / "user").exists()
     named = {name: [agent(receiver, hostname=name)] for name in names}
