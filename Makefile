@@ -9,11 +9,12 @@ PYTEST := $(BIN)/python -m pytest
 # Without bytecode each of hundreds of processes, and each collection, compiles everything anew: half of all the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo install clean-machine check test test-all ui-test bench docs worker-demo worker-test clean
+.PHONY: help demo install agent clean-machine check test test-all ui-test bench docs worker-demo worker-test clean
 
 help:
 	@echo 'make demo      install, apply inventory/lab.yml twice to the embedded lab, then reconcile two remote agents'
 	@echo 'make install   the command fazai for this user: PREFIX, ~/.local, for root /usr/local'
+	@echo 'make agent     the remote agent as one file, build/fazai-agent.pyz'
 	@echo 'make test      everything that the tests need, then the fast tests'
 	@echo 'make test-all  the slow ones too'
 	@echo 'make check     ruff, mypy, shellcheck, generated pages up to date'
@@ -38,6 +39,9 @@ $(VENV)/.dev: $(VENV)/.installed constraints-dev.txt
 
 install:
 	@./tools/install
+
+agent: $(VENV)/.installed
+	@$(BIN)/python tools/build_agent.py
 
 # README to the letter, on a Debian 12 that has nothing but what README names.
 clean-machine:
@@ -68,7 +72,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/shellcheck fazai/agent/*.sh fazai/agent/*.openrc
+	$(BIN)/shellcheck fazai/agent/*.sh fazai/agent/*.openrc fazai/agent/*.rc
 	$(BIN)/python tools/reference.py --check
 
 test: $(VENV)/.dev

@@ -43,20 +43,20 @@ reconcile:
 limits:
   journal: 4194304
 """
-#: What an agent loads when it starts, and what its reconciler loads when it is asked for the first time: a
-#: thousand machines do that each for itself.
-_PRELOADED = (
-    *("json", "ssl", "fazai.agent.config.reading", "fazai.agent.journal", "fazai.agent.process"),
-    *("asyncio", "fazai.agent.execution.running", "fazai.agent.state.worker"),
-)
+#: What an agent loads when it starts.
+_PRELOADED = ("json", "ssl", "fazai.agent.config.reading", "fazai.agent.journal", "fazai.agent.process")
+#: What its reconciler loads when it is asked for the first time: a thousand machines do that each for itself.
+_RECONCILER = ("asyncio", "fazai.agent.state.worker")
 _START_S = 300.0
 
 
 class AgentFleet:
-    """`count` agents of one daemon. `with` starts the daemon; `start_agents` the agents."""
+    """`count` agents of one daemon; `reconciles`: they have the reconciler's modules already. `with` starts the
+    daemon, `start_agents` the agents."""
 
-    def __init__(self, folder: Path, count: int) -> None:
+    def __init__(self, folder: Path, count: int, *, reconciles: bool = False) -> None:
         self.folder, self.state = folder, folder / "state"
+        self._module = ["bench.agent_fleet", *(["--reconciles"] if reconciles else [])]
         self.names = [f"a{number:04}" for number in range(count)]
         self.port, self.agents_port = _free_port(), _free_port()
         self.daemon: subprocess.Popen[bytes] | None = None
@@ -140,7 +140,7 @@ class AgentFleet:
         """Start all agents, and wait until the daemon has said hello to each."""
         with (self.folder / "agents.log").open("ab") as log:
             self._agents = subprocess.Popen(
-                [sys.executable, "-m", "bench.agent_fleet", str(self.folder), *self.names],
+                [sys.executable, "-m", *self._module, str(self.folder), *self.names],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
@@ -228,11 +228,11 @@ def _ended_together(pids: list[int]) -> Iterator[None]:
         os.waitpid(pid, 0)
 
 
-def serve(folder: Path, names: Sequence[str]) -> None:
+def serve(folder: Path, names: Sequence[str], modules: Sequence[str]) -> None:
     """Fork an agent for each name, and wait for them."""
     from fazai.agent import main as agent
 
-    for module in _PRELOADED:
+    for module in modules:
         importlib.import_module(module)
     pids: list[int] = []
     for name in names:
@@ -249,4 +249,8 @@ def serve(folder: Path, names: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    serve(Path(sys.argv[1]), sys.argv[2:])
+    words = sys.argv[1:]
+    if words[0] == "--reconciles":
+        serve(Path(words[1]), words[2:], (*_PRELOADED, *_RECONCILER))
+    else:
+        serve(Path(words[0]), words[1:], _PRELOADED)

@@ -272,7 +272,11 @@ def _turn() -> int:
     if options.measure == "converge" and pyinfra() is None:
         print("pyinfra is not installed: python -m bench --install-peers", file=sys.stderr)
     _RESULTS.parent.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as folder, AgentFleet(Path(folder), options.agents) as fleet:
+    reconciles = options.measure in ("noop", "converge", "salt")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        AgentFleet(Path(folder), options.agents, reconciles=reconciles) as fleet,
+    ):
         for row in MEASURES[options.measure](fleet):
             whole = {"measure": options.measure, "agents": options.agents, **row}
             print(json.dumps(whole), flush=True)

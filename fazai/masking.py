@@ -77,7 +77,7 @@ def secret_texts(value: Any, *, contents: bool = False) -> Iterator[str]:
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from secret_texts(item, contents=contents)
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, (list, tuple)):
         for item in value:
             yield from secret_texts(item, contents=contents)
     elif contents and isinstance(value, Content) and (text := value.private_text()) is not None:

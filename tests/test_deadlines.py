@@ -44,7 +44,7 @@ OF_QUEUES = frozenset({"get", "put", "join"})
 #: What is iterated over without a call, by its last name.
 STREAMS = frozenset({"stream", "stdout", "stderr", "chunks", "lines"})
 #: What makes a deadline, as a context or around the call.
-CONTEXTS = frozenset({"timeout", "timeout_at", "wait_for"})
+CONTEXTS = frozenset({"timeout", "timeout_at", "wait_for", "deadline"})
 #: Coroutines that these are given are awaited, by somebody.
 STARTERS = frozenset({"ensure_future", "create_task", "gather", "shield", "wait", "enter_async_context"})
 #: Without one of these words a module has no wait (a quick look, before it is parsed).

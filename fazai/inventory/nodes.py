@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -82,6 +82,12 @@ class Inventory:
             hint = spelling_hint(name, self.hosts)
             raise InventoryError(f'there is no host "{name}" in the inventory', hint=hint)
         return self.hosts[name]
+
+    def without_resources(self) -> Inventory:
+        """Return the same hosts, groups and variables, and nothing that is declared for them."""
+        groups = {name: replace(group, resources=()) for name, group in self.groups.items()}
+        hosts = {name: replace(host, resources=()) for name, host in self.hosts.items()}
+        return replace(self, groups=groups, hosts=hosts, playbooks=())
 
     def variables(self, host: str) -> Mapping[str, Value]:
         """The host's variables, merged by Ansible's precedence, raw. Not to be changed: hosts share them."""

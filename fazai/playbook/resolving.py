@@ -295,11 +295,11 @@ def _make_works(name: str, items: Iterable[TargetWork | None], play: Play | None
     targets = tuple(item for item in items if item is not None)
     if not targets:
         return []
-    serial = tuple(_count_share(size, len(targets)) or 1 for size in play.serial) if play is not None else ()
-    max_fail = None if play is None or play.max_fail is None else _count_share(play.max_fail, len(targets))
+    serial = tuple(count_share(size, len(targets)) or 1 for size in play.serial) if play is not None else ()
+    max_fail = None if play is None or play.max_fail is None else count_share(play.max_fail, len(targets))
     return [Work(name, targets, serial, max_fail)]
 
 
-def _count_share(size: int | str, count: int) -> int:
+def count_share(size: int | str, count: int) -> int:
     """Convert a number or a percentage of `count` targets to a number."""
     return size if isinstance(size, int) else count * int(size.rstrip("%")) // 100

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fazai.cli.clients import read_token_file
 from fazai.errors import FazaiError, InputError, Unreachable
+from fazai.files import read_token_file
 from fazai.providers.gemma.client import GemmaClient
 from fazai.providers.gemma.endpoint import FallbackConversation, FallbackEndpoint
 from fazai.wire.base import WireError
