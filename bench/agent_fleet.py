@@ -51,8 +51,10 @@ _START_S = 300.0
 
 
 class AgentFleet:
-    """`count` agents of one daemon; `reconciles`: they have the reconciler's modules already. `with` starts the
-    daemon, `start_agents` the agents."""
+    """`count` agents of one daemon; `reconciles`: they have the reconciler's modules already.
+
+    `with` starts the daemon, `start_agents` the agents.
+    """
 
     def __init__(self, folder: Path, count: int, *, reconciles: bool = False) -> None:
         self.folder, self.state = folder, folder / "state"

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+#: The kernel takes no number that is much longer.
+_LONGEST_WAIT_S = 3600.0
+
 READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
@@ -106,7 +109,7 @@ class Loop:
         here, so that they do not heap up."""
         while self._timers and self._timers[0].call is None:
             heapq.heappop(self._timers)
-        return max(self._timers[0].at - self.clock(), 0.0) if self._timers else None
+        return min(max(self._timers[0].at - self.clock(), 0.0), _LONGEST_WAIT_S) if self._timers else None
 
 
 def _wait(selector: Any, timeout: float | None) -> Any:

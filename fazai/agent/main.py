@@ -70,11 +70,17 @@ def run_agent(path: str, *, text_log: bool = False) -> int:
     from fazai.agent.config.reading import load_config
     from fazai.agent.journal import Journal
     from fazai.agent.process import Log, Process
+    from fazai.errors import StateError
 
-    config = load_config(path)
-    os.makedirs(config.state, mode=0o700, exist_ok=True)
+    config = load_config(path, guarded=True)
+    try:
+        os.makedirs(config.state, mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"the folder cannot be made: {error.strerror}", where=config.state) from None
     journal = Journal(os.path.join(config.state, "journal"), config.limits.journal, time.time)
-    return Process(config, journal, log=Log(text=text_log), reload=lambda: load_config(path)).run()
+    return Process(
+        config, journal, log=Log(text=text_log), reload=lambda: load_config(path, guarded=True)
+    ).run()
 
 
 def _enrol(options: Any) -> int:

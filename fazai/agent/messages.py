@@ -28,6 +28,9 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 EFFECTS = frozenset({"command.exec", "file.apply", "state.apply"})
 
 _TEXT_CHARS = 300
+_MOST_DEPTH = 100
+_MOST_VALUES = 2_000_000
+_JSON_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _IDENT = re.compile(r"[!-~]{1,128}")
 _PATH = re.compile(r"/[^\x00]*")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
@@ -41,6 +44,7 @@ def read_message(data: bytes, *, limit_bytes: int = MAX_PAYLOAD_BYTES) -> dict[s
     too_large."""
     if len(data) > limit_bytes:
         raise Refused("too_large", f"the message has {len(data)} bytes, the limit is {limit_bytes}")
+    _check_count(data)
     try:
         text = data.decode()
         value = json.loads(
@@ -60,7 +64,34 @@ def read_message(data: bytes, *, limit_bytes: int = MAX_PAYLOAD_BYTES) -> dict[s
         raise Refused("bad_json", _cut(f"JSON is malformed: {error}")) from None
     if not isinstance(value, dict):
         raise Refused("bad_request", f"expected `object`, got `{_type_name(value)}`")
+    _check_depth(value)
     return value
+
+
+def _check_count(data: bytes) -> None:
+    """Raises Refused for more values than there is memory for: a few bytes of JSON become a hundred of it."""
+
+    def count(text: bytes) -> int:
+        return text.count(b",") + text.count(b"[") + text.count(b"{")
+
+    # what stands in texts counts for nothing; they are taken out only where that may matter
+    if count(data) > _MOST_VALUES and count(_JSON_TEXT.sub(b"", data)) > _MOST_VALUES:
+        raise Refused("too_large", f"the message has more than {_MOST_VALUES} values")
+
+
+def _check_depth(value: Any) -> None:
+    """Raises Refused for JSON that is nested too deeply for those who walk through it later."""
+    level = [value]
+    for _ in range(_MOST_DEPTH):
+        level = [
+            below
+            for each in level
+            for below in (each.values() if isinstance(each, dict) else each)
+            if isinstance(below, (dict, list))
+        ]
+        if not level:
+            return
+    raise Refused("bad_json", "the JSON is nested too deeply")
 
 
 def _read_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -94,6 +125,14 @@ def _read_number(text: str) -> float:
 def is_answer(message: dict[str, Any]) -> bool:
     """Return whether a message answers a request of ours."""
     return "method" not in message and isinstance(message.get("ok"), bool)
+
+
+def is_newer(contract: Any) -> bool:
+    """Return whether the daemon speaks 1.1 or later of the same major version."""
+    if not isinstance(contract, str) or len(contract) > 16:
+        return False
+    major, _, minor = contract.partition(".")
+    return major == "1" and minor.isascii() and minor.isdigit() and int(minor) >= 1
 
 
 def check_request(message: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from fazai.agent.messages import (
     encode,
     find_action_id,
     is_answer,
+    is_newer,
     read_message,
     refuse,
     split_message,
@@ -51,9 +52,12 @@ if TYPE_CHECKING:
 
 
 HELLO_S = 10.0
+_SAID_CHARS = 500  # of what the daemon says, in a sentence of ours
 ANSWER_S = 30.0
 DEFAULT_HEARTBEAT_S = 15.0
 MISSED_HEARTBEATS = 3
+#: The longest heartbeat that is kept to, whatever the daemon asks for.
+_SLOWEST_BEAT_MS = 3_600_000
 #: Outcomes of earlier connections that are on their way at once.
 _RESULTS = 8
 _CAPABILITIES = ("time", "result", "renew", "telemetry.push", "part", "ack", "cancel")
@@ -75,7 +79,10 @@ class Policy:
             found, "max_payload", MAX_PAYLOAD_BYTES, least=1024, most=MAX_MESSAGE_BYTES
         )
         self.max_output = _number(found, "max_output", -1, least=0)
-        self.heartbeat_s = _number(found, "heartbeat_ms", int(DEFAULT_HEARTBEAT_S * 1000), least=1) / 1000
+        self.heartbeat_s = (
+            _number(found, "heartbeat_ms", int(DEFAULT_HEARTBEAT_S * 1000), least=1, most=_SLOWEST_BEAT_MS)
+            / 1000
+        )
         self.max_message = _number(
             found, "max_message", MAX_MESSAGE_BYTES, least=self.max_payload, most=MAX_MESSAGE_BYTES
         )
@@ -256,7 +263,7 @@ class Conversation:
         if not answer["ok"]:
             code, text = answer.get("code"), answer.get("error")
             self._agent.hello_refused(str(code))
-            self.close(LinkError(str(code), f"the daemon refused this agent: {text}"))
+            self.close(LinkError(str(code)[:64], f"the daemon refused this agent: {text}"[:_SAID_CHARS]))
             return
         try:
             self.policy = Policy(answer)
@@ -264,7 +271,7 @@ class Conversation:
             self.close(error, 1008)
             return
         self._timers.pop("hello").cancel()
-        self.is_current = _is_newer(answer.get("contract"))
+        self.is_current = is_newer(answer.get("contract"))
         self._collector = PartCollector(self.policy.max_message)
         self._link.expect(max(self.policy.max_payload, MAX_PAYLOAD_BYTES), self.policy.heartbeat_s)
         self._beat()
@@ -365,12 +372,6 @@ class Conversation:
 
 def _nothing() -> None:
     return
-
-
-def _is_newer(contract: Any) -> bool:
-    """Return whether the daemon speaks 1.1 or later of the same major version."""
-    major, _, minor = str(contract).partition(".")
-    return major == "1" and minor.isdigit() and int(minor) >= 1
 
 
 class Agent:

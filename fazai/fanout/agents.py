@@ -168,7 +168,7 @@ class AgentAccess:
         if code in ("interrupted", "timeout"):
             return self._unsure_error(what, said)
         if code in _REFUSALS:
-            hint = "its own /etc/fazai/agent.yml says what it runs: fazai agent check"
+            hint = "its own agent.yml says what is allowed; there: fazai agent check, then SIGHUP"
             return Refused(f"the agent refuses {what}: {said}", where=where, hint=hint)
         if code == "cancelled":
             return Interrupted(f"{what} was ended: {said}", where=where)

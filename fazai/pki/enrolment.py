@@ -109,6 +109,9 @@ class Enrolments:
             issued = self._authority.issue(csr_pem, found.name, now=now)
         except PkiError as error:
             self._announce(PkiNotice("warning", found.name, f"an enrolment was refused: {error.message}"))
+            if error.code == "wrong_name":
+                hint = f"this token is for {found.name} alone; for another name: fazai pki enrol THAT-NAME"
+                raise PkiError(error.code, error.message, hint=hint) from None
             raise
         if not self._store.redeem_enrolment(found.hash, issued.record("enrolled", now)):
             self._check_unused(self._find_enrolment(token), now)  # another was faster

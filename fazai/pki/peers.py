@@ -169,7 +169,8 @@ def revoked_error(name: str, revocation: Revocation) -> PkiError:
     """Return the error for a certificate that an admin revoked."""
     reason = f" ({show_text(revocation.reason)})" if revocation.reason else ""
     text = f"the certificate of {show_text(name)} was revoked at {format_time(revocation.time)}{reason}"
-    return PkiError("revoked", text, hint="an admin lets the machine in again with: fazai pki enrol NAME")
+    hint = f"an admin lets the machine in again with: fazai pki enrol {show_text(name)}"
+    return PkiError("revoked", text, hint=hint)
 
 
 def _check_name(peer: _Peer, agent_id: str) -> None:

@@ -95,8 +95,9 @@ class TextReport:
             self._write_changes(outcome)
         else:
             self._write_row(outcome, self._summary(outcome))
-        for error in outcome.errors:
-            for line in error_lines(error, self.paint):
+        # what failed twice for one reason is told once
+        for lines in dict.fromkeys(tuple(error_lines(error, self.paint)) for error in outcome.errors):
+            for line in lines:
                 self._write_row(outcome, line)
         for note in outcome.notes:
             self._write_row(outcome, f"{self.paint('note:', 'dim')} {escape_controls(note)}")

@@ -173,12 +173,15 @@ def _parse_or_none(raw: bytes) -> Any:
         return None
 
 
-def decode_body(data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_BYTES) -> M:
-    """Read a message whose type is known from where it arrived. Raises WireError."""
+def decode_body(
+    data: bytes | str, of: type[M], *, limit_bytes: int = MAX_BODY_BYTES, unique_names: bool = True
+) -> M:
+    """Read a message whose type is known from where it arrived; in one that carries others as they came, the
+    caller looks for names that occur twice. Raises WireError."""
     raw = _check_size(data, limit_bytes, "too_large")
     with _reading_json():
         message = msgspec.json.decode(raw, type=of)
-        if issubclass(of, RequestMessage):
+        if unique_names and issubclass(of, RequestMessage):
             _refuse_twice(raw)
         return message
 

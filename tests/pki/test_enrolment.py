@@ -97,8 +97,9 @@ def test_a_token_that_nobody_knows_is_refused(world: World, text: str) -> None:
 
 def test_a_token_is_for_one_name(world: World) -> None:
     token = world.enrolments.create("edge-7").token
-    with refused("wrong_name", "the request is for 'edge-8', and edge-7 was expected"):
+    with refused("wrong_name", "the request is for 'edge-8', and edge-7 was expected") as failed:
         world.enrolments.redeem(token, world.machine("edge-8").request())
+    assert failed.value.hint == "this token is for edge-7 alone; for another name: fazai pki enrol THAT-NAME"
     assert [one.level for one in world.notices] == ["warning"]
     assert "an enrolment was refused: the request is for 'edge-8'" in world.notices[0].message
     world.enrolments.redeem(token, world.machine("edge-7").request())  # that was no use of it

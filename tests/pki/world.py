@@ -192,10 +192,10 @@ class Existing:
 
 
 @contextlib.contextmanager
-def refused(code: PkiCode, match: str) -> Iterator[None]:
+def refused(code: PkiCode, match: str) -> Iterator[pytest.ExceptionInfo[PkiError]]:
     """Expect a refusal, with its code and its sentence."""
     with pytest.raises(PkiError, match=match) as failed:
-        yield
+        yield failed
     assert failed.value.code == code
 
 

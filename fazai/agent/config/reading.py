@@ -29,6 +29,7 @@ DEFAULT_CONFIG = "/etc/fazai/agent.yml"
 #: A southbound id (SPEC.md), which is also a certificate's common name.
 AGENT_ID = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?"
 _ADDRESS = re.compile(r"(wss|https)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
+_MISSING = "--config FILE; or have one written: fazai agent enrol --daemon wss://HOST:3121 --name NAME"
 #: A kind, or one of its fields that runs a program, such as host.file.validate.
 _KIND = r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*){1,2}"
 _SAMPLES = "processes|netstat|iostat|os|cpu|mem|swap|disk|io|net|sockets|top|uptime|users|failed_units|checks"
@@ -50,23 +51,46 @@ _SETTINGS = (
 )
 
 
-def load_config(path: str | os.PathLike[str] = DEFAULT_CONFIG) -> AgentConfig:
-    """Read the configuration. Raises ConfigError, or Errors where there are several."""
+def load_config(path: str | os.PathLike[str] = DEFAULT_CONFIG, *, guarded: bool = False) -> AgentConfig:
+    """Read the configuration; `guarded`: it is no policy where somebody else can write it. Raises
+    ConfigError, or Errors where there are several."""
     name = os.fspath(path)
-    return parse_config(_read_file(name), name)
+    return parse_config(_read_file(name, guarded), name)
 
 
-def _read_file(name: str) -> bytes:
+def _read_file(name: str, guarded: bool) -> bytes:
     try:
-        with open(name, "rb") as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        # without O_NONBLOCK a pipe would be waited for
+        with open(os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):
                 raise ConfigError("this is no regular file", where=name)
+            if guarded:
+                _refuse_foreign(found, "it", name)
+                folder = os.path.dirname(os.path.realpath(name))
+                _refuse_foreign(os.stat(folder), f"its folder {folder}", name)
             return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
-        raise missing_file(ConfigError, "configuration of the agent", name, "see docs/agents.md") from None
+        raise missing_file(ConfigError, "configuration of the agent", name, _MISSING) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise ConfigError(f"it cannot be read: {reason}", where=name) from None
+
+
+def _refuse_foreign(found: os.stat_result, what: str, name: str) -> None:
+    """Raises ConfigError where somebody else decides what the configuration says: with it he would be the
+    agent's user."""
+    if found.st_uid not in (0, os.geteuid()):
+        raise ConfigError(
+            f"{what} belongs to user {found.st_uid}, who could have the agent run anything", where=name
+        )
+    if stat.S_ISDIR(found.st_mode) and found.st_mode & stat.S_ISVTX:  # only owners rename in it
+        return
+    foreign = found.st_gid not in (0, os.getegid())
+    if found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and foreign):
+        mode = f"{stat.S_IMODE(found.st_mode):04o}"
+        text = f"others may write to {what} (mode {mode}), and have the agent run anything"
+        raise ConfigError(text, where=name, hint="chmod go-w")
 
 
 def parse_config(data: bytes, name: str) -> AgentConfig:
@@ -92,7 +116,7 @@ def parse_config(data: bytes, name: str) -> AgentConfig:
         certificate=top.path("certificate"),
         key=top.path("key"),
         signing_key=top.path("signing_key") or None,
-        state=top.path("state", "/var/lib/fazai-agent"),
+        state=top.path("state", "/var/lib/fazai-remote"),
         root=top.path("root", "/"),
         programs=_read_programs(top, limits),
         files=_read_files(top),

@@ -120,7 +120,7 @@ class AgentConfig:
     key: str
     signing_key: str | None = None  # file with the key of signed HTTP
     name: str = ""
-    state: str = "/var/lib/fazai-agent"
+    state: str = "/var/lib/fazai-remote"
     root: str = "/"
     programs: tuple[ProgramRule, ...] = ()
     files: tuple[FilesRoot, ...] = ()

@@ -63,7 +63,10 @@ class Journal:
         #: A segment's room is left free: rewriting one needs it.
         self._budget = limit_bytes - self._segment_bytes
         self._limit_ids = limit_ids
-        self._files = Segments(os.fspath(folder), self._segment_bytes, fault)
+        try:
+            self._files = Segments(os.fspath(folder), self._segment_bytes, fault)
+        except OSError as error:
+            raise StateError(f"the journal cannot be opened: {error.strerror}", where=str(folder)) from None
         self._index = Index()
         #: Outcomes that could not be written, and acknowledgements that were not yet.
         self._unwritten: dict[str, dict[str, Any]] = {}
@@ -206,7 +209,11 @@ class Journal:
         for action_id, answer in list(self._unwritten.items()):
             slot = self._index.find(key_of(action_id))
             assert slot is not None  # its intent is on the disk
-            intent, _ = self._read(slot)
+            try:
+                intent, _ = self._read(slot)
+            except OSError as error:
+                self.trouble = error.strerror or str(error)
+                return False
             head = {**intent, "what": "outcome", "at": int(self._now())}
             head.pop("acks", None)
             if self._index.acked[slot]:

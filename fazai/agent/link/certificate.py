@@ -216,7 +216,7 @@ class OwnCertificate:
             if answer["ok"]:
                 self._start(lambda: keep(str(answer.get("certificate"))), kept, failed, READ_S)
             else:
-                failed(LinkError(str(answer.get("code")), str(answer.get("error"))))
+                failed(LinkError(str(answer.get("code"))[:64], str(answer.get("error"))[:500]))
 
         def make() -> dict[str, Any]:
             from fazai.agent.link import keys

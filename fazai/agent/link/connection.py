@@ -218,4 +218,4 @@ def explain_refusal(status: int, body: bytes, where: str) -> LinkError:
         found = {}
     code, error = found.get("code"), found.get("error")
     shown = error if isinstance(error, str) else f"status {status}"
-    return LinkError(code if isinstance(code, str) else "protocol", f"{where} refused: {shown}"[:500])
+    return LinkError(code[:64] if isinstance(code, str) else "protocol", f"{where} refused: {shown}"[:500])

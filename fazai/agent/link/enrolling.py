@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 
-from fazai.agent.config.reading import load_config
+from fazai.agent.config.reading import AGENT_ID, load_config
 from fazai.agent.link import identity, keys, tls
 from fazai.agent.link.dialling import Address, parse_address
 from fazai.agent.link.errors import LinkError
-from fazai.errors import UsageError
+from fazai.errors import StateError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,19 @@ def enrol(path: str, read_token: Callable[[], str], *, daemon: str | None, name:
     is asked for where the configuration is wrong."""
     found = _find_identity(path, daemon, name)
     token = read_token()
+    try:
+        said = _exchange(found, token)
+        if not found.configured:
+            _write_config(path, found)
+            said += f"\n{path} was written; it allows nothing yet (docs/agents.md)"
+    except OSError as error:
+        where = error.filename if isinstance(error.filename, str) else path
+        raise StateError(f"it cannot be written: {error.strerror}", where=where) from None
+    return said
+
+
+def _exchange(found: Identity, token: str) -> str:
+    """Ask the daemon at its addresses for a certificate, and return what to say of it. Raises LinkError."""
     for address in found.daemons:
         try:
             identity.enrol(
@@ -48,11 +62,7 @@ def enrol(path: str, read_token: Callable[[], str], *, daemon: str | None, name:
             if error.code not in _NOT_REACHED or address is found.daemons[-1]:
                 raise
     dates = tls.read_certificate(found.ca, found.certificate, found.key)
-    said = f"enrolled as {dates.name}: {found.certificate} holds until {tls.show_time(dates.ends)}"
-    if not found.configured:
-        _write_config(path, found)
-        said += f"\n{path} was written; it allows nothing yet (docs/agents.md)"
-    return said
+    return f"enrolled as {dates.name}: {found.certificate} holds until {tls.show_time(dates.ends)}"
 
 
 def _find_identity(path: str, daemon: str | None, name: str | None) -> Identity:
@@ -72,9 +82,13 @@ def _find_identity(path: str, daemon: str | None, name: str | None) -> Identity:
         )
     if daemon is None:
         raise UsageError(f"there is no {path}", hint="write one, or say --daemon wss://HOST:3121")
+    own = name or socket.gethostname().split(".")[0]
+    if re.fullmatch(AGENT_ID, own) is None:
+        raise UsageError(
+            f"{own!r:.80} is no name for an agent", hint="--name: letters, digits, `.`, `_`, `-`, at most 64"
+        )
     folder = os.path.join(os.path.dirname(os.path.abspath(path)), "agent")
     files = [os.path.join(folder, file) for file in ("ca.pem", "cert.pem", "key.pem")]
-    own = name or socket.gethostname().split(".")[0]
     return Identity(own, [parse_address(daemon)], *files, configured=False)
 
 

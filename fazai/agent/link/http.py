@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from fazai.agent.link.errors import LinkError
 
 TYPE_CHECKING = False
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
 
 MAX_HEAD_BYTES = 16_384
 MAX_BODY_BYTES = 2 * 1024 * 1024
+_CHUNK_LINE_BYTES = 1024
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 
 
 class Response:
@@ -42,6 +46,7 @@ class ResponseReader:
     def __init__(self, limit_bytes: int = MAX_BODY_BYTES) -> None:
         self._limit = limit_bytes
         self._buffer = bytearray()
+        self._body = bytearray()  # of chunks that are whole
         self._head: tuple[int, dict[str, str], bool] | None = None
 
     def feed(self, data: bytes) -> Response | None:
@@ -80,25 +85,23 @@ class ResponseReader:
         return self._build(0, int(length)) if len(self._buffer) >= int(length) else None
 
     def _take_chunks(self) -> Response | None:
-        at, body = 0, bytearray()
+        """Move what is whole from the buffer to the body: nothing is looked at twice."""
+        at = 0
         while True:
-            end = self._buffer.find(b"\r\n", at)
-            if end < 0:
-                self._check_size(len(self._buffer) - at - 32)
+            end = self._buffer.find(b"\r\n", at, at + _CHUNK_LINE_BYTES)
+            if end < 0 and len(self._buffer) - at >= _CHUNK_LINE_BYTES:
+                raise LinkError("protocol", "the answer's chunks are malformed")
+            size = _read_chunk_size(bytes(self._buffer[at:end])) if end >= 0 else 0
+            self._check_size(len(self._body) + size)
+            if end < 0 or len(self._buffer) < end + 2 + size + 2:
+                del self._buffer[:at]
                 return None
-            try:
-                size = int(bytes(self._buffer[at:end]).split(b";")[0].strip() or b"x", 16)
-            except ValueError:
-                raise LinkError("protocol", "the answer's chunks are malformed") from None
-            self._check_size(len(body) + size)
-            if len(self._buffer) < end + 2 + size + 2:
-                return None
-            body += self._buffer[end + 2 : end + 2 + size]
+            self._body += self._buffer[end + 2 : end + 2 + size]
             at = end + 2 + size + 2
             if not size:
                 assert self._head is not None
                 status, headers, keep = self._head
-                return Response(status, headers, bytes(body), bytes(self._buffer[at:]), keep)
+                return Response(status, headers, bytes(self._body), bytes(self._buffer[at:]), keep)
 
     def _build(self, begin: int, end: int) -> Response:
         assert self._head is not None
@@ -108,6 +111,14 @@ class ResponseReader:
     def _check_size(self, size: int) -> None:
         if not 0 <= size <= self._limit:
             raise LinkError("protocol", f"the answer is over {self._limit} bytes")
+
+
+def _read_chunk_size(line: bytes) -> int:
+    """Return the size that a chunk's line names."""
+    digits = line.split(b";")[0].strip()
+    if _CHUNK_SIZE.fullmatch(digits) is None:
+        raise LinkError("protocol", "the answer's chunks are malformed")
+    return int(digits, 16)
 
 
 def _parse_head(raw: bytes) -> tuple[int, dict[str, str], bool]:

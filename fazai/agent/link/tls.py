@@ -69,6 +69,8 @@ def _refuse_password() -> str:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLError):
+        if not error.reason and "PEM lib" in str(error):
+            return "one of them is no PEM file, or is damaged"
         return (error.reason or str(error)).replace("_", " ").lower()
     return getattr(error, "strerror", None) or str(error)
 
@@ -195,7 +197,7 @@ def explain_tls_error(error: Exception, host: str) -> LinkError:
             "tls",
             f"the certificate of {host} is not trusted: {message}",
             hint="`ca` in agent.yml must be the authority of the daemon's listener, and its certificate must "
-            "name this host",
+            "name this host (there: fazai pki listener --name HOST)",
         )
     if isinstance(error, ssl.SSLError):
         known = _ALERTS.get(error.reason or "")

@@ -48,10 +48,13 @@ class Policy:
         """Raise Refused where this machine is not to be reconciled, or only to be looked at."""
         if self._rules.mode == "no":
             raise _refusal(
-                "this machine is not to be reconciled", "in its agent.yml: reconcile: {mode: look}"
+                "this machine is not to be reconciled",
+                "in its agent.yml: reconcile: {mode: look}; then SIGHUP",
             )
         if writes and self._rules.mode != "yes":
-            raise _refusal("this machine may only be looked at", "in its agent.yml: reconcile: {mode: yes}")
+            raise _refusal(
+                "this machine may only be looked at", "in its agent.yml: reconcile: {mode: yes}; then SIGHUP"
+            )
 
     def check(self, resource: Resource, *, writes: bool = False) -> None:
         """Raise Refused where a resource is not allowed: for its kind, for a text of it that would be run,
@@ -59,22 +62,23 @@ class Policy:
         self.check_mode(writes=writes)
         kind, title = self._kinds[resource.kind], f"{resource.kind} {resource.identity}"
         if self._rules.kinds is not None and kind.name not in self._named:
-            raise _refusal(f"{title}: this kind is not allowed here", f"reconcile: {{kinds: [{kind.name}]}}")
+            raise _refusal(f"{title}: this kind is not allowed here", _kinds_hint(kind.name))
         for field in sorted(kind.programs & resource.fields.keys()):
             name = f"{kind.name}.{field}" if field == _BESIDE else kind.name
             if name not in self._named:
                 text = f"{title}: {field} would be run as a program, and that is not allowed here"
-                raise _refusal(text, f"reconcile: {{kinds: [{name}]}} names what may be run")
+                raise _refusal(text, _kinds_hint(name))
         if self._rules.paths is not None:
             self._check_paths(kind, resource, title)
 
     def _check_paths(self, kind: HostKind, resource: Resource, title: str) -> None:
         want = Want(resource, _as_it_is)
         touched = kind.touches(want)
-        if not touched:  # programs of the machine change what they are for
-            if kind.name not in self._named:
-                text = f"{title}: what it changes has no path, and only some paths are allowed here"
-                raise _refusal(text, f"reconcile: {{kinds: [{kind.name}]}} allows it")
+        # programs of the machine change what they are for
+        if (not touched or kind.reaches_further(want)) and kind.name not in self._named:
+            text = f"{title}: what it changes has no path, and only some paths are allowed here"
+            raise _refusal(text, _kinds_hint(kind.name))
+        if not touched:
             return
         for path in touched:
             self._check_path(path, title, follow=False)
@@ -88,7 +92,14 @@ class Policy:
             if each is None or not any(_is_below(each, root) for root in self._rules.paths or ()):
                 leads = f", where {path} leads," if each not in (None, path) else ""
                 text = f"{title}: {each or path}{leads} is not a path that is allowed here"
-                raise _refusal(text, "reconcile: {paths: […]} names those that are")
+                raise _refusal(text, "paths of reconcile in its agent.yml names those that are; then SIGHUP")
+
+
+def _kinds_hint(name: str) -> str:
+    return (
+        f"in its agent.yml, `kinds` of `reconcile` must name {name}, and with it every other kind"
+        " that is wanted; then SIGHUP"
+    )
 
 
 def resolve_path(root: str, path: str, *, follow: bool = True) -> str | None:

@@ -39,7 +39,9 @@ class AgentFleet:
         if not fleet.items:
             names = " or ".join(KINDS[kind] for kind in kinds)
             examples = {TELEMETRY: "{server: https://…}", REMOTE: "{daemon: wss://…}"}
-            hint = f"- {kinds[0]}: {examples[kinds[0]]}"
+            hint = " or ".join(f"- {kind}: {examples[kind]}" for kind in kinds)
+            if REMOTE in kinds:
+                hint += "; agents that were installed by hand: the daemon's page, or GET /agents"
             raise UsageError(f"none of these hosts declares a {names}", hint=hint)
         return fleet
 
@@ -88,7 +90,10 @@ class AgentFleet:
         repeats, and no further once one failed. Returns the exit code."""
         chosen = [item for name, item in self.items.items() if name in set(names)]
         work = Work("agents", tuple(chosen), serial=waves, max_fail=0)
-        return self._execute((work,) if chosen else ())
+        shown = replace(
+            self.prepared, options=replace(self.prepared.options, quiet=False)
+        )  # also what is current
+        return replace(self, prepared=shown)._execute((work,) if chosen else ())
 
     def remove(self, *, approved: bool) -> int:
         """Remove the agents through the engine. Returns the exit code."""

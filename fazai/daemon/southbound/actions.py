@@ -27,6 +27,8 @@ GRACE_S = 15.0  # past its timeout, for the agent to end a tree of processes and
 #: Of methods that name no timeout.
 _TIMEOUTS_S = {"file.diff": 60.0, "file.apply": 60.0, "state.close": 30.0}
 _RETRY_S = 0.25  # after an agent said that another action runs
+_TRIES = int(_QUEUED_S / _RETRY_S)
+_BUSY = "another action runs"  # as the contract has it
 _CANCELLED = 64  # whose late `not_found` is no lie
 
 
@@ -64,6 +66,7 @@ class Action:
     waiters: dict[object, Waiter] = field(default_factory=dict)
     timer: asyncio.TimerHandle | None = None
     sent_s: float | None = None
+    tries: int = 0  # that the agent was busy
     begun_s: float = 0.0  # the same by a finer clock
 
     @classmethod
@@ -102,6 +105,7 @@ class ActionQueue:
         self._dangling: Action | None = None  # was sent on an earlier connection, and may still run
         self._retry: asyncio.TimerHandle | None = None
         self._port: AgentPort | None = None
+        self._has_answered = False  # an action of this process of the daemon
         self._cancelled: deque[str] = deque(maxlen=_CANCELLED)
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -254,6 +258,7 @@ class ActionQueue:
         """Have an action sent again that the agent did not begin, as another one still runs there."""
         self._stop_timer(action)
         self._running, action.sent_s = None, None
+        action.tries += 1
         action.timer = self._loop.call_later(_QUEUED_S, self._time_out_queued, action)
         self._waiting.appendleft(action)
         self._retry = self._loop.call_later(_RETRY_S, self._go_on)
@@ -320,14 +325,21 @@ class ActionQueue:
             raise WireError("bad_request", f"an answer to {head.action_id}, which is not open")
         assert action is not None
         assert action.sent_s is not None
-        if head.code == "conflict" and self._dangling is not None:
+        if self._is_busy(head) and action.tries < _TRIES:
             self._try_again(action)
             return
         self._forget_dangling()  # nothing else can run there
+        self._has_answered = True
         self._outcomes.count(action.method, head, time.perf_counter() - action.begun_s)
         if action.has_effect:
             self.store_outcome(action.method, action.action_id, head, answer, action)
         self._finish(action, answer, head)
+
+    def _is_busy(self, head: Head) -> bool:
+        """Return whether an answer says that an action of an earlier connection runs still; after a start of
+        the daemon that may be one which is not known here."""
+        of_before = not self._has_answered and (head.error or "").startswith(_BUSY)
+        return head.code == "conflict" and (self._dangling is not None or of_before)
 
     def store_outcome(
         self, method: str, action_id: str, head: Head, answer: bytes, action: Action | None = None

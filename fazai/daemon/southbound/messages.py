@@ -10,6 +10,7 @@ import base64
 import binascii
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from typing import Annotated, NamedTuple, cast
 
@@ -17,18 +18,21 @@ import msgspec
 from msgspec import Meta
 
 from fazai.wire.base import (
+    MAX_PAYLOAD_BYTES,
     ErrorAnswer,
     Ident,
     Message,
     Milliseconds,
     RequestMessage,
+    Timestamp,
     WireError,
     decode_body,
     encode,
     parse_json,
+    parse_object,
 )
 from fazai.wire.daemon import HTTP_STATUS, AgentRow, AgentsAnswer
-from fazai.wire.southbound import EFFECTS, Ack, Cancel, Part, decode_southbound_request
+from fazai.wire.southbound import EFFECTS, Ack, Cancel, Part, SouthboundRequest, decode_southbound_request
 
 #: What clients may ask agents for.
 METHODS = ("command.exec", "file.diff", "file.apply", "state.observe", "state.apply", "state.close")
@@ -66,6 +70,9 @@ class Envelope(RequestMessage, frozen=True, kw_only=True):
     list: bool = False
 
 
+_MOST_VALUES = 2_000_000
+_AROUND_BYTES = 4096
+_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _HEADS: msgspec.json.Decoder[Head] = msgspec.json.Decoder(Head)
 
 
@@ -76,6 +83,61 @@ def read_head(message: bytes) -> Head:
     except (msgspec.DecodeError, UnicodeError, RecursionError):
         decode_body(message, Head, limit_bytes=MAX_FRAME_BYTES)  # says what is wrong in the contract's words
         raise WireError("bad_request", "the message cannot be read") from None
+
+
+def check_text(message: bytes) -> None:
+    """Check that a message of an agent is text, and of no more values than its readers have memory for: two
+    bytes of JSON may become a hundred. Raises WireError."""
+    try:
+        message.decode()
+    except UnicodeDecodeError:
+        raise WireError("bad_json", "the text is not valid UTF-8") from None
+    # what stands in texts counts for nothing; they are taken out only where that may matter
+    if _count_values(message) > _MOST_VALUES and _count_values(_TEXT.sub(b"", message)) > _MOST_VALUES:
+        raise WireError("too_large", f"the message has more than {_MOST_VALUES} values")
+
+
+def _count_values(message: bytes) -> int:
+    return message.count(b",") + message.count(b"[") + message.count(b"{")
+
+
+class ResultData(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="result"):
+    """`wire.southbound.Result` with the answer as it came: only its head is read."""
+
+    action_id: Ident
+    of: Ident
+    answer: msgspec.Raw
+
+
+class PushData(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="telemetry.push"):
+    """`wire.southbound.TelemetryPush` with the record as it came: who stores it reads it."""
+
+    action_id: Ident
+    payload: msgspec.Raw
+    ts: Timestamp
+
+
+def read_request(message: bytes, head: Head) -> SouthboundRequest | ResultData | PushData:
+    """Return a request of an agent; what it carries for others is left as it came. Raises WireError."""
+    if head.method == "result":
+        result = decode_body(message, ResultData, limit_bytes=MAX_MESSAGE_BYTES, unique_names=False)
+        _check_around(message, bytes(result.answer), b"{")
+        return result
+    if head.method == "telemetry.push":
+        push = decode_body(message, PushData, limit_bytes=MAX_MESSAGE_BYTES, unique_names=False)
+        _check_around(message, bytes(push.payload), b"{")
+        return push
+    return decode_southbound_request(message, max_payload=MAX_PAYLOAD_BYTES)
+
+
+def _check_around(message: bytes, carried: bytes, begin: bytes) -> None:
+    """Check the names beside what a message carries. Raises WireError."""
+    if not carried.startswith(begin):
+        raise WireError("bad_request", "expected `object` in what the message carries")
+    around = message.replace(carried, b"0", 1)
+    if len(around) > _AROUND_BYTES:
+        raise WireError("bad_request", "a name occurs twice in one object")
+    parse_object(around, unique_names=True)
 
 
 class AskedFor(NamedTuple):

@@ -172,7 +172,7 @@ class RelayClient:
     def _find(self, agent_id: str) -> RemoteAgent:
         agent = self._parts.registry.find(agent_id)
         if agent is None:
-            hint = "see: fazai agents list"
+            hint = "those that were enrolled: fazai pki list"
             raise WireError("agent_unknown", f"there is no agent {agent_id[:64]!r}", hint=hint)
         return agent
 
@@ -204,8 +204,11 @@ class RelayClient:
         self._open[number] = agent, size
         try:
             agent.queue.submit(action, (self, number), waiter)
-        except WireError:
+        except WireError as error:
             self._close_request(number, size)
+            why = agent.entry.row.last_error
+            if error.code == "agent_offline" and why:
+                raise WireError(error.code, f"{error.message}: {why}") from None
             raise
         if effect:
             text = f"{who} asked {agent.agent_id} for {head.method}"

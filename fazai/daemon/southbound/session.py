@@ -22,8 +22,12 @@ from fazai.daemon.southbound.messages import (
     Head,
     PartData,
     PartReader,
+    PushData,
+    ResultData,
+    check_text,
     read_head,
     read_part,
+    read_request,
     refusal,
     split_message,
     write_ack,
@@ -45,8 +49,6 @@ from fazai.wire.southbound import (
     Policy,
     Renew,
     RenewAnswer,
-    Result,
-    TelemetryPush,
     TimeAnswer,
     TimeRequest,
     decode_hello,
@@ -149,6 +151,7 @@ class AgentSession:
             return None
 
     def _receive(self, message: bytes) -> Work | None:
+        check_text(message)
         head = read_head(message)
         if self._agent is None:
             return self._receive_first(head, message)
@@ -158,7 +161,7 @@ class AgentSession:
             return None
         if head.method == "part":
             return self._take_part(read_part(message))
-        return self._take_request(decode_southbound_request(message), message)
+        return self._take_request(read_request(message, head), head)
 
     def _receive_first(self, head: Head, message: bytes) -> Work | None:
         if head.method == "time":
@@ -179,6 +182,7 @@ class AgentSession:
             self._held_bytes += more
             return None
         self._release_parts()
+        check_text(whole)
         head = read_head(whole)
         if head.action_id != part.action_id:
             raise WireError("bad_request", f"the parts of {part.action_id} hold another action")
@@ -189,26 +193,24 @@ class AgentSession:
             return None
         if head.method == "part":
             raise WireError("bad_request", "part is nothing that comes in parts")
-        request = decode_southbound_request(whole, max_payload=MAX_MESSAGE_BYTES)
-        return self._take_request(request, whole)
+        return self._take_request(read_request(whole, head), head)
 
     def _release_parts(self) -> None:
         if self._held_bytes:
             self._parts.buffers.release("", self._held_bytes)
             self._held_bytes = 0
 
-    def _take_request(self, request: object, message: bytes) -> Work | None:
+    def _take_request(self, request: object, head: Head) -> Work | None:
         if isinstance(request, TimeRequest):
             self._link.reply(encode(TimeAnswer(time=utc_now())))
             return None
-        if isinstance(request, TelemetryPush):
+        if isinstance(request, PushData):
             return self._answering(request.action_id, functools.partial(self._push, request))
-        if isinstance(request, Result):
+        if isinstance(request, ResultData):
             return self._answering(request.action_id, functools.partial(self._take_result, request))
         if isinstance(request, Renew):
             return self._answering(request.action_id, functools.partial(self._renew, request))
-        method = str(read_head(message).method)
-        raise WireError("bad_request", f"{method} is nothing that an agent sends after hello")
+        raise WireError("bad_request", f"{head.method} is nothing that an agent sends after hello")
 
     async def _answering(self, action_id: str, work: Callable[[], Awaitable[bytes]]) -> None:
         """Send what the work returns, or its refusal."""
@@ -281,11 +283,10 @@ class AgentSession:
 
     # -- requests of the agent
 
-    async def _push(self, request: TelemetryPush) -> bytes:
+    async def _push(self, request: PushData) -> bytes:
         """Store a record of telemetry; durable when it returns. Raises WireError, StateError."""
-        body = msgspec.json.encode(request.payload)
         try:
-            reply = await self._parts.ingest.accept(body, signer=self.agent_id)
+            reply = await self._parts.ingest.accept(bytes(request.payload), signer=self.agent_id)
         except Refusal as error:
             raise WireError(error.code, error.message, hint=error.hint) from None
         if reply.status != 200:
@@ -293,9 +294,9 @@ class AgentSession:
             raise WireError("bad_request", str(found["errors"][0]["error"])[:300])
         return encode(ActionAnswer(action_id=request.action_id))
 
-    async def _take_result(self, request: Result) -> bytes:
+    async def _take_result(self, request: ResultData) -> bytes:
         """Store an outcome that was not acknowledged. Raises WireError, StateError."""
-        answer = msgspec.json.encode(request.answer)
+        answer = bytes(request.answer)
         head = read_head(answer)
         if head.action_id != request.action_id or head.ok is None:
             raise WireError("bad_request", "`answer` is no answer of this action")

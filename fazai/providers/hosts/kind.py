@@ -295,6 +295,10 @@ class HostKind(ABC):
         """Return the paths on the host that a change may bring into being, alter or remove; None: any."""
         return None
 
+    def reaches_further(self, want: Want) -> bool:
+        """Return whether a change alters more than the paths that it touches, such as the running kernel."""
+        return False
+
     def rests_on(self, want: Want, answers: Answers) -> tuple[Precondition, ...]:
         """Return the preconditions of a change, out of what was seen: it is written only while they hold."""
         questions = list(self.ask(want))

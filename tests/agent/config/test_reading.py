@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ WHOLE = (
     + """\
 signing_key: /etc/fazai/agent/signing.key
 name: Rack 7
-state: /var/lib/fazai-agent/
+state: /var/lib/fazai-remote/
 root: /srv/lab
 programs:
   - path: /bin/df
@@ -79,7 +80,12 @@ def test_the_least_that_is_needed() -> None:
     config = parse(LEAST)
     assert config.agent_id == "edge-7"
     assert config.daemon == (DaemonAddress("wss", "fazai.example", 3121),)
-    assert (config.state, config.root, config.programs, config.files) == ("/var/lib/fazai-agent", "/", (), ())
+    assert (config.state, config.root, config.programs, config.files) == (
+        "/var/lib/fazai-remote",
+        "/",
+        (),
+        (),
+    )
     assert config.reconcile == ReconcileRule(mode="no", kinds=None, paths=None, hold_s=600)
     assert config.telemetry is None
     assert config.limits == AgentLimits(64 * 1024 * 1024, 1024 * 1024)
@@ -88,7 +94,7 @@ def test_the_least_that_is_needed() -> None:
 def test_everything_that_can_be_set() -> None:
     config = parse(WHOLE)
     assert list(map(str, config.daemon)) == ["wss://a.example:3121", "https://[::1]:4000"]
-    assert (config.name, config.state, config.root) == ("Rack 7", "/var/lib/fazai-agent", "/srv/lab")
+    assert (config.name, config.state, config.root) == ("Rack 7", "/var/lib/fazai-remote", "/srv/lab")
     df, true = config.programs
     assert df.args == (
         ArgumentRule(literal="-h", line=13),
@@ -215,8 +221,9 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r'there is no configuration of the agent ".*agent.yml"'):
+    with pytest.raises(ConfigError, match=r'there is no configuration of the agent ".*agent.yml"') as failed:
         load_config(tmp_path / "agent.yml")
+    assert "fazai agent enrol --daemon" in str(failed.value.hint)
     with pytest.raises(ConfigError, match=r"it cannot be read: Is a directory"):
         load_config(tmp_path)
     with pytest.raises(ConfigError, match="this is no regular file"):
@@ -250,3 +257,49 @@ def test_variables_that_no_configuration_can_allow(name: str) -> None:
 )
 def test_variables_that_a_configuration_can_allow(name: str) -> None:
     assert parse(f"{LEAST}programs: [{{path: /bin/a, env: {{{name}: x}}}}]").programs[0].env == ((name, "x"),)
+
+
+_MINIMAL = "agent_id: a\ndaemon: wss://h\nca: /c\ncertificate: /c\nkey: /k\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "message"),
+    [
+        (0o646, None, "others may write to it (mode 0646), and have the agent run anything"),
+        (0o664, (0, 65534), "others may write to it (mode 0664), and have the agent run anything"),
+        (0o600, (65534, 0), "it belongs to user 65534, who could have the agent run anything"),
+    ],
+)
+def test_a_file_that_somebody_else_writes_is_no_policy(
+    tmp_path: Path, mode: int, owner: tuple[int, int] | None, message: str
+) -> None:
+    path = tmp_path / "agent.yml"
+    path.write_text(_MINIMAL)
+    path.chmod(mode)
+    if owner is not None:
+        if os.geteuid() != 0:
+            pytest.skip("only root gives files away")
+        os.chown(path, *owner)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, guarded=True)
+    assert (caught.value.message, caught.value.where) == (message, str(path))
+
+
+def test_a_file_in_a_folder_that_somebody_else_writes_is_no_policy(tmp_path: Path) -> None:
+    path = tmp_path / "open" / "agent.yml"
+    path.parent.mkdir()
+    path.write_text(_MINIMAL)
+    path.parent.chmod(0o777)
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, guarded=True)
+    assert caught.value.message == (
+        f"others may write to its folder {path.parent} (mode 0777), and have the agent run anything"
+    )
+    path.parent.chmod(0o1777)
+    assert load_config(path, guarded=True).agent_id == "a"
+
+
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "agent.yml")
+    with pytest.raises(ConfigError, match="no regular file"):
+        load_config(tmp_path / "agent.yml")

@@ -237,6 +237,7 @@ def test_a_listener_of_another_authority_is_refused(
     agent.start()
     said = agent.wait_said("the certificate of localhost is not trusted")
     assert "`ca` in agent.yml must be the authority of the daemon's listener" in said
+    assert "fazai pki listener --name HOST" in said
     assert not other.has_more()
 
 

@@ -88,6 +88,10 @@ def test_a_text_that_would_be_run_has_to_be_named(kind: str, fields: Mapping[str
     if name.count(".") == 2:  # the kind's name alone is for what the kind is for
         assert "would be run as a program" in judged(Rules(kinds=[kind]), kind, fields)
     assert judged(Rules(kinds=[kind, name]), kind, fields) == ""
+    with pytest.raises(Refused) as refused:
+        Policy(Rules(), KINDS, "").check(resource(kind, fields))
+    hint = str(refused.value.hint)
+    assert f"must name {name}, and with it every other kind that is wanted; then SIGHUP" in hint
 
 
 def test_every_field_that_names_a_command_is_known_to_run_one() -> None:
@@ -112,7 +116,8 @@ def test_with_paths_alone_what_has_no_path_is_not_allowed(kind: str) -> None:
     wanted = resource(kind, fields)
     from fazai.providers.hosts.kind import Want
 
-    has_path = bool(KINDS[kind].touches(Want(wanted, lambda path: path)))
+    want = Want(wanted, lambda path: path)
+    has_path = bool(KINDS[kind].touches(want)) and not KINDS[kind].reaches_further(want)
     names = [kind] if kind in SPECIAL else None
     said = judged(Rules(paths=["/nowhere"], kinds=names), kind, fields)
     if has_path:
@@ -120,7 +125,8 @@ def test_with_paths_alone_what_has_no_path_is_not_allowed(kind: str) -> None:
         assert judged(Rules(paths=["/"], kinds=names), kind, fields) == ""
     elif names is None:
         assert "what it changes has no path, and only some paths are allowed here" in said
-        assert judged(Rules(paths=["/nowhere"], kinds=[kind]), kind, fields) == ""
+        paths = ["/"] if KINDS[kind].touches(want) else ["/nowhere"]
+        assert judged(Rules(paths=paths, kinds=[kind]), kind, fields) == ""
     else:
         assert said == ""
 
@@ -225,3 +231,21 @@ def test_a_refusal_comes_before_anything_is_asked(
 
     asyncio.run(run())
     assert list((tmp_path / "root").iterdir()) == []
+
+
+NO_PATH = "what it changes has no path, and only some paths are allowed here"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({}, f"host.sysctl kernel.core_pattern: {NO_PATH}"),
+        ({"sysctl_set": False}, ""),
+    ],
+    ids=["kernel", "file"],
+)
+def test_a_setting_of_the_kernel_is_more_than_its_file(more: Mapping[str, Any], said: str) -> None:
+    """With kernel.core_pattern the kernel runs a program as root, wherever the file of the setting lies."""
+    fields = {"name": "kernel.core_pattern", "value": "|/srv/x", "sysctl_file": "/srv/x.conf", **more}
+    assert judged(Rules(paths=["/srv"]), "host.sysctl", fields) == said
+    assert judged(Rules(paths=["/srv"], kinds=["host.sysctl"]), "host.sysctl", fields) == ""

@@ -257,5 +257,7 @@ def test_agents_are_remembered_over_a_restart(tmp_path: Path) -> None:
         row = http.get("/agents/edge-7").json()["agent"]
         assert (row["state"], row["last_error"]) == ("closing", "it closed the connection")
         with client.local_relay(tmp_path / "agents.sock") as relay:
-            assert relay.ask("edge-7", execute("a-1"))["code"] == "agent_offline"
+            answer = relay.ask("edge-7", execute("a-1"))
+            assert answer["code"] == "agent_offline"
+            assert answer["error"] == "edge-7 is not connected: it closed the connection"
     assert not (tmp_path / "agents.sock").exists()

@@ -48,7 +48,7 @@ def test_an_agent_that_is_away_is_unreachable(world: World, relay: RelayServer, 
     relay.agents.clear()
     found = world.fazai("apply", resources=FILES)
     assert (found.code, "no agent: there is no agent 'web'" in found.out) == (4, True), found
-    assert "fazai agents list" in found.out
+    assert "fazai pki list" in found.out
     assert list(root.iterdir()) == []
 
 

@@ -57,6 +57,13 @@ def test_the_local_socket_stands_beside_the_daemons(tmp_path: Path) -> None:
     assert found.socket == Path("/run/other/agents.sock")
 
 
+def test_a_daemon_that_is_named_by_its_socket_is_asked_for_its_agents(tmp_path: Path) -> None:
+    environ = {"FAZAI_STATE_DIR": str(tmp_path), "FAZAI_URL": "unix:/run/other/d.sock"}
+    assert find_relay(environ, root=False).socket == Path("/run/other/agents.sock")
+    environ["FAZAI_URL"] = "https://fazai.example.net:3120"
+    assert find_relay(environ, root=False).socket == tmp_path / "agents.sock"
+
+
 def message(number: int, method: str = "state.observe") -> dict[str, Any]:
     return {"method": method, "action_id": f"a{number}"}
 

@@ -75,5 +75,7 @@ def test_an_update_stops_at_the_first_wave_that_does_not_come_back(
     done = fleet.fazai("agents", "update", "--waves", "1,2")
     assert done.code == 0, done.out + done.err
     assert {row["version"] for row in fleet.hub.rows.values()} == {"1.1.0"}
+    again = fleet.fazai("agents", "update", "--waves", "1,2")
+    assert (again.code, "RESULT 0 changed, 3 unchanged" in again.out) == (0, True), again.out
     wrong = fleet.fazai("agents", "update", "--waves", "0")
     assert (wrong.code, "is no list of sizes" in wrong.err) == (3, True)

@@ -22,6 +22,9 @@ from websockets.server import ServerProtocol
 _CLOSE_S = 5.0  # for the other side to answer a close
 _REASON_BYTES = 123  # that a close frame has room for
 _UNSENT_BYTES = 256 << 10  # from which on `is_full`
+_TURN_S = 0.005  # that the frames of one connection have the loop at a time
+_LOOK_BYTES = 2048  # between two looks at the clock
+_PIECES, _PIECE_BYTES = 1024, 1024  # of a message: that many of any size, the others of this one on average
 
 #: The rest of what a message asks for, which has to wait for something.
 Work = Coroutine[Any, Any, None]
@@ -56,7 +59,12 @@ class WebSocketConnection(asyncio.Protocol):
         self._receiver: Receiver = receiver
         self._protocol = ServerProtocol(max_size=max_bytes)
         self._transport: asyncio.Transport | None = None
-        self._parts: list[bytes] = []
+        self._unread = b""  # came, and was looked at up to `_place`
+        self._place = 0
+        self._has_ended = False
+        self._turn: asyncio.Handle | None = None
+        self._message = bytearray()
+        self._pieces = 0
         self._waiting: deque[bytes] = deque()
         self._work: asyncio.Task[None] | None = None
         self._paused = 0
@@ -78,8 +86,11 @@ class WebSocketConnection(asyncio.Protocol):
             self._last_words.cancel()
         if self._work is not None:
             self._work.cancel()
+        if self._turn is not None:
+            self._turn.cancel()
+        self._unread, self._place = b"", 0
         self._waiting.clear()
-        self._parts.clear()
+        self._message.clear()
         for waiter in self._pongs.values():
             waiter.cancel()
         self._pongs.clear()
@@ -96,15 +107,45 @@ class WebSocketConnection(asyncio.Protocol):
         return f"the connection broke: {why}" if why else "the connection ended"
 
     def pause_writing(self) -> None:
+        """Read nothing of who takes nothing: each ping of his would have its answer wait in memory."""
         self.is_full = True
+        self.hold()
 
     def resume_writing(self) -> None:
         self.is_full = False
+        self.let_go()
         if self.on_drained is not None:
             self.on_drained()
 
     def data_received(self, data: bytes) -> None:
         self.heard_s = self._loop.time()
+        self._unread, self._place = self._unread[self._place :] + data, 0
+        if self._turn is None:
+            self._look()
+
+    def _look(self) -> None:
+        """Take what came, and let others have their turn after a moment: a frame may have six bytes only."""
+        until_s = time.perf_counter() + _TURN_S
+        while self._place < len(self._unread) and not self._is_ending:
+            place, self._place = self._place, self._place + _LOOK_BYTES
+            self._read(self._unread[place : self._place])
+            if self._place < len(self._unread) and time.perf_counter() > until_s:
+                if self._turn is None:
+                    self.hold()
+                self._turn = self._loop.call_soon(self._look)
+                return
+        self._unread, self._place = b"", 0
+        if self._turn is not None:
+            self._turn = None
+            self.let_go()
+        if self._has_ended:
+            self._read_end()
+
+    @property
+    def _is_ending(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def _read(self, data: bytes) -> None:
         self._protocol.receive_data(data)
         events = self._protocol.events_received()
         broken = self._protocol.parser_exc
@@ -118,9 +159,14 @@ class WebSocketConnection(asyncio.Protocol):
                 self._take_frame(cast("Frame", event))
 
     def eof_received(self) -> bool:
+        self._has_ended = True
+        if self._turn is None:
+            self._read_end()
+        return False
+
+    def _read_end(self) -> None:
         self._protocol.receive_eof()
         self._flush()
-        return False
 
     # -- frames
 
@@ -141,11 +187,15 @@ class WebSocketConnection(asyncio.Protocol):
         elif frame.opcode is Opcode.BINARY:
             self.close(CloseCode.UNSUPPORTED_DATA, "bad_request: messages are text")
         elif frame.opcode in (Opcode.TEXT, Opcode.CONT):
-            self._parts.append(bytes(frame.data))
+            self._message += frame.data
+            self._pieces += 1
             if frame.fin:
-                message = b"".join(self._parts)
-                self._parts.clear()
+                message = bytes(self._message)
+                self._message.clear()
+                self._pieces = 0
                 self._take_message(message)
+            elif self._pieces > _PIECES + len(self._message) // _PIECE_BYTES:
+                self.close(CloseCode.POLICY_VIOLATION, "bad_request: the pieces of the message are too small")
 
     def _take_message(self, message: bytes) -> None:
         if self._protocol.state is not State.OPEN:  # it was closed for an earlier one
@@ -196,8 +246,8 @@ class WebSocketConnection(asyncio.Protocol):
 
     @property
     def is_held(self) -> bool:
-        """Whether nothing is read at the moment."""
-        return self._paused > 0
+        """Whether nothing is read at the moment though the other side takes what it is sent."""
+        return self._paused > self.is_full
 
     @property
     def is_open(self) -> bool:

@@ -102,6 +102,10 @@ class SysctlKind(SharedLineKind):
     def touches(self, want: Want) -> tuple[str, ...]:
         return (_settings_path(want),)
 
+    def reaches_further(self, want: Want) -> bool:
+        """The kernel's settings name programs that it runs as root (kernel.core_pattern)."""
+        return self._running(want)
+
     def write(self, act: Act) -> Iterator[Block]:
         name, running = act.identity, act.after.get("running")
         if running is not None:  # first: what the kernel refuses is in no file then

@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import json
 import os
+import re
 import ssl
 import stat
 from collections.abc import AsyncIterator, Mapping
@@ -38,6 +39,7 @@ _CLOSE_S: Final = 2.0
 _MOST_BYTES: Final = 72 * 1024 * 1024
 #: Codes with which the daemon says that an agent was not asked.
 _NOT_SENT: Final = frozenset(("agent_unknown", "agent_offline", "overloaded", "unavailable"))
+_OFFLINE: Final = "its log and STATE/status on that machine say more; when it is back: run it again"
 _NO_DAEMON: Final = "start one with: fazai daemon; or FAZAI_AGENTS_URL=wss://HOST:3121 and FAZAI_TOKEN_FILE"
 
 
@@ -57,10 +59,15 @@ class RelayAddress:
 
 def find_relay(environ: Mapping[str, str], *, root: bool, url: str | None = None) -> RelayAddress:
     """Return the relay at `url`, else at FAZAI_AGENTS_URL (both with FAZAI_TOKEN_FILE and FAZAI_CA_FILE),
-    else at the socket beside the local daemon's. Raises InputError."""
+    else at the socket beside the local daemon's, which FAZAI_URL=unix:PATH may name. Raises InputError."""
     url = url or environ.get("FAZAI_AGENTS_URL")
     if url:
         return _parse_url(url, environ)
+    daemon = environ.get("FAZAI_URL", "")
+    if daemon.startswith("unix:"):  # no other daemon is asked in its place
+        return RelayAddress(
+            "ws://agents" + _PATH, socket=Path(daemon.removeprefix("unix:")).with_name("agents.sock")
+        )
     paths = [daemon_socket_path(environ, root=root).with_name("agents.sock")]
     if named_state_folder(environ) is None:
         paths.append(SYSTEM_SOCKET.with_name("agents.sock"))
@@ -239,12 +246,18 @@ class AgentRelay:
     def _take(self, data: str | bytes) -> None:
         try:
             frame = json.loads(data)
-        except (ValueError, RecursionError):
-            return
+        except (ValueError, RecursionError):  # the daemon hands on what the agent says, and names its request
+            begin = _FRAME_BEGIN.match(str(data[:64]))
+            frame = {"id": int(begin.group(1)), **_UNREADABLE} if begin is not None else None
         number = frame.get("id") if isinstance(frame, dict) else None
         waiting = self._open.get(number) if isinstance(number, int) else None
         if waiting is not None and not waiting.done():
             waiting.set_result(frame)
+
+
+#: How the daemon begins a frame.
+_FRAME_BEGIN = re.compile(r'\{"id":([0-9]{1,15}),')
+_UNREADABLE = {"code": "bad_json", "error": "the agent's answer is no JSON, or is nested too deeply"}
 
 
 class Relays:
@@ -289,10 +302,10 @@ def _refusal(agent: str, frame: Mapping[str, Any]) -> FazaiError:
     code, text = str(frame.get("code")), str(frame.get("error") or "the daemon does not say why")[:2000]
     hint: str | None
     if code == "agent_unknown":
-        hint = "is its agent enrolled? fazai agents list"
+        hint = "was it enrolled by this name (fazai pki list), and did it ever connect?"
         return Unreachable(f"no agent: {text}", stage="connect", where=agent, hint=hint)
     if code in _NOT_SENT:
-        hint = "when it is back: run it again" if code == "agent_offline" else None
+        hint = _OFFLINE if code == "agent_offline" else None
         return Unreachable(f"the agent cannot be asked: {text}", stage="connect", where=agent, hint=hint)
     if code in ("unknown_method", "forbidden", "unauthorized", "not_allowed"):
         return Refused(f"the agent cannot be asked for that: {text}", where=agent)
