@@ -1,133 +1,36 @@
 #!/usr/bin/env python3
-"""Builds the remote agent as one file: build/fazai-agent.pyz, for machines that have a Python and none of our
-packages. Needs nothing but Python.
+"""Builds the remote agent as one file: build/fazai-agent.pyz. Needs nothing but Python.
 
 tools/build_agent.py [FILE]    writes the file
 tools/build_agent.py --list    prints what is in it
-
-What goes in is computed: all modules of the package that the agent's entry imports, and those that these
-import. The same source makes the same bytes.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import sys
-import zipfile
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
-ENTRY = "fazai.agent.main"
+sys.path.insert(0, str(TOP))
+
+from fazai.providers.hosts.agent.remote.bundling import (  # noqa: E402
+    ENTRY,
+    build_program,
+    find_closure,
+    find_data,
+)
+
 TARGET = TOP / "build/fazai-agent.pyz"
-_FIRST_LINE = b"#!/usr/bin/env python3\n"
-_MAIN = f"""import sys
-
-if sys.version_info < (3, 9):
-    sys.exit("the agent needs Python 3.9 or newer, and this is " + sys.version.split()[0])
-
-from {ENTRY} import main
-
-sys.exit(main())
-"""
 
 
-def find_modules(top: Path) -> dict[str, Path]:
-    """Return the modules of the package by name."""
-    paths = sorted((top / "fazai").rglob("*.py"))
-    return {".".join(p.relative_to(top).with_suffix("").parts).removesuffix(".__init__"): p for p in paths}
-
-
-def find_closure(top: Path, entry: str) -> dict[str, Path]:
-    """Return the modules that an entry imports, itself and the packages around them with it. Raises
-    FileNotFoundError where the entry is not there."""
-    modules = find_modules(top)
-    if entry not in modules:
-        raise FileNotFoundError(f"there is no module {entry}")
-    found: set[str] = set()
-    left = [entry]
-    while left:
-        name = left.pop()
-        if name in found or name not in modules:
-            continue
-        found.add(name)
-        left += [name.rpartition(".")[0], *find_imports(modules[name], name, modules)]
-    return {name: modules[name] for name in sorted(found)}
-
-
-def find_imports(path: Path, name: str, modules: Mapping[str, Path]) -> Iterator[str]:
-    """Iterate over what a module imports when it runs, also inside of functions; a package that looks for its
-    own modules imports all of them."""
-    tree = ast.parse(path.read_text())
-    for node in _walk_at_run_time(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-        elif _called(node) == "iter_modules":
-            yield from (other for other in modules if other.rpartition(".")[0] == name)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value in modules:
-            yield node.value  # the name of a module that is loaded when it is first needed
-
-
-def _walk_at_run_time(node: ast.AST) -> Iterator[ast.AST]:
-    """Iterate over the nodes of a tree but those that only a type checker sees."""
-    yield node
-    children = ast.iter_child_nodes(node)
-    if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
-        children = iter(node.orelse)
-    for child in children:
-        yield from _walk_at_run_time(child)
-
-
-def _called(node: ast.AST) -> str:
-    """Return the last name of what a node calls; empty: it calls nothing."""
-    function = node.func if isinstance(node, ast.Call) else None
-    if isinstance(function, ast.Attribute):
-        return function.attr
-    return function.id if isinstance(function, ast.Name) else ""
-
-
-def find_data(closure: Mapping[str, Path], top: Path) -> dict[str, Path]:
-    """Return the files beside modules that are read as `importlib.resources.files("PACKAGE")`, by name."""
-    found = {}
-    for path in closure.values():
-        for node in ast.walk(ast.parse(path.read_text())):
-            if _called(node) == "files" and isinstance(node, ast.Call) and len(node.args) == 1:
-                package = node.args[0]
-                if isinstance(package, ast.Constant) and isinstance(package.value, str):
-                    folder = top.joinpath(*package.value.split("."))
-                    data = (each for each in folder.iterdir() if each.is_file())
-                    named = (each for each in data if each.suffix not in (".py", ".pyc", ".pyz"))
-                    found.update({str(each.relative_to(top)): each for each in named})
-    return dict(sorted(found.items()))
-
-
-def build(target: Path, top: Path = TOP, entry: str = ENTRY, main: str = _MAIN) -> None:
+def write_program(target: Path, program: bytes) -> None:
     """Write the file, as a whole or not at all."""
-    closure = find_closure(top, entry)
-    files = {str(path.relative_to(top)): path for path in closure.values()}
-    files = {**files, **find_data(closure, top)}
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f".{target.name}.new")
-    with open(fresh, "wb") as out:
-        out.write(_FIRST_LINE)
-        with zipfile.ZipFile(out, "w") as archive:
-            _add(archive, "__main__.py", main.encode())
-            for name, path in sorted(files.items()):
-                _add(archive, name, path.read_bytes())
+    fresh.write_bytes(program)
     fresh.chmod(0o755)
     fresh.replace(target)
-
-
-def _add(archive: zipfile.ZipFile, name: str, data: bytes) -> None:
-    entry = zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0))
-    entry.compress_type = zipfile.ZIP_DEFLATED
-    entry.create_system = 3
-    entry.external_attr = 0o100644 << 16
-    archive.writestr(entry, data, compresslevel=9)
 
 
 def main() -> int:
@@ -140,7 +43,7 @@ def main() -> int:
         closure = find_closure(TOP, ENTRY)
         print("\n".join([*closure, *find_data(closure, TOP)]))
         return 0
-    build(options.file)
+    write_program(options.file, build_program())
     print(f"{options.file}: {options.file.stat().st_size} bytes", file=sys.stderr)
     return 0
 

@@ -38,10 +38,14 @@ _BESIDE: Final = "validate"
 
 
 class Policy:
-    """The rules of one agent. `root`: the folder that stands for / ("" for the machine itself)."""
+    """The rules of one agent. `root`: the folder that stands for / ("" for the machine itself); `own`: the
+    agent's policy, key and state, which nobody writes through it."""
 
-    def __init__(self, rules: ReconcileRules, kinds: Mapping[str, HostKind], root: str) -> None:
+    def __init__(
+        self, rules: ReconcileRules, kinds: Mapping[str, HostKind], root: str, own: Sequence[str] = ()
+    ) -> None:
         self._rules, self._kinds, self._root = rules, kinds, root
+        self._own = [os.path.realpath(path) for path in own if path]
         self._named = frozenset(rules.kinds or ())
 
     def check_mode(self, *, writes: bool = False) -> None:
@@ -68,8 +72,23 @@ class Policy:
             if name not in self._named:
                 text = f"{title}: {field} would be run as a program, and that is not allowed here"
                 raise _refusal(text, _kinds_hint(name))
+        self._check_own(kind, resource, title)
         if self._rules.paths is not None:
             self._check_paths(kind, resource, title)
+
+    def _check_own(self, kind: HostKind, resource: Resource, title: str) -> None:
+        """Raise Refused for what is the agent's own: who writes its policy has none."""
+        want = Want(resource, _as_it_is)
+        touched = [(path, False) for path in kind.touches(want) or ()]
+        whole = want.absent or bool(resource.fields.get("recurse"))
+        for path, follow in [*touched, *_paths_asked(kind, want)] if touched else ():
+            real = os.path.realpath(self._root or "/").rstrip("/") + (
+                resolve_path(self._root, path, follow=follow) or path
+            )
+            for own in self._own:
+                if _is_below(real, own) or (whole and (path, follow) in touched and _is_below(own, real)):
+                    text = f"{title}: {path} is the agent's own, or holds what is"
+                    raise _refusal(text, "change it on the machine")
 
     def _check_paths(self, kind: HostKind, resource: Resource, title: str) -> None:
         want = Want(resource, _as_it_is)

@@ -47,6 +47,8 @@ if TYPE_CHECKING:
         def reconcile(self) -> Rules: ...
 
 
+#: What of agent.yml names the agent's own files.
+_OWN: Final = ("file", "ca", "certificate", "key", "signing_key", "state")
 #: So many controllers at once; each has a shell.
 MOST_SESSIONS: Final = 4
 #: Seconds after which a session that only looked is closed, and after which the process ends without one.
@@ -74,7 +76,8 @@ class _StateServer:
         self._config, self._sock = config, sock
         self._root = config.root.rstrip("/")
         self._kinds = {name: kind for name, kind in load_host_kinds().items() if kind.by_agent}
-        self._policy = Policy(config.reconcile, self._kinds, self._root)
+        own = [str(getattr(config, name, None) or "") for name in _OWN]
+        self._policy = Policy(config.reconcile, self._kinds, self._root, own)
         self._sessions: dict[str, HeldSession] = {}
         self._running: asyncio.Task[dict[str, Any]] | None = None
         self._ending = False

@@ -94,7 +94,7 @@ def test_json_that_is_nested_too_deeply_is_refused(
         answer = connected.receive()
         assert (answer["code"], answer["error"]) == ("bad_json", "the JSON is nested too deeply")
     else:
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="the JSON is nested too deeply"):
             read_message((head + step + "}").encode())
     assert connected.exec("a-2", "/bin/echo", "well")["stdout"] == "well\n"
 

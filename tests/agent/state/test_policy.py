@@ -249,3 +249,33 @@ def test_a_setting_of_the_kernel_is_more_than_its_file(more: Mapping[str, Any], 
     fields = {"name": "kernel.core_pattern", "value": "|/srv/x", "sysctl_file": "/srv/x.conf", **more}
     assert judged(Rules(paths=["/srv"]), "host.sysctl", fields) == said
     assert judged(Rules(paths=["/srv"], kinds=["host.sysctl"]), "host.sysctl", fields) == ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "state", "allowed"),
+    [
+        ("host.file", {"path": "/etc/fazai/agent.yml", "content": "x"}, "present", False),
+        ("host.line", {"path": "/etc/fazai/agent.yml", "line": "x"}, "present", False),
+        ("host.line", {"path": "/etc/link", "line": "x"}, "present", False),
+        ("host.file", {"path": "/var/state/journal/journal-00000001", "content": "x"}, "present", False),
+        ("host.directory", {"path": "/etc/fazai"}, "absent", False),
+        ("host.directory", {"path": "/etc", "mode": "0777", "recurse": True}, "present", False),
+        ("host.directory", {"path": "/etc/fazai", "mode": "0755"}, "present", True),
+        ("host.file", {"path": "/etc/fazai/agent.yml.d", "content": "x"}, "present", True),
+    ],
+)
+@pytest.mark.parametrize("paths", [None, ["/"]])
+def test_nobody_writes_the_policy_through_the_agent(
+    tmp_path: Path, kind: str, fields: Mapping[str, Any], state: str, allowed: bool, paths: list[str] | None
+) -> None:
+    (tmp_path / "etc/fazai").mkdir(parents=True)
+    (tmp_path / "etc/fazai/agent.yml").write_text("")
+    (tmp_path / "etc/link").symlink_to("fazai/agent.yml")
+    own = [f"{tmp_path}/etc/fazai/agent.yml", f"{tmp_path}/var/state", ""]
+    policy = Policy(Rules(paths=paths), KINDS, str(tmp_path), own)
+    said = ""
+    try:
+        policy.check(resource(kind, fields, state), writes=True)
+    except Refused as refused:
+        said = refused.message
+    assert ("is the agent's own, or holds what is" in said) is not allowed, said

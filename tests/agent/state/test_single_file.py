@@ -3,42 +3,32 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from fazai.providers.hosts.agent.remote import bundling
 
 ROOT = Path(__file__).parents[3]
 #: Where it is there it makes keys; the program openssl does so as well.
 OPTIONAL = {"cryptography"}
 
 
-def load_tool() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("build_agent", ROOT / "tools/build_agent.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-TOOL = load_tool()
 WORKER = "fazai.agent.state.worker"
 #: All entries of the agent that there are.
-ENTRIES = [name for name in (TOOL.ENTRY, WORKER) if name in TOOL.find_modules(ROOT)]
+ENTRIES = [name for name in (bundling.ENTRY, WORKER) if name in bundling.find_modules(ROOT)]
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_nothing_but_the_standard_library_is_imported(entry: str) -> None:
-    closure = TOOL.find_closure(ROOT, entry)
+    closure = bundling.find_closure(ROOT, entry)
     wrong = {
         f"{name} imports {imported}"
         for name, path in closure.items()
-        for imported in TOOL.find_imports(path, name, closure)
+        for imported in bundling.find_imports(path, name, closure)
         if (top := imported.partition(".")[0]) not in sys.stdlib_module_names
         if top != "fazai" and top not in OPTIONAL
     }
@@ -53,9 +43,9 @@ def test_nothing_but_the_standard_library_is_imported(entry: str) -> None:
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_all_of_it_works_with_python_3_9(entry: str) -> None:
     """Also what of `fazai/agent` nothing imports yet. The slow tests run it."""
-    paths = {*TOOL.find_closure(ROOT, entry).values(), *(ROOT / "fazai/agent").rglob("*.py")}
+    paths = {*bundling.find_closure(ROOT, entry).values(), *(ROOT / "fazai/agent").rglob("*.py")}
     vermin = Path(sys.executable).with_name("vermin")
-    words = [vermin, "-t=3.9-", "--no-tips", "--violations", "--processes=1", *sorted(paths)]
+    words = [str(vermin), "-t=3.9-", "--no-tips", "--violations", "--processes=1", *sorted(map(str, paths))]
     found = subprocess.run(words, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stdout
     assert "Minimum required versions: 3" in found.stdout
@@ -65,11 +55,13 @@ def test_all_of_it_works_with_python_3_9(entry: str) -> None:
 def test_no_union_is_made_when_it_runs(entry: str) -> None:
     """`X | Y` of types is fine in an annotation, which nobody evaluates, and a TypeError elsewhere."""
     wrong = []
-    for path in TOOL.find_closure(ROOT, entry).values():
+    for path in bundling.find_closure(ROOT, entry).values():
         tree = ast.parse(path.read_text())
-        for node in TOOL._walk_at_run_time(tree):
-            if TOOL._called(node) in ("isinstance", "issubclass") and any(
-                isinstance(each, ast.BinOp) for each in node.args[1:]
+        for node in bundling.walk_at_run_time(tree):
+            if (
+                isinstance(node, ast.Call)
+                and bundling.find_called_name(node) in ("isinstance", "issubclass")
+                and any(isinstance(each, ast.BinOp) for each in node.args[1:])
             ):
                 wrong.append(f"{path.name}:{node.lineno}")
         if "from __future__ import annotations" not in path.read_text():
@@ -85,9 +77,8 @@ def test_the_same_source_makes_the_same_file(tmp_path: Path) -> None:
     one, other = tmp_path / "one.pyz", tmp_path / "other.pyz"
     main = "import sys\nfrom fazai.agent.state.worker import serve_state\nprint(serve_state.__name__)\n"
     for path in (one, other):
-        TOOL.build(path, entry=WORKER, main=main)
+        path.write_bytes(bundling.build_program(entry=WORKER, main=main))
     assert one.read_bytes() == other.read_bytes()
-    assert one.stat().st_mode & 0o777 == 0o755
     assert one.stat().st_size < 1024 * 1024
     names = zipfile.ZipFile(one).namelist()
     assert {"fazai/__init__.py", "fazai/agent/telemetry.sh", "__main__.py"} <= set(names)
@@ -97,5 +88,5 @@ def test_the_same_source_makes_the_same_file(tmp_path: Path) -> None:
 
 def test_an_entry_that_is_not_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"there is no module fazai\.agent\.nothing"):
-        TOOL.build(tmp_path / "x.pyz", entry="fazai.agent.nothing")
+        bundling.build_program(entry="fazai.agent.nothing")
     assert list(tmp_path.iterdir()) == []

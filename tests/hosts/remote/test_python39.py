@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.agent.state.test_single_file import TOOL, WORKER
+from fazai.providers.hosts.agent.remote.bundling import build_program
+from tests.agent.state.test_single_file import WORKER
 from tests.hosts.remote.test_cases import (
     test_a_kind_through_an_agent_is_as_through_a_shell,
     test_facts_are_those_of_a_shell,
@@ -41,5 +42,5 @@ def python(tmp_path: Path) -> tuple[Path, Path]:
             pytest.fail("Python 3.9 is not unpacked: tools/python39 does it")
         pytest.skip("Python 3.9 is not unpacked (tools/python39)")
     place = tmp_path / "fazai-agent.pyz"
-    TOOL.build(place, entry=WORKER)
+    place.write_bytes(build_program(entry=WORKER))
     return PYTHON, place

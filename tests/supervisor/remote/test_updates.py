@@ -75,6 +75,7 @@ def test_a_build_that_is_not_accepted_gives_way_to_the_one_before(
     assert done.code == 1, done.out
     assert said in done.out
     assert "the new agent did not come up" in done.out
+    assert "nothing started it again" not in done.out
     assert "what was there before is put back" in done.out
     until(lambda: runs(fleet, agent, "1.0.0"))
     assert (agent.root / PROGRAM).read_bytes() == old
@@ -229,3 +230,14 @@ def test_an_update_that_the_daemon_was_not_asked_about_is_no_success(
     monkeypatch.setenv("FAZAI_URL", fleet.hub.url)
     assert runs(fleet, agent, "1.1.0")  # it was let in, and stays
     assert "RESULT 0 changed" in fleet.fazai("apply").out
+
+
+@pytest.mark.slow
+def test_an_agent_that_nobody_starts_again_is_told(fleet: Fleet, agent: Keeper) -> None:
+    agent.process.kill()  # the keeper alone: the agent goes on
+    agent.process.wait()
+    fleet.version("1.1.0")
+    done = fleet.fazai("apply")
+    assert done.code == 1, done.out
+    assert "nothing started it again after it was ended" in done.out
+    assert "the new agent did not come up" in done.out

@@ -155,7 +155,13 @@ def _take_place(site: InstallSite, files: Sequence[AgentFile], proving: Proving 
 
 def _await_agent(site: InstallSite, noun: str) -> str:
     """Return a line that ends the script when the agent that was just started does not come up."""
-    return f"fz_comes_up || {{ echo '{noun} did not come up' >&2; {_show_log_end(site)}\nexit 1; }}"
+    asked = ""
+    if not site.managed:  # whoever keeps it running has to start it again
+        asked = (
+            '[ "$(fz_pid_now)" != "${fz_old-}" ] || echo \'nothing started it again after it was ended;'
+            " with init: none that is not for fazai to do' >&2; "
+        )
+    return f"fz_comes_up || {{ {asked}echo '{noun} did not come up' >&2; {_show_log_end(site)}\nexit 1; }}"
 
 
 def _start_lines(site: InstallSite) -> str:

@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Final
 
 from fazai.errors import InputError
 from fazai.providers.hosts.agent.layout import AgentLayout, ServiceFile
+from fazai.providers.hosts.agent.remote.bundling import build_program
 
 _SERVICE: Final = "fazai-agent"
 KEY_FOLDER: Final = "/etc/fazai/agent"  # key, certificate and CA; the agent renews them itself
@@ -29,7 +29,6 @@ _USER_PLACE: Final = re.compile(
 )
 _OWN_PATHS: Final = f"ReadWritePaths=-{KEY_FOLDER}"
 _HELD_FROM: Final = "# From here on:"
-PROGRAM_NAME: Final = "fazai-agent.pyz"
 
 REMOTE: Final = AgentLayout(
     user=OWN_USER,
@@ -58,17 +57,13 @@ def layout_of(user: str) -> AgentLayout:
 
 @cache
 def shipped_program() -> bytes:
-    """Return the single-file agent of this fazai. Raises InputError where it was not built."""
-    places = (Path(str(files("fazai.agent"))) / PROGRAM_NAME, _source_tree() / "build" / PROGRAM_NAME)
-    for place in places:
-        if place.is_file():
-            return place.read_bytes()
-    text = f"the single-file agent is not there: {places[0]}"
-    raise InputError(text, hint="make agent, in the source of fazai; or file: fazai-agent.pyz")
-
-
-def _source_tree() -> Path:
-    return Path(__file__).parents[5]
+    """Return the single-file agent of this fazai, made out of the package itself. Raises InputError where its
+    source is not there."""
+    try:
+        return build_program()
+    except OSError as error:
+        text = f"the single-file agent cannot be made of this installation: {error}"
+        raise InputError(text, hint="make agent, in the source of fazai, and file: fazai-agent.pyz") from None
 
 
 @cache
