@@ -14,6 +14,7 @@ import pytest
 
 from fazai.agent.errors import Refused
 from fazai.agent.journal import Journal
+from tests.campaign import campaign_size
 
 from .journal_runs import FAULTS, Rounds, in_process
 
@@ -36,14 +37,14 @@ def test_two_hundred_rounds_at_each_fault(memory: Path, fault: str) -> None:
     draw = random.Random(fault)
     ids: list[str] = []
     kills = 0
-    for number in range(200):
+    for number in range(campaign_size(200)):
         ids += [f"a-{number}-{each}" for each in range(6)]
         ended = rounds.run(ids[-18:], fault, draw.randint(1, 3))
         assert ended in (0, -signal.SIGKILL)
         kills += ended != 0
         if number % 20 == 0:
             rounds.run(ids[-18:], None, 0)
-    assert kills > 20
+    assert kills > campaign_size(200) // 10
     assert rounds.run(ids[-60:], None, 0) == 0
     rounds.check(ids[-60:])
 

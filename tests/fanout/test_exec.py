@@ -185,6 +185,15 @@ def test_the_last_word_is_a_pattern_whatever_lies_here(world: World, monkeypatch
     assert "a pattern is missing" in missing.err
 
 
+def test_an_h_of_the_program_is_not_ours(world: World) -> None:
+    world.local("one")
+    found = world.fazai("exec", "all", "df", "-h", "/")
+    assert found.code == 3
+    assert 'the program stands behind "--", which is missing' in found.err
+    helped = world.fazai("exec", "--help")
+    assert (helped.code, "Usage: fazai exec" in helped.out) == (0, True)
+
+
 def test_bad_input_is_a_document_as_well(world: World) -> None:
     world.local("one")
     found = world.fazai("exec", "nope", "--output", "json", "--", "id")

@@ -28,11 +28,25 @@ class _ProgramCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
+        if end == len(args):
+            _refuse_help_of_another(args)
         ctx.meta[_ARGV] = tuple(args[end + 1 :])
         return super().parse_args(ctx, args[:end])
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "--", "PROGRAM", "[ARGUMENT]..."]
+
+
+def _refuse_help_of_another(args: list[str]) -> None:
+    """Refuse `df -h` that does not stand behind `--`: its `-h` would be ours, and end well. Raises
+    UsageError."""
+    asked = next((number for number, word in enumerate(args) if word in ("-h", "--help")), 0)
+    words = [word for word in args[:asked] if not word.startswith("-")]
+    if len(words) > 1:
+        raise UsageError(
+            'the program stands behind "--", which is missing',
+            hint="fazai exec all -- df -h; our own help: fazai exec -h",
+        )
 
 
 @click.command(

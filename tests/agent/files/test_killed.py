@@ -17,6 +17,7 @@ import pytest
 from fazai.agent.errors import Refused
 from fazai.agent.files.applying import apply_file
 from fazai.agent.journal import Journal
+from tests.campaign import campaign_size
 
 from .conftest import FAULTS, Machine, no_confinement
 
@@ -107,7 +108,7 @@ def test_a_killed_agent_and_its_file(machine: Machine, tmp_path: Path, fault: st
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [*FAULTS, *JOURNAL_FAULTS])
 def test_two_hundred_killed_agents_and_their_file(memory: Path, fault: str) -> None:
-    _check(_Agent(Machine(memory), memory), fault, 200)
+    _check(_Agent(Machine(memory), memory), fault, campaign_size(200))
 
 
 def _replace_for_ever(agent: _Agent, number: int) -> None:
@@ -126,7 +127,7 @@ def test_killed_at_any_moment(memory: Path) -> None:
     draw = random.Random(1)
     agent.file.write_bytes(_content(0))
     seen: set[int] = set()
-    for _ in range(200):
+    for _ in range(campaign_size(200)):
         child = os.fork()
         if child == 0:
             try:
@@ -142,4 +143,4 @@ def test_killed_at_any_moment(memory: Path) -> None:
             seen.add(number)
         os.kill(child, signal.SIGKILL)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
-    assert len(seen) > 100
+    assert len(seen) > campaign_size(200) // 2

@@ -17,6 +17,7 @@ import pytest
 
 from fazai.agent.errors import Refused
 from fazai.agent.files import opening
+from tests.campaign import campaign_size
 
 from .conftest import Machine
 
@@ -146,4 +147,4 @@ def test_a_short_race(machine: Machine) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("way")
 def test_a_race_of_a_hundred_thousand_swaps(machine: Machine) -> None:
-    assert _race(machine, 1000, 100_000)["applied"] > 10
+    assert _race(machine, campaign_size(1000), campaign_size(100_000))["applied"] > campaign_size(1000) // 100

@@ -11,6 +11,7 @@ import pytest
 
 from tests.agent.link.conftest import Agent
 from tests.agent.link.daemon import WAIT_S, Closed, Daemon, Peer
+from tests.campaign import campaign_size
 
 #: In the order in which one action passes them; the last two belong to a second connection.
 FAULTS = (
@@ -109,6 +110,6 @@ def test_two_hundred_deaths(agent: Agent, daemon: Daemon, tmp_path: Path) -> Non
     """At all instants in turn and by chance, with one journal that grows old."""
     agent.configure(f"wss://localhost:{daemon.port}")
     chance = random.Random(4)
-    rounds = [*FAULTS, *(chance.choice(FAULTS) for _ in range(200 - len(FAULTS)))]
+    rounds = [*FAULTS, *(chance.choice(FAULTS) for _ in range(campaign_size(200)))]
     for number, fault in enumerate(rounds):
         _die_once(agent, daemon, fault, f"a-{number}", tmp_path / "lines")

@@ -16,6 +16,7 @@ from fazai.agent.errors import Refused
 from fazai.agent.messages import check_request, digest_request, encode, read_message, split_message
 from fazai.wire.base import WireError
 from fazai.wire.southbound import EFFECTS, decode_southbound_request
+from tests.campaign import campaign_size
 
 EXAMPLES: list[dict[str, Any]] = [
     {
@@ -267,7 +268,7 @@ def test_a_hundred_thousand_broken_messages_do_not_grow_the_process() -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        _fuzz(100_000, 3)
+        _fuzz(campaign_size(100_000), 3)
         assert tracemalloc.get_traced_memory()[0] - before < 200_000
     finally:
         tracemalloc.stop()

@@ -12,6 +12,7 @@ from websockets.protocol import SERVER, Protocol
 
 from fazai.agent.link import websocket
 from fazai.agent.link.websocket import FrameError, FrameReader
+from tests.campaign import campaign_size
 
 LIMIT = 100_000
 
@@ -211,7 +212,7 @@ def test_a_hundred_thousand_broken_frames_do_not_grow_the_process() -> None:
     tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        _fuzz(100_000, 3)
+        _fuzz(campaign_size(100_000), 3)
         assert tracemalloc.get_traced_memory()[0] - before < 100_000
     finally:
         tracemalloc.stop()

@@ -17,6 +17,7 @@ from fazai.daemon.southbound.relay import make_relay
 from fazai.daemon.southbound.transport.acceptor import Pace
 from fazai.daemon.southbound.transport.listener import WebSocketLink
 from fazai.daemon.southbound.transport.websocket import WebSocketConnection
+from tests.campaign import campaign_size
 from tests.daemon.southbound.client import done, execute, hello
 from tests.daemon.southbound.world import World
 
@@ -164,7 +165,7 @@ async def feed(world: World, rng: random.Random, count: int, certificate: bytes)
     return connections
 
 
-@pytest.mark.parametrize("count", [1_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [1_000, pytest.param(campaign_size(100_000), marks=pytest.mark.slow)])
 def test_what_nobody_wrote(world: World, count: int) -> None:
     pem = world.authority.issue("edge-7").cert.read_bytes()
     certificate = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)

@@ -16,22 +16,20 @@ from fazai import __version__
 from fazai.daemon.runs.config import AgentsConfig, DaemonConfig
 from fazai.daemon.southbound.trust import PkiTrust
 from fazai.pki.administration import Maker
+from fazai.providers.hosts.agent.remote.bundling import build_program
 from fazai.store.factory import open_certificates
 from tests.daemon.live import Live, live
 from tests.hosts.conftest import World
 from tests.hosts.sshd import Sshd
 from tests.supervisor.conftest import until
 from tests.supervisor.remote.conftest import Fleet, Keeper
-from tests.test_architecture import load_tool
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    path = tmp_path_factory.mktemp("build") / "fazai-agent.pyz"
-    load_tool("build_agent").build(path)
-    return path.read_bytes()
+def program() -> bytes:
+    return build_program()
 
 
 def altered(program: bytes, file: str, old: str, new: str, version: str) -> bytes:
