@@ -186,11 +186,14 @@ class AgentFleet:
             root.mkdir()
 
     def agents_cpu_s(self) -> float:
-        """Return the CPU time so far of all agents and of what they ran."""
-        ticks = 0
-        for pid in self.agent_pids():
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += sum(int(each) for each in fields[11:15])
+        """Return the CPU time so far of all agents, and of what they ran and run."""
+        ticks, left = 0, [str(pid) for pid in self.agent_pids()]
+        while left:
+            pid = left.pop()
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += sum(int(each) for each in fields[11:15])
+                left += _children_of(int(pid))
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def agent_pids(self) -> list[int]:

@@ -170,7 +170,7 @@ def measure_salt(fleet: AgentFleet, rounds: int = 5) -> Iterator[Row]:
     if salt() is None:
         raise RuntimeError("Salt is not installed: python -m bench --install-peers")
     fleet.start_agents()
-    inventory = fleet.write_inventory([FAZAI[2]])
+    inventory = fleet.write_inventory([FAZAI[0], FAZAI[2]])
     ping = [fazai(), "exec", str(inventory), "all", "--", "/bin/true"]
     state = [fazai(), "apply", str(inventory), "--quiet"]
     with salt_fleet(fleet.folder / "salt", fleet.names) as minions:
