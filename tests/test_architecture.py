@@ -21,7 +21,7 @@ from fazai.registry import Registry
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fazai"
 
-NOUNS = {"compat", "errors", "model", "wire", "config", "outcome", "ids", "timestamps", "files"}
+NOUNS = {"compat", "errors", "model", "wire", "config", "outcome", "ids", "timestamps", "files", "faults"}
 THOUGHT = {
     "yamltext",
     "masking",
@@ -227,6 +227,13 @@ def test_nothing_outside_the_store_knows_what_kind_of_store_it_is() -> None:
             ):
                 assert "sqlite" not in name, path
     assert wrong == []
+
+
+def test_files_have_at_most_500_lines() -> None:
+    found = {
+        str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")
+    }
+    assert {name: count for name, count in found.items() if count > 500} == {}
 
 
 def test_few_borders_catch_everything() -> None:

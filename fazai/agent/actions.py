@@ -8,8 +8,9 @@ import socket
 
 from fazai.agent.children import KILL_AFTER_S, Child, Unpacker, fork, pack
 from fazai.agent.errors import Refused
+from fazai.agent.link.errors import LinkError
 from fazai.agent.loop import READ, WRITE
-from fazai.agent.messages import EFFECTS, encode
+from fazai.agent.messages import EFFECTS, MAX_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
     Answer = dict[str, Any]
+    Message = dict[str, Any]
 
 #: What a handler may take beyond an action's timeout, to end all that the action started.
 GRACE_S = 5.0
@@ -28,13 +30,68 @@ GRACE_S = 5.0
 CANCEL_S = 10.0
 
 
+DEFAULT_HEARTBEAT_S = 15.0
+#: The longest heartbeat that is kept to, whatever the daemon asks for.
+_SLOWEST_BEAT_MS = 3_600_000
+#: How long an action may take of which neither side says it.
+ANSWER_S = 30.0
+
+
 class Limits:
-    """What the daemon's policy allows an action; `timeout_s` None: as the request says."""
+    """The limits that the daemon's policy sets an action; `timeout_s` None: as the request says."""
 
     def __init__(self, timeout_s: float, max_output: int | None, max_message: int) -> None:
         self.timeout_s = timeout_s
         self.max_output = max_output
         self.max_message = max_message
+
+
+class Policy:
+    """The limits that the daemon set in its answer to hello."""
+
+    def __init__(self, answer: Message) -> None:
+        """Read the answer. Raises LinkError where it has no policy, or a wrong one."""
+        found = answer.get("policy")
+        if not isinstance(found, dict) or not isinstance(found.get("timeouts"), dict):
+            raise LinkError("protocol", "the daemon's answer to hello has no policy")
+        self.timeouts_ms: dict[str, int] = {
+            name: value for name, value in found["timeouts"].items() if _is_count(value) and value > 0
+        }
+        self.max_payload = _number(
+            found, "max_payload", MAX_PAYLOAD_BYTES, least=1024, most=MAX_MESSAGE_BYTES
+        )
+        self.max_output = _number(found, "max_output", -1, least=0)
+        self.heartbeat_s = (
+            _number(found, "heartbeat_ms", int(DEFAULT_HEARTBEAT_S * 1000), least=1, most=_SLOWEST_BEAT_MS)
+            / 1000
+        )
+        self.max_message = _number(
+            found, "max_message", MAX_MESSAGE_BYTES, least=self.max_payload, most=MAX_MESSAGE_BYTES
+        )
+        self.acknowledges = found.get("ack") is True
+
+    def limits(self, request: Message) -> Limits:
+        """Return the limits of one action."""
+        name = request["method"].rpartition(".")[2]
+        allowed_ms = self.timeouts_ms.get(name)
+        if "timeout" in request:
+            timeout_ms = min(request["timeout"], allowed_ms or request["timeout"])
+        else:
+            timeout_ms = allowed_ms or int(ANSWER_S * 1000)
+        return Limits(timeout_ms / 1000, self.max_output if self.max_output >= 0 else None, self.max_message)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _number(found: Message, name: str, default: int, *, least: int, most: int = 2**63) -> int:
+    value = found.get(name)
+    if value is None:
+        return default
+    if not _is_count(value) or value < least:
+        raise LinkError("protocol", f"the daemon's policy has an unusable `{name}`")
+    return min(int(value), most)
 
 
 class Action:
@@ -201,7 +258,7 @@ class StateWorker:
     """The process that reconciles, and the one request that it works on."""
 
     def __init__(self, loop: Loop, life: LifePipe, serve: Callable[[int], None]) -> None:
-        """Raises OSError where no process can be made."""
+        """Start the process. Raises OSError where none can be made."""
         self._loop = loop
         self._life = life
         ours, theirs = socket.socketpair()

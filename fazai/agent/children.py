@@ -82,7 +82,7 @@ class LifePipe:
         self._ends: dict[int, int] = {}
 
     def keep(self, number: int, end: int) -> None:
-        """In the agent: keep a child's pipe open for as long as it lives."""
+        """Keep a child's pipe open, in the agent, for as long as the child lives."""
         self._ends[number] = end
 
     def release(self, number: int) -> None:
@@ -98,7 +98,7 @@ class LifePipe:
 
 
 def _end_with_agent(read: int) -> None:
-    """In a child: have the kernel send SIGTERM when nobody has the writing end any more."""
+    """Have the kernel send SIGTERM to this child when nobody has the writing end any more."""
     fcntl.fcntl(read, fcntl.F_SETOWN, os.getpid())
     if hasattr(fcntl, "F_SETSIG"):
         fcntl.fcntl(read, fcntl.F_SETSIG, signal.SIGTERM)

@@ -69,7 +69,7 @@ def read_message(data: bytes, *, limit_bytes: int = MAX_PAYLOAD_BYTES) -> dict[s
 
 
 def _check_count(data: bytes) -> None:
-    """Raises Refused for more values than there is memory for: a few bytes of JSON become a hundred of it."""
+    """Refuse more values than there is memory for: a few bytes of JSON become a hundred of it."""
 
     def count(text: bytes) -> int:
         return text.count(b",") + text.count(b"[") + text.count(b"{")
@@ -80,7 +80,7 @@ def _check_count(data: bytes) -> None:
 
 
 def _check_depth(value: Any) -> None:
-    """Raises Refused for JSON that is nested too deeply for those who walk through it later."""
+    """Refuse JSON that is nested too deeply for those who walk through it later."""
     level = [value]
     for _ in range(_MOST_DEPTH):
         level = [

@@ -16,6 +16,7 @@ from fazai.agent.link.keys import write_private
 from fazai.agent.loop import READ, Loop
 from fazai.agent.serving import Agent
 from fazai.errors import FazaiError
+from fazai.faults import no_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ if TYPE_CHECKING:
 #: From SIGTERM on: to end the action that runs, and to tell its outcome.
 STOP_S = 8.0
 SETTLE_S = 10.0
-
-
-def no_fault(name: str) -> None:
-    """Do nothing: where a test ends the process."""
 
 
 def load(module: str, name: str) -> Callable[[], Any]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import time
 
 from fazai import __version__
-from fazai.agent.actions import Action, Limits
+from fazai.agent.actions import ANSWER_S, Action, Policy
 from fazai.agent.errors import Refused
 from fazai.agent.link.errors import LinkError
 from fazai.agent.messages import (
     CONTRACT,
     EFFECTS,
-    MAX_MESSAGE_BYTES,
     MAX_PAYLOAD_BYTES,
     PartCollector,
     check_request,
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
     Log = Callable[..., None]
 
     class Journal(Protocol):
-        """What is kept of actions with effect (fazai/agent/journal)."""
+        """The record of actions with effect (fazai/agent/journal)."""
 
         def begin(self, action_id: str, digest: str, method: str) -> Message | None: ...
         def finish(self, action_id: str, answer: Message) -> bool: ...
@@ -53,63 +52,11 @@ if TYPE_CHECKING:
 
 HELLO_S = 10.0
 _SAID_CHARS = 500  # of what the daemon says, in a sentence of ours
-ANSWER_S = 30.0
-DEFAULT_HEARTBEAT_S = 15.0
 MISSED_HEARTBEATS = 3
-#: The longest heartbeat that is kept to, whatever the daemon asks for.
-_SLOWEST_BEAT_MS = 3_600_000
 #: Outcomes of earlier connections that are on their way at once.
 _RESULTS = 8
 _CAPABILITIES = ("time", "result", "renew", "telemetry.push", "part", "ack", "cancel")
 _METHODS = ("command.exec", "file.diff", "file.apply", "state.observe", "state.apply", "state.close")
-
-
-class Policy:
-    """The limits that the daemon set in its answer to hello."""
-
-    def __init__(self, answer: Message) -> None:
-        """Raises LinkError for an answer that has none, or wrong ones."""
-        found = answer.get("policy")
-        if not isinstance(found, dict) or not isinstance(found.get("timeouts"), dict):
-            raise LinkError("protocol", "the daemon's answer to hello has no policy")
-        self.timeouts_ms: dict[str, int] = {
-            name: value for name, value in found["timeouts"].items() if _is_count(value) and value > 0
-        }
-        self.max_payload = _number(
-            found, "max_payload", MAX_PAYLOAD_BYTES, least=1024, most=MAX_MESSAGE_BYTES
-        )
-        self.max_output = _number(found, "max_output", -1, least=0)
-        self.heartbeat_s = (
-            _number(found, "heartbeat_ms", int(DEFAULT_HEARTBEAT_S * 1000), least=1, most=_SLOWEST_BEAT_MS)
-            / 1000
-        )
-        self.max_message = _number(
-            found, "max_message", MAX_MESSAGE_BYTES, least=self.max_payload, most=MAX_MESSAGE_BYTES
-        )
-        self.acknowledges = found.get("ack") is True
-
-    def limits(self, request: Message) -> Limits:
-        """Return the limits of one action."""
-        name = request["method"].rpartition(".")[2]
-        allowed_ms = self.timeouts_ms.get(name)
-        if "timeout" in request:
-            timeout_ms = min(request["timeout"], allowed_ms or request["timeout"])
-        else:
-            timeout_ms = allowed_ms or int(ANSWER_S * 1000)
-        return Limits(timeout_ms / 1000, self.max_output if self.max_output >= 0 else None, self.max_message)
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _number(found: Message, name: str, default: int, *, least: int, most: int = 2**63) -> int:
-    value = found.get(name)
-    if value is None:
-        return default
-    if not _is_count(value) or value < least:
-        raise LinkError("protocol", f"the daemon's policy has an unusable `{name}`")
-    return min(int(value), most)
 
 
 class _Asked:
@@ -375,7 +322,7 @@ def _nothing() -> None:
 
 
 class Agent:
-    """What lasts beyond a connection: configuration, journal, and the action that runs."""
+    """The agent, beyond its connections: configuration, journal, and the action that runs."""
 
     def __init__(
         self,

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """What another command than apply, plan and drift puts in place of the engine's own.
+    """The parts that another command than apply, plan and drift puts in place of the engine's own.
 
     `provider` gives the targets' sessions, `ledger` wraps the store; `make_report` makes the report for
     people; `results` has what a program printed on each target; `scope` is entered around all of it.

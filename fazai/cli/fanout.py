@@ -1,4 +1,4 @@
-"""What `fazai exec` and `fazai cp` have in common: from their words to a run of the engine."""
+"""The common part of `fazai exec` and `fazai cp`: from their words to a run of the engine."""
 
 from __future__ import annotations
 

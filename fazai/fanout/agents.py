@@ -185,7 +185,7 @@ def _encode(content: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FilesSeen:
-    """What an agent says of each path: whether it differs, and the hash of what is there; or the error."""
+    """An agent's word on each path: whether it differs, and the hash of what is there; or the error."""
 
     items: Mapping[str, tuple[bool, str] | FazaiError]
 

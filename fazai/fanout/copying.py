@@ -96,7 +96,7 @@ def read_items(
 
 
 class _Reading:
-    """What was read so far, within bounds."""
+    """The files that were read so far, within bounds."""
 
     def __init__(self, attributes: dict[str, Any], recursive: bool) -> None:
         self.items: list[CopyItem] = []

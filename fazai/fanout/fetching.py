@@ -34,7 +34,7 @@ class FileState(Protocol):
     def sha256(self) -> str: ...
     @property
     def unsafe(self) -> str:
-        """Why the path cannot be trusted; empty: it can."""
+        """The reason why the path cannot be trusted; empty: it can."""
         ...
 
 

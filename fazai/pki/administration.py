@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from fazai.errors import InputError, Refused
+from fazai.faults import no_fault
 from fazai.pki.authority import Authority, IssuedCertificate, read_ca_certificates
 from fazai.pki.building import (
     BACKDATE_S,
@@ -57,17 +58,13 @@ CA_LIFETIME_S = 3650 * DAY_S
 _FINGERPRINT = re.compile(r"[0-9a-f]{8,64}", re.ASCII)
 
 
-def _no_fault(_name: str) -> None:
-    """Let it go on; a test has the process die here."""
-
-
 @dataclass(frozen=True, slots=True)
 class Maker:
     """Makes the CA of a folder. `fault` is called by name at each instant at which a crash matters."""
 
     folder: Path
     clock: Callable[[], float] = time.time
-    fault: Callable[[str], None] = _no_fault
+    fault: Callable[[str], None] = no_fault
 
     def make_ca(
         self, key_type: KeyType | None = None, lifetime_s: float = CA_LIFETIME_S
@@ -137,7 +134,7 @@ def issue_pair(
     name: str,
     folder: Path,
     lifetime_s: float | None = None,
-    fault: Callable[[str], None] = _no_fault,
+    fault: Callable[[str], None] = no_fault,
 ) -> tuple[IssuedCertificate, Path, Path]:
     """Make a key and issue a certificate for it: NAME.key and NAME.pem in the folder. A key that an earlier
     call left without a certificate is used. Raises InputError where a pair stands there; PkiError,

@@ -46,7 +46,7 @@ _TEXT = re.compile(r"fza_[A-Za-z0-9_-]{32}\.[0-9a-f]{16}", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class PkiNotice:
-    """What an admin is to see: a line of the log, and an event `agent`."""
+    """A notice for an admin: a line of the log, and an event `agent`."""
 
     level: Literal["info", "warning", "error"]
     agent_id: str

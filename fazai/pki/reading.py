@@ -37,7 +37,8 @@ _PRINTABLE: Final = frozenset(string.printable) - frozenset("\t\n\r\x0b\x0c")
 
 @dataclass(frozen=True, slots=True)
 class CertificateRequest:
-    """What is taken of a request (CSR): whom it names, and the key. Nothing else in it has a say."""
+    """The parts that are taken of a request (CSR): whom it names, and the key. Nothing else in it has a
+    say."""
 
     name: str
     key: PublicKey

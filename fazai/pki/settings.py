@@ -3,17 +3,16 @@ written as 30m, 12h, 90d."""
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from fazai.errors import InputError, spelling_hint
 from fazai.pki.files import SETTINGS
+from fazai.timestamps import parse_duration_s
 from fazai.yamltext import load_yaml
 
 DAY_S: Final = 86_400.0
-_UNITS_S: Final = {"m": 60.0, "h": 3600.0, "d": DAY_S}
 
 _LEAST_S: Final = {
     "ca_lifetime": DAY_S,
@@ -91,12 +90,6 @@ def _read_path(path: Path, name: str, value: object) -> Path:
     if not isinstance(value, str) or not value:
         raise InputError(f"{name} is the path of a file", where=str(path))
     return path.parent / value  # an absolute one stays as it is
-
-
-def parse_duration_s(text: str) -> float | None:
-    """Return the seconds of a text such as 30m, 12h or 90d; None where it is no duration."""
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
-    return float(found[1]) * _UNITS_S[found[2]] if found else None
 
 
 def format_duration(seconds: float) -> str:

@@ -35,7 +35,7 @@ class ChangeDocument(ChangeRecord, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ResultDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a program printed on a target. `exit_status` null: it was ended, or its answer never came;
+    """The output of a program on a target. `exit_status` null: it was ended, or its answer never came;
     `truncated`: it printed more than is kept."""
 
     exit_status: int | None

@@ -103,7 +103,7 @@ class _FileRequest(RequestMessage, frozen=True, kw_only=True, tag_field="method"
 
 
 def _check_one_of(message: Message, first: str, second: str) -> None:
-    """Raises ValueError unless a message has exactly one of two fields."""
+    """Check that a message has exactly one of two fields. Raises ValueError."""
     if (getattr(message, first) is None) == (getattr(message, second) is None):
         raise ValueError(f"expected either `{first}` or `{second}`")
 

@@ -32,7 +32,7 @@ def test_a_killed_agent_does_nothing_twice(tmp_path: Path, fault: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS)
-def test_two_hundred_rounds_at_each_fault(memory: Path, fault: str) -> None:
+def test_many_rounds_at_each_fault(memory: Path, fault: str) -> None:
     rounds = Rounds(memory)
     draw = random.Random(fault)
     ids: list[str] = []

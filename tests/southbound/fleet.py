@@ -29,7 +29,7 @@ programs:
   - path: /bin/echo
     args: [{{pattern: "[a-z0-9 -]*", rest: true, optional: true}}]
   - path: /usr/bin/tee
-    args: ["-a", {{pattern: "/[a-z0-9/_.-]*"}}]
+    args: ["-a", {{pattern: "/[A-Za-z0-9/_.-]*"}}]
     stdin: true
   - path: /bin/sleep
     args: [{{pattern: "[0-9.]+"}}]
@@ -49,7 +49,6 @@ class Fleet:
     agent_prefix: Sequence[str] = ()
     agents: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
     daemon: subprocess.Popen[bytes] | None = None
-    extra: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         (self.folder / "state").mkdir(mode=0o700)
@@ -67,7 +66,6 @@ class Fleet:
             "FAZAI_STATE_DIR": str(self.folder / "state"),
             "FAZAI_SECRETS": str(self.folder / "secrets"),
             "FAZAI_URL": f"unix:{self.folder}/daemon.sock",
-            **self.extra,
         }
 
     def fazai(
@@ -201,7 +199,7 @@ class Fleet:
             "method": "command.exec",
             "action_id": action_id,
             "command": "/usr/bin/tee",
-            "args": ["-a", str(self.folder / f"{name}.lines").lower()],
+            "args": ["-a", str(self.folder / f"{name}.lines")],
             "stdin": f"{text}\n",
             "timeout": 60_000,
         }

@@ -29,7 +29,7 @@ _SHOWN = 80
 
 @dataclass(frozen=True)
 class ExecRequest:
-    """What is asked for: the fields of command.exec that the policy looks at."""
+    """The fields of command.exec that the policy looks at."""
 
     command: str
     args: tuple[str, ...]

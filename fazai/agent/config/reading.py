@@ -78,8 +78,8 @@ def _read_file(name: str, guarded: bool) -> bytes:
 
 
 def _refuse_foreign(found: os.stat_result, what: str, name: str) -> None:
-    """Raises ConfigError where somebody else decides what the configuration says: with it he would be the
-    agent's user."""
+    """Check that nobody else decides what the configuration says: with it he would be the agent's user.
+    Raises ConfigError."""
     if found.st_uid not in (0, os.geteuid()):
         raise ConfigError(
             f"{what} belongs to user {found.st_uid}, who could have the agent run anything", where=name

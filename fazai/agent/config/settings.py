@@ -32,7 +32,7 @@ class ArgumentRule:
 
 @dataclass(frozen=True)
 class ProgramLimits:
-    """What a program and all that it starts may use; None: as the agent itself."""
+    """The limits of a program with all that it starts; None: as the agent itself."""
 
     memory: int | None = None  # bytes
     processes: int | None = None
@@ -69,7 +69,7 @@ class FilesRoot:
 
 @dataclass(frozen=True)
 class ReconcileRule:
-    """Whether and where the daemon may reconcile this machine.
+    """The rule for reconciling this machine: whether, and where.
 
     `kinds` None: every kind but those that run a text from a playbook. `paths` None: everywhere.
     """
@@ -82,7 +82,7 @@ class ReconcileRule:
 
 @dataclass(frozen=True)
 class TelemetryRule:
-    """What is reported and how often; the names are those of the bash agent's settings."""
+    """The rule for reporting: what, and how often; the names are those of the bash agent's settings."""
 
     interval_s: float = 60.0
     jitter_percent: int = 10

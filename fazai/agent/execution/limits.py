@@ -1,4 +1,4 @@
-"""What a program may use: a cgroup of its own (version 2) where one can be made, else limits of processes.
+"""Limits of a program: a cgroup of its own (version 2) where one can be made, else limits of processes.
 
 The cgroup also ends all that is in it at once (`cgroup.kill`), however fast it forks. It is named after the
 process that made it, so that one whose maker was killed is found and ended by the next; those of makers that

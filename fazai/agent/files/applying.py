@@ -18,12 +18,13 @@ import signal
 import stat
 import time
 
+from fazai.agent.children import write_all
 from fazai.agent.errors import Refused
 from fazai.agent.files.attributes import Wanted, keep_attributes
 from fazai.agent.files.diffing import hash_content, read_content
 from fazai.agent.files.opening import forbid_writes, open_target, read_whole, refuse_path
 from fazai.agent.files.patches import apply_patch, is_too_long
-from fazai.agent.journal import no_fault
+from fazai.faults import no_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _replace(
     with _remove_at_end(target.folder, name):
         try:
             fault("temporary.created")
-            _write_all(temporary, content)
+            write_all(temporary, content)
             keep_attributes(target.path, file, temporary, wanted)
             fault("temporary.written")
             os.fsync(temporary)
@@ -213,7 +214,7 @@ def _held_back() -> Iterator[None]:
 
 
 def _check_unmoved(target: Target, file: int | None, digest: str) -> None:
-    """Raises Refused unless the name still stands for the file that was read, with the same content."""
+    """Check that the name still stands for the file that was read, with the same content. Raises Refused."""
     found = target.look()
     if file is None:
         same = found is None
@@ -226,7 +227,7 @@ def _check_unmoved(target: Target, file: int | None, digest: str) -> None:
 
 
 def _check_same(target: Target, name: str, temporary: int) -> None:
-    """Raises Refused where somebody put something else in place of the temporary file."""
+    """Check that nobody put something else in place of the temporary file. Raises Refused."""
     found = os.stat(name, dir_fd=target.folder, follow_symlinks=False)
     if not os.path.samestat(found, os.fstat(temporary)):
         raise Refused("conflict", f"somebody meddles with the folder of {target.path}")
@@ -252,9 +253,3 @@ def _take_name(target: Target, name: str, new: bool) -> None:
             os.unlink(name, dir_fd=target.folder)
             return
     os.rename(name, target.name, src_dir_fd=target.folder, dst_dir_fd=target.folder)
-
-
-def _write_all(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view) :]

@@ -16,7 +16,7 @@ _OF_CONTENT = ("security.capability", "security.ima", "security.evm")
 
 
 class Wanted:
-    """What a request says of the mode and the owner; None: as before."""
+    """The mode and the owner that a request wants; None: as before."""
 
     def __init__(self, mode: int | None, uid: int | None, gid: int | None) -> None:
         self.mode = mode

@@ -9,6 +9,5 @@ one effect whenever the agent dies (docs/adr/0027-files-and-journal-of-the-agent
 """
 
 from fazai.agent.journal.journal import Journal
-from fazai.agent.journal.segments import no_fault
 
-__all__ = ["Journal", "no_fault"]
+__all__ = ["Journal"]

@@ -1,4 +1,4 @@
-"""Where the newest record of each action lies, in about 35 bytes an action.
+"""An index of where the newest record of each action lies, in about 35 bytes an action.
 
 An agent keeps ids for a day, and Python's own dictionaries take eight times as much. An action is a slot in
 arrays; a hash table of slot numbers, with open addressing, finds it by 64 bits of its id's digest. Who needs

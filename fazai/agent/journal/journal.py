@@ -16,8 +16,9 @@ from fazai.agent.journal.records import (
     parse_record,
     shorten_answer,
 )
-from fazai.agent.journal.segments import Segments, no_fault
+from fazai.agent.journal.segments import Segments
 from fazai.errors import StateError
+from fazai.faults import no_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ _DEAD, _ACKED_TEXTS, _UNREAD_TEXTS = range(3)
 
 
 class Journal:
-    """What the agent was asked to do, by `action_id`; one process uses a folder at a time (LockHeld).
+    """The journal of what the agent was asked to do, by `action_id`; one process uses a folder at a time
+    (LockHeld).
 
     `now` returns seconds since the epoch. `limit_bytes` bounds all files together. Raises StateError where a
     record in the middle is not as it was written.

@@ -27,10 +27,6 @@ _FLAGS = os.O_CLOEXEC | os.O_NOFOLLOW
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def no_fault(name: str) -> None:
-    """Do nothing at an instant where a test may end the process."""
-
-
 class Segments:
     """The files of one folder. What writes raises OSError, and leaves the lines before as they were."""
 

@@ -1,1 +1,1 @@
-"""How the agent reaches its daemon: dialling, TLS, WebSocket or signed HTTP, and its own certificate."""
+"""The agent's way to its daemon: dialling, TLS, WebSocket or signed HTTP, and its own certificate."""

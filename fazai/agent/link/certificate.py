@@ -35,7 +35,8 @@ _LONGEST_WAIT_S = 3600.0
 
 
 class OwnCertificate:
-    """What the agent knows of its certificate. `config` returns the configuration of the moment."""
+    """The agent's own certificate, as far as it knows it. `config` returns the configuration of the
+    moment."""
 
     def __init__(
         self,
@@ -159,7 +160,7 @@ class OwnCertificate:
         self._start(run, done, failed, RETURN_S)
 
     def explain(self, error: LinkError, address: Address, on_done: Callable[[LinkError], None]) -> None:
-        """Where dates are the trouble, look at the daemon's clock for the sentence, and for nothing else."""
+        """Look at the daemon's clock where dates are the trouble, for the sentence and for nothing else."""
         if error.code not in ("expired", "not_yet_valid"):
             on_done(error)
             return

@@ -23,7 +23,7 @@ _HIGH_WATER_BYTES = 262_144
 
 
 class Link:
-    """What a connection offers to the one who serves. It calls back: `on_message` with each message,
+    """A connection, as the one who serves uses it. It calls back: `on_message` with each message,
     `on_life` at each sign of life, `on_lost` once."""
 
     on_message: Callable[[bytes], None]

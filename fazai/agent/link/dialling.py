@@ -31,7 +31,7 @@ _MAX_ADDRESSES = 8
 
 
 class Address:
-    """Where a daemon listens: `scheme` is `wss` or `https`."""
+    """An address at which a daemon listens: `scheme` is `wss` or `https`."""
 
     def __init__(self, scheme: str, host: str, port: int) -> None:
         self.scheme = scheme
@@ -56,7 +56,7 @@ def parse_address(url: str) -> Address:
 
 
 class Backoff:
-    """How long to wait before the next try: anything from nothing to a bound that doubles with each failure
+    """The time to wait before the next try: anything from nothing to a bound that doubles with each failure
     up to a minute, so that a thousand agents do not come at once. It starts over only after a connection
     that lasted a minute."""
 

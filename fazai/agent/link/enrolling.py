@@ -21,7 +21,7 @@ _NOT_REACHED = frozenset({"resolve", "connect", "timeout", "closed"})
 
 
 class Identity:
-    """Who enrols, where, and where the files go."""
+    """The name that is enrolled, the daemons that are asked, and the places of the files."""
 
     def __init__(
         self, name: str, daemons: Sequence[Address], ca: str, certificate: str, key: str, *, configured: bool

@@ -1,4 +1,4 @@
-"""Why there is no connection."""
+"""The error that says why there is no connection."""
 
 from __future__ import annotations
 

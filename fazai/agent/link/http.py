@@ -1,4 +1,4 @@
-"""As much of HTTP/1.1 as the agent needs: requests with a body, and answers of bounded size."""
+"""The part of HTTP/1.1 that the agent needs: requests with a body, and answers of bounded size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the agent comes by its certificate: enrolment with a token, renewal, and the return after it expired.
+"""The ways to the agent's certificate: enrolment with a token, renewal, and the return after it expired.
 
 These functions block; a running agent calls them in a forked child.
 """

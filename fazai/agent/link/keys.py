@@ -17,7 +17,7 @@ _PROGRAM_S = 30.0
 
 
 def check_private(path: str) -> None:
-    """Raises LinkError where others than its owner may read a key."""
+    """Check that nobody but its owner may read a key. Raises LinkError."""
     try:
         mode = os.stat(path).st_mode & 0o777
     except OSError as error:
@@ -134,7 +134,7 @@ def _find_program() -> str | None:
 
 
 class _Library:
-    """What is used of `cryptography`."""
+    """The part of `cryptography` that is used."""
 
     def __init__(self) -> None:
         from cryptography import x509

@@ -80,7 +80,7 @@ BACKDATED_S = 300.0
 
 
 class Dates:
-    """What a certificate says: the name that it was made out to, and from when to when it holds (Unix
+    """The contents of a certificate: the name that it was made out to, and from when to when it holds (Unix
     seconds)."""
 
     def __init__(self, name: str, begins: float, ends: float) -> None:
@@ -151,7 +151,7 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, An
 
 
 def check_dates(dates: Dates, now: float) -> None:
-    """Raises LinkError where a certificate does not hold yet, or no longer."""
+    """Check that a certificate holds now. Raises LinkError where it does not yet, or no longer."""
     if now > dates.ends:
         raise LinkError(
             "expired", f"this agent's certificate has expired: it held until {show_time(dates.ends)}"
@@ -240,7 +240,7 @@ class TlsStream:
 
     @property
     def waiting_bytes(self) -> int:
-        """How much waits to be sent."""
+        """The number of bytes that wait to be sent."""
         return len(self._out)
 
     def peer_certificate(self) -> bytes | None:

@@ -45,8 +45,8 @@ class FrameError(Exception):
 
 
 class Event:
-    """What arrived: `kind` is TEXT, PING, PONG or CLOSE. `code` and `data` of a close are its status and
-    reason."""
+    """Something that arrived: `kind` is TEXT, PING, PONG or CLOSE. `code` and `data` of a close are its
+    status and reason."""
 
     __slots__ = ("code", "data", "kind")
 

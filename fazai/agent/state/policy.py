@@ -1,4 +1,4 @@
-"""What of a reconcile the agent's own policy allows: whether this machine may be looked at or written, which
+"""The agent's own policy for reconciles: whether this machine may be looked at or written, which
 kinds, and where."""
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         def hold_s(self) -> float: ...
 
     class Config(Protocol):
-        """What this process needs of agent.yml."""
+        """The part of agent.yml that this process needs."""
 
         @property
         def agent_id(self) -> str: ...

@@ -1,4 +1,4 @@
-"""What `fazai agents status` says of each agent: as records, and as tables for people."""
+"""The words of `fazai agents status` on each agent: as records, and as tables for people."""
 
 from __future__ import annotations
 

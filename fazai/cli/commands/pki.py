@@ -307,7 +307,8 @@ def _parse_duration_s(option: str, text: str | None, setting: str) -> float | No
     InputError."""
     if text is None:
         return None
-    from fazai.pki.settings import check_duration_s, parse_duration_s
+    from fazai.pki.settings import check_duration_s
+    from fazai.timestamps import parse_duration_s
 
     seconds = parse_duration_s(text)
     if seconds is None:

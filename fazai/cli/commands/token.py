@@ -11,12 +11,11 @@ import click
 
 from fazai.cli.options import OUTPUT
 from fazai.errors import InputError, UsageError
-from fazai.timestamps import timestamp
+from fazai.timestamps import parse_duration_s, timestamp
 
 if TYPE_CHECKING:
     from fazai.store.daemon import Token, TokenStore
 
-_UNITS = {"m": 60, "h": 3600, "d": 86400}
 _NAME = re.compile(r"\A[A-Za-z0-9][\w.@-]{0,63}\Z", re.ASCII)
 
 
@@ -104,10 +103,10 @@ def _token_store() -> TokenStore:
 
 
 def _parse_duration_s(text: str) -> float:
-    found = re.fullmatch(r"([1-9][0-9]{0,5})([mhd])", text)
-    if found is None:
+    seconds = parse_duration_s(text)
+    if seconds is None:
         raise UsageError(f"--expires {text!r} is no duration", hint="such as 30m, 12h or 90d")
-    return float(int(found[1]) * _UNITS[found[2]])
+    return seconds
 
 
 def _token_state(token: Token, now: float) -> str:

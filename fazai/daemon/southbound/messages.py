@@ -1,4 +1,4 @@
-"""What the daemon reads of a message that it only hands on, and how it writes those around it.
+"""Messages that the daemon only hands on: the little that it reads of them, and the frames around them.
 
 The message of a client goes to the agent as the bytes that came, and so does its answer: of each only the
 head is read.
@@ -50,7 +50,7 @@ MAX_FRAME_BYTES = MAX_MESSAGE_BYTES + _ENVELOPE_BYTES
 
 
 class Head(Message, frozen=True, kw_only=True):
-    """What tells a request (`method`) from an answer (`ok`), and which action is meant."""
+    """The fields that tell a request (`method`) from an answer (`ok`), and which action is meant."""
 
     method: str | None = None
     ok: bool | None = None

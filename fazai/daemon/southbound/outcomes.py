@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from fazai.daemon.events.announcer import Announcer, log_event, row_of
 from fazai.daemon.southbound.messages import Head, outcome_of, sentence_of
+from fazai.faults import no_fault
 from fazai.service.prometheus import Family, Histogram, Metric
 from fazai.store.daemon import AgentAction, DaemonStore
 from fazai.wire.events import Level
@@ -22,10 +23,6 @@ _ACTIONS = Metric(
 )
 #: Of which an answer is kept; what a larger one says is cut.
 _KEPT_BYTES = 1 << 20
-
-
-def no_fault(_name: str) -> None:
-    """Let it go on; a test has the process die here."""
 
 
 class Outcomes:

@@ -50,12 +50,12 @@ class Connection(AgentPort, Protocol):
 
     @property
     def knows_1_1(self) -> bool:
-        """Whether the agent speaks contract 1.1."""
+        """True when the agent speaks contract 1.1."""
         ...
 
     @property
     def silent_s(self) -> float:
-        """For how long nothing was heard of the agent."""
+        """The seconds since something was heard of the agent."""
         ...
 
     async def answers_ping(self, timeout_s: float) -> float | None:
@@ -93,9 +93,13 @@ class RemoteAgent:
         """Note how long the agent took to answer a ping."""
         self.entry.row = replace(self.entry.row, latency_ms=round(seconds * 1000, 2), last_seen=time.time())
 
+    def note_outcome(self, head: Head) -> None:
+        """Note how the agent's last action ended, also where that is told late."""
+        self.entry.row = replace(self.entry.row, last_outcome=outcome_of(head))
+
     def _note_busy(self, busy: bool, head: Head | None) -> None:
         if head is not None:
-            self.entry.row = replace(self.entry.row, last_outcome=outcome_of(head))
+            self.note_outcome(head)
         if self.connection is not None:
             self._registry.enter(self, "execution" if busy else "observation", None, "debug")
 

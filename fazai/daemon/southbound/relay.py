@@ -52,7 +52,7 @@ _PROTOCOL_ERROR = 1008
 
 @dataclass(frozen=True, slots=True)
 class RelayParts:
-    """What the connections of all clients use; `path` is that of the local socket."""
+    """The parts that the connections of all clients use; `path` is that of the local socket."""
 
     registry: AgentRegistry
     guard: Guard

@@ -13,13 +13,14 @@ from fazai.daemon.http.auth import Guard
 from fazai.daemon.ingest.admission import Admission
 from fazai.daemon.ingest.pipeline import Ingest
 from fazai.daemon.runs.config import AgentsConfig
-from fazai.daemon.southbound.outcomes import LOGGER, Outcomes, no_fault
+from fazai.daemon.southbound.outcomes import LOGGER, Outcomes
 from fazai.daemon.southbound.registry import AgentRegistry
 from fazai.daemon.southbound.relay import RelayClient, RelayParts
 from fazai.daemon.southbound.session import AgentSession, SessionParts
 from fazai.daemon.southbound.transport.polling import PolledLink
 from fazai.daemon.southbound.trust import AgentTrust, wire_error
 from fazai.errors import FazaiError
+from fazai.faults import no_fault
 from fazai.pki import PkiNotice
 from fazai.service.log import Log
 from fazai.service.prometheus import Family, Metric

@@ -70,7 +70,7 @@ _TIMEOUTS = {
 
 
 class Link(Protocol):
-    """What carries the messages of a session."""
+    """A carrier of the messages of a session."""
 
     protocol: Literal["websocket", "http"]
     address: str
@@ -101,7 +101,7 @@ class Link(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SessionParts:
-    """What the sessions of all agents use."""
+    """The parts that the sessions of all agents use."""
 
     config: AgentsConfig
     registry: AgentRegistry
@@ -133,7 +133,7 @@ class AgentSession:
 
     @property
     def is_greeted(self) -> bool:
-        """Whether hello was accepted."""
+        """True once hello was accepted."""
         return self._agent is not None
 
     @property
@@ -307,8 +307,11 @@ class AgentSession:
         record = AgentAction(
             *(self.agent_id, request.action_id, request.of, digest, client, None, time.time(), answer)
         )
-        if await outcomes.finish(record, head, note):
+        new = await outcomes.finish(record, head, note)
+        if new:
             outcomes.count_late(request.of, head)
+        if new and self._agent is not None:
+            self._agent.note_outcome(head)
         if self._agent is not None:
             self._agent.queue.settle(request.action_id)
         return encode(ActionAnswer(action_id=request.action_id))
@@ -350,7 +353,7 @@ class AgentSession:
 
     @property
     def knows_1_1(self) -> bool:
-        """Whether the agent speaks contract 1.1."""
+        """True when the agent speaks contract 1.1."""
         return self._knows_1_1
 
     def acknowledge(self, action_id: str) -> None:
@@ -372,7 +375,7 @@ class AgentSession:
 
     @property
     def silent_s(self) -> float:
-        """For how long nothing was heard of the agent."""
+        """The seconds since something was heard of the agent."""
         since_s = self._link.silent_since_s
         return self._loop.time() - since_s if since_s is not None else 0.0
 

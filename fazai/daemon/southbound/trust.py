@@ -52,7 +52,8 @@ class AgentTrust(Protocol):
 
     @property
     def problem(self) -> str | None:
-        """What an admin has to mend, while what was read before holds; None where nothing is wrong."""
+        """The fault that an admin has to mend, while what was read before holds; None where nothing is
+        wrong."""
         ...
 
     def names(self) -> dict[str, float]:

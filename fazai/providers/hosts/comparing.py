@@ -38,7 +38,7 @@ class KnownItem:
 
 
 class ComparingSession:
-    """What is known of one host in one run, and what follows from it.
+    """A session's knowledge of one host in one run, and what follows from it.
 
     `root`: the folder that stands for / there.
     """

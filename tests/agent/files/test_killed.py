@@ -107,7 +107,7 @@ def test_a_killed_agent_and_its_file(machine: Machine, tmp_path: Path, fault: st
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [*FAULTS, *JOURNAL_FAULTS])
-def test_two_hundred_killed_agents_and_their_file(memory: Path, fault: str) -> None:
+def test_many_killed_agents_and_their_file(memory: Path, fault: str) -> None:
     _check(_Agent(Machine(memory), memory), fault, campaign_size(200))
 
 

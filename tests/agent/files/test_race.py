@@ -146,5 +146,5 @@ def test_a_short_race(machine: Machine) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("way")
-def test_a_race_of_a_hundred_thousand_swaps(machine: Machine) -> None:
+def test_a_long_race(machine: Machine) -> None:
     assert _race(machine, campaign_size(1000), campaign_size(100_000))["applied"] > campaign_size(1000) // 100

@@ -106,7 +106,7 @@ def test_an_action_has_at_most_one_effect(fault: str, agent: Agent, daemon: Daem
 
 
 @pytest.mark.slow
-def test_two_hundred_deaths(agent: Agent, daemon: Daemon, tmp_path: Path) -> None:
+def test_many_deaths(agent: Agent, daemon: Daemon, tmp_path: Path) -> None:
     """At all instants in turn and by chance, with one journal that grows old."""
     agent.configure(f"wss://localhost:{daemon.port}")
     chance = random.Random(4)

@@ -1,1 +1,1 @@
-"""How messages of agents and their clients come and go: WebSockets, signed HTTP, and what listens."""
+"""Transports of the messages of agents and their clients: WebSockets, signed HTTP, and what listens."""

@@ -25,9 +25,9 @@ MakeProtocol = Callable[[str | None], asyncio.Protocol]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pace:
-    """How fast connections are accepted: `at_once` in each `pause_s`, while fewer than `fresh` are in a TLS
-    handshake that began less than `fresh_s` ago: a loop that has many answers to work off at a time answers
-    nobody else meanwhile. `unfinished` may be without their first request, each for `head_s`."""
+    """The pace at which connections are accepted: `at_once` in each `pause_s`, while fewer than `fresh` are
+    in a TLS handshake that began less than `fresh_s` ago: a loop that has many answers to work off at a time
+    answers nobody else meanwhile. `unfinished` may be without their first request, each for `head_s`."""
 
     at_once: int = 8
     pause_s: float = 0.02

@@ -246,12 +246,12 @@ class WebSocketConnection(asyncio.Protocol):
 
     @property
     def is_held(self) -> bool:
-        """Whether nothing is read at the moment though the other side takes what it is sent."""
+        """True while nothing is read though the other side takes what it is sent."""
         return self._paused > self.is_full
 
     @property
     def is_open(self) -> bool:
-        """Whether messages can be sent."""
+        """True while messages can be sent."""
         return self._protocol.state is State.OPEN
 
     @property

@@ -76,7 +76,7 @@ class AgentLayout:
 
     @property
     def inits(self) -> tuple[str, ...]:
-        """What may keep it running."""
+        """The names of what may keep it running."""
         return (*self.services, "none")
 
     def temporary_name(self, path: str, token: str) -> str:
@@ -108,12 +108,12 @@ class InstallSite:
 
     @property
     def makes_user(self) -> bool:
-        """Whether the agent has a user of its own there, which comes and goes with it."""
+        """True when the agent has a user of its own there, which comes and goes with it."""
         return not self.folder and self.layout.user != "root"
 
     @property
     def managed(self) -> bool:
-        """Whether a service manager that is known runs the agent."""
+        """True when a service manager that is known runs the agent."""
         return not self.folder and self.init != "none"
 
     def beside(self, path: str) -> str:

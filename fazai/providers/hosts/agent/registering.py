@@ -1,4 +1,4 @@
-"""What a session asks of the daemon's registry of remote agents for the kinds of hosts."""
+"""Questions of a session to the daemon's registry of remote agents for the kinds of hosts."""
 
 from __future__ import annotations
 

@@ -19,9 +19,10 @@ from fazai.providers.hosts.shell.quoting import append_commands, encode_script, 
 
 @dataclass(frozen=True, slots=True)
 class Proving:
-    """What a new agent has to show, as lines of shell. `prepare` and `test` are run before anything takes its
-    place, `placing` when all is to; `comes_up` is a function fz_comes_up that waits for the agent that was
-    just started, and fails when it does not come up; `undone` when what was there before is put back."""
+    """The proof that a new agent has to give, as lines of shell. `prepare` and `test` are run before anything
+    takes its place, `placing` when all is to; `comes_up` is a function fz_comes_up that waits for the agent
+    that was just started, and fails when it does not come up; `undone` when what was there before is put
+    back."""
 
     comes_up: str
     prepare: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, Final
 
+from fazai import __version__
 from fazai.errors import InputError
 from fazai.model import FieldSpec, Problem, Value, Verb
 from fazai.providers.hosts.agent.layout import AgentFile, AgentLayout, InstallSite
@@ -26,6 +27,7 @@ from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference
 from fazai.providers.hosts.kinds.shared.supervising import (
     Differing,
     ask_files,
+    is_left_standing,
     owner_difference,
     read_files,
     remembered_init,
@@ -105,10 +107,7 @@ class RemoteAgentKind(HostKind):
         yield from find_policy_problems(fields)
         if absent:
             return
-        try:
-            found = places.program_version(self.program(fields))
-        except InputError:  # said when it is wanted: whoever only validates need not have it
-            return
+        found = self.version(fields)
         wanted = fields.get("version", found)
         if found is None:
             yield Problem(
@@ -121,6 +120,13 @@ class RemoteAgentKind(HostKind):
         """Return the single-file agent. Raises InputError where it was not built."""
         file = fields.get("file")
         return file.data if isinstance(file, Blob) and file.data is not None else places.shipped_program()
+
+    def version(self, fields: Mapping[str, Value]) -> str | None:
+        """Return the version of the single-file agent, None where the file is none. The shipped one is not
+        made for that, which takes a second."""
+        file = fields.get("file")
+        given = isinstance(file, Blob) and file.data is not None
+        return places.program_version(self.program(fields)) if given else __version__
 
     def layout(self, fields: Mapping[str, Value]) -> AgentLayout:
         return places.layout_of("root") if needs_root(fields) else REMOTE
@@ -277,17 +283,7 @@ class RemoteAgentKind(HostKind):
         return files
 
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
-        """Judge by its files, its account, and that nobody stopped it; whether it is connected does not
-        matter."""
-        if want.absent:
-            return found is None
-        if wrote.keys() <= _STARTED:  # of which nothing is taken back
-            return True
-        if found is None or "settings" not in found:
-            return False
-        report: RemoteReport = found["report"]
-        stopped = report.active == "inactive" or not report.enabled  # one that fell down has "failed"
-        return not stopped and {name for name, _ in self._files(want, found)} <= {"installation"}
+        return is_left_standing(want, wrote, found, _STARTED, self._files)
 
     # -- writing ----------------------------------------------------------------------------------------
 
@@ -323,7 +319,7 @@ class RemoteAgentKind(HostKind):
         report: RemoteReport | None = None if have is None else have["report"]
         if want.absent or report is None or (not report.status and report.running is None):
             return None
-        return report.proof(str(places.program_version(self.program(want.fields))))
+        return report.proof(str(self.version(want.fields)))
 
     def describe_unproven(self, have: Have | None) -> str:
         """Return that it is not connected, and what is known of why."""

@@ -29,6 +29,7 @@ from fazai.providers.hosts.kind import PRESENCE, Act, Answers, Block, Difference
 from fazai.providers.hosts.kinds.shared.supervising import (
     ask_files,
     files_to_keep,
+    is_left_standing,
     owner_difference,
     read_files,
     remembered_init,
@@ -205,17 +206,7 @@ class AgentKind(HostKind):
         return files
 
     def is_left(self, want: Want, wrote: Mapping[str, Value], after: object, found: Have | None) -> bool:
-        """Judge by its files, its account, and that nobody stopped it; whether it delivers does not
-        matter."""
-        if want.absent:
-            return found is None
-        if wrote.keys() <= _STARTED:  # of which nothing is taken back
-            return True
-        if found is None or "settings" not in found:
-            return False
-        report: AgentReport = found["report"]
-        stopped = report.active == "inactive" or not report.enabled  # one that fell down has "failed"
-        return not stopped and {name for name, _ in self._files(want, found)} <= {"installation"}
+        return is_left_standing(want, wrote, found, _STARTED, self._files)
 
     # -- writing ----------------------------------------------------------------------------------------
 

@@ -1,1 +1,1 @@
-"""What is done once on a host, and is no resource: one program run, one file fetched."""
+"""Things that are done once on a host, and are no resource: one program run, one file fetched."""

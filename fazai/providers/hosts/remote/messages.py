@@ -1,4 +1,4 @@
-"""What the two ends of a reconcile through an agent say to each other: resources, observations, changes.
+"""Messages of the two ends of a reconcile through an agent: resources, observations, changes.
 
 The controller sends what is wanted, and the agent's own kinds read it once more as they would read a
 playbook. A change travels by its name and hash alone: the agent works it out again from what it saw itself,
@@ -114,7 +114,7 @@ def _read_fields(kind: HostKind, fields: dict[str, Any], state: str) -> str:
 
 @dataclass(frozen=True)
 class RemoteObservation:
-    """What an agent saw. `root`: the folder that stands for / there."""
+    """The state that an agent saw. `root`: the folder that stands for / there."""
 
     seen: HostObservation
     names: PathNames

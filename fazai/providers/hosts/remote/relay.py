@@ -45,7 +45,7 @@ _NO_DAEMON: Final = "start one with: fazai daemon; or FAZAI_AGENTS_URL=wss://HOS
 
 @dataclass(frozen=True, slots=True)
 class RelayAddress:
-    """Where agents can be asked: a local socket, or a daemon over TLS with a token."""
+    """An address at which agents can be asked: a local socket, or a daemon over TLS with a token."""
 
     url: str
     socket: Path | None = None

@@ -48,7 +48,7 @@ _AGAIN: Final = "run it again: it looks first"
 
 
 class Relay(Protocol):
-    """What takes messages to agents."""
+    """A carrier of messages to agents."""
 
     async def request(self, agent: str, message: Mapping[str, Any], timeout_s: float) -> Mapping[str, Any]:
         """Send a message and return the answer. Raises Unreachable: with the stage `connect` where it was not

@@ -1,5 +1,5 @@
-"""What a new remote agent has to show: that its policy is right, that it has a certificate, and that the
-daemon accepts its hello; else what it replaced comes back."""
+"""The proof that a new remote agent has to give: that its policy is right, that it has a certificate, and
+that the daemon accepts its hello; else what it replaced comes back."""
 
 from __future__ import annotations
 

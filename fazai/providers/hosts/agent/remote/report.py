@@ -83,12 +83,12 @@ class RemoteReport:
 
     @property
     def failed_trial(self) -> str:
-        """Why the program that was installed last was taken back; empty: it was not."""
+        """The reason why the program that was installed last was taken back; empty: it was not."""
         return self.trial.removeprefix("failed: ")[:_SHOWN] if self.trial.startswith("failed") else ""
 
     @property
     def cut_off(self) -> bool:
-        """Whether an update was placed and never tried: who placed it was killed before he started it."""
+        """True when an update was placed and never tried: who placed it was killed before he started it."""
         return self.has_old and self.trial.startswith("open")
 
     @property

@@ -1,22 +1,24 @@
-"""What the kinds of agents share: what of an installation differs, and how its init is remembered."""
+"""The common part of the kinds of agents: what of an installation differs, and how its init is remembered."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol
 
 from fazai.model import Value
 from fazai.providers.hosts.agent.layout import AgentFile, AgentLayout
 from fazai.providers.hosts.blob import Blob
-from fazai.providers.hosts.kind import Act, Answers, Want
+from fazai.providers.hosts.kind import Act, Answers, Have, Want
 from fazai.providers.hosts.shell.questions import KEPT_BYTES, ContentOf, FileAt, Output, PathState, Question
 
 #: A field that differs, with its values before and after.
 Differing = tuple[str, tuple[Value, Value]]
+#: Iterates over what differs of an installation.
+Differs = Callable[[Want, Have], Iterator[Differing]]
 
 
 class StandingReport(Protocol):
-    """What the reports of both sorts of agents tell of its service manager."""
+    """The part of the reports of both sorts of agents that tells of the service manager."""
 
     @property
     def folder(self) -> bool: ...
@@ -70,6 +72,22 @@ def running_difference(layout: AgentLayout, report: StandingReport) -> Iterator[
             yield "running", (report.active or "no", "active")
         elif not report.enabled:
             yield "running", ("active, not enabled", "active")
+
+
+def is_left_standing(
+    want: Want, wrote: Mapping[str, Value], found: Have | None, started: frozenset[str], differing: Differs
+) -> bool:
+    """Judge what a run left by its files, its account, and that nobody stopped it; whether the agent delivers
+    or is connected does not matter. `started`: the fields of which nothing is taken back."""
+    if want.absent:
+        return found is None
+    if wrote.keys() <= started:
+        return True
+    if found is None or "settings" not in found:
+        return False
+    report: StandingReport = found["report"]
+    stopped = report.active == "inactive" or not report.enabled  # one that fell down has "failed"
+    return not stopped and {name for name, _ in differing(want, found)} <= {"installation"}
 
 
 def files_to_keep(
