@@ -9,11 +9,12 @@ PYTEST := $(BIN)/python -m pytest
 # Without bytecode each of hundreds of processes, and each collection, compiles everything anew: half of all the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo install agent clean-machine check test test-all ui-test bench docs worker-demo worker-test clean
+.PHONY: help demo install uninstall agent clean-machine check test test-all ui-test bench docs worker-demo worker-test clean
 
 help:
 	@echo 'make demo      install, apply inventory/lab.yml twice to the embedded lab, then reconcile two remote agents'
 	@echo 'make install   the command fazai for this user: PREFIX, ~/.local, for root /usr/local'
+	@echo 'make uninstall takes that away again; state, secrets and inventories stay'
 	@echo 'make agent     the remote agent as one file, build/fazai-agent.pyz'
 	@echo 'make test      everything that the tests need, then the fast tests'
 	@echo 'make test-all  the slow ones too'
@@ -39,6 +40,9 @@ $(VENV)/.dev: $(VENV)/.installed constraints-dev.txt
 
 install:
 	@./tools/install
+
+uninstall:
+	@./tools/uninstall
 
 agent: $(VENV)/.installed
 	@$(BIN)/python tools/build_agent.py

@@ -8,6 +8,7 @@ Each has its own certificate, policy, state folder and root.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import json
 import os
@@ -24,7 +25,7 @@ from typing import Any, Self
 
 from bench.peers import fazai
 
-__all__ = ["AgentFleet"]
+__all__ = ["AgentFleet", "ask_daemon"]
 
 _POLICY = """\
 agent_id: {name}
@@ -47,7 +48,8 @@ limits:
 _PRELOADED = ("json", "ssl", "fazai.agent.config.reading", "fazai.agent.journal", "fazai.agent.process")
 #: What its reconciler loads when it is asked for the first time: a thousand machines do that each for itself.
 _RECONCILER = ("asyncio", "fazai.agent.state.worker")
-_START_S = 300.0
+_START_S = 900.0
+_TOGETHER = 50  # agents that start at once
 
 
 class AgentFleet:
@@ -159,17 +161,7 @@ class AgentFleet:
 
     def get(self, path: str) -> bytes | None:
         """Ask the daemon over its socket; None while it does not answer."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(10)
-            try:
-                connection.connect(str(self.folder / "daemon.sock"))
-                head = f"GET {path} HTTP/1.1\r\nHost: fazai\r\nConnection: close\r\n\r\n"
-                connection.sendall(head.encode())
-                answer = b"".join(iter(lambda: connection.recv(65536), b""))
-            except OSError:
-                return None
-        status, _, body = answer.partition(b"\r\n\r\n")
-        return body if status.split(b" ")[1:2] == [b"200"] else None
+        return ask_daemon(self.folder / "daemon.sock", path)
 
     def write_inventory(self, resources: Sequence[Mapping[str, Any]]) -> Path:
         """Write an inventory of all agents with these resources on each, and return its path."""
@@ -196,7 +188,12 @@ class AgentFleet:
                 left += _children_of(int(pid))
         return ticks / os.sysconf("SC_CLK_TCK")
 
+    def children(self, pid: int) -> list[int]:
+        """Return the processes that an agent has forked."""
+        return [int(each) for each in _children_of(pid)]
+
     def agent_pids(self) -> list[int]:
+        """Return the main process of each agent."""
         assert self._agents is not None
         return [int(each) for each in _children_of(self._agents.pid)]
 
@@ -206,6 +203,21 @@ class AgentFleet:
             if time.monotonic() > until_s:
                 raise RuntimeError(f"not within {_START_S:.0f} s: {what}; see {self.folder}")
             time.sleep(0.1)
+
+
+def ask_daemon(address: Path, path: str) -> bytes | None:
+    """Ask a daemon over its socket; None while it does not answer with 200."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(30)
+        try:
+            connection.connect(str(address))
+            head = f"GET {path} HTTP/1.1\r\nHost: fazai\r\nConnection: close\r\n\r\n"
+            connection.sendall(head.encode())
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+        except OSError:
+            return None
+    status, _, body = answer.partition(b"\r\n\r\n")
+    return body if status.split(b" ")[1:2] == [b"200"] else None
 
 
 def _children_of(pid: int) -> list[str]:
@@ -226,11 +238,14 @@ def _ended_together(pids: list[int]) -> Iterator[None]:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGTERM)
+        raise SystemExit
 
     signal.signal(signal.SIGTERM, end)
-    yield
-    for pid in pids:
-        os.waitpid(pid, 0)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.waitpid(pid, 0)
 
 
 def serve(folder: Path, names: Sequence[str], modules: Sequence[str]) -> None:
@@ -239,18 +254,30 @@ def serve(folder: Path, names: Sequence[str], modules: Sequence[str]) -> None:
 
     for module in modules:
         importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # a collection would write to each page that the agents share: a thousand must fit
     pids: list[int] = []
-    for name in names:
-        pid = os.fork()
-        if pid == 0:
-            code = 70
-            try:
-                code = agent.main(["run", "--config", str(folder / name / "agent.yml")])
-            finally:
-                os._exit(code)
-        pids.append(pid)
     with _ended_together(pids):
-        pass
+        for number, name in enumerate(names):
+            pid = os.fork()
+            if pid == 0:
+                code = 70
+                try:
+                    code = agent.main(["run", "--config", str(folder / name / "agent.yml")])
+                finally:
+                    os._exit(code)
+            pids.append(pid)
+            if number % _TOGETHER == 0:  # a thousand handshakes at once would time out on two cores
+                _wait_connected(folder / name / "state" / "status")
+
+
+def _wait_connected(status: Path) -> None:
+    until_s = time.monotonic() + _START_S
+    while time.monotonic() < until_s:
+        with contextlib.suppress(OSError):
+            if "state=connected" in status.read_text():
+                return
+        time.sleep(0.02)
 
 
 if __name__ == "__main__":

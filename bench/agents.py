@@ -58,25 +58,35 @@ def measure_idle(fleet: AgentFleet) -> Iterator[Row]:
     fleet.start_agents()
     after = _memory(fleet.daemon.pid)["Rss"]
     pids = fleet.agent_pids()
-    each = [_memory(pid) for pid in pids[:: max(1, len(pids) // 50)]]
+    some = pids[:: max(1, len(pids) // 50)]
+    each = [[_memory(pid), *map(_memory, fleet.children(pid))] for pid in some]
+
+    def median_mb(name: str) -> float:
+        return statistics.median(sum(one[name] for one in processes) for processes in each) / 1e6
+
     yield {
         "who": "fazai",
         "daemon MB before": before / 1e6,
         "daemon MB with all": after / 1e6,
         "KB a connection": (after - before) / 1e3 / len(pids),
-        "PSS MB an agent": statistics.median(one["Pss"] for one in each) / 1e6,
-        "private MB an agent": statistics.median(one["Private_Dirty"] for one in each) / 1e6,
+        "PSS MB an agent": median_mb("Pss"),  # with the process that runs its programs
+        "private MB an agent": median_mb("Private_Dirty"),
+        "RSS MB of its main process": statistics.median(one[0]["Rss"] for one in each) / 1e6,
     }
 
 
 def measure_exec(fleet: AgentFleet, count: int = 1000) -> Iterator[Row]:
-    """Yield round trips of command.exec, one after the other, all agents connected."""
+    """Yield round trips of command.exec, one after the other, all agents connected, and what one costs."""
     fleet.start_agents()
+    assert fleet.daemon is not None
+    begin_s = 0.0, 0.0
     from websockets.sync.client import unix_connect
 
     taken: list[float] = []
     with unix_connect(str(fleet.folder / "agents.sock"), "ws://fazai/southbound/relay") as relay:
         for number in range(count + 50):
+            if number == 50:
+                begin_s = fleet.agents_cpu_s(), _cpu_s(fleet.daemon.pid)
             message = {
                 "method": "command.exec",
                 "action_id": f"x-{os.getpid()}-{number}",
@@ -93,7 +103,14 @@ def measure_exec(fleet: AgentFleet, count: int = 1000) -> Iterator[Row]:
             if number >= 50:
                 taken.append(time.perf_counter() - begun)
     cuts = statistics.quantiles(taken, n=100)
-    yield {"who": "fazai", "p50 ms": cuts[49] * 1e3, "p99 ms": cuts[98] * 1e3, "max ms": max(taken) * 1e3}
+    yield {
+        "who": "fazai",
+        "p50 ms": cuts[49] * 1e3,
+        "p99 ms": cuts[98] * 1e3,
+        "max ms": max(taken) * 1e3,
+        "agent CPU ms": (fleet.agents_cpu_s() - begin_s[0]) * 1e3 / count,
+        "daemon CPU ms": (_cpu_s(fleet.daemon.pid) - begin_s[1]) * 1e3 / count,
+    }
 
 
 def measure_noop(fleet: AgentFleet, rounds: int = 5) -> Iterator[Row]:
@@ -102,7 +119,11 @@ def measure_noop(fleet: AgentFleet, rounds: int = 5) -> Iterator[Row]:
     apply = _apply_of(fleet)
     yield _with_daemon(fleet, "fazai, agents, first converge", apply)
     for _ in range(rounds):
-        yield _with_daemon(fleet, "fazai, agents", apply)
+        before = fleet.agents_cpu_s()
+        row = _with_daemon(fleet, "fazai, agents", apply)
+        row["agents CPU s"] = fleet.agents_cpu_s() - before  # who would have processors of their own
+        row["controller CPU s"] = row["command CPU s"] + row["daemon CPU s"]
+        yield row
     hosts = min(len(fleet.names), 100)
     for name, contender in _over_ssh(fleet, hosts, ("fazai apply",)):
         contender()

@@ -21,6 +21,7 @@
     │   ├── NotAvailable                the device has no such API (plugin absent)
     │   ├── Moved                       it is not as it was when it was looked at; nothing was written to it
     │   ├── TimedOut                    a program that did not end in its time, and was ended
+    │   ├── Cancelled                   a program that somebody else had ended
     │   └── Rejected                    validation; `fields` says which
     ├── Unsure                      1   a write whose answer was lost: observe before repeating it
     ├── VerifyError                 1   what was written did not stick, or does not run
@@ -213,6 +214,10 @@ class Moved(DeviceError):
 
 
 class TimedOut(DeviceError):
+    pass
+
+
+class Cancelled(DeviceError):
     pass
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -24,6 +23,8 @@ _BASE64_WIDTHS, _HEX_WIDTH = (76, 64), 60
 def encoded_forms(text: str) -> Iterator[str]:
     """Yield a text as it stands, in URLs, in JSON, in HTML, in a shell's quotes, in hexadecimal, and inside
     something in base64."""
+    import html  # its table of entities is large, and most runs have no secret
+
     raw = text.encode("utf-8", "surrogateescape")
     percent = quote(raw, safe="")
     yield from (text, percent, _lower_percent(percent), quote(raw), quote(raw, safe="+"), quote_plus(raw))

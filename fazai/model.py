@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import field
+from functools import cache
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Union, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Union, runtime_checkable
 
 from fazai.compat.language import StrEnum, dataclass
 from fazai.errors import FazaiError, InputError, Mark, Moved
 
 if TYPE_CHECKING:
-    from typing import Self  # novm
+    from typing import Self, TypeGuard  # novm
 
+_Role = TypeVar("_Role")
 #: A YAML value after templating: str, int, float, bool, None, Secret, list and dict of these.
 Value = Any
 
@@ -360,6 +362,18 @@ class ListChecking(Protocol):
 
     def check_list(self, resources: Sequence[Resource]) -> list[InputError]:
         """Return all that contradicts itself in what is declared for one target, with the place of each."""
+
+
+@cache
+def _class_has_role(class_: Any, role: Any) -> bool:
+    return issubclass(class_, role)
+
+
+def has_role(value: object, role: type[_Role]) -> TypeGuard[_Role]:
+    """Tell whether a value has a role that is a Protocol: what `isinstance` says, known for each class once.
+    In Python 3.11 that takes 25 microseconds, and a run asks for each target."""
+    asked: tuple[Any, Any] = type(value), role
+    return _class_has_role(*asked)
 
 
 @runtime_checkable

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from fazai.errors import ExitCode, FazaiError, TimedOut, Unreachable, Unsure, worst_exit
+from fazai.errors import Cancelled, ExitCode, FazaiError, TimedOut, Unreachable, Unsure, worst_exit
 from fazai.model import Change, Secret, SecretRef, Value, Verb
 
 #: Commands that do something once, and say nothing of whether a target is as it is declared.
@@ -53,6 +53,9 @@ _EXIT = {
     TargetStatus.INTERRUPTED: ExitCode.INTERRUPTED,
     TargetStatus.SKIPPED: ExitCode.PENDING,  # not looked at; the targets that failed say why, and win
 }
+
+#: Ends of a program that a status alone does not tell.
+_ENDINGS: Mapping[type[FazaiError], str] = {TimedOut: "timed out", Unsure: "unknown", Cancelled: "cancelled"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +125,16 @@ class TargetOutcome:
         what became of what was sent."""
         lost = any(isinstance(error, Unreachable | Unsure | TimedOut) for error in self.errors)
         return not lost and self.status is not TargetStatus.UNREACHABLE
+
+    @property
+    def ending(self) -> str:
+        """A word or two for what became of a program, or a file, on the target."""
+        for class_, word in _ENDINGS.items():
+            if any(isinstance(error, class_) for error in self.errors):
+                return word
+        if self.status is TargetStatus.PENDING:
+            return "would be asked"
+        return str(self.status) if self.asked else "not asked"
 
     @property
     def asked(self) -> bool:

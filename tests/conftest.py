@@ -76,9 +76,10 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Thin out grids for the fast tests; before `-m` selects."""
+    """Thin out grids for the fast tests, before `-m` selects; slow ones begin, so that none is waited for."""
     for item in slow_in_turn(items):
         item.add_marker("slow")
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def slow_in_turn(items: Sequence[pytest.Item]) -> list[pytest.Function]:

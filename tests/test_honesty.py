@@ -18,6 +18,8 @@ WRONG_CODES = frozenset({1, 3, 4, 5, 6, 7})
 WRONG_NAMES = frozenset({"FAILED", "BAD_INPUT", "UNREACHABLE", "LOCKED", "STALE", "REFUSED"})
 #: Without one of these words a function expects no failure (a quick look, before its tree is walked).
 MAY_FAIL = re.compile(r"raises|code|main|wait")
+#: Without it a module has no class of an error (a quick look, before it is parsed).
+DERIVES = re.compile(r"^\s*class \w+\((?!Protocol|Struct|StrEnum|Enum)", re.MULTILINE)
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -32,7 +34,10 @@ def our_errors() -> frozenset[str]:
     """The names of all classes of ours that are raised."""
     bases: dict[str, set[str]] = {}
     for path in (ROOT / "fazai").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        text = path.read_text()
+        if not DERIVES.search(text):
+            continue
+        for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.ClassDef):
                 bases.setdefault(node.name, set()).update(map(name_of, node.bases))
     found = {"Exception"}

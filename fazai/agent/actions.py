@@ -1,12 +1,13 @@
-"""Carries out one action at a time, each in a forked child; reconciles in one that lives longer."""
+"""Carries out one action at a time: in a forked child of its own, or by a worker, a child that goes on."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
 
-from fazai.agent.children import KILL_AFTER_S, Child, Unpacker, fork, pack
+from fazai.agent.children import KILL_AFTER_S, Child, Unpacker, describe_end, fork, pack
 from fazai.agent.errors import Refused
 from fazai.agent.link.errors import LinkError
 from fazai.agent.loop import READ, WRITE
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from fazai.agent.loop import Loop, Timer
 
     Handler = Callable[[dict[str, Any], Any], dict[str, Any]]
+    #: Serves requests on a socket until it is closed: with a configuration, and the faults of a test.
+    Server = Callable[[int, Any, Callable[[str], None]], None]
     Answer = dict[str, Any]
     Message = dict[str, Any]
 
@@ -109,16 +112,22 @@ class Action:
         self.ended_as: str | None = None
 
 
+def _server_of(method: str) -> str:
+    """Return the name of the server that a method would have: `state` of all `state.*`, else its own."""
+    return "state" if method.startswith("state.") else method
+
+
 class Actions:
     """Runs one action at a time. `handlers` are functions of a request and the configuration, by method;
-    `serve_state` serves `state.*` on a socket; `end_leftovers` ends what a child that died had started."""
+    `servers`, by method (`state` for `state.*`), serve requests on a socket in a process that goes on;
+    `end_leftovers` ends what a process that died had started."""
 
     def __init__(
         self,
         loop: Loop,
         life: LifePipe,
         handlers: Mapping[str, Callable[[], Handler]],
-        serve_state: Callable[[], Callable[[int, Any], None]] | None = None,
+        servers: Mapping[str, Callable[[], Server]],
         *,
         fault: Callable[[str], None],
         end_leftovers: Callable[[], None] = lambda: None,
@@ -127,23 +136,33 @@ class Actions:
         self._life = life
         self._end_leftovers = end_leftovers
         self._handlers = handlers
-        self._serve_state = serve_state
+        self._servers = servers
         self._fault = fault
         self.running: Action | None = None
         self._child: Child | None = None
-        self._worker: StateWorker | None = None
+        self._workers: dict[str, Worker] = {}
+        self._asked: Worker | None = None
 
     def serves(self, method: str) -> bool:
         """Return whether there is somebody for a method."""
-        if method.startswith("state."):
-            return self._serve_state is not None
-        return method in self._handlers
+        return method in self._handlers or _server_of(method) in self._servers
+
+    def load(self, method: str) -> None:
+        """Load what serves a method."""
+        self._servers[_server_of(method)]()
+
+    def prepare(self, method: str, config: Any) -> None:
+        """Start the process that serves a method, so that the first action need not wait for that. Where it
+        cannot be made, the action will say so."""
+        with contextlib.suppress(OSError):
+            self._find_worker(_server_of(method), config)
 
     def start(self, action: Action, config: Any, limits: Limits) -> None:
         """Begin an action; its `on_done` is called with the answer, later."""
         self.running = action
-        if action.method.startswith("state."):
-            self._start_state(action, config, limits)
+        server = _server_of(action.method)
+        if server in self._servers:
+            self._ask_worker(server, action, config, limits)
             return
         handler = self._handlers[action.method]()  # loaded here, so that the next child has it already
         fault = self._fault
@@ -156,8 +175,6 @@ class Actions:
 
         def ended(answer: Answer | None, reason: str) -> None:
             self._child = None
-            if answer is None and action.method == "command.exec":
-                self._end_leftovers()
             self._finish(action, answer, reason, overdue=child.overdue)
 
         child = self._child = Child(self._loop, self._life, run, ended, deadline_s=limits.timeout_s + GRACE_S)
@@ -170,45 +187,55 @@ class Actions:
         self.running.ended_as = self.running.ended_as or code
         if self._child is not None:
             self._child.end()
-        elif self._worker is not None:
-            self._worker.cancel(action_id)
+        elif self._asked is not None and self.running.method.startswith("state."):
+            self._asked.cancel(action_id)
+        elif self._asked is not None:
+            self._asked.end()  # it ends what it started, answers, and is gone
         return True
 
-    def forget_state(self) -> None:
-        """End the process that reconciles once it is idle: the configuration that it has is an old one."""
-        if self._worker is not None:
-            self._worker.retire()
+    def forget_workers(self) -> None:
+        """End the processes that go on, each once it is idle: their configuration is an old one."""
+        for worker in self._workers.values():
+            worker.retire()
 
     def close(self) -> None:
         """End what runs."""
         if self._child is not None:
             self._child.end()
-        self.forget_state()
+        self.forget_workers()
 
-    def _start_state(self, action: Action, config: Any, limits: Limits) -> None:
-        if self._worker is None or self._worker.is_retired:
-            if action.method == "state.close":
-                self._loop.later(0, lambda: self._finish(action, {"ok": True}, ""))
-                return
-            assert self._serve_state is not None
-            serve = self._serve_state()
-            try:
-                self._worker = StateWorker(self._loop, self._life, lambda fd: serve(fd, config))
-            except OSError as error:
-                text = f"no process could be made for it: {error.strerror}"
-                answer = {"ok": False, "code": "unavailable", "error": text}
-                self._loop.later(0, lambda: self._finish(action, answer, ""))
-                return
-        worker = self._worker
+    def _find_worker(self, server: str, config: Any) -> Worker:
+        """Return the process that serves, or a new one. Raises OSError where none can be made."""
+        worker = self._workers.get(server)
+        if worker is None or worker.is_retired:
+            serve = self._servers[server]()
+            worker = Worker(self._loop, self._life, lambda fd: serve(fd, config, self._fault))
+            self._workers[server] = worker
+        return worker
+
+    def _ask_worker(self, server: str, action: Action, config: Any, limits: Limits) -> None:
+        known = self._workers.get(server)
+        if action.method == "state.close" and (known is None or known.is_retired):
+            self._loop.later(0, lambda: self._finish(action, {"ok": True}, ""))
+            return
+        try:
+            worker = self._find_worker(server, config)
+        except OSError as error:
+            text = f"no process could be made for it: {error.strerror}"
+            answer = {"ok": False, "code": "unavailable", "error": text}
+            self._loop.later(0, lambda: self._finish(action, answer, ""))
+            return
         self._fault("action.forked")
 
         def ended(answer: Answer | None, reason: str) -> None:
-            if worker.is_gone and self._worker is worker:
-                self._worker = None
-            if answer is not None:
+            self._asked = None
+            if answer is None and action.method == "command.exec":
+                self._end_leftovers()
+            elif answer is not None:
                 answer = bound_answer(answer, limits)
             self._finish(action, answer, reason, overdue=worker.overdue)
 
+        self._asked = worker
         worker.ask(action.request, limits.timeout_s + GRACE_S, ended)
 
     def _finish(self, action: Action, answer: Answer | None, reason: str, *, overdue: bool = False) -> None:
@@ -254,8 +281,8 @@ def bound_answer(answer: Answer, limits: Limits) -> Answer:
     return {"ok": False, "code": "too_large", "error": text}
 
 
-class StateWorker:
-    """The process that reconciles, and the one request that it works on."""
+class Worker:
+    """A process that serves one request after another, and the one that it works on."""
 
     def __init__(self, loop: Loop, life: LifePipe, serve: Callable[[int], None]) -> None:
         """Start the process. Raises OSError where none can be made."""
@@ -272,11 +299,13 @@ class StateWorker:
             theirs.close()
         ours.setblocking(False)
         self._out = b""
+        self._is_full = False  # and waits until there is room for the rest
         self._unpacker = Unpacker()
         self._on_answer: Callable[[Answer | None, str], None] | None = None
         self._deadline: Timer | None = None
         self._kill: Timer | None = None
         self.overdue = False
+        self._is_cancelled = False
         self.is_gone = False
         self.is_retired = False
         loop.watch(ours.fileno(), READ, self._on_ready)
@@ -286,6 +315,7 @@ class StateWorker:
     ) -> None:
         """Send a request; the answer is called back."""
         self._on_answer = on_answer
+        self._is_cancelled = False
         self._out = pack(request)
         self._deadline = self._loop.later(deadline_s, self._time_out)
         self._on_ready(WRITE)
@@ -299,7 +329,10 @@ class StateWorker:
 
     def cancel(self, action_id: str) -> None:
         """Ask the process to end what it does. Only where it does not, it is ended as a whole: it knows what
-        other sessions did."""
+        other sessions did. Who asks again gives it no more time."""
+        if self._is_cancelled:
+            return
+        self._is_cancelled = True
         self._out += pack({"method": "cancel", "action_id": action_id})
         self._on_ready(WRITE)
         if self._deadline is not None:
@@ -335,7 +368,9 @@ class StateWorker:
         if data == b"":
             self._hang_up()
             return
-        self._loop.watch(self._socket.fileno(), READ | (WRITE if self._out else 0), self._on_ready)
+        if bool(self._out) is not self._is_full:
+            self._is_full = not self._is_full
+            self._loop.watch(self._socket.fileno(), READ | (WRITE if self._out else 0), self._on_ready)
         if found:
             self._tell(found[0], "")
             if self.is_retired:
@@ -362,7 +397,7 @@ class StateWorker:
         self._life.release(self._number)
         if self._kill is not None:
             self._kill.cancel()
-        self._tell(None, f"the process that reconciles ended with {os.waitstatus_to_exitcode(status)}")
+        self._tell(None, describe_end(status))
 
     def _tell(self, answer: Answer | None, reason: str) -> None:
         on_answer, self._on_answer = self._on_answer, None

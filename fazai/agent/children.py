@@ -17,7 +17,7 @@ import sys
 
 from fazai.agent.errors import Refused
 from fazai.agent.loop import READ
-from fazai.agent.messages import refuse
+from fazai.agent.messages import refuse, write_json
 from fazai.errors import FazaiError
 
 TYPE_CHECKING = False
@@ -37,7 +37,9 @@ _READ_BYTES = 65_536
 
 def pack(message: dict[str, Any]) -> bytes:
     """Return the message as it goes through a pipe."""
-    raw = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    raw = write_json(message).encode(
+        "utf-8", "surrogatepass"
+    )  # whoever serves it says what half of a pair means
     return len(raw).to_bytes(HEADER_BYTES, "big") + raw
 
 
@@ -66,7 +68,7 @@ class Unpacker:
 
 def _parse(raw: bytes) -> dict[str, Any]:
     try:
-        message = json.loads(raw.decode())
+        message = json.loads(raw.decode("utf-8", "surrogatepass"))
     except ValueError:
         message = None
     if not isinstance(message, dict):
@@ -277,7 +279,7 @@ class Child:
         self.number = 0
         if self._kill_timer is not None:
             self._kill_timer.cancel()
-        self._finish(None, _describe_end(status))
+        self._finish(None, describe_end(status))
 
 
 def _signal(number: int, name: int) -> None:
@@ -287,7 +289,8 @@ def _signal(number: int, name: int) -> None:
         return
 
 
-def _describe_end(status: int) -> str:
+def describe_end(status: int) -> str:
+    """Return how a process ended that gave no answer."""
     if os.WIFSIGNALED(status):
         return f"its process was ended by signal {os.WTERMSIG(status)}"
     return f"its process ended with {os.WEXITSTATUS(status)} and no answer"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fazai.agent.link import tls
 from fazai.agent.link.certificate import OwnCertificate
 from fazai.agent.link.connection import WebSocketOpening
-from fazai.agent.link.dialling import Address, Backoff
+from fazai.agent.link.dialling import Backoff, make_address
 from fazai.agent.link.errors import LinkError
 from fazai.agent.messages import MAX_PAYLOAD_BYTES
 from fazai.agent.serving import Conversation
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from fazai.agent.children import LifePipe
     from fazai.agent.link.connection import Link
+    from fazai.agent.link.dialling import Address
     from fazai.agent.link.longpoll import PollingOpening
     from fazai.agent.loop import Timer
     from fazai.agent.serving import Agent
@@ -46,17 +47,20 @@ class Connector:
         self._opening: WebSocketOpening | PollingOpening | None = None
         self._timer: Timer | None = None
         self._stopped = False
+        self._is_replaced = False  # the connection that stands, by one of another configuration
         self._said: list[str] = []
         self.certificate = OwnCertificate(
-            self._loop, life, lambda: agent.config, now=now, random=random, log=agent.log
+            self._loop, life, lambda: agent.config, now=now, random=random, log=agent.log, fault=agent.fault
+        )
+        agent.take_trust = lambda request, asked_in: self.certificate.take_trust(
+            request, asked_in, self.address
         )
 
     @property
     def address(self) -> Address:
         """The daemon's address that is tried, or connected to."""
-        daemons = self._agent.config.daemon
-        found = daemons[self._next % len(daemons)]
-        return Address(found.scheme, found.host, found.port)
+        config = self._agent.config
+        return make_address(config.daemon[self._next % len(config.daemon)], config.proxy)
 
     def start(self) -> None:
         """Try the next address."""
@@ -78,10 +82,19 @@ class Connector:
             self._opening.abandon()
 
     def reconnect(self) -> None:
-        """End the connection, and make another: what it was made with is an old configuration."""
+        """End the connection, and make another: what it was made with is an old configuration. A try that
+        waits for its turn waits no longer."""
         conversation = self._agent.conversation
         if conversation is not None:
+            self._is_replaced = True
             conversation.close(LinkError("closed", "the configuration was read again"), 1001)
+        elif self._opening is not None:
+            self._opening.abandon()
+            self._opening = None
+            self._timer = self._loop.later(0, self.start)
+        elif self._timer is not None:
+            self._timer.cancel()
+            self._timer = self._loop.later(0, self.start)
 
     def _dial(self) -> None:
         config = self._agent.config
@@ -136,6 +149,11 @@ class Connector:
 
     def _lost(self, error: LinkError) -> None:
         self._agent.conversation = None
+        if self._is_replaced:  # nothing went wrong
+            self._is_replaced, self._next = False, 0
+            self._on_change("connecting", None)
+            self._timer = self._loop.later(0, self.start)
+            return
         self._failed(error)
 
     def _failed(self, error: LinkError) -> None:

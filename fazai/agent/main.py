@@ -50,6 +50,8 @@ def _parse(arguments: Sequence[str]) -> Any:
     run.add_argument("--log-format", choices=("json", "text"), help="default: text on a terminal")
     enrol = add("enrol", "exchange an enrolment token, one line of standard input, for a certificate", _enrol)
     enrol.add_argument("--daemon", metavar="URL", help="wss://HOST:3121; default: that of the configuration")
+    enrol.add_argument("--proxy", metavar="URL", help="http://HOST:PORT; default: that of the configuration")
+    enrol.add_argument("--proxy-credentials", metavar="FILE", help="with one line USER:PASSWORD, 0600")
     enrol.add_argument("--name", help="where there is no configuration yet; default: this host's name")
     check = add("check", "explain what the configuration allows, and warn", _check)
     check.add_argument("--cwd", default="/", help="the folder that the program would run in")
@@ -84,15 +86,17 @@ def run_agent(path: str, *, text_log: bool = False) -> int:
 
 
 def _enrol(options: Any) -> int:
-    return enrol_agent(options.config, daemon=options.daemon, name=options.name)
+    names = ("daemon", "name", "proxy", "proxy_credentials")
+    return enrol_agent(options.config, **{each: getattr(options, each) for each in names})
 
 
-def enrol_agent(path: str, *, daemon: str | None, name: str | None) -> int:
+def enrol_agent(path: str, **options: str | None) -> int:
     """Make a key, and exchange a token for a certificate. Where there is no configuration yet, one is written
     that allows nothing."""
     from fazai.agent.link.enrolling import enrol
 
-    print(enrol(path, _read_token, daemon=daemon, name=name))
+    known: Any = options
+    print(enrol(path, _read_token, **known))
     return 0
 
 

@@ -34,6 +34,7 @@ _JSON_TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
 _IDENT = re.compile(r"[!-~]{1,128}")
 _PATH = re.compile(r"/[^\x00]*")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
+_PEM = re.compile(r"-----BEGIN [^\x00]+")
 _HASH = re.compile(r"[0-9a-f]{64}|absent")
 _MODE = re.compile(r"0?[0-7]{3,4}")
 _OWNER = re.compile(r"[a-z_][a-z0-9_-]{0,31}(?::[a-z_][a-z0-9_-]{0,31})?")
@@ -306,6 +307,10 @@ _RESOURCE: dict[str, Check] = {
 
 _ID = {"action_id": (True, _ident)}
 _SESSION = {**_ID, "session": (True, _ident)}
+_ATTRIBUTES: dict[str, tuple[bool, Check]] = {
+    "mode": (False, _matching(_MODE, "an octal mode such as 0644")),
+    "owner": (False, _matching(_OWNER, "user or user:group", longest=65)),
+}
 #: Method -> field -> whether it is required, and its check. The methods that an agent serves, and `part`.
 _REQUESTS: dict[str, dict[str, tuple[bool, Check]]] = {
     "command.exec": {
@@ -322,15 +327,16 @@ _REQUESTS: dict[str, dict[str, tuple[bool, Check]]] = {
         "path": (True, _path),
         "want": (False, _any_text),
         "want_base64": (False, _base64),
+        **_ATTRIBUTES,
     },
+    "file.read": {**_ID, "path": (True, _path), "content": (False, _boolean)},
     "file.apply": {
         **_ID,
         "path": (True, _path),
         "patch": (False, _any_text),
         "content_base64": (False, _base64),
         "base_sha256": (False, _matching(_HASH, "64 hexadecimal digits, or absent")),
-        "mode": (False, _matching(_MODE, "an octal mode such as 0644")),
-        "owner": (False, _matching(_OWNER, "user or user:group", longest=65)),
+        **_ATTRIBUTES,
     },
     "state.observe": {
         **_SESSION,
@@ -342,6 +348,12 @@ _REQUESTS: dict[str, dict[str, tuple[bool, Check]]] = {
     "state.close": _SESSION,
     "cancel": _ID,
     "ack": {"action_ids": (True, _list(_ident, 1, 1024))},
+    "outcomes": {**_ID, "action_ids": (True, _list(_ident, 1, 1024))},
+    "trust": {
+        **_ID,
+        "ca": (True, _matching(_PEM, "PEM", longest=65_536)),
+        "renew": (False, _boolean),
+    },
     "part": {
         **_ID,
         "index": (True, _whole(0, 1_000_000)),
@@ -351,14 +363,21 @@ _REQUESTS: dict[str, dict[str, tuple[bool, Check]]] = {
 }
 
 
+#: Write a value as compact JSON; in the second, names are sorted. `json.dumps` makes an encoder each time.
+write_json: Callable[[Any], str] = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_write_canonical: Callable[[Any], str] = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), sort_keys=True
+).encode
+
+
 def encode(message: dict[str, Any]) -> bytes:
     """Write a message as it goes on the wire. Text that is no UTF-8 becomes question marks."""
-    return json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return write_json(message).encode("utf-8", "replace")
 
 
 def digest_request(request: dict[str, Any]) -> str:
     """Return the SHA-256 of a request's canonical JSON: sorted names, no spaces, no names without a value."""
-    found = json.dumps(_without_null(request), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    found = _write_canonical(_without_null(request))
     return hashlib.sha256(found.encode()).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from fazai.agent.connecting import Connector
 from fazai.agent.link.errors import LinkError
 from fazai.agent.link.keys import write_private
 from fazai.agent.loop import READ, Loop
+from fazai.agent.messages import write_json
 from fazai.agent.serving import Agent
 from fazai.errors import FazaiError
 from fazai.faults import no_fault
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from fazai.agent.actions import Handler
+    from fazai.agent.actions import Handler, Server
     from fazai.agent.config.settings import AgentConfig
     from fazai.agent.journal import Journal
     from fazai.agent.serving import Conversation
@@ -42,15 +44,18 @@ def load(module: str, name: str) -> Callable[[], Any]:
     return lambda: getattr(importlib.import_module(module), name)
 
 
-#: What carries out the methods.
+#: What carries out a method in a child of its own, and what serves methods in a process that goes on.
 HANDLERS: Mapping[str, Callable[[], Handler]] = {
-    "command.exec": load("fazai.agent.execution.running", "run_command"),
     "file.diff": load("fazai.agent.files.diffing", "diff_file"),
+    "file.read": load("fazai.agent.files.reading", "read_file"),
     "file.apply": load("fazai.agent.files.applying", "apply_file"),
 }
-PREPARE_COMMANDS = load("fazai.agent.execution.running", "prepare_commands")
+SERVERS: Mapping[str, Callable[[], Server]] = {
+    "command.exec": load("fazai.agent.execution.serving", "serve_commands"),
+    "state": load("fazai.agent.state.worker", "serve_state"),
+}
+SETTLE_IN_CGROUP = load("fazai.agent.execution.limits", "settle_in_cgroup")
 END_LEFTOVERS = load("fazai.agent.execution.limits", "end_orphaned_leaves")
-SERVE_STATE = load("fazai.agent.state.worker", "serve_state")
 
 
 class Log:
@@ -63,15 +68,15 @@ class Log:
         """Write one line; `ids` are those of the contract. A log that cannot be written stops nothing."""
         now = time.time()
         stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now * 1000) % 1000:03d}Z"
-        shown = "".join(c if c.isprintable() else "?" for c in message)
+        shown = message
+        if not message.isprintable():
+            shown = "".join(c if c.isprintable() else "?" for c in message)
         if self._text:
             more = "".join(f"  {name}={value}" for name, value in ids.items())
             line = f"{stamp} {level:8} {shown}{more}"
         else:
-            import json
-
             fields = {"timestamp": stamp, "level": level, "logger": "agent", "message": shown, **ids}
-            line = json.dumps(fields, ensure_ascii=False)
+            line = write_json(fields)
         try:
             sys.stderr.write(line + "\n")
             sys.stderr.flush()
@@ -120,8 +125,6 @@ def _random() -> float:
 def _give_memory_back() -> None:
     """Return to the system what only the start took, most of all compiling the one-file agent; where the C
     library can do that, and `ctypes` is loaded anyhow, which costs as much."""
-    import gc
-
     gc.collect()
     ctypes = sys.modules.get("ctypes")
     if ctypes is not None:
@@ -151,7 +154,7 @@ class Process:
         *,
         log: Log,
         handlers: Mapping[str, Callable[[], Handler]] = HANDLERS,
-        serve_state: Callable[[], Callable[[int, Any], None]] | None = SERVE_STATE,
+        servers: Mapping[str, Callable[[], Server]] = SERVERS,
         reload: Callable[[], AgentConfig] | None = None,
         fault: Callable[[str], None] = no_fault,
     ) -> None:
@@ -161,7 +164,7 @@ class Process:
         self._life = LifePipe()
         self._journal = journal
         self._actions = Actions(
-            *(self._loop, self._life, handlers, serve_state),
+            *(self._loop, self._life, handlers, servers),
             fault=fault,
             end_leftovers=lambda: END_LEFTOVERS()(),
         )
@@ -190,6 +193,8 @@ class Process:
     def run(self) -> int:
         """Serve until SIGTERM."""
         self._prepare()
+        gc.collect()
+        gc.freeze()  # a collection writes to each page that it looks at, and children share these
         self._log("info", f"agent {self._agent.config.agent_id} {__version__} begins")
         self._watch_signals()
         self._changed("connecting", None)
@@ -214,6 +219,7 @@ class Process:
         if state == "connected":
             _end_trial()
             _give_memory_back()
+            self._start_runner()
         self._status.write(
             state,
             daemon=self._connector.address.url,
@@ -222,9 +228,16 @@ class Process:
         )
 
     def _prepare(self) -> None:
-        """Find out what all commands need; what runs them is loaded by that, so that no child has to."""
+        """Load what runs programs, where there are any; a child that has to do that takes longer."""
         if self._agent.config.programs:
-            PREPARE_COMMANDS()()
+            SETTLE_IN_CGROUP()()
+            self._actions.load("command.exec")
+
+    def _start_runner(self) -> None:
+        """Start what runs programs, where there are any, so that the first one need not wait for that; not
+        before the agent is connected: what it writes to later is no longer shared with it."""
+        if self._agent.config.programs:
+            self._actions.prepare("command.exec", self._agent.config)
 
     def _settle(self) -> None:
         """Write from time to time what the journal holds in memory: acknowledgements, and outcomes for which
@@ -287,24 +300,29 @@ class Process:
         try:
             config = self._reload()
         except FazaiError as error:
-            self._log("error", f"the configuration stays as it was: {error}")
+            mistakes = "; ".join(map(str, error.errors))
+            self._log("error", f"the configuration stays as it was: {mistakes}")
             return
         before, self._agent.config = self._agent.config, config
-        self._actions.forget_state()
+        self._actions.forget_workers()
         self._prepare()
+        if self._agent.conversation is not None:
+            self._start_runner()
         if (before.state, before.limits) != (config.state, config.limits):
             self._log("warning", "`state` and `limits.journal` take effect at the next start")
         if before.telemetry != config.telemetry:
             self._start_telemetry()
         self._log("info", "the configuration was read again")
-        if _concerns_connection(before) != _concerns_connection(config):
+        enrolled = self._connector.certificate.is_replaced()
+        if enrolled or _concerns_connection(before) != _concerns_connection(config):
             self._connector.reconnect()
 
 
 def _concerns_connection(config: AgentConfig) -> tuple[object, ...]:
     """Return what the daemon was told in hello, and where and how it was reached."""
     files = (config.ca, config.certificate, config.key, config.signing_key)
-    return (config.agent_id, config.name, config.daemon, files, config.reconcile.mode)
+    serves = (config.reconcile.mode, any(root.read for root in config.files))
+    return (config.agent_id, config.name, config.daemon, config.proxy, files, serves)
 
 
 def _note(number: int, frame: object) -> None:

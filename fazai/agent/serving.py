@@ -6,6 +6,7 @@ The `Agent` outlives connections; a `Conversation` is one connection from hello 
 
 from __future__ import annotations
 
+import itertools
 import time
 
 from fazai import __version__
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
         def finish(self, action_id: str, answer: Message) -> bool: ...
         def unacknowledged(self) -> Iterator[tuple[str, str, Message]]: ...
         def acknowledge(self, action_ids: Iterable[str]) -> None: ...
+        def knows(self, action_id: str) -> bool: ...
+        def acknowledged(self, action_ids: Iterable[str]) -> Iterator[tuple[str, str, Message]]: ...
 
 
 HELLO_S = 10.0
@@ -55,8 +58,13 @@ _SAID_CHARS = 500  # of what the daemon says, in a sentence of ours
 MISSED_HEARTBEATS = 3
 #: Outcomes of earlier connections that are on their way at once.
 _RESULTS = 8
-_CAPABILITIES = ("time", "result", "renew", "telemetry.push", "part", "ack", "cancel")
-_METHODS = ("command.exec", "file.diff", "file.apply", "state.observe", "state.apply", "state.close")
+_CAPABILITIES = ("time", "result", "renew", "telemetry.push", "part", "ack", "cancel", "outcomes", "trust")
+_METHODS = (
+    *("command.exec", "file.diff", "file.apply", "file.read"),
+    *("state.observe", "state.apply", "state.close"),
+)
+#: What in the policy has an agent serve more.
+_POLICY_HINTS = {"state": "`reconcile` in agent.yml", "file": "`read: true` of `files` in agent.yml"}
 
 
 class _Asked:
@@ -89,6 +97,7 @@ class Conversation:
         self._asked: dict[str, _Asked] = {}
         self._results: Iterator[tuple[str, str, Message]] | None = None
         self._under_way = 0
+        self._is_telling = False  # what the daemon asked for
         self._held: Message | None = None
         self._life_at = self._loop.clock()
         self._timers: dict[str, Timer] = {"hello": self._loop.later(HELLO_S, self._no_hello)}
@@ -237,7 +246,7 @@ class Conversation:
             if found is None:
                 if self._under_way:
                     return
-                self._results = None
+                self._results, self._is_telling = None, False
                 break
             self._under_way += 1
             self.deliver(*found, on_done=self._delivered)
@@ -291,6 +300,10 @@ class Conversation:
             self._agent.journal.acknowledge(request["action_ids"])
         elif method == "cancel":
             self._cancel(request["action_id"])
+        elif method == "trust":
+            self._agent.take_trust(request, self)
+        elif method == "outcomes":
+            self._tell_outcomes(request["action_id"], request["action_ids"])
         elif self._results is None:
             self._agent.take(request, self)
         elif self._held is None:
@@ -308,6 +321,18 @@ class Conversation:
             return
         if whole is not None:
             self._read(whole, self.policy.max_message, part["action_id"])
+
+    def _tell_outcomes(self, action_id: str, asked: list[str]) -> None:
+        """Say which actions never came, and deliver again those that the daemon had: one question at once."""
+        if self._is_telling:
+            self._refuse(Refused("conflict", "an earlier question is being answered"), action_id)
+            return
+        held, journal = self._held and self._held["action_id"], self._agent.journal
+        known = {each for each in asked if each == held or journal.knows(each)}
+        self.send({"ok": True, "action_id": action_id, "unknown": [one for one in asked if one not in known]})
+        self._is_telling = True
+        self._results = itertools.chain(self._results or (), journal.acknowledged(known))
+        self._deliver()
 
     def _cancel(self, action_id: str) -> None:
         if self._held is not None and self._held["action_id"] == action_id:
@@ -348,6 +373,8 @@ class Agent:
         self._now = now
         self._plain_hello = False  # the daemon did not know the fields of 1.1
         self.conversation: Conversation | None = None
+        #: Takes the authorities that the daemon offers; of whoever connects.
+        self.take_trust: Callable[[Message, Conversation], None]
         #: The conversation in which the action that runs was asked for, last.
         self._asked_in: Conversation | None = None
         self._on_idle: Callable[[], None] | None = None
@@ -387,6 +414,8 @@ class Agent:
     def _may_serve(self, method: str) -> bool:
         if method.startswith("state.") and self.config.reconcile.mode == "no":
             return False
+        if method == "file.read" and not any(root.read for root in self.config.files):
+            return False
         return self.actions.serves(method)
 
     def take(self, request: Message, asked_in: Conversation) -> None:
@@ -406,7 +435,7 @@ class Agent:
                 self._asked_in = asked_in  # asked again on a new connection: it gets the answer
                 return
             if not self._may_serve(method):
-                hint = "`reconcile` in agent.yml" if method.startswith("state.") else None
+                hint = _POLICY_HINTS.get(method.partition(".")[0])
                 raise Refused("not_allowed", f"this agent does not serve {method}", hint)
             recorded = self.journal.begin(action_id, digest, method) if method in EFFECTS else None
         except FazaiError as error:

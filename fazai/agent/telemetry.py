@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import sys
 import time
 
 from fazai import __version__
@@ -382,6 +383,8 @@ def run_sampler(rule: TelemetryRule, config: AgentConfig, wanted: tuple[str, ...
 
     from fazai.agent.link.errors import LinkError
 
+    if not sys.platform.startswith("linux"):
+        raise LinkError("unavailable", "telemetry is taken on Linux alone: the sampler reads its /proc")
     script = files("fazai.agent").joinpath("telemetry.sh").read_bytes()
     fd = os.memfd_create("telemetry.sh")  # the one-file agent has no file of it
     with open(fd, "wb", closefd=False) as file:

@@ -774,7 +774,7 @@ take_sample() {
         failed 'the sample could not be made: awk failed' error
         return 1
     fi
-    PREVIOUS=${out#*$'\n'}
+    PREVIOUS=${out:${#RECORD}+1}   # not ${out#*...}: that takes the square of the record's length
     epoch
     LAST_SAMPLE_AT=$EPOCH
 }
@@ -1248,7 +1248,7 @@ last_answer() {
     HEAD='' BODY=$1
     for ((i = 0; i < 8; i++)); do
         [[ $BODY =~ $status && $BODY == *"$end"* ]] || return 0
-        HEAD=${BODY%%"$end"*} BODY=${BODY#*"$end"}
+        HEAD=${BODY%%"$end"*} BODY=${BODY:${#HEAD}+${#end}}
     done
 }
 

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fazai.apply.boxes import BoxStore, box_and_owner, names_by_box
+from fazai.apply.progress import status_of_error
+from fazai.apply.sentences import hint_after_interrupt
 from fazai.apply.target import TargetRun
-from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, StateError, Unreachable
+from fazai.errors import FazaiError, Interrupted, StateError
 from fazai.masking import make_lazy_mask, secret_texts
 from fazai.model import Provider, TargetWork, Work
 from fazai.outcome import EngineEvent, RunOutcome, TargetOutcome, TargetStatus
@@ -29,13 +31,6 @@ _FAILURES = (
     TargetStatus.STALE,
 )
 _SETTLED = (str(TargetStatus.CONVERGED), str(TargetStatus.CHANGED))
-_ERROR_STATUSES: Mapping[type[FazaiError], TargetStatus] = {
-    Unreachable: TargetStatus.UNREACHABLE,
-    LockHeld: TargetStatus.LOCKED,
-    PlanStale: TargetStatus.STALE,
-    Refused: TargetStatus.REFUSED,
-    Interrupted: TargetStatus.INTERRUPTED,
-}
 
 
 @dataclass(slots=True)
@@ -106,7 +101,7 @@ class Engine:
         for wave in _split_waves(work):
             failed = sum(1 for outcome in outcomes if outcome.status in _FAILURES)
             if work.max_fail is not None and failed > work.max_fail:
-                reason = f"{failed} of the play's targets failed, max_fail is {work.max_fail}"
+                reason = f"{failed} of the play's targets failed, at most {work.max_fail} may fail"
                 for item in wave:
                     outcomes.append(await self._skip_target(item, work, TargetStatus.SKIPPED, reason))
             else:
@@ -169,10 +164,11 @@ class Engine:
         try:
             await target.reconcile()
         except FazaiError as error:
-            target.fail(_status_of_error(error), error)
+            target.fail(status_of_error(error), error)
         except asyncio.CancelledError:
-            hint = "run it again: what was in flight is looked at first"
-            ended = Interrupted("interrupted", where=target.item.target.name, hint=hint)
+            ended = Interrupted(
+                "interrupted", where=target.item.target.name, hint=hint_after_interrupt(self.run.command)
+            )
             target.fail(TargetStatus.INTERRUPTED, ended)
         except Exception as error:  # noqa: BLE001 - the border: a defect on one target must not stop the others
             target.fail(TargetStatus.FAILED, _defect_error(error, target.item.target.name))
@@ -252,11 +248,6 @@ def _split_waves(work: Work) -> Iterator[Sequence[TargetWork]]:
             return
         yield work.targets[start : start + max(1, size)]
         start += max(1, size)
-
-
-def _status_of_error(error: FazaiError) -> TargetStatus:
-    found = (status for class_, status in _ERROR_STATUSES.items() if isinstance(error, class_))
-    return next(found, TargetStatus.FAILED)
 
 
 def _defect_error(error: Exception, target: str) -> FazaiError:

@@ -2,11 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fazai.model import Change, Resource, Step
-from fazai.outcome import ActionOutcome
+from fazai.errors import FazaiError, Interrupted, LockHeld, PlanStale, Refused, Unreachable
+from fazai.model import Change, Resource, Session, Step, Talking, has_role
+from fazai.outcome import ActionOutcome, ActionStatus, TargetStatus
+
+_ERROR_STATUSES: Mapping[type[FazaiError], TargetStatus] = {
+    Unreachable: TargetStatus.UNREACHABLE,
+    LockHeld: TargetStatus.LOCKED,
+    PlanStale: TargetStatus.STALE,
+    Refused: TargetStatus.REFUSED,
+    Interrupted: TargetStatus.INTERRUPTED,
+}
+
+
+def status_of_error(error: FazaiError) -> TargetStatus:
+    """Return the status of a target on which an error ended the run, and nothing was written."""
+    found = (status for class_, status in _ERROR_STATUSES.items() if isinstance(error, class_))
+    return next(found, TargetStatus.FAILED)
+
+
+def end_status(error: FazaiError | None) -> ActionStatus:
+    """Return how an action ended that raised this error, or none."""
+    return "done" if error is None else "refused" if isinstance(error, Refused) else "failed"
 
 
 @dataclass(slots=True)
@@ -23,10 +43,16 @@ class Written:
         """The services that are to be activated for what was written."""
         return services_of(change for change, _ in self.changes)
 
+    def failure_status(self, error: FazaiError) -> TargetStatus:
+        """Return the status of the target once an error ended the writing."""
+        status = status_of_error(error)
+        partly = self.changes and status is not TargetStatus.UNREACHABLE
+        return TargetStatus.FAILED if partly else status
+
     def refused_services(self, actions: Iterable[ActionOutcome], earlier: frozenset[str]) -> set[str]:
         """Name the services of changes that the target refused: nothing was saved for them that is not
         active."""
-        refused = services_of(action.change for action in actions if action.status == "failed")
+        refused = services_of(action.change for action in actions if action.status in ("failed", "refused"))
         return refused - self.services - earlier
 
 
@@ -42,6 +68,12 @@ class TakenBack:
     moved: list[Change] = field(default_factory=list)
     still: list[Change] = field(default_factory=list)
     cut: bool = False
+
+
+def listen_to(session: Session, say: Callable[[str, str], None]) -> None:
+    """Have what commands on the target print said, where the session tells."""
+    if has_role(session, Talking):  # type: ignore[type-abstract]
+        session.listen(say)
 
 
 def services_of(changes: Iterable[Change]) -> set[str]:

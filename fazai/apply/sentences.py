@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 
-from fazai.errors import Refused, VerifyError, count_noun
+from fazai.errors import Interrupted, Refused, VerifyError, count_noun
 from fazai.model import Activate, Change, Diff, LookAgain, TargetWork, Verb
 from fazai.outcome import json_value
 from fazai.plan import changes_digest
@@ -36,13 +36,22 @@ def later_notes(diff: Diff) -> list[str]:
     return [f"{count} that {be} as wanted now {be} looked at again after {after}"]
 
 
-def interrupted_words(diff: Diff, handlers: bool) -> str:
-    """Say what has become of changes that were written before an interrupt."""
-    if not any(isinstance(step, Activate) for step in diff.steps):
-        return "are made and stay"
-    return (
+def interrupted_error(item: TargetWork, diff: Diff, written: int, left: int, handlers: bool) -> Interrupted:
+    """Return the error of an interrupt, which says what has become of the changes that were written."""
+    what = (
         "are made, and what they notified has not run yet" if handlers else "are saved and not yet activated"
     )
+    if not any(isinstance(step, Activate) for step in diff.steps):
+        what = "are made and stay"
+    text = f"interrupted: {written} of {written + left} changes {what}" if written else "interrupted"
+    return Interrupted(text, where=item.target.name, hint="run it again: it goes on from there")
+
+
+def hint_after_interrupt(command: str) -> str:
+    """Return what to do after an interrupt in the middle of a step: a program is never looked at first."""
+    if command == "exec":
+        return "what was in flight was ended: look at the host before it is run again"
+    return "run it again: what was in flight is looked at first"
 
 
 def unconfirmed_deletion(diff: Diff, deletable: frozenset[str] | None) -> Refused | None:

@@ -10,9 +10,17 @@ from dataclasses import dataclass, field, replace
 
 from fazai.apply.afterwards import find_undone_by_handlers, read_undone
 from fazai.apply.boxes import BoxStore
-from fazai.apply.progress import TakenBack, Written, leading_changes, resources_from, services_of
+from fazai.apply.progress import (
+    TakenBack,
+    Written,
+    end_status,
+    leading_changes,
+    listen_to,
+    resources_from,
+    services_of,
+)
 from fazai.apply.sentences import (
-    interrupted_words,
+    interrupted_error,
     later_notes,
     leftover_notes,
     make_action_id,
@@ -43,10 +51,9 @@ from fazai.model import (
     Resource,
     Session,
     Step,
-    Talking,
     TargetWork,
 )
-from fazai.outcome import ActionOutcome, ActionStatus, TargetOutcome, TargetStatus, change_record, mask_change
+from fazai.outcome import ActionOutcome, TargetOutcome, TargetStatus, change_record, mask_change
 from fazai.plan import Expected, check_later
 from fazai.store.base import Action, Lease, Run, TargetMemory
 
@@ -84,8 +91,6 @@ class TargetRun:
     _stop: bool = False
     _busy: bool = False
 
-    # -- what the engine asks ---------------------------------------------------------------------------
-
     def interrupt(self) -> bool:
         """Stop after the action in flight; true when nothing is in flight, so that the task may be ended."""
         self._stop = True
@@ -115,16 +120,13 @@ class TargetRun:
             not_activated=self.not_activated,
         )
 
-    # -- the line ---------------------------------------------------------------------------------------
-
     async def reconcile(self) -> None:
         """Bring the target to its wanted state. Raises FazaiError; what was done stands in the actions."""
         if await self._is_idle():
             return
         # deadline: the target's connect_timeout and timeout
         async with self.provider.connect(self.item.target) as session:
-            if isinstance(session, Talking):
-                session.listen(self.emit_output)
+            listen_to(session, self.emit_output)
             memory = await self.store.memory()
             diff = await self._observe_and_diff(session, memory)
             if not self._may_write(diff):
@@ -234,12 +236,9 @@ class TargetRun:
         rest: Sequence[Step] = diff.steps
         while not all(isinstance(step, Activate) for step in rest):
             if self._stop:
-                count = len(done.changes)
-                total = count + sum(isinstance(step, Change) for step in rest)
+                left = sum(isinstance(step, Change) for step in rest)
                 handlers = getattr(self.provider, "handlers", False)
-                text = f"interrupted: {count} of {total} changes {interrupted_words(diff, handlers)}"
-                hint = "run it again: it goes on from there"
-                raise Interrupted(text if count else "interrupted", where=self.item.target.name, hint=hint)
+                raise interrupted_error(self.item, diff, len(done.changes), left, handlers)
             with self._in_flight():
                 rest = await self._carry_out_next(session, rest, done)
         return [step.service for step in rest if isinstance(step, Activate)]
@@ -343,7 +342,7 @@ class TargetRun:
         try:
             ref = await session.write(change)
         except FazaiError as error:
-            await self.store.store.action_end(action.action_id, "failed", error=str(error))
+            await self.store.store.action_end(action.action_id, end_status(error), error=str(error))
             if not undo and not isinstance(error, Moved):  # which need not be the end of it
                 self._record(change, action, time.monotonic() - begun, error)
             raise
@@ -370,7 +369,7 @@ class TargetRun:
         count = len(refs)
         for action in actions[count + 1 :]:
             await self.store.store.action_end(action.action_id, "left", error="the one before it failed")
-        await self.store.store.action_end(actions[count].action_id, "failed", error=str(error))
+        await self.store.store.action_end(actions[count].action_id, end_status(error), error=str(error))
         if not isinstance(error, Moved):
             self._record(changes[count], actions[count], each_s, error)
         if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
@@ -387,8 +386,8 @@ class TargetRun:
         return Action(action_id, run_id, shown, box=self.store.box, token=token)
 
     def _record(self, change: Change, action: Action, duration_s: float, error: FazaiError | None) -> None:
-        """Record that an action is done, or that it failed with an error."""
-        status: ActionStatus = "done" if error is None else "failed"
+        """Record how an action ended."""
+        status = end_status(error)
         self.actions.append(ActionOutcome(change, status, action.action_id, error, duration_s))
         more = {"action_id": action.action_id} if error is None else {"error": self.mask(str(error))}
         self._emit_change(change, status=status, **more)
@@ -412,8 +411,7 @@ class TargetRun:
     # -- when it goes wrong -----------------------------------------------------------------------------
 
     async def _handle_failure(self, session: Session, error: FazaiError, done: Written) -> None:
-        gone = isinstance(error, Unreachable)
-        self.fail(TargetStatus.UNREACHABLE if gone else TargetStatus.FAILED, error)
+        self.fail(done.failure_status(error), error)
         if not done.keep and done.changes:
             await self._undo_all(session, done)
         unsure = isinstance(error, Unreachable | Unsure | LockHeld)

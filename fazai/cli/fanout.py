@@ -96,14 +96,16 @@ class FanoutRun:
 
     def access_to(self, target: Target) -> HostAccess | AgentAccess:
         """Return the way to a host for one program or file; it is connected when it is used."""
-        from fazai.fanout.agents import AgentAccess
-        from fazai.providers.hosts.once.access import HostAccess
         from fazai.providers.hosts.provider import ShellProvider
         from fazai.providers.hosts.remote.provider import AgentProvider, agent_id_of
 
         provider = self.prepared.registry.provider(target.provider)
         if isinstance(provider, AgentProvider):
+            from fazai.fanout.agents import AgentAccess
+
             return AgentAccess(agent_id_of(target), target, self.run_key, provider.relay_to(target))
+        from fazai.providers.hosts.once.access import HostAccess
+
         assert isinstance(provider, ShellProvider)
         return HostAccess(provider, target)
 
@@ -173,11 +175,12 @@ class FanoutRun:
         self, read_only: set[str], open_session: Callable[[Target], Session], check: bool, name: str
     ) -> Provider:
         from fazai.fanout.provider import FanoutProvider
+        from fazai.providers.hosts.provider import HostProvider
 
         inner = self.prepared.registry.provider(name)
 
         def refuse(target: Target) -> Refused | None:
-            if "host.command" not in inner.kinds:
+            if not isinstance(inner, HostProvider):  # without loading its kinds
                 noun = getattr(inner, "noun", "target")
                 text = f"{target.name} is a {noun}: programs and files are for hosts"
                 return Refused(text, where=target.where("provider"), hint=f"leave it out: '…:!{target.name}'")

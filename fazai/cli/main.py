@@ -25,7 +25,7 @@ COMMANDS = {
     "cp": ("cp", "Copy files to many hosts, or from them, in waves."),
     "facts": ("facts", "Show what hosts are: system, memory, disks, addresses."),
     "agent": ("agent", "The remote agent of this machine: run, enrol, check."),
-    "agents": ("agents", "Agents of hosts: status, update, restart, logs, remove."),
+    "agents": ("agents", "Agents of hosts: list, status, update, restart, logs, remove."),
     "kinds": ("kinds", "List the kinds of resources, or explain one."),
     "lab": ("lab", "Run the embedded lab: an OPNsense to try things on."),
     "history": ("history", "List earlier runs."),
@@ -147,6 +147,9 @@ def _run_command(argv: list[str]) -> int:
         return ended.exit_code
     except (click.Abort, KeyboardInterrupt):
         return _report_error(Interrupted("interrupted"), argv)  # a run says itself what it had written
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return UsageError.exit_code
     except click.UsageError as error:
         return _report_error(_usage_error(error), argv)
     except click.ClickException as error:

@@ -18,7 +18,7 @@ from fazai.cli.passwords import ask_passwords
 from fazai.cli.planfile import FileHashes, plan_folder
 from fazai.cli.run_options import RunOptions, RunSelection
 from fazai.errors import FazaiError, UsageError, count_noun, raise_found
-from fazai.model import Provider, Warming, Work
+from fazai.model import Provider, Warming, Work, has_role
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
@@ -197,7 +197,7 @@ class _Preparation:
 
     def _find_provider(self, name: str) -> Provider:
         found = self.registry.provider(name)
-        if self.command != "validate" and isinstance(found, Warming):
+        if self.command != "validate" and has_role(found, Warming):  # type: ignore[type-abstract]
             found.warm()  # a connection will be wanted
         return found
 

@@ -18,7 +18,11 @@ from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentsAnswer
 @Route("GET", "/agents", "All agents.")
 async def list_agents(call: RouteCall) -> AgentsAnswer:
     """Return all agents: the daemon, the worker, telemetry hosts."""
-    return AgentsAnswer(agents=tuple(agent_row(one) for one in await _all_agents(call)))
+    remote = call.services.southbound
+    return AgentsAnswer(
+        agents=tuple(agent_row(one) for one in await _all_agents(call)),
+        port=None if remote is None else remote.port,
+    )
 
 
 @Route("GET", "/agents/{id}", "One agent.")

@@ -194,6 +194,7 @@ class Daemon:
         listener = self.agent_listener = AgentListener(south, server.make_connection)
         try:
             self.agent_addresses = listener.open(south.config)
+            south.port = self.agent_addresses[0][1]
         except InputError as error:
             if south.config.configured:
                 raise

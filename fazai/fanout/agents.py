@@ -8,17 +8,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, TypeGuard
 
 from fazai.errors import (
     AccessDenied,
+    Cancelled,
     DeviceError,
     FazaiError,
-    Interrupted,
     Moved,
     NotAvailable,
     Refused,
@@ -34,6 +34,7 @@ _DEFAULT_S: Final = 60.0
 _GRACE_S: Final = 15.0
 #: In base64 it is below the 64 MiB that one message may have.
 _FILE_BYTES: Final = 47 * 1024 * 1024
+_LOOKS: Final = ("file.diff", "file.read")
 _REFUSALS: Final = ("not_allowed", "forbidden", "refused")
 
 
@@ -45,6 +46,17 @@ class Relay(Protocol):
         that any more. Raises Unreachable: at the stage `connect` where the message was not sent, else where
         nobody knows what became of it; Refused, DeviceError."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileLooked:
+    """The agent's word on a file that may be fetched (`FileState`)."""
+
+    type: str
+    mode: int = 0
+    size: int = 0
+    sha256: str = ""
+    unsafe: str = ""  # the agent refuses what cannot be trusted
 
 
 class AgentAccess:
@@ -59,6 +71,7 @@ class AgentAccess:
         self._timeout_s = float(target.options.get("timeout") or _DEFAULT_S)
         self._relay: Relay | None = None
         self._numbers = itertools.count()
+        self._replaced: set[str] = set()
 
     async def __aenter__(self) -> Self:
         self._relay = await self._way.__aenter__()
@@ -102,11 +115,14 @@ class AgentAccess:
             raise self._unsure_error(argv[0], "the agent's answer does not say how it ended")
         return status
 
-    async def compare_file(self, path: str, content: bytes) -> tuple[bool, str]:
-        """Return whether the file there is another one than this, and the hash of what is there ("absent":
-        nothing)."""
+    async def compare_file(self, path: str, content: bytes, mode: str, owner: str) -> tuple[bool, str]:
+        """Return whether the file there is another one than this, also by mode or owner where these are not
+        empty, and the hash of what is there ("absent": nothing)."""
         message = {"method": "file.diff", "path": path, "want_base64": _encode(content)}
-        answer = await self._ask(message, self._timeout_s, path)
+        answer = await self._ask({**message, **_attributes(mode, owner)}, self._timeout_s, path)
+        older = answer.get("code") == "bad_request" and "unknown field" in str(answer.get("error"))
+        if older:
+            answer = await self._ask(message, self._timeout_s, path)
         if answer.get("ok") is not True:
             raise self._error_of(answer, path, self._timeout_s)
         differs, base = answer.get("differs"), answer.get("base_sha256")
@@ -114,6 +130,9 @@ class AgentAccess:
             hint = "an agent of contract 1.1 does: update it"
             text = f"the agent does not say what stands at {path}"
             raise NotAvailable(text, where=self.target.name, hint=hint)
+        if older and not differs and path not in self._replaced:
+            text = f"{path} has these bytes; its mode and owner an agent of this version does not compare"
+            raise NotAvailable(text, where=self.target.name, hint="update it: fazai agents update")
         return differs, base
 
     async def replace_file(self, path: str, content: bytes, base: str, mode: str, owner: str) -> None:
@@ -123,14 +142,54 @@ class AgentAccess:
             "path": path,
             "content_base64": _encode(content),
             "base_sha256": base,
-            **({"mode": mode} if mode else {}),
-            **({"owner": owner} if owner else {}),
+            **_attributes(mode, owner),
         }
         answer = await self._ask(message, self._timeout_s, path)
         if answer.get("ok") is not True:
             raise self._error_of(answer, path, self._timeout_s)
         if answer.get("applied") is not True:
             raise DeviceError(f"the agent did not write {path}", where=self.target.name)
+        self._replaced.add(path)
+
+    async def look(self, path: str) -> FileLooked:
+        """Return what stands at a path (`FileAccess`)."""
+        answer = await self._read(path, content=False)
+        sha256, size, mode = answer.get("sha256"), answer.get("size"), answer.get("mode")
+        if sha256 == "absent":
+            return FileLooked("missing")
+        if not isinstance(sha256, str) or not _is_count(size) or not isinstance(mode, str):
+            raise self._no_file_error(path)
+        try:
+            return FileLooked("file", int(mode, 8) & 0o777, size, sha256)
+        except ValueError:
+            raise self._no_file_error(path) from None
+
+    async def fetch_file(self, path: str, size: int, sha256: str, write: Callable[[bytes], object]) -> None:
+        """Hand the bytes of a file to `write` (`FileAccess`)."""
+        answer = await self._read(path, content=True)
+        try:
+            data = base64.b64decode(str(answer.get("content_base64", "")), validate=True)
+        except ValueError:
+            raise self._no_file_error(path) from None
+        if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
+            text = f"{path} is another one than when it was looked at"
+            raise DeviceError(text, where=self.target.name, hint="run it again")
+        write(data)
+
+    async def _read(self, path: str, *, content: bool) -> Mapping[str, Any]:
+        message = {"method": "file.read", "path": path, "content": content}
+        try:
+            answer = await self._ask(message, self._timeout_s, path)
+        except Refused as error:  # it was not even asked: it says that it does no such thing
+            hint = "`files: [{root: FOLDER, read: true}]` in its agent.yml, then SIGHUP; or it is older"
+            text = f"the agent of {self.target.name} hands out no file: {error.message}"
+            raise Refused(text, where=self.target.name, hint=hint) from None
+        if answer.get("ok") is not True:
+            raise self._error_of(answer, path, self._timeout_s)
+        return answer
+
+    def _no_file_error(self, path: str) -> DeviceError:
+        return DeviceError(f"the agent's answer does not say what stands at {path}", where=self.target.name)
 
     async def _ask(self, message: dict[str, Any], seconds: float, what: str) -> Mapping[str, Any]:
         """Send one message, with an id that this run has for nothing else; `what` is asked for."""
@@ -141,7 +200,7 @@ class AgentAccess:
             # deadline: the relay's, which is told of it
             return await self._relay.request(self._agent, message, seconds + _GRACE_S)
         except Unreachable as error:
-            if error.stage == "connect" or message["method"] == "file.diff":  # it changed nothing
+            if error.stage == "connect" or message["method"] in _LOOKS:  # it changed nothing
                 raise
             raise self._unsure_error(what, error.message) from None
 
@@ -171,12 +230,20 @@ class AgentAccess:
             hint = "its own agent.yml says what is allowed; there: fazai agent check, then SIGHUP"
             return Refused(f"the agent refuses {what}: {said}", where=where, hint=hint)
         if code == "cancelled":
-            return Interrupted(f"{what} was ended: {said}", where=where)
+            return Cancelled(f"{what} was ended, as somebody else asked for that: {said}", where=where)
         if code == "conflict":
             return Moved(f"{what}: {said}", path=what, where=where, hint="run it again: it looks first")
         if code == "unauthorized":
             return AccessDenied(said, where=where)
         return DeviceError(f"{what}: {said}" + (f" ({code})" if code else ""), where=where)
+
+
+def _is_count(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _attributes(mode: str, owner: str) -> dict[str, str]:
+    return {name: value for name, value in (("mode", mode), ("owner", owner)) if value}
 
 
 def _encode(content: bytes) -> str:
@@ -193,6 +260,20 @@ class FilesSeen:
     def digest(self) -> str:
         parts = (f"{path}\0{seen}" for path, seen in sorted(self.items.items(), key=lambda item: item[0]))
         return hashlib.sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def is_plain_file(resource: Resource) -> bool:
+    """Tell whether `file.apply` brings it: a file, and nothing of it that only a reconcile does."""
+    fields = resource.fields
+    by_group = fields.get("group") and not fields.get("owner")
+    return resource.kind == "host.file" and not fields.get("backup") and not by_group
+
+
+def _read_attributes(resource: Resource) -> tuple[str, str]:
+    """Return the mode and the owner of a declared file, as messages have them; empty: not declared."""
+    fields = resource.fields
+    owner, group = str(fields.get("owner") or ""), str(fields.get("group") or "")
+    return str(fields.get("mode") or ""), f"{owner}:{group}" if owner and group else owner
 
 
 class AgentFileSession(StepSession):
@@ -220,9 +301,9 @@ class AgentFileSession(StepSession):
             self._wanted[resource.identity] = resource
             try:
                 self._check(resource)
-                found[resource.identity] = await self._access.compare_file(
-                    resource.identity, resource.fields["content"].data
-                )
+                content, attributes = resource.fields["content"].data, _read_attributes(resource)
+                path = resource.identity
+                found[path] = await self._access.compare_file(path, content, *attributes)
             except Unreachable:
                 raise
             except FazaiError as error:
@@ -231,10 +312,7 @@ class AgentFileSession(StepSession):
 
     def _check(self, resource: Resource) -> None:
         """Refuse what an agent has no message for. Raises FazaiError."""
-        hint = "over SSH, or with `reconcile:` in agent.yml and fazai apply"
-        if resource.kind != "host.file":
-            text = f"{resource.kind} {resource.identity}: agents take files alone"
-            raise NotAvailable(text, where=self._target.name, hint=hint)
+        hint = "over SSH, or with `reconcile:` in agent.yml and host.download"
         if resource.fields["content"].size > _FILE_BYTES:
             text = f"{resource.identity} is larger than the {_FILE_BYTES >> 20} MiB that an agent takes"
             raise NotAvailable(text, where=self._target.name, hint=hint)
@@ -267,9 +345,6 @@ class AgentFileSession(StepSession):
     async def write(self, change: Change) -> str:
         """Put one file in place. Raises Moved where another hand was there, Unsure, Refused, DeviceError."""
         fields, path = self._wanted[change.identity].fields, change.identity
-        owner, group = str(fields.get("owner") or ""), str(fields.get("group") or "")
-        account = f"{owner}:{group}" if owner and group else owner
-        await self._access.replace_file(
-            path, fields["content"].data, self._bases[path], str(fields.get("mode") or ""), account
-        )
+        attributes = _read_attributes(self._wanted[change.identity])
+        await self._access.replace_file(path, fields["content"].data, self._bases[path], *attributes)
         return change.ref

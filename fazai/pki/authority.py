@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from fazai.pki.reading import (
     check_public_key,
     common_name,
     fingerprint_of,
+    is_issued_by,
     read_certificate,
     read_request,
     same_key,
@@ -63,6 +65,7 @@ class IssuedCertificate:
     not_before: float
     not_after: float
     serial: str
+    issuer: str = ""
 
     def record(
         self, origin: CertificateOrigin, now: float, predecessor: str | None = None
@@ -70,7 +73,13 @@ class IssuedCertificate:
         """Return what the store keeps of an agent's."""
         times = (now, self.not_before, self.not_after)
         return CertificateRecord(
-            self.fingerprint, self.serial, self.name, origin, *times, predecessor=predecessor
+            self.fingerprint,
+            self.serial,
+            self.name,
+            origin,
+            *times,
+            predecessor=predecessor,
+            issuer=self.issuer,
         )
 
 
@@ -115,10 +124,12 @@ class Authority:
             )
             raise SecretError(f"{certificate} stands there without its key {key_path}", hint=hint)
         key = read_key(key_path)
-        if not same_key(check_public_key(key.public_key()), trusted[0].public_key()):
+        public = check_public_key(key.public_key())
+        own = [one for one in trusted if same_key(public, one.public_key())]
+        if not own:
             hint = "bring both back from the same backup"
             raise SecretError(f"{key_path} is not the key of {certificate}", hint=hint)
-        return cls(folder, settings, trusted, key, clock)
+        return cls(folder, settings, (own[0], *(one for one in trusted if one is not own[0])), key, clock)
 
     @property
     def can_issue(self) -> bool:
@@ -129,6 +140,12 @@ class Authority:
     def ca_pem(self) -> str:
         """The certificates of the trusted CAs, PEM."""
         return "".join(map(pem_of, self.trusted))
+
+    @property
+    def bundle_mark(self) -> str:
+        """The mark of what agents are told of the CAs: which are trusted, and which one issues."""
+        marks = [fingerprint_of(one) for one in self.trusted]
+        return hashlib.sha256("\n".join([marks[0], *sorted(marks[1:])]).encode()).hexdigest()[:16]
 
     @property
     def mark(self) -> str:
@@ -205,6 +222,7 @@ class Authority:
             return None
         moment = self.clock() if now is None else now
         begin, end = found.not_valid_before_utc.timestamp(), found.not_valid_after_utc.timestamp()
+        force = force or any(is_issued_by(found, ca) for ca in self.trusted[1:])  # of the CA before
         if not force and end - moment > (end - begin) * _RENEW_AT:
             return None
         return self.issue_listener(host_names_of(found), now=moment)
@@ -235,7 +253,7 @@ class Authority:
         moment = self.clock() if now is None else now
         end = self.trusted[0].not_valid_after_utc.timestamp()
         if moment >= end:
-            hint = "make a new one: docs/pki.md, When the CA itself ends"
+            hint = "make a new one: docs/pki.md, Replacing the CA"
             raise PkiError("expired", f"the CA {self.name} itself expired at {format_time(end)}", hint=hint)
         return Period(moment - BACKDATE_S, min(moment + lifetime_s, end))
 
@@ -249,6 +267,7 @@ class Authority:
             not_before=certificate.not_valid_before_utc.timestamp(),
             not_after=certificate.not_valid_after_utc.timestamp(),
             serial=f"{certificate.serial_number:x}",
+            issuer=fingerprint_of(self.trusted[0]),
         )
 
 

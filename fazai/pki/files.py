@@ -27,6 +27,9 @@ PrivateKey = ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | rsa.RSAPri
 
 CA_KEY: Final = "ca.key"
 CA_CERTIFICATE: Final = "ca.pem"
+#: While the CA is replaced: the key of the next one, and after it took its place that of the one before.
+NEXT_KEY: Final = "ca.next.key"
+OLD_KEY: Final = "ca.old.key"
 LISTENER_KEY: Final = "listener.key"
 LISTENER_CERTIFICATE: Final = "listener.pem"
 SETTINGS: Final = "pki.yml"
@@ -147,14 +150,36 @@ def write_file(path: Path, data: bytes) -> None:
     StateError."""
     try:
         replace_file(path, data)
-        handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        _sync_folder(path.parent)
     except OSError as error:
         hint = "df -h; ls -ld its folder"
         raise StateError(f"{path} cannot be written: {error.strerror}", hint=hint) from None
+
+
+def rename_file(path: Path, name: str) -> None:
+    """Give a file another name in its folder, on the disk when this returns. Raises StateError."""
+    try:
+        path.rename(path.with_name(name))
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StateError(f"{path} cannot be renamed: {error.strerror}") from None
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file where it is there, on the disk when this returns. Raises StateError."""
+    try:
+        path.unlink(missing_ok=True)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StateError(f"{path} cannot be removed: {error.strerror}") from None
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def read_public(path: Path, what: str, limit_bytes: int = SIZE_MAX_BYTES) -> bytes:

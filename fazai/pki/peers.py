@@ -100,6 +100,13 @@ class PeerChecker:
         for name in peer.names:  # whoever has two names is gone when one of them is
             self._check_revoked(peer, name)
 
+    def check_name(self, agent_id: str) -> None:
+        """Raise PkiError(revoked) for an agent without a certificate (signed HTTP) whose name is revoked, and
+        for which nothing was issued since. From memory, as `check_peer`."""
+        valid, revocation = self._revoked.names.get(agent_id, (frozenset(), None))
+        if revocation is not None and not valid:
+            raise revoked_error(agent_id, revocation)
+
     def _check_revoked(self, peer: _Peer, name: str) -> None:
         found = self._revoked.find(name, peer.fingerprint)
         if found is not None:

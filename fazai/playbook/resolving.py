@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from fazai.errors import FazaiError, InventoryError, PlaybookError, spelling_hint
 from fazai.inventory import Inventory
 from fazai.inventory.patterns import select_hosts
-from fazai.model import Kind, ListChecking, Provider, Resource, TargetWork, Value, Work
+from fazai.model import Kind, ListChecking, Provider, Resource, TargetWork, Value, Work, has_role
 from fazai.playbook.expanding import ResourceExpander
 from fazai.playbook.grammar import read_resources
 from fazai.playbook.merging import ResourceMerger
@@ -172,7 +172,7 @@ class _Resolver:
         merged = self._merger.merge(host, pieces)
         handlers = tuple(each for each in merged if each.listen)
         resources = tuple(each for each in merged if not each.listen) if handlers else merged
-        if isinstance(provider, ListChecking):
+        if has_role(provider, ListChecking):  # type: ignore[type-abstract]
             self._problems.extend(provider.check_list(resources), host)
         if getattr(provider, "handlers", False):
             self._check_notified(host, resources, handlers)

@@ -45,8 +45,9 @@ class ResultDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The outcome of one target. `unchanged` counts resources, `activated` names services; `result` is of
-    `fazai exec`."""
+    """The outcome of one target. `unchanged` counts resources, `activated` names services; `ending` is of
+    `fazai exec` and `cp`: `timed out`, `unknown`, `cancelled`, `not asked`, `would be asked`, else as the
+    status; `result` is of `fazai exec`."""
 
     name: str
     provider: str
@@ -62,6 +63,7 @@ class TargetDocument(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     errors: list[ErrorDocument]
     notes: list[str]
     duration_s: float
+    ending: str | None = None
     result: ResultDocument | None = None
 
 

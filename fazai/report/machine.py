@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from fazai.errors import FazaiError
 from fazai.outcome import (
+    ONCE_COMMANDS,
     ProgramResult,
     RunOutcome,
     TargetOutcome,
@@ -62,7 +63,7 @@ def run_record(
             "unanswered": [target.target for target in outcome.targets if not target.answered],
             "not_asked": [target.target for target in outcome.targets if not target.asked],
             "targets": [
-                _target_record(target) | _result_record(results.get(target.target))
+                _target_record(target) | _end_record(target, command, results.get(target.target))
                 for target in outcome.targets
             ],
         }
@@ -100,8 +101,9 @@ def _target_record(target: TargetOutcome) -> dict[str, Any]:
     }
 
 
-def _result_record(result: ProgramResult | None) -> dict[str, Any]:
-    return {} if result is None else {"result": asdict(result)}
+def _end_record(target: TargetOutcome, command: str, result: ProgramResult | None) -> dict[str, Any]:
+    ending = {"ending": target.ending} if command in ONCE_COMMANDS else {}
+    return ending if result is None else {**ending, "result": asdict(result)}
 
 
 def render_outcome(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fazai.errors import TimedOut, Unsure, count_noun
+from fazai.errors import count_noun
 from fazai.outcome import EngineEvent, ProgramResult, RunOutcome, TargetOutcome, TargetStatus
 from fazai.report.lines import error_lines, escape_controls, printable
 from fazai.report.text import TextReport
@@ -13,17 +13,6 @@ from fazai.report.text import TextReport
 _NAMES_SHOWN = 20
 _SHOWN_BYTES = 1024 * 1024  # less is there at once
 _BAD = {TargetStatus.PENDING: "yellow", TargetStatus.SKIPPED: "yellow"}
-
-
-def ending_word(outcome: TargetOutcome) -> str:
-    """Return in a word or two what became of a program, or a file, on a target."""
-    if any(isinstance(error, TimedOut) for error in outcome.errors):
-        return "timed out"
-    if any(isinstance(error, Unsure) for error in outcome.errors):
-        return "unknown"
-    if outcome.status is TargetStatus.PENDING:
-        return "would be asked"
-    return "not asked" if not outcome.asked else str(outcome.status)
 
 
 @dataclass(slots=True)
@@ -63,7 +52,7 @@ class FanoutReport(TextReport):
         if self.group:
             result = self._result_of(outcome)
             said = () if result is None else (result.exit_status, result.stdout, result.stderr)
-            self._same.setdefault((ending_word(outcome), *said), []).append(outcome)
+            self._same.setdefault((outcome.ending, *said), []).append(outcome)
             return
         name = f"{escape_controls(outcome.target):<{self._width}}"
         self._write_line(f"{name}  {self._status_text(outcome)}   {outcome.duration_s:.1f} s")
@@ -75,7 +64,7 @@ class FanoutReport(TextReport):
         return None if self.results is None else self.results.get(outcome.target)
 
     def _status_text(self, outcome: TargetOutcome) -> str:
-        result, word = self._result_of(outcome), ending_word(outcome)
+        result, word = self._result_of(outcome), outcome.ending
         if result is not None and result.exit_status is not None:
             word = f"exit {result.exit_status}"
         style = "green" if outcome.exit_code == 0 else _BAD.get(outcome.status, "red")
@@ -106,7 +95,7 @@ class FanoutReport(TextReport):
                 self._write_errors(one, f"  {escape_controls(one.target)}")
         lost = [one for one in outcome.targets if not one.answered]
         if lost:
-            words = [f"{escape_controls(one.target)} ({ending_word(one)})" for one in lost]
+            words = [f"{escape_controls(one.target)} ({one.ending})" for one in lost]
             self._write_line(f"{self.paint('not answered:', 'red')} {_cut(words)}")
         left = [one for one in outcome.targets if not one.asked]
         if left:
@@ -123,7 +112,7 @@ class FanoutReport(TextReport):
         """Return how many targets ended in which way, the good ones first."""
         if self.results is None:
             return TextReport._result_words(self, outcome)
-        words = ["ran" if one.exit_code == 0 else ending_word(one) for one in outcome.targets]
+        words = ["ran" if one.exit_code == 0 else one.ending for one in outcome.targets]
         counts = {word: words.count(word) for word in sorted(words, key=lambda word: word != "ran")}
         return [f"{number} {word}" for word, number in counts.items()]
 

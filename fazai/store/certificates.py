@@ -21,7 +21,8 @@ class CertificateRecord:
     """One certificate that was issued to an agent. `fingerprint` is the SHA-256 of its DER form, hexadecimal.
     `returned`: when its holder came back after it had expired, which is let through once. `predecessor` is
     the fingerprint of the one that it was issued against. `request` is the SHA-256 of the request for it, and
-    `pem` its text, both only where the same request is answered with the same certificate again."""
+    `pem` its text, both only where the same request is answered with the same certificate again. `issuer` is
+    the fingerprint of the CA; empty: of one before version 7 of the state."""
 
     fingerprint: str
     serial: str
@@ -35,6 +36,18 @@ class CertificateRecord:
     predecessor: str | None = None
     request: str = ""
     pem: str = ""
+    issuer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TrustHolder:
+    """The CAs that an agent was last offered, by the mark of all of them, and `problem`: why it does not
+    trust them; empty: it does."""
+
+    name: str
+    bundle: str
+    time: float
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +128,14 @@ class CertificateStore(Protocol):
     def find_returned(self, old: str, request: str) -> CertificateRecord | None:
         """Return what `add_returned` stored for the expired certificate of this fingerprint and this
         request."""
+        ...
+
+    def put_trust_holder(self, holder: TrustHolder) -> None:
+        """Remember which CAs an agent trusts."""
+        ...
+
+    def trust_holders(self) -> dict[str, TrustHolder]:
+        """Return what is known of agents' trust, by name."""
         ...
 
     def put_enrolment(self, enrolment: EnrolmentRecord) -> None:

@@ -160,6 +160,10 @@ class AgentAction:
     answer: bytes | None = None
 
 
+#: Answer of an action that did not reach its agent: it had no effect, and may be asked for again.
+NOT_SENT = b'{"ok":false,"code":"not_sent","error":"it did not reach the agent, and had no effect"}'
+
+
 @dataclass(frozen=True, slots=True)
 class FirewallRecord:
     """One registered firewall, as `wire.daemon.OpnItem`. Its secret stands in a file, never here."""
@@ -305,10 +309,10 @@ class DaemonStore(Protocol):
         calls it: it hands them to an event loop (`call_soon_threadsafe`) and does nothing else."""
         ...
 
-    async def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
-        """Return events with a greater id, in order: all that were published after the event of that id, and
-        none twice, however many are publishing meanwhile; those that were trimmed are missing, as
-        `event_range` tells. 1,000 events: about 2 ms."""
+    async def events_after(self, id_: int, limit: int = 1000, run: str | None = None) -> list[StoredEvent]:
+        """Return events with a greater id (of one run alone: found by an index), in order: all that were
+        published after the event of that id, and none twice, however many are publishing meanwhile; those
+        that were trimmed are missing, as `event_range` tells. 1,000 events: about 2 ms."""
         ...
 
     def event_range(self) -> tuple[int, int]:
@@ -327,12 +331,18 @@ class DaemonStore(Protocol):
     async def delete_agent(self, agent_id: str) -> bool: ...
     async def agents(self) -> list[AgentRecord]: ...
     async def begin_agent_action(self, action: AgentAction) -> AgentAction | None:
-        """Record an action that is about to be sent, and return None; or what is recorded of it already."""
+        """Record an action that is about to be sent, and return None; or what is recorded of it already. One
+        whose answer is NOT_SENT is recorded anew, where it is the same action."""
         ...
 
     async def finish_agent_action(self, action: AgentAction, event: NewEvent) -> bool:
         """Record an outcome and publish its event, both or neither; durable when it returns. False, with
-        nothing done, where an outcome is recorded already. The action need not be recorded."""
+        nothing done, where an outcome is recorded already, other than NOT_SENT. The action need not be
+        recorded."""
+        ...
+
+    async def open_agent_actions(self, agent_id: str, limit: int) -> list[AgentAction]:
+        """Return actions of an agent whose outcome is not recorded."""
         ...
 
     async def agent_action(self, agent_id: str, action_id: str) -> AgentAction | None: ...

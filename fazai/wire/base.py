@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Generic, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
 
 from fazai.errors import FazaiError, spelling_hint
+
+if TYPE_CHECKING:
+    import json
 
 #: The version of SPEC.md that these types follow.
 CONTRACT = "1.1"
@@ -247,16 +251,24 @@ def encode(message: Message) -> bytes:
 def _refuse_twice(raw: bytes) -> None:
     """Refuse a name that occurs twice in one object of this JSON: two readers would see two messages, and a
     policy would judge another message than the one that is carried out. Raises WireError."""
+    _unique_names().decode(raw.decode())
+
+
+@functools.cache
+def _unique_names() -> json.JSONDecoder:
     import json
 
-    def unique(pairs: list[tuple[str, None]]) -> None:
-        seen = set()
-        for name, _ in pairs:
-            if name in seen:
-                raise WireError("bad_request", _cut_message(f"the name {name!r} occurs twice in one object"))
-            seen.add(name)
+    return json.JSONDecoder(object_pairs_hook=_check_unique, parse_int=_skip_number, parse_float=_skip_number)
 
-    json.loads(raw.decode(), object_pairs_hook=unique, parse_int=_skip_number, parse_float=_skip_number)
+
+def _check_unique(pairs: list[tuple[str, None]]) -> None:
+    if len(dict(pairs)) == len(pairs):
+        return
+    seen = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise WireError("bad_request", _cut_message(f"the name {name!r} occurs twice in one object"))
+        seen.add(name)
 
 
 def _skip_number(_: str) -> None:

@@ -31,7 +31,7 @@ _CODES_BY_STATUS: Mapping[int, tuple[str, ...]] = {
     403: ("forbidden", "bad_version", "hello_required", "not_allowed"),
     404: ("not_found", "unknown_session", "agent_unknown"),
     405: ("method_not_allowed",),
-    409: ("conflict", "session_busy", "plan_mismatch", "cancelled", "interrupted"),
+    409: ("conflict", "session_busy", "plan_mismatch", "cancelled", "interrupted", "not_sent"),
     413: ("too_large",),
     415: ("unsupported_media_type",),
     422: (
@@ -156,7 +156,10 @@ class AgentRow(Message, frozen=True, kw_only=True):
 
 
 class AgentsAnswer(AnswerMessage, frozen=True, kw_only=True):
+    """GET /agents. `port`: on which the daemon hears remote agents; absent where it hears none."""
+
     agents: tuple[AgentRow, ...]
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
 
 
 class AgentAnswer(AnswerMessage, frozen=True, kw_only=True):

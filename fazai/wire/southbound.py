@@ -110,10 +110,12 @@ def _check_one_of(message: Message, first: str, second: str) -> None:
 
 class FileDiff(_FileRequest, frozen=True, kw_only=True, tag="file.diff"):
     """`want` is the whole wanted text, `want_base64` (since 1.1) the same of what may be no text; either may
-    hold a secret, so the text form leaves it out."""
+    hold a secret, so the text form leaves it out. `mode` and `owner` (since 1.1) are compared as well."""
 
     want: str | None = None
     want_base64: Base64 | None = None
+    mode: Mode | None = None
+    owner: Owner | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -141,6 +143,12 @@ class FileApply(_FileRequest, frozen=True, kw_only=True, tag="file.apply"):
 
     def __repr__(self) -> str:
         return f"FileApply(action_id={self.action_id!r}, path={self.path!r}, mode={self.mode!r})"
+
+
+class FileRead(_FileRequest, frozen=True, kw_only=True, tag="file.read"):
+    """Asks for a file; without `content` for its hash, size and mode alone. Since 1.1."""
+
+    content: bool = True
 
 
 class ResourceData(RequestMessage, frozen=True, kw_only=True):
@@ -214,6 +222,23 @@ class Result(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag=
         return f"Result(action_id={self.action_id!r}, of={self.of!r})"
 
 
+class AskOutcomes(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="outcomes"):
+    """Asks what became of actions of earlier connections: those that the agent does not know are in its
+    answer, the outcomes of the others come as `result`. Since 1.1."""
+
+    action_id: Ident
+    action_ids: Annotated[tuple[Ident, ...], Meta(min_length=1, max_length=1024)]
+
+
+class Trust(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="trust"):
+    """Says which authorities the agent is to trust from now on: exactly these. `renew`: its certificate is of
+    one that will go, so that it asks for another one soon. Since 1.1."""
+
+    action_id: Ident
+    ca: Pem
+    renew: bool = False
+
+
 class Renew(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="renew"):
     """Asks for the next certificate of the same name. Since 1.1."""
 
@@ -240,12 +265,15 @@ SouthboundRequest = (
     | TelemetryPush
     | FileDiff
     | FileApply
+    | FileRead
     | StateObserve
     | StateApply
     | StateClose
     | Cancel
     | Ack
     | Result
+    | AskOutcomes
+    | Trust
     | Renew
     | Part
 )
@@ -341,12 +369,30 @@ class FileApplyAnswer(ActionAnswer, frozen=True, kw_only=True):
     applied: bool
 
 
+class FileReadAnswer(ActionAnswer, frozen=True, kw_only=True):
+    """`content_base64` where it was asked for, and there is such a file. Since 1.1."""
+
+    sha256: BaseHash
+    size: Count
+    mode: Mode | None = None
+    content_base64: Base64 | None = None
+
+    def __repr__(self) -> str:
+        return f"FileReadAnswer(sha256={self.sha256!r}, size={self.size})"
+
+
 class ObserveAnswer(ActionAnswer, frozen=True, kw_only=True):
     observation: dict[str, Any]
 
 
 class ApplyAnswer(ActionAnswer, frozen=True, kw_only=True):
     result: dict[str, Any]
+
+
+class OutcomesAnswer(ActionAnswer, frozen=True, kw_only=True):
+    """`unknown`: what never reached the agent."""
+
+    unknown: Annotated[tuple[Ident, ...], Meta(max_length=1024)]
 
 
 class RenewAnswer(ActionAnswer, frozen=True, kw_only=True):

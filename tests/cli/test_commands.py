@@ -75,6 +75,14 @@ def test_bad_usage_is_exit_3_with_a_line_of_help(world: World, words: tuple[str,
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize("words", [("agents",), ("pki", "ca")])
+def test_a_group_alone_shows_its_help(world: World, words: tuple[str, ...]) -> None:
+    result = world.fazai(*words)
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith(f"Usage: fazai {' '.join(words)} [OPTIONS] COMMAND [ARGS]...\n\n")
+    assert "\nCommands:\n" in result.err
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion(world: World, shell: str) -> None:
     result = world.fazai("completion", shell)

@@ -35,6 +35,7 @@ CASES: dict[str, dict[int, str]] = {
         7: "cp read.yml h1: done.yml /copy",
     },
     "facts": {0: "facts new.yml", 3: "facts nope.yml", 4: "facts away.yml"},
+    "agents list": {3: "agents list --state nope", 4: "agents list"},
     "agents status": {2: "agents status agents.yml", 3: "agents status new.yml", 4: "agents status lost.yml"},
     "agents restart": {1: "agents restart agents.yml", 3: "agents restart new.yml"},
     "agents logs": {0: "agents logs agents.yml", 4: "agents logs lost.yml"},

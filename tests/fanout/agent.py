@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fazai.errors import Unreachable
-from fazai.wire.southbound import CommandExec, FileApply, FileDiff, decode_southbound_request
+from fazai.wire.southbound import CommandExec, FileApply, FileDiff, FileRead, decode_southbound_request
 
 
 @dataclass
@@ -25,6 +25,7 @@ class Agent:
     allowed: tuple[str, ...] = ("/bin/sh", "/bin/cat", "/bin/echo")
     says: Mapping[str, Any] | None = None
     away: bool = False
+    reads: bool = True
     seen: list[str] = field(default_factory=list)
     ids: set[str] = field(default_factory=set)
 
@@ -33,7 +34,7 @@ class Agent:
             raise Unreachable("it is not connected", stage="connect")
         request = decode_southbound_request(json.dumps(message), max_payload=64 << 20)
         self.seen.append(message["method"])
-        assert isinstance(request, CommandExec | FileDiff | FileApply)
+        assert isinstance(request, CommandExec | FileDiff | FileApply | FileRead)
         assert request.action_id not in self.ids, "an id for two actions"
         self.ids.add(request.action_id)
         if self.says is not None:
@@ -42,6 +43,8 @@ class Agent:
             body = await self.run(request)
         elif isinstance(request, FileDiff):
             body = self.compare(request)
+        elif isinstance(request, FileRead):
+            body = self.read(request)
         else:
             body = self.replace(request)
         return {"ok": "code" not in body, "action_id": request.action_id, **body}
@@ -71,6 +74,16 @@ class Agent:
         assert request.want_base64 is not None
         want, base = base64.b64decode(request.want_base64), self.hash_of(request.path)
         return {"patch": "", "base_sha256": base, "differs": hashlib.sha256(want).hexdigest() != base}
+
+    def read(self, request: FileRead) -> dict[str, Any]:
+        path = self.root / request.path.lstrip("/")
+        if not self.reads:
+            return {"error": "files below / are not handed out", "code": "not_allowed"}
+        if not path.exists():
+            return {"sha256": "absent", "size": 0}
+        data, mode = path.read_bytes(), f"{path.stat().st_mode & 0o777:04o}"
+        body = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "mode": mode}
+        return {**body, **({"content_base64": base64.b64encode(data).decode()} if request.content else {})}
 
     def replace(self, request: FileApply) -> dict[str, Any]:
         assert request.content_base64 is not None

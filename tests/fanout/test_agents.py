@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -95,6 +98,14 @@ def test_the_agents_own_list_decides(world: World, fleet: Fleet) -> None:
     found = run(world, argv=("/bin/echo", "hello"))
     assert found.code == 7
     assert [each["exit_code"] for each in found.document["targets"]] == [0, 7, 0]
+    refused = found.document["targets"][1]
+    assert [refused["status"], refused["ending"], refused["changes"][0]["status"]] == ["refused"] * 3
+    totals = found.document["totals"]
+    assert (totals["refused"], totals["failed"], totals["changed"]) == (1, 0, 2)
+    shown = world.fazai_bare("show", "--output", "json")
+    assert [each["status"] for each in shown.document["actions"]] == ["done", "refused", "done"]
+    text = world.fazai("exec", "all", "--", "/bin/echo", "hello")
+    assert (text.code, "RESULT 2 ran, 1 refused" in text.out) == (7, True)
     (error,) = found.document["targets"][1]["errors"]
     assert error["error"] == "Refused"
     assert "the agent refuses /bin/echo: /bin/echo is not on the allow-list" in error["message"]
@@ -104,6 +115,7 @@ def test_the_agents_own_list_decides(world: World, fleet: Fleet) -> None:
     ("says", "code", "error", "answered"),
     [
         ({"ok": False, "error": "no outcome", "code": "interrupted"}, 1, "Unsure", False),
+        ({"ok": False, "error": "somebody did", "code": "cancelled"}, 1, "Cancelled", True),
         ({"error": "no answer", "code": "timeout"}, 1, "Unsure", False),
         ({"error": "slow", "code": "timeout", "stdout": "a", "stderr": ""}, 1, "TimedOut", False),
         ({"ok": False, "error": "busy", "code": "conflict"}, 1, "Moved", True),
@@ -122,6 +134,9 @@ def test_an_answer_that_is_none_is_counted(
     assert found.code == code
     assert found.document["targets"][0]["errors"][0]["error"] == error
     assert found.document["unanswered"] == ([] if answered else ["e1"])
+    words = {"Unsure": "unknown", "TimedOut": "timed out", "Cancelled": "cancelled"}
+    assert found.document["targets"][0]["ending"] == words.get(error, "failed")
+    assert found.document["targets"][1]["ending"] == "not asked"
     assert found.document["not_asked"] == ["e2", "e3"]
     assert fleet["e2"].seen == []
     assert found.document["targets"][0]["notes"] == []  # nothing is said to stay done that is not known
@@ -183,6 +198,29 @@ def test_a_file_goes_to_agents_once(world: World, fleet: Fleet) -> None:
     assert fleet["e1"].seen[3:] == ["file.diff"]
 
 
+def test_an_older_agent_that_compares_bytes_alone_is_no_reason_to_call_a_mode_right(
+    world: World, fleet: Fleet
+) -> None:
+    one = fleet["e1"]
+    compare = one.compare
+
+    def older(request: Any) -> dict[str, Any]:
+        if request.mode is not None:
+            return {"error": "unknown field 'mode' in file.diff", "code": "bad_request"}
+        return compare(request)
+
+    one.compare = older  # type: ignore[method-assign]
+    (world.folder / "new").write_text("new")
+    words = ("cp", "e1:", world.folder / "new", "/file", "--output", "json", "--mode")
+    assert world.fazai(*words, "0640").document["targets"][0]["status"] == "changed"
+    assert (one.root / "file").stat().st_mode & 0o777 == 0o640
+    found = world.fazai(*words, "0600")
+    assert found.code == 1
+    said = found.document["targets"][0]["errors"][0]
+    assert "its mode and owner an agent of this version does not compare" in said["message"]
+    assert said["hint"] == "update it: fazai agents update"
+
+
 def test_a_file_that_did_not_stick_is_told(world: World, fleet: Fleet) -> None:
     (world.folder / "new").write_text("new")
     fleet["e1"].replace = lambda request: {"applied": True}  # type: ignore[method-assign]
@@ -212,14 +250,82 @@ def test_what_agents_have_no_message_for_is_said(world: World, fleet: Fleet) -> 
     def said(found: Result) -> str:
         return str(found.document["targets"][0]["errors"][0]["message"])
 
-    (world.folder / "dir").mkdir()
-    found = world.fazai("cp", "-r", "e1:", world.folder / "dir", "/dir", "--output", "json")
-    assert found.code == 1
-    assert "agents take files alone" in said(found)
-    found = world.fazai("cp", "e1:/file", world.folder / "got", "--output", "json")
-    assert found.code == 1
-    assert "no message of the contract fetches a file" in said(found)
     (world.folder / "in").write_bytes(b"\xff")
     found = run(world, "--stdin", str(world.folder / "in"), argv=("/bin/cat",))
     assert "UTF-8 text" in said(found)
     assert fleet["e1"].seen == []
+
+
+def test_a_file_is_fetched_from_agents_once(world: World, fleet: Fleet, tmp_path: Path) -> None:
+    world.local("one")
+    for name in world.hosts:
+        (world.folder / name / "file").write_bytes(b"of \0\xff" + name.encode())
+        (world.folder / name / "file").chmod(0o640)
+    words = ("cp", "all:/file", f"{tmp_path}/got/", "--output", "json")
+    found = world.fazai(*words)
+    assert found.code == 0, found.out
+    for name in world.hosts:
+        got = tmp_path / "got" / name / "file"
+        assert (got.read_bytes(), got.stat().st_mode & 0o777) == (b"of \0\xff" + name.encode(), 0o640)
+    again = world.fazai(*words)
+    assert [each["status"] for each in again.document["targets"]] == ["converged"] * 4
+    assert fleet["e1"].seen == ["file.read"] * 4  # looked at, fetched, and looked at again; then once more
+
+
+def test_what_agents_do_not_hand_out_is_said(world: World, fleet: Fleet, tmp_path: Path) -> None:
+    fleet["e1"].reads = False
+    (world.folder / "e3/file").write_text("x")
+    there = fleet["e3"].read
+
+    def changing(request: Any) -> dict[str, Any]:
+        found = there(request)
+        (world.folder / "e3/file").write_text("another")
+        return found
+
+    fleet["e3"].read = changing  # type: ignore[method-assign]
+    found = world.fazai("cp", "all:/file", f"{tmp_path}/got/", "--output", "json")
+    assert found.code == 7
+    rows = found.document["targets"]
+    assert [row["status"] for row in rows] == ["refused", "failed", "failed"]
+    assert "the agent refuses /file: files below / are not handed out" in rows[0]["errors"][0]["message"]
+    assert "/file is not there" in rows[1]["errors"][0]["message"]
+    assert "is another one than when it was looked at" in rows[2]["errors"][0]["message"]
+    assert not list((tmp_path / "got").rglob("file*"))
+
+
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"ok": True},
+        {"ok": True, "sha256": 7, "size": 1, "mode": "0644"},
+        {"ok": True, "sha256": "0" * 64, "size": -1, "mode": "0644"},
+        {"ok": True, "sha256": "0" * 64, "size": 1, "mode": "9999"},
+    ],
+)
+def test_an_agent_that_lies_of_a_file(
+    world: World, fleet: Fleet, tmp_path: Path, says: Mapping[str, Any]
+) -> None:
+    fleet["e1"].says = says
+    found = world.fazai("cp", "e1:/file", f"{tmp_path}/got", "--output", "json")
+    assert found.code == 1
+    assert "does not say what stands at /file" in found.document["targets"][0]["errors"][0]["message"]
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_program_through_an_agent_loads_no_kinds_and_no_library_of_websockets(tmp_path: Path) -> None:
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text("all: {hosts: {edge-7: {provider: agent}}}\n")
+    words = ["exec", str(inventory), "all", "--", "/bin/true"]
+    code = (
+        f"import sys; from fazai.cli import main; code = main({words!r}); "
+        "names = {'websockets', 'asyncssh', 'zipfile', 'fazai.providers.hosts.kinds'}; "
+        "print(code, sorted(names & set(sys.modules)))"
+    )
+    environ = {
+        **os.environ,
+        "FAZAI_STATE_DIR": str(tmp_path / "state"),
+        "FAZAI_URL": f"unix:{tmp_path}/d.sock",
+    }
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environ)
+    assert "no daemon to ask agents through" in done.stdout
+    assert done.stdout.splitlines()[-1] == "4 []", done.stderr

@@ -185,12 +185,31 @@ def test_the_last_word_is_a_pattern_whatever_lies_here(world: World, monkeypatch
     assert "a pattern is missing" in missing.err
 
 
-def test_an_h_of_the_program_is_not_ours(world: World) -> None:
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("all df -h /", 'stand behind "--", which is missing'),
+        ("all -h", 'stand behind "--", which is missing'),
+        ("all df --help", 'stand behind "--", which is missing'),
+        ("all df -qh", 'stand behind "--", which is missing'),
+        ("-f 2 all df -h -- /", 'stand behind "--", which is missing'),
+        ("all df -hT", "there is no option -T"),
+        ("all ls -la", "there is no option -l"),
+        ("all ls --all-of-them", "an option of the program stands behind it, and it behind --"),
+        ("all df -q", "which program? it stands behind --"),
+        ("all --outptu json -- df", "--output"),
+    ],
+)
+def test_an_option_of_the_program_is_not_ours(world: World, words: str, said: str) -> None:
     world.local("one")
-    found = world.fazai("exec", "all", "df", "-h", "/")
-    assert found.code == 3
-    assert 'the program stands behind "--", which is missing' in found.err
-    helped = world.fazai("exec", "--help")
+    found = world.fazai("exec", *words.split())
+    assert (found.code, found.out) == (3, "")
+    assert said in found.err
+
+
+@pytest.mark.parametrize("words", [("--help",), ("-h",), ("-f", "3", "-q", "-h")])
+def test_help_is_shown_where_it_is_asked_for(world: World, words: tuple[str, ...]) -> None:
+    helped = world.fazai_bare("exec", *words)
     assert (helped.code, "Usage: fazai exec" in helped.out) == (0, True)
 
 
@@ -249,7 +268,7 @@ def test_the_second_wave_never_starts_once_the_budget_is_spent(world: World, ser
     assert text.code == 1
     dead = ", ".join(f"{name} (unreachable)" for name in DEAD)
     assert f"not answered: {dead}" in text.out.splitlines()
-    reason = "5 of the play's targets failed, max_fail is 4"
+    reason = "5 of the play's targets failed, at most 4 may fail"
     assert f"not asked: {', '.join(names[10:])}: {reason}" in text.out.splitlines()
     assert "RESULT 5 ran, 3 unreachable, 2 failed, 10 not asked" in text.out
 

@@ -40,6 +40,12 @@ programs:
 files:
   - root: /
     write: true
+  - root: /out
+    read: true
+reconcile:
+  mode: yes
+  kinds: [host.file, host.directory, host.link]
+  paths: [/srv, /file]
 """
 
 
@@ -163,7 +169,8 @@ def test_ctrl_c_twice_ends_it_on_the_agents(world: World, fleet: Any) -> None:
     terminal.press(b"\x03")
     assert terminal.finish() == 130
     until(lambda: not sleepers("4323"))
-    assert "interrupted" in terminal.shown
+    assert "was ended: look at the host before it is run again" in terminal.shown
+    assert "looked at first" not in terminal.shown
 
 
 def sleepers(argument: str) -> list[int]:
@@ -193,3 +200,65 @@ def test_files_go_to_every_agent_once(world: World, fleet: Any, tmp_path: Path) 
         path = tmp_path / f"agent-{name}/root/file"
         assert path.read_bytes() == data
         assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_a_mode_alone_is_brought_to_agents(world: World, fleet: Any, tmp_path: Path) -> None:
+    (world.folder / "new").write_text("a secret")
+    for mode in ("0644", "0600"):
+        words = ("e1:", world.folder / "new", "/file", "--mode", mode, "--output", "json")
+        assert [each["status"] for each in world.fazai("cp", *words).document["targets"]] == ["changed"]
+        assert (tmp_path / "agent-e1/root/file").stat().st_mode & 0o777 == int(mode, 8)
+
+
+@pytest.mark.slow
+def test_files_are_fetched_from_every_agent(world: World, fleet: Any, tmp_path: Path) -> None:
+    data = {name: os.urandom(3 * 1024 * 1024) for name in NAMES}
+    for name in NAMES:
+        (tmp_path / f"agent-{name}/root/out").mkdir()
+        (tmp_path / f"agent-{name}/root/out/log").write_bytes(data[name])
+    words = ("cp", "all:/out/log", f"{tmp_path}/got/", "--output", "json")
+    found = world.fazai(*words)
+    assert found.code == 0, found.out
+    assert {name: (tmp_path / "got" / name / "log").read_bytes() for name in NAMES} == data
+    assert {each["status"] for each in world.fazai(*words).document["targets"]} == {"converged"}
+    refused = world.fazai("cp", "e1:/file", f"{tmp_path}/got/", "--output", "json")
+    assert (refused.code, refused.document["targets"][0]["status"]) == (7, "refused")
+    assert "files below / are not handed out" in refused.document["targets"][0]["errors"][0]["message"]
+
+
+@pytest.mark.slow
+def test_a_folder_goes_to_agents_that_may_be_reconciled(world: World, fleet: Any, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    (tree / "a/b").mkdir(parents=True)
+    (tree / "a/one").write_text("one")
+    (tree / "a/b/two").write_bytes(os.urandom(2_000_000))
+    (tree / "a/link").symlink_to("one")
+    words = ("cp", "-r", "all:", str(tree), "/srv/tree", "--output", "json")
+    for name in NAMES:
+        (tmp_path / f"agent-{name}/root/srv").mkdir()
+    found = world.fazai(*words)
+    assert found.code == 0, found.out
+    for name in NAMES:
+        there = tmp_path / f"agent-{name}/root/srv/tree"
+        assert (there / "a/b/two").read_bytes() == (tree / "a/b/two").read_bytes()
+        assert os.readlink(there / "a/link") == "one"
+    assert {each["status"] for each in world.fazai(*words).document["targets"]} == {"converged"}
+    refused = world.fazai("cp", "-r", "e1:", str(tree), "/opt/tree")
+    assert refused.code == 7
+    assert "/opt/tree is not a path that is allowed here" in refused.out
+    one = tmp_path / "agent-e1/root/file"
+    one.write_text("before")
+    assert world.fazai("cp", "--backup", "e1:", str(tree / "a/one"), "/file").code == 0
+    assert sorted(path.read_text() for path in one.parent.glob("file*")) == ["before", "one"]
+
+
+def test_a_file_that_no_message_holds_is_refused(world: World, fleet: Any, tmp_path: Path) -> None:
+    """It ended the connection of all who asked through it."""
+    (tmp_path / "big").mkdir()
+    with (tmp_path / "big/file").open("wb") as file:
+        file.truncate(50 << 20)
+    found = world.fazai("cp", "-r", "e1:", str(tmp_path / "big"), "/srv", "--output", "json")
+    assert found.code == 1
+    assert (
+        "MiB is longer than an agent takes (64 MiB)" in found.document["targets"][0]["errors"][0]["message"]
+    )

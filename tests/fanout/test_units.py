@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fazai.errors import TimedOut, Unreachable, Unsure, UsageError
@@ -69,6 +69,7 @@ def test_who_was_not_asked(status: TargetStatus, notes: tuple[str, ...], asked: 
     assert (outcome.answered, outcome.asked) == (True, asked)
 
 
+@settings(deadline=None)
 @given(
     before=st.sampled_from([0, 5, TOLD_BYTES - 9, KEPT_BYTES - 9, KEPT_BYTES + 8 * 1024 - 9]),
     filler=st.sampled_from(["x", "é", "\n", f"{SECRET}\n", f"{SECRET}\U0001f600"]),

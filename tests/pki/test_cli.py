@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 
 from fazai.cli.main import main
 from fazai.pki import Authority, Enrolments, PeerChecker
+from fazai.store.certificates import TrustHolder
 from fazai.store.factory import open_certificates
 from tests.pki.world import DAY_S, Existing, Machine, der_of, openssl, refused
 
@@ -93,7 +95,8 @@ def test_a_second_init_says_what_stands_there_and_changes_nothing(ready: Run, fo
         assert said.code == 0
         assert said.out.startswith("it stands there, nothing was changed: CA fazai CA ")
         assert "listener fazai.example.net, 192.0.2.1, valid until 20" in said.out
-        assert said.err == ""
+        other = "for other names: fazai pki listener, with all of them\n"
+        assert said.err == (other if "--name" in words else "")
     said = ready("init", "--key", "ed25519")
     assert (said.code, said.out) == (7, "")
     assert "has a key p256, not ed25519" in said.err
@@ -107,9 +110,11 @@ def test_init_of_the_other_sort_and_length(run: Run, folder: Path) -> None:
     ca = Authority.load(folder).trusted[0]
     assert abs(ca.not_valid_after_utc.timestamp() - time.time() - 365 * DAY_S) < 60
     assert "no certificate yet: fazai pki listener --name HOST" in run("list").out
+    assert "agents cannot connect yet; next: fazai pki listener --name HOST" in said.err
     said = run("init", "--name", "a.example")  # what was missing is made
+    assert said.out.startswith("it stands there: CA fazai CA ")
+    assert "\nmade: listener a.example, valid until 20" in said.out
     assert said.code == 0
-    assert said.out.splitlines()[1].startswith("listener a.example, valid until 20")
 
 
 def test_the_listener_gets_other_names_and_keeps_its_key(ready: Run, folder: Path) -> None:
@@ -354,6 +359,18 @@ def test_list_shows_all_and_no_secret(ready: Run, folder: Path, tmp_path: Path) 
     for secret in (token[4:36], *keys, "PRIVATE"):
         assert secret not in document
         assert secret not in said.out
+
+
+def test_what_an_agent_says_of_the_cas_steers_no_terminal(ready: Run, folder: Path) -> None:
+    assert ready("ca", "rotate").code == 0
+    mark = Authority.load(folder).bundle_mark
+    with closing(open_certificates(folder.parents[1] / "state")) as store:
+        text = "no\x1b[2J\n9 of 9 agents ready; next: fazai pki ca switch"
+        store.put_trust_holder(TrustHolder("edge-7", mark, time.time(), text))
+    lines = ready("ca", "status").out.splitlines()
+    (shown,) = (line for line in lines if line.startswith("edge-7"))
+    assert r"did not take the CAs: no\x1b[2J\n9 of 9 agents ready" in shown
+    assert lines[-1] == "0 of 1 agent ready; wait (fazai pki ca status), then: fazai pki ca switch"
 
 
 def test_list_in_a_pipe_that_is_closed(ready: Run) -> None:

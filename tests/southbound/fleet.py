@@ -15,6 +15,7 @@ from typing import Any
 
 from websockets.sync.client import unix_connect
 
+from bench.agent_fleet import ask_daemon
 from tests.daemon.live import until
 
 AGENT_YML = """\
@@ -161,17 +162,8 @@ class Fleet:
 
     def get(self, path: str) -> Any:
         """Ask the daemon; None while it does not answer with 200."""
-        with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(30)
-            try:
-                connection.connect(str(self.folder / "daemon.sock"))
-                head = f"GET {path} HTTP/1.1\r\nHost: fazai\r\nConnection: close\r\n\r\n"
-                connection.sendall(head.encode())
-                answer = b"".join(iter(lambda: connection.recv(65536), b""))
-            except OSError:
-                return None
-        status, _, body = answer.partition(b"\r\n\r\n")
-        return json.loads(body) if status.split(b" ")[1:2] == [b"200"] else None
+        answer = ask_daemon(self.folder / "daemon.sock", path)
+        return None if answer is None else json.loads(answer)
 
     def row(self, name: str) -> dict[str, Any]:
         """Return an agent's row in the registry; empty where there is none."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fazai.agent.link import websocket
+from fazai.compat import websocket
 from fazai.providers.hosts.remote.relay import AgentRelay, RelayAddress
 from tests.southbound.fleet import Fleet
 
@@ -183,9 +183,6 @@ def test_pings_of_one_who_reads_nothing_do_not_fill_the_memory(
     assert watch.longest_s < 10.0
 
 
-BOMB = b"[" + b"[]," * 20_000_000 + b"[]]"
-
-
 @pytest.mark.parametrize(
     "head",
     [
@@ -199,7 +196,7 @@ def test_a_message_of_more_values_than_there_is_memory_for_is_refused(
 ) -> None:
     machine = connect()
     with Watch(fleet) as watch:
-        machine.send_parts("b-1", head + BOMB + b"}}")
+        machine.send_parts("b-1", head + b"[" + b"[]," * 20_000_000 + b"[]]}}")
         answer = machine.receive()
     assert answer == {"closed": 1008, "reason": "too_large: the message has more than 2000000 values"}
     assert watch.grown_kib < 400_000  # twice the message, and parts of it
@@ -255,7 +252,7 @@ def test_an_answer_that_the_client_cannot_read_fails_that_one_request(said: str)
     async def ask() -> Mapping[str, Any]:
         relay = AgentRelay(RelayAddress("ws://agents/southbound/relay"))
         waiting = relay._open[7] = asyncio.get_running_loop().create_future()
-        relay._take('{"id":7,"answer":' + said)
+        relay._take(('{"id":7,"answer":' + said).encode())
         async with asyncio.timeout(WAIT_S):
             found: Mapping[str, Any] = await waiting
             return found

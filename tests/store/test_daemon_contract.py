@@ -71,6 +71,15 @@ def test_events_keep_their_order_and_what_filters_ask_for(open_daemon: OpenDaemo
         assert later > ids[-1]
 
 
+def test_the_events_of_one_run_are_found_alone(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        ids = asyncio.run(store.publish([event("a", run=run) for run in ("R1", "R2", "R1", "R1")]))
+        asyncio.run(store.publish([event("b")]))
+        assert [one.id for one in asyncio.run(store.events_after(0, run="R1"))] == [ids[0], *ids[2:]]
+        assert [one.id for one in asyncio.run(store.events_after(ids[0], 1, "R1"))] == [ids[2]]
+        assert asyncio.run(store.events_after(0, run="R3")) == []
+
+
 def test_an_id_is_safe_to_resume_by(open_daemon: OpenDaemon) -> None:
     """Once a reader can see an event, none with a smaller id appears any more: a reader that goes on after
     the last one misses nothing, also while many write at the same time."""

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
@@ -24,19 +25,18 @@ def until(condition: Callable[[], object], limit_s: float = 60.0) -> None:
         time.sleep(0.02)
 
 
-class Init:
-    """Starts the installed agent of a folder, and starts it again whenever it ends."""
+class Restarter:
+    """Starts the program that was installed in a folder, again whenever it ends, as an init would."""
 
-    LOOP = 'while [ -x "$1" ]; do "$1" --config "$2" 2>>"$3" & wait $!; done'
+    LOOP: str
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.state = root / "var/lib/fazai-agent"
-        script, settings = root / "opt/fazai/agent/telemetry.sh", root / "etc/fazai/telemetry.env"
-        (root / "var/log").mkdir(parents=True, exist_ok=True)
+    def __init__(self, root: Path, *words: Path | str, state: Path, log: str, **environment: str) -> None:
+        self.root, self.state, self.log = root, state, root / "var/log" / log
+        self.log.parent.mkdir(parents=True, exist_ok=True)
         self.process = subprocess.Popen(
-            ["/bin/sh", "-c", self.LOOP, "init", script, settings, root / "var/log/fazai-telemetry.log"],
-            env={"PATH": os.environ["PATH"], "FAZAI_AGENT_STATE_DIR": str(self.state)},
+            ["/bin/sh", "-c", self.LOOP, "init", *words, self.log],
+            cwd=root,
+            env={"PATH": os.environ["PATH"], **environment},
             start_new_session=True,
         )
 
@@ -53,14 +53,36 @@ class Init:
         self.process.wait()
 
 
-@pytest.fixture
-def init() -> Iterator[Callable[[Path], Init]]:
-    started: list[Init] = []
+R = TypeVar("R", bound=Restarter)
 
-    def start(root: Path) -> Init:
-        started.append(Init(root))
+
+@contextlib.contextmanager
+def restarters(kind: Callable[..., R]) -> Iterator[Callable[..., R]]:
+    """Start one for each folder, and stop them all in the end."""
+    started: list[R] = []
+
+    def start(root: Path, *more: str) -> R:
+        started.append(kind(root, *more))
         return started[-1]
 
     yield start
     for one in started:
         one.stop()
+
+
+class Init(Restarter):
+    """Keeps the telemetry agent of a folder running."""
+
+    LOOP = 'while [ -x "$1" ]; do "$1" --config "$2" 2>>"$3" & wait $!; done'
+
+    def __init__(self, root: Path) -> None:
+        state = root / "var/lib/fazai-agent"
+        words = root / "opt/fazai/agent/telemetry.sh", root / "etc/fazai/telemetry.env"
+        log, place = "fazai-telemetry.log", {"FAZAI_AGENT_STATE_DIR": str(state)}
+        super().__init__(root, *words, state=state, log=log, **place)
+
+
+@pytest.fixture
+def init() -> Iterator[Callable[[Path], Init]]:
+    with restarters(Init) as start:
+        yield start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import stat
+import sys
 from typing import TYPE_CHECKING
 
 from fazai.agent.config.launchers import describe_launcher
@@ -23,7 +24,8 @@ _INDENT = "    "
 
 def explain_config(config: AgentConfig) -> list[str]:
     """Return what the configuration allows, a sentence or a part of one on each line."""
-    lines = [f"{config.agent_id} connects to {', then '.join(map(str, config.daemon))}."]
+    through = "" if config.proxy is None else f", through the proxy {config.proxy}"
+    lines = [f"{config.agent_id} connects to {', then '.join(map(str, config.daemon))}{through}."]
     if config.root != "/":
         lines.append(f"{config.root} stands for / where files and reconciling are meant.")
     lines.append(_explain_programs(config))
@@ -89,9 +91,11 @@ def _show_argument(rule: ArgumentRule) -> str:
 
 def _explain_files(config: AgentConfig) -> Iterator[str]:
     if not config.files:
-        yield "The daemon can compare and replace no file (file.diff, file.apply)."
+        yield "The daemon can compare, replace and fetch no file (file.diff, file.apply, file.read)."
     for root in config.files:
-        yield f"The daemon can {'compare and replace' if root.write else 'compare'} files below {root.root}."
+        verbs = ["compare", *(["replace"] if root.write else []), *(["fetch"] if root.read else [])]
+        words = " and ".join([", ".join(verbs[:-1]), verbs[-1]]) if verbs[1:] else verbs[0]
+        yield f"The daemon can {words} files below {root.root}."
 
 
 def _explain_reconciling(config: AgentConfig) -> Iterator[str]:
@@ -109,16 +113,25 @@ def _explain_reconciling(config: AgentConfig) -> Iterator[str]:
     yield f"The machine can be {verb}: {kinds}, {paths}."
 
 
+#: What `run` does where `check` only warns.
+_NOT_RUN = "; an agent does not start with it: chmod go-w"
+
+
 def find_warnings(config: AgentConfig) -> list[str]:
     """Return what should be looked at again, each with its place. Must be called in the main thread."""
     found = [f"{config.file}: {text}" for text in _check_file(config.file, "this file")]
+    found = [text + _NOT_RUN if "can write this file" in text else text for text in found]
     if config.reconcile.mode == "yes" and config.reconcile.paths is None and config.root == "/":
         found.append(f"{config.file}: the whole machine can be reconciled (`paths` bounds that)")
+    if config.telemetry and not sys.platform.startswith("linux"):
+        found.append(f"{config.file}: telemetry is taken on Linux alone: the sampler reads its /proc")
     for root in config.files:
         if root.write and root.root in ("/", "/etc", "/usr", "/root", "/bin", "/sbin"):
             found.append(
                 f"{config.file}:{root.line}: every file below {root.root} can be replaced, also this one"
             )
+        if root.read and root.root in ("/", "/etc", "/root", "/home", "/var", "/srv"):
+            found.append(f"{config.file}:{root.line}: every file below {root.root} can be fetched, also keys")
     for rule in config.programs:
         for text in _check_program(rule):
             found.append(f"{config.file}:{rule.line}: {rule.path}: {text}")

@@ -18,6 +18,7 @@ from fazai.agent.config.settings import (
     DaemonAddress,
     FilesRoot,
     ProgramRule,
+    ProxyAddress,
     ReconcileRule,
     TelemetryRule,
 )
@@ -29,6 +30,7 @@ DEFAULT_CONFIG = "/etc/fazai/agent.yml"
 #: A southbound id (SPEC.md), which is also a certificate's common name.
 AGENT_ID = r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,62}[A-Za-z0-9])?"
 _ADDRESS = re.compile(r"(wss|https)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
+_PROXY = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})/?")
 _MISSING = "--config FILE; or have one written: fazai agent enrol --daemon wss://HOST:3121 --name NAME"
 #: A kind, or one of its fields that runs a program, such as host.file.validate.
 _KIND = r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*){1,2}"
@@ -41,6 +43,8 @@ _SETTINGS = (
     "certificate",
     "key",
     "signing_key",
+    "proxy",
+    "proxy_credentials",
     "state",
     "root",
     "programs",
@@ -116,6 +120,7 @@ def parse_config(data: bytes, name: str) -> AgentConfig:
         certificate=top.path("certificate"),
         key=top.path("key"),
         signing_key=top.path("signing_key") or None,
+        proxy=_read_proxy(top),
         state=top.path("state", "/var/lib/fazai-remote"),
         root=top.path("root", "/"),
         programs=_read_programs(top, limits),
@@ -152,6 +157,35 @@ def _read_addresses(top: Fields) -> tuple[DaemonAddress, ...]:
     return tuple(found)
 
 
+def _read_proxy(top: Fields) -> ProxyAddress | None:
+    node = top.node("proxy")
+    credentials: str | None = top.path("proxy_credentials") or None
+    if node is None:
+        if credentials is not None:
+            top.wrong("proxy_credentials", "`proxy_credentials` is of no use without `proxy`")
+        return None
+    text = top.text_of(node, "proxy", what="an address such as http://HOST:PORT")
+    try:
+        return parse_proxy(text, credentials) if text else None
+    except ConfigError as error:
+        top.mistakes.add(node.line, f"`proxy` {error.message}", error.hint)
+        return None
+
+
+def parse_proxy(text: str, credentials: str | None = None) -> ProxyAddress:
+    """Return the proxy that an address names. Raises ConfigError."""
+    if "@" in text:  # no word of it is shown: a password may stand there
+        raise ConfigError(
+            "has no user and no password", hint="`proxy_credentials: FILE`, with one line USER:PASSWORD"
+        )
+    match = _PROXY.fullmatch(text)
+    port = int(match[2]) if match else 0
+    if not match or not 0 < port < 65536:
+        hint = "TLS to a proxy (https://) is not spoken" if text.startswith("https:") else None
+        raise ConfigError(f'must be http://HOST:PORT, not "{text[:80]}"', hint=hint)
+    return ProxyAddress(match[1].strip("[]"), port, credentials)
+
+
 def _read_programs(top: Fields, limits: AgentLimits) -> tuple[ProgramRule, ...]:
     found = [read_program(node, limits.output, top.mistakes) for node in top.items("programs")]
     named: dict[str, ProgramRule] = {}
@@ -167,13 +201,13 @@ def _read_programs(top: Fields, limits: AgentLimits) -> tuple[ProgramRule, ...]:
 def _read_files(top: Fields) -> tuple[FilesRoot, ...]:
     found: list[FilesRoot] = []
     for node in top.items("files"):
-        fields = Fields(node, "an entry of `files`", ("root", "write"), top.mistakes)
+        fields = Fields(node, "an entry of `files`", ("root", "write", "read"), top.mistakes)
         root = fields.path("root")
         if isinstance(node.value, dict) and fields.node("root") is None:
             fields.missing("root")
         if any(root and each.root == root for each in found):
             fields.wrong("root", f"{root} stands in `files` twice")
-        found.append(FilesRoot(root, fields.switch("write"), node.line))
+        found.append(FilesRoot(root, fields.switch("write"), node.line, fields.switch("read")))
     return tuple(found)
 
 

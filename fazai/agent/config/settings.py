@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+#: How the names of files end that stand beside the agent's own until they take their places: the next key,
+#: the next certificate, authorities that are proven.
+_NEXT_ENDS = tuple(
+    f"{end}{new}" for end in (".renewing", ".enrolling", ".offered", "") for new in ("", ".new") if end or new
+)
+
 
 @dataclass(frozen=True)
 class DaemonAddress:
@@ -16,6 +22,18 @@ class DaemonAddress:
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class ProxyAddress:
+    """The HTTP proxy through which the daemon is reached. `credentials`: the file with USER:PASSWORD."""
+
+    host: str  # without the brackets of an IPv6 address
+    port: int
+    credentials: str | None = None
+
+    def __str__(self) -> str:
+        return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
 
 
 @dataclass(frozen=True)
@@ -60,11 +78,12 @@ class ProgramRule:
 
 @dataclass(frozen=True)
 class FilesRoot:
-    """A folder whose files the daemon may compare, and with `write` replace."""
+    """A folder whose files the daemon may compare, with `write` replace, and with `read` fetch."""
 
     root: str
     write: bool = False
     line: int = 0
+    read: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,6 +138,7 @@ class AgentConfig:
     certificate: str
     key: str
     signing_key: str | None = None  # file with the key of signed HTTP
+    proxy: ProxyAddress | None = None
     name: str = ""
     state: str = "/var/lib/fazai-remote"
     root: str = "/"
@@ -127,3 +147,11 @@ class AgentConfig:
     reconcile: ReconcileRule = field(default_factory=ReconcileRule)
     telemetry: TelemetryRule | None = None
     limits: AgentLimits = field(default_factory=AgentLimits)
+
+    @property
+    def own_files(self) -> tuple[str, ...]:
+        """The files and folders of the agent itself, which the daemon can neither read nor change."""
+        credentials = None if self.proxy is None else self.proxy.credentials
+        own = (self.file, self.ca, self.certificate, self.key, self.signing_key, credentials, self.state)
+        paths = [path for path in own if path]
+        return (*paths, *(f"{path}{end}" for path in paths for end in _NEXT_ENDS))

@@ -15,8 +15,13 @@ from typing import TYPE_CHECKING, NoReturn
 
 from fazai.agent.errors import Refused
 from fazai.agent.execution import landlock
-from fazai.agent.execution.limits import CgroupLeaf, limit_processes
-from fazai.agent.execution.system import LINUX, close_from, die_with_parent, forbid_new_privileges
+from fazai.agent.execution.limits import CgroupLeaf, limit_core, limit_processes, write_file
+from fazai.agent.execution.system import (
+    LINUX,
+    die_with_parent,
+    forbid_new_privileges,
+    fork_into_cgroup,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -64,6 +69,33 @@ class StartedProgram:
     stdout: int
     stderr: int
     status: int
+
+
+def set_up_inherited() -> None:
+    """Give this process all that each program inherits from it, so that little is left to do between the fork
+    and the program: what a forked Python does costs a page for each object that it looks at.
+
+    Descriptors need no care: Python's own are closed by the kernel when a program starts.
+    """
+    os.chdir("/")
+    os.umask(0o022)
+    for (
+        number
+    ) in signal.valid_signals():  # what is handled becomes default by itself, what is ignored does not
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, _take_no_notice)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
+    limit_core()
+    if LINUX:  # elsewhere it may be missing, which the program's start tells
+        forbid_new_privileges()
+    with contextlib.suppress(OSError):  # the kernel ends these rather than the agent where memory runs out
+        write_file("/proc/self/oom_score_adj", b"500")
+    while os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC) < _STATUS:
+        continue  # the numbers that a program's descriptors get are taken: pipes have others
+
+
+def _take_no_notice(number: int, frame: object) -> None:
+    return
 
 
 def prepare_launch(
@@ -140,12 +172,22 @@ def start_program(launch: Launch, leaf: CgroupLeaf | None, *, wants_stdin: bool)
     stdin = os.pipe() if wants_stdin else (os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC), -1)
     stdout, stderr, status = os.pipe(), os.pipe(), os.pipe()
     parent = os.getpid()
-    pid = os.fork()
+    pid, joins = _fork(leaf)
     if pid == 0:
-        _become_program(launch, leaf, held, (stdin[0], stdout[1], stderr[1], status[1]), parent)
+        _become_program(
+            launch, leaf if joins else None, held, (stdin[0], stdout[1], stderr[1], status[1]), parent
+        )
     for handle in (stdin[0], stdout[1], stderr[1], status[1]):
         os.close(handle)
     return StartedProgram(pid, stdin[1] if wants_stdin else None, stdout[0], stderr[0], status[0])
+
+
+def _fork(leaf: CgroupLeaf | None) -> tuple[int, bool]:
+    """Fork, into the cgroup where the kernel can; returns the process, and whether it has to enter itself."""
+    if leaf is not None:
+        with contextlib.suppress(OSError):
+            return fork_into_cgroup(leaf.handle), False
+    return os.fork(), True
 
 
 def explain_failure(launch: Launch, told: str) -> Refused:
@@ -177,25 +219,29 @@ def _become_program(
         os.setsid()
         stage = "cgroup"
         if leaf is not None:
-            with open(leaf.join_path, "w", encoding="utf-8") as file:
-                file.write("0")
-        _offer_to_the_memory_killer()
+            leaf.enter()
         stage = "descriptors"
-        status = _place_descriptors(handles)
+        for number, handle in enumerate(handles):
+            os.dup2(handle, number, number != _STATUS)
+        status = _STATUS
         stage = "Landlock"
         ruleset = landlock.make_ruleset(launch.write) if launch.write is not None else None
         stage = "user"
         _become_user(launch.user)
         stage, where = "folder", launch.cwd
-        enter_folder(launch.cwd)
+        if launch.cwd != "/":
+            enter_folder(launch.cwd)
         stage, where = "privileges", ""
-        forbid_new_privileges()
+        if not LINUX:
+            forbid_new_privileges()
         if ruleset is not None:
             landlock.restrict_self(ruleset)
         stage = "limits"
         limit_processes(launch.limits, memory_held=held[0], processes_held=held[1])
         stage = "signals"
-        _reset_signals(parent)
+        die_with_parent(signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before we asked
+            os._exit(127)
         stage = "start"
         os.execve(launch.path, launch.argv, launch.env)  # noqa: S606 - no shell: that is the point
     except (OSError, ValueError, MemoryError, OverflowError) as error:
@@ -204,23 +250,6 @@ def _become_program(
         os.write(status, json.dumps([stage, reason, name]).encode())
     finally:
         os._exit(127)
-
-
-def _offer_to_the_memory_killer() -> None:
-    """Have the kernel end the program rather than the agent where memory runs out."""
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="utf-8") as file:
-        file.write("500")
-
-
-def _place_descriptors(handles: tuple[int, int, int, int]) -> int:
-    """Put the pipes at 0 to 2 and the status pipe at 3, and close all others; returns the latter."""
-    high = [os.dup(handle) for handle in handles]  # first out of each other's way
-    while min(high) <= _STATUS:
-        high = [os.dup(handle) for handle in high]
-    for number, handle in enumerate(high):
-        os.dup2(handle, number, inheritable=number != _STATUS)
-    close_from(_STATUS + 1)
-    return _STATUS
 
 
 def _become_user(user: ProgramUser) -> None:
@@ -252,15 +281,3 @@ def enter_folder(path: str) -> None:
         handle = inner
     os.fchdir(handle)
     os.close(handle)
-
-
-def _reset_signals(parent: int) -> None:
-    """Give the program the signals that a program expects, and end it with its parent."""
-    for number in signal.valid_signals():  # those that are handled become default ones by themselves
-        if signal.getsignal(number) == signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])
-    os.umask(0o022)
-    die_with_parent(signal.SIGKILL)
-    if os.getppid() != parent:  # it ended before we asked
-        os._exit(127)

@@ -29,21 +29,23 @@ class CgroupLeaf:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._controllers = set(_read(f"{path}/cgroup.controllers").split())
+        self.handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
-    @property
-    def join_path(self) -> str:
-        """The file into which a process writes 0 to enter."""
-        return f"{self._path}/cgroup.procs"
+    def enter(self) -> None:
+        """Move this process into it. Raises OSError."""
+        write_file(f"{self._path}/cgroup.procs", b"0")
 
     def limit(self, limits: ProgramLimits) -> tuple[bool, bool]:
         """Set the bounds of memory and of processes; tells which of the two the kernel will keep."""
         memory = processes = False
-        if limits.memory is not None and "memory" in self._controllers:
+        if limits.memory is None and limits.processes is None:
+            return memory, processes
+        controllers = _read(f"{self._path}/cgroup.controllers").split()
+        if limits.memory is not None and "memory" in controllers:
             memory = _write(f"{self._path}/memory.max", str(limits.memory))
             _write(f"{self._path}/memory.swap.max", "0")
             _write(f"{self._path}/memory.oom.group", "1")
-        if limits.processes is not None and "pids" in self._controllers:
+        if limits.processes is not None and "pids" in controllers:
             processes = _write(f"{self._path}/pids.max", str(limits.processes))
         return memory, processes
 
@@ -56,9 +58,15 @@ class CgroupLeaf:
         return "populated 1" not in _read(f"{self._path}/cgroup.events")
 
     def remove(self) -> None:
-        """Remove it; one that is not empty stays for whoever comes next."""
-        with contextlib.suppress(OSError):
+        """Remove it, and those that its program made below it; one in which something lives stays for whoever
+        comes next."""
+        os.close(self.handle)
+        try:
             os.rmdir(self._path)
+        except OSError:
+            for folder, _, _ in os.walk(self._path, topdown=False):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
 
 
 def make_leaf(limits: ProgramLimits) -> CgroupLeaf | None:
@@ -66,20 +74,19 @@ def make_leaf(limits: ProgramLimits) -> CgroupLeaf | None:
     parent = find_own_cgroup()
     if parent is None:
         return None
-    end_orphaned_leaves(parent)
     for needed, controller in ((limits.memory, "memory"), (limits.processes, "pids")):
         if needed is not None and controller not in _read(f"{parent}/cgroup.subtree_control").split():
             _write(f"{parent}/cgroup.subtree_control", f"+{controller}")  # else: limits of processes
     path = f"{parent}/{_own_prefix()}{os.getpid()}-{_ticks_since_boot()}"
     try:
         os.mkdir(path, 0o755)
+        leaf = CgroupLeaf(path)
     except OSError:
         return None
     if not os.access(f"{path}/cgroup.kill", os.W_OK) or not os.access(f"{path}/cgroup.procs", os.W_OK):
-        with contextlib.suppress(OSError):
-            os.rmdir(path)
+        leaf.remove()
         return None
-    return CgroupLeaf(path)
+    return leaf
 
 
 def settle_in_cgroup() -> None:
@@ -128,10 +135,12 @@ def _is_delegated(path: str) -> bool:
 def end_orphaned_leaves(parent: str | None = None) -> int:
     """Kill what is left in cgroups whose maker is gone, and remove them; returns how many there were."""
     folder = parent if parent is not None else find_own_cgroup()
-    prefix = _own_prefix()
     found = 0
+    if folder is None:
+        return found
+    prefix = _own_prefix()
     with contextlib.suppress(OSError):
-        for name in os.listdir(folder) if folder is not None else ():
+        for name in os.listdir(folder):
             pid, _, made = name[len(prefix) :].partition("-")
             if not name.startswith(prefix) or not pid.isdigit() or not made.isdigit():
                 continue
@@ -159,7 +168,6 @@ def _wait_until_empty(leaf: CgroupLeaf) -> None:
 
 def limit_processes(limits: ProgramLimits, *, memory_held: bool, processes_held: bool) -> None:
     """Set this process's own limits, and those of what it starts, but for those that its cgroup keeps."""
-    _lower(resource.RLIMIT_CORE, 0)
     if limits.memory is not None and not memory_held:
         _lower(resource.RLIMIT_AS, limits.memory)
     if limits.processes is not None and not processes_held:
@@ -168,6 +176,11 @@ def limit_processes(limits: ProgramLimits, *, memory_held: bool, processes_held:
         _lower(resource.RLIMIT_CPU, limits.cpu_seconds)
     if limits.files is not None:
         _lower(resource.RLIMIT_NOFILE, limits.files)
+
+
+def limit_core() -> None:
+    """Have this process, and what it starts, leave no core behind."""
+    _lower(resource.RLIMIT_CORE, 0)
 
 
 def _lower(which: int, value: int) -> None:
@@ -188,17 +201,34 @@ def _ticks_since_boot() -> int:
 
 
 def _read(path: str) -> str:
+    """Return the beginning of a file of the kernel's; nothing where it cannot be read."""
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    found = b""
+    try:
+        while data := os.read(file, 65_536):
+            found += data
+    except OSError:
+        return ""
+    finally:
+        os.close(file)
+    return found.decode("utf-8", "replace")
 
 
 def _write(path: str, text: str) -> bool:
     try:
-        with open(path, "w", encoding="utf-8") as file:
-            file.write(text)
+        write_file(path, text.encode())
     except OSError:
         return False
     return True
+
+
+def write_file(path: str, data: bytes) -> None:
+    """Write into a file of the kernel's. Raises OSError."""
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(file, data)
+    finally:
+        os.close(file)

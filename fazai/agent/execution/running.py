@@ -1,7 +1,7 @@
 """command.exec: runs one program of the allow-list and answers once nothing of what it started is left.
 
-Runs in a child that the agent forked for it. The child is the reaper of all that the program starts, so that
-nothing gets away; at the deadline, on SIGTERM (a cancel) and a moment after the program itself has ended,
+Runs in the process that `serving` is about. It is the reaper of all that the program starts, so that nothing
+gets away; at the deadline, on SIGTERM (a cancel) and a moment after the program itself has ended,
 whatever still lives is killed, and only then is there an answer. Output is drained to the end and kept up to
 a bound; a pipe that somebody else holds open is not waited for.
 """
@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import math
 import os
-import selectors
+import select
 import signal
 import time
 from typing import TYPE_CHECKING
@@ -22,12 +23,10 @@ from fazai.agent.execution.launching import (
     Launch,
     StartedProgram,
     explain_failure,
-    find_user,
     prepare_launch,
     start_program,
 )
-from fazai.agent.execution.limits import CgroupLeaf, make_leaf, settle_in_cgroup
-from fazai.agent.execution.system import become_reaper
+from fazai.agent.execution.limits import CgroupLeaf, make_leaf
 from fazai.agent.execution.tree import kill_descendants, reap_children
 
 if TYPE_CHECKING:
@@ -45,27 +44,19 @@ _CHUNK = 64 * 1024
 _PIPE_MAX = 1024 * 1024
 
 
-def prepare_commands() -> None:
-    """Find out what is the same for every command, so that forked children know; the agent itself calls it
-    once, before its first fork."""
-    find_user(None)
-    settle_in_cgroup()
-
-
-def run_command(request: Mapping[str, object], config: AgentConfig) -> dict[str, object]:
+def run_command(request: Mapping[str, object], config: AgentConfig, stop: StopRequests) -> dict[str, object]:
     """Run the program of a checked command.exec message; returns the answer's fields. Raises Refused."""
     timeout_ms = request["timeout"]
     assert isinstance(timeout_ms, (int, float))
     begun = time.monotonic()
-    with _StopRequests() as stop:
-        wanted = ExecRequest.from_message(request)
-        with stop.raised_at(timeout_ms / 1000):
-            rule = find_rule(wanted, config.programs)
-        launch = prepare_launch(rule, wanted.args, wanted.env, wanted.cwd)
-        stdin = _encode_stdin(wanted.stdin)
-        timeout_s = min(timeout_ms / 1000, rule.timeout_s)
-        run = _ProgramRun(stop, min(rule.output, config.limits.output), begun + timeout_s, timeout_s)
-        return run.run(launch, stdin)
+    wanted = ExecRequest.from_message(request)
+    with stop.raised_at(timeout_ms / 1000):
+        rule = find_rule(wanted, config.programs)
+    launch = prepare_launch(rule, wanted.args, wanted.env, wanted.cwd)
+    stdin = _encode_stdin(wanted.stdin)
+    timeout_s = min(timeout_ms / 1000, rule.timeout_s)
+    run = _ProgramRun(stop, min(rule.output, config.limits.output), begun + timeout_s, timeout_s)
+    return run.run(launch, stdin)
 
 
 def _encode_stdin(text: str | None) -> bytes | None:
@@ -79,7 +70,7 @@ class _Stopped(BaseException):
     """Leaves a match that may take for ever; never seen outside of this module."""
 
 
-class _StopRequests:
+class StopRequests:
     """The signals that end a run: SIGTERM and its like, and while patterns are matched the deadline."""
 
     def __init__(self) -> None:
@@ -88,7 +79,7 @@ class _StopRequests:
         self.wakeup = -1
         self._write = -1
 
-    def __enter__(self) -> _StopRequests:
+    def __enter__(self) -> StopRequests:
         self.wakeup, self._write = os.pipe()
         os.set_blocking(self.wakeup, False)
         os.set_blocking(self._write, False)
@@ -163,14 +154,15 @@ class _KeptOutput:
 class _ProgramRun:
     """One program from its start until nothing of it is left."""
 
-    def __init__(self, stop: _StopRequests, output: int, deadline: float, timeout_s: float) -> None:
+    def __init__(self, stop: StopRequests, output: int, deadline: float, timeout_s: float) -> None:
         self._stop = stop
         self._deadline = deadline
         self._timeout_s = timeout_s
         self._stdout = _KeptOutput(output)
         self._stderr = _KeptOutput(output)
         self._failure = _KeptOutput(_CHUNK)
-        self._selector = selectors.DefaultSelector()
+        self._poll = select.poll()
+        self._streams: dict[int, _KeptOutput | None] = {}
         self._stdin = memoryview(b"")
         self._leaf: CgroupLeaf | None = None
         self._status: int | None = None
@@ -180,7 +172,6 @@ class _ProgramRun:
 
     def run(self, launch: Launch, stdin: bytes | None) -> dict[str, object]:
         """Start the program, wait until all of it has ended, and return the answer. Raises Refused."""
-        become_reaper()
         self._leaf = make_leaf(launch.limits)
         try:
             started = start_program(launch, self._leaf, wants_stdin=stdin is not None)
@@ -195,19 +186,18 @@ class _ProgramRun:
         return self._answer(launch)
 
     def _watch(self, started: StartedProgram, stdin: bytes | None) -> None:
-        streams = (
-            (started.stdout, self._stdout),
-            (started.stderr, self._stderr),
-            (started.status, self._failure),
-        )
-        for handle, kept in streams:
+        self._streams = {started.stdout: self._stdout, started.stderr: self._stderr}
+        for handle in self._streams:
             os.set_blocking(handle, False)
-            self._selector.register(handle, selectors.EVENT_READ, kept)
-        self._selector.register(self._stop.wakeup, selectors.EVENT_READ, None)
+            self._poll.register(handle, select.POLLIN)
+        os.set_blocking(started.status, False)
+        self._streams[started.status] = self._failure  # is read in the end: who writes there ends
+        self._poll.register(self._stop.wakeup, select.POLLIN)
         if started.stdin is not None:
             os.set_blocking(started.stdin, False)
             self._stdin = memoryview(stdin or b"")
-            self._selector.register(started.stdin, selectors.EVENT_WRITE, None)
+            self._streams[started.stdin] = None
+            self._poll.register(started.stdin, select.POLLOUT)
 
     def _reap(self, pid: int) -> bool:
         """Take leave of what ended; tells whether nothing is left."""
@@ -245,13 +235,15 @@ class _ProgramRun:
 
     def _pass_data(self) -> None:
         """Wait for data in either direction or for a signal, and move what there is."""
-        for key, _ in self._selector.select(self._pause_s()):
-            if key.fd == self._stop.wakeup:
+        for handle, _ in self._poll.poll(math.ceil(self._pause_s() * 1000)):
+            if handle == self._stop.wakeup:
                 self._stop.clear()
-            elif isinstance(key.data, _KeptOutput):
-                self._read(key.fd, key.data)
+                continue
+            kept = self._streams[handle]
+            if kept is None:
+                self._write(handle)
             else:
-                self._write(key.fd)
+                self._read(handle, kept)
 
     def _read(self, handle: int, kept: _KeptOutput) -> bool:
         """Read what there is at once; tells whether there may be more."""
@@ -275,20 +267,18 @@ class _ProgramRun:
             self._close(handle)
 
     def _close(self, handle: int) -> None:
-        self._selector.unregister(handle)
+        if self._streams.pop(handle) is not self._failure:
+            self._poll.unregister(handle)
         os.close(handle)
 
     def _drain(self) -> None:
         """Read what is left in the pipes, at most what fits into one: somebody else may hold them open."""
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.data, _KeptOutput):
-                for _ in range(_PIPE_MAX // _CHUNK):
-                    if not self._read(key.fd, key.data):
-                        break
-        for key in list(self._selector.get_map().values()):
-            if key.fd != self._stop.wakeup:
-                self._close(key.fd)
-        self._selector.close()
+        for handle, kept in list(self._streams.items()):
+            for _ in range(0 if kept is None else _PIPE_MAX // _CHUNK):
+                if kept is None or not self._read(handle, kept):
+                    break
+        for handle in list(self._streams):
+            self._close(handle)
 
     def _answer(self, launch: Launch) -> dict[str, object]:
         if self._failure.text():

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import grp
 import hashlib
 import os
-import pwd
 import re
 import signal
 import stat
@@ -20,7 +18,7 @@ import time
 
 from fazai.agent.children import write_all
 from fazai.agent.errors import Refused
-from fazai.agent.files.attributes import Wanted, keep_attributes
+from fazai.agent.files.attributes import Wanted, keep_attributes, read_wanted
 from fazai.agent.files.diffing import hash_content, read_content
 from fazai.agent.files.opening import forbid_writes, open_target, read_whole, refuse_path
 from fazai.agent.files.patches import apply_patch, is_too_long
@@ -55,7 +53,7 @@ def apply_file(
     Raises Refused: `conflict` where it is not; then nothing is changed.
     """
     path: str = request["path"]
-    wanted = Wanted(_read_mode(request.get("mode")), *_read_owner(request.get("owner")))
+    wanted = read_wanted(request)
     try:
         with open_target(path, config, write=True) as target:
             confine(target.root)
@@ -73,30 +71,6 @@ def apply_file(
     except OSError as error:
         raise refuse_path(path, error) from None
     return {"applied": True}
-
-
-def _read_mode(text: str | None) -> int | None:
-    if text is None:
-        return None
-    mode = int(text, 8)
-    if mode & 0o7000:
-        raise Refused("not_allowed", f"mode {text}: set-user-id, set-group-id and sticky are not set here")
-    return mode
-
-
-def _read_owner(text: str | None) -> tuple[int | None, int | None]:
-    """Return the numbers of `user` or `user:group`; None for what is not given."""
-    if text is None:
-        return None, None
-    user, _, group = text.partition(":")
-    try:
-        uid = pwd.getpwnam(user).pw_uid
-    except KeyError:
-        raise Refused("not_found", f"there is no user {user} on this machine") from None
-    try:
-        return uid, grp.getgrnam(group).gr_gid if group else None
-    except KeyError:
-        raise Refused("not_found", f"there is no group {group} on this machine") from None
 
 
 def _check_folders(target: Target) -> None:

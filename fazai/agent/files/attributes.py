@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 
 from fazai.agent.errors import Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 #: Of a file that was not there.
 _NEW_MODE = 0o644
@@ -30,6 +36,35 @@ class Wanted:
             or self.uid not in (None, found.st_uid)
             or self.gid not in (None, found.st_gid)
         )
+
+
+def read_wanted(request: dict[str, Any]) -> Wanted:
+    """Return the mode and the owner that a request names. Raises Refused."""
+    return Wanted(_read_mode(request.get("mode")), *_read_owner(request.get("owner")))
+
+
+def _read_mode(text: str | None) -> int | None:
+    if text is None:
+        return None
+    mode = int(text, 8)
+    if mode & 0o7000:
+        raise Refused("not_allowed", f"mode {text}: set-user-id, set-group-id and sticky are not set here")
+    return mode
+
+
+def _read_owner(text: str | None) -> tuple[int | None, int | None]:
+    """Return the numbers of `user` or `user:group`; None for what is not given."""
+    if text is None:
+        return None, None
+    user, _, group = text.partition(":")
+    try:
+        uid = pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise Refused("not_found", f"there is no user {user} on this machine") from None
+    try:
+        return uid, grp.getgrnam(group).gr_gid if group else None
+    except KeyError:
+        raise Refused("not_found", f"there is no group {group} on this machine") from None
 
 
 def keep_attributes(path: str, old: int | None, new: int, wanted: Wanted) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import os
 
 from fazai.agent.errors import Refused
+from fazai.agent.files.attributes import read_wanted
 from fazai.agent.files.opening import MAX_FILE_BYTES, forbid_writes, open_target, read_whole, refuse_path
 from fazai.agent.files.patches import is_too_long, make_patch
 
@@ -27,22 +28,26 @@ def diff_file(
     *,
     confine: Callable[[int | None], None] = forbid_writes,
 ) -> dict[str, Any]:
-    """Compare a file with `want` or `want_base64`. Raises Refused.
+    """Compare a file with `want` or `want_base64`, and with `mode` and `owner`. Raises Refused.
 
     `binary` instead of a patch where one of the two is no UTF-8 or beyond what patches are made of.
     """
     path: str = request["path"]
     want = read_content(request, "want", "want_base64")
+    attributes = read_wanted(request)
+    others = False
     try:
         with open_target(path, config, write=False) as target:
             confine(None)
             file = target.open_file()
             have = None if file is None else read_whole(file, path)
             if file is not None:
+                others = attributes.differs(os.fstat(file))
                 os.close(file)
     except OSError as error:
         raise refuse_path(path, error) from None
-    answer: dict[str, Any] = {"patch": "", "differs": have != want, "base_sha256": hash_content(have)}
+    differs = have != want or others
+    answer: dict[str, Any] = {"patch": "", "differs": differs, "base_sha256": hash_content(have)}
     if have != want:
         try:
             texts = None if have is None else have.decode(), want.decode()

@@ -127,6 +127,8 @@ class Target:
     def _check_plain(self, found: os.stat_result) -> None:
         if stat.S_ISLNK(found.st_mode):
             raise Refused("not_allowed", f"{self.path} is a link", "name the file that it leads to")
+        if stat.S_ISDIR(found.st_mode):
+            raise Refused("bad_request", f"{self.path} is a folder, and a file is meant")
         if not stat.S_ISREG(found.st_mode):
             raise Refused("not_allowed", f"{self.path} is no regular file")
         if found.st_nlink > 1:
@@ -153,8 +155,8 @@ def read_whole(file: int, path: str) -> bytes:
     return b"".join(pieces)
 
 
-def open_target(path: str, config: AgentConfig, write: bool) -> Target:
-    """Open the folder of a file that the daemon may compare, or with `write` replace.
+def open_target(path: str, config: AgentConfig, write: bool, *, read: bool = False) -> Target:
+    """Open the folder of a file that the daemon may compare, or with `write` replace, with `read` fetch.
 
     The longest root that the path stands below decides. Raises Refused.
     """
@@ -165,6 +167,12 @@ def open_target(path: str, config: AgentConfig, write: bool) -> Target:
             "not_allowed",
             f"files below {rule.root} are only compared",
             "`write: true` in agent.yml allows it",
+        )
+    if read and not rule.read:
+        raise Refused(
+            "not_allowed",
+            f"files below {rule.root} are not handed out",
+            "`read: true` in agent.yml allows it",
         )
     _protect_own_files(path, parts, config)
     root_parts = _split_path(rule.root)
@@ -235,9 +243,8 @@ def _find_rule(path: str, parts: tuple[str, ...], config: AgentConfig) -> FilesR
 def _protect_own_files(path: str, parts: tuple[str, ...], config: AgentConfig) -> None:
     """Refuse the agent's own key, policy and state, which a root such as /etc would hold."""
     place = (*_names(os.path.realpath(config.root)), *parts)
-    own = (config.file, config.ca, config.certificate, config.key, config.signing_key, config.state)
-    for each in own:
-        for names in (_names(os.path.abspath(each)), _names(os.path.realpath(each))) if each else ():
+    for each in config.own_files:
+        for names in (_names(os.path.abspath(each)), _names(os.path.realpath(each))):
             if place[: len(names)] == names:
                 raise Refused("not_allowed", f"{path} is the agent's own")
 

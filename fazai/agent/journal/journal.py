@@ -73,6 +73,8 @@ class Journal:
         #: Outcomes that could not be written, and acknowledgements that were not yet.
         self._unwritten: dict[str, dict[str, Any]] = {}
         self._acks: list[str] = []
+        #: What the intents said whose outcomes are still to come.
+        self._begun: dict[str, dict[str, Any]] = {}
         self._full_at: float | None = None
         self._closed = True
         #: Why the last write failed; None since one went well.
@@ -99,9 +101,9 @@ class Journal:
             return self._recorded(slot, action_id, digest)
         if not self.settle():
             raise Refused("unavailable", f"the journal cannot be written: {self.trouble}")
-        line = pack_record(
-            {"what": "intent", "id": action_id, "method": method, "digest": digest, "at": int(self._now())}
-        )
+        at = int(self._now())
+        head = {"what": "intent", "id": action_id, "method": method, "digest": digest, "at": at}
+        line = pack_record(head)
         if len(self._index) >= self._limit_ids:
             self._forget_old()
         if len(self._index) >= self._limit_ids or not self._make_room(len(line) + 2 * _RESERVE):
@@ -117,6 +119,7 @@ class Journal:
             raise Refused("unavailable", f"the journal cannot be written: {self.trouble}") from None
         slot = self._index.add(key_of(action_id))
         self._index.place(slot, number, offset, len(line))
+        self._begun[action_id] = head
         return None
 
     def finish(self, action_id: str, answer: dict[str, Any]) -> bool:
@@ -145,6 +148,20 @@ class Journal:
                 yield head["id"], head["method"], self._unwritten[waiting[key]]
             elif answer is not None:
                 yield head["id"], head["method"], answer
+
+    def knows(self, action_id: str) -> bool:
+        """Return whether an action was begun, and is not forgotten yet."""
+        return self._index.find(key_of(action_id)) is not None
+
+    def acknowledged(self, action_ids: Iterable[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+        """Return those of the outcomes that the daemon is known to have had: id, method, answer."""
+        for action_id in action_ids:
+            slot = self._index.find(key_of(action_id))
+            if slot is not None and self._index.acked[slot]:
+                head, answer = self._read(slot)
+                answer = self._unwritten.get(action_id, answer)
+                if head["id"] == action_id and answer is not None:
+                    yield action_id, head["method"], answer
 
     def acknowledge(self, action_ids: Iterable[str]) -> None:
         """Take note that the daemon has these outcomes; it goes with the next record, or `settle`."""
@@ -212,7 +229,7 @@ class Journal:
             slot = self._index.find(key_of(action_id))
             assert slot is not None  # its intent is on the disk
             try:
-                intent, _ = self._read(slot)
+                intent = self._begun.get(action_id) or self._read(slot)[0]
             except OSError as error:
                 self.trouble = error.strerror or str(error)
                 return False
@@ -232,6 +249,7 @@ class Journal:
             self._index.place(slot, number, offset, length)
             self._index.state[slot] = DONE | (FOLDED if "acked" in head else 0)
             del self._unwritten[action_id]
+            self._begun.pop(action_id, None)
             self.trouble = None
         return True
 

@@ -15,6 +15,8 @@ import json
 import re
 import zlib
 
+from fazai.agent.messages import write_json
+
 TYPE_CHECKING = False
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ _BEGINNING = re.compile(rb'[0-9a-f]{8} \{"what":"')
 
 def dump_json(value: Any) -> bytes:
     """Return compact JSON in UTF-8, without line feeds and tabs."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return write_json(value).encode("utf-8", "surrogatepass")
 
 
 def pack_record(head: dict[str, Any], answer: bytes | None = None) -> bytes:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from fazai.agent.link import websocket
 from fazai.agent.link.dialling import Opening
 from fazai.agent.link.errors import LinkError
 from fazai.agent.link.http import ResponseReader
+from fazai.compat import websocket
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

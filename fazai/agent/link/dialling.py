@@ -9,6 +9,7 @@ import socket
 from fazai.agent.children import Child
 from fazai.agent.errors import Refused
 from fazai.agent.link.errors import LinkError
+from fazai.agent.link.proxy import Proxy, Tunnel, TunnelOpening
 from fazai.agent.link.tls import TlsStream
 from fazai.agent.loop import WRITE
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from fazai.agent.children import LifePipe
+    from fazai.agent.config.settings import DaemonAddress, ProxyAddress
     from fazai.agent.loop import Loop, Timer
 
 DEFAULT_PORT = 3121
@@ -31,18 +33,40 @@ _MAX_ADDRESSES = 8
 
 
 class Address:
-    """An address at which a daemon listens: `scheme` is `wss` or `https`."""
+    """An address at which a daemon listens: `scheme` is `wss` or `https`; `proxy`: through which it is
+    reached."""
 
-    def __init__(self, scheme: str, host: str, port: int) -> None:
+    def __init__(self, scheme: str, host: str, port: int, proxy: Proxy | None = None) -> None:
         self.scheme = scheme
         self.host = host
         self.port = port
+        self.proxy = proxy
         self.authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         self.url = f"{scheme}://{self.authority}"
         self.path = "/southbound"
 
+    @property
+    def dialled(self) -> tuple[str, int]:
+        """The host and port that the machine connects to itself."""
+        return (self.host, self.port) if self.proxy is None else (self.proxy.host, self.proxy.port)
 
-def parse_address(url: str) -> Address:
+    def unreached(self, reason: str) -> LinkError:
+        """Return the error for a connection that does not come about."""
+        what = self.authority if self.proxy is None else f"the proxy {self.proxy.authority}"
+        return LinkError("connect", f"{what} is not reached: {reason}")
+
+
+def make_address(daemon: DaemonAddress, proxy: ProxyAddress | None) -> Address:
+    """Return an address of the configuration, with the configuration's proxy."""
+    return Address(daemon.scheme, daemon.host, daemon.port, make_proxy(proxy))
+
+
+def make_proxy(proxy: ProxyAddress | None) -> Proxy | None:
+    """Return the proxy of the configuration as what opens the way."""
+    return None if proxy is None else Proxy(proxy.host, proxy.port, proxy.credentials)
+
+
+def parse_address(url: str, proxy: Proxy | None = None) -> Address:
     """Return the address that a URL names. Raises LinkError."""
     scheme, separator, host = url.rstrip("/").partition("://")
     name, colon, port = host.rpartition(":")
@@ -52,7 +76,7 @@ def parse_address(url: str) -> Address:
     usable = port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65_536
     if not separator or scheme not in ("wss", "https") or not name or not usable or set(name) & set("/@?# "):
         raise LinkError("connect", f'"{url}" names no daemon', hint="wss://HOST:3121 or https://HOST:3121")
-    return Address(scheme, name, int(port))
+    return Address(scheme, name, int(port), proxy)
 
 
 class Backoff:
@@ -123,7 +147,8 @@ class Opening:
         self._socket: socket.socket | None = None
         self._stream: TlsStream | None = None
         self._timer: Timer | None = None
-        self._left = read_literal(address.host, address.port)
+        self._tunnel: TunnelOpening | None = None
+        self._left = read_literal(*address.dialled)
         self._done = False
         if self._left:
             self._timer = loop.later(0, self._connect_next)
@@ -131,7 +156,7 @@ class Opening:
             self._child = Child(
                 loop,
                 life,
-                lambda: resolve(address.host, address.port),
+                lambda: resolve(*address.dialled),
                 self._resolved,
                 deadline_s=RESOLVE_S,
             )
@@ -159,9 +184,10 @@ class Opening:
         if self._done:
             return
         if answer is None or "addresses" not in answer:
-            message = f"the name {self._address.host} cannot be resolved: {reason}"
+            host = self._address.dialled[0]
+            message = f"the name {host} cannot be resolved: {reason}"
             if overdue:
-                message = f"the name {self._address.host} was not resolved within {RESOLVE_S:.0f} s"
+                message = f"the name {host} was not resolved within {RESOLVE_S:.0f} s"
             elif answer is not None:
                 message = str(answer.get("error"))
             self._fail(LinkError("resolve", message))
@@ -192,7 +218,7 @@ class Opening:
         if self._left and not self._done:
             self._connect_next()
             return
-        self._fail(LinkError("connect", f"{self._address.authority} is not reached: {reason}"))
+        self._fail(self._address.unreached(reason))
 
     def _on_connected(self, events: int) -> None:
         assert self._socket is not None
@@ -203,7 +229,21 @@ class Opening:
         if self._timer is not None:
             self._timer.cancel()
         self._loop.forget(self._socket.fileno())
-        sock, self._socket = self._socket, None
+        if self._address.proxy is None:
+            self._begin_tls()
+            return
+        try:
+            tunnel = Tunnel(self._address.proxy, self._address.authority)
+        except LinkError as error:
+            self._fail(error)
+            return
+        self._tunnel = TunnelOpening(
+            self._loop, self._socket, tunnel, on_open=self._begin_tls, on_failed=self._fail
+        )
+
+    def _begin_tls(self) -> None:
+        sock, self._socket, self._tunnel = self._socket, None, None
+        assert sock is not None
         try:
             context = self._make_context()
             self._stream = TlsStream(
@@ -214,7 +254,7 @@ class Opening:
             self._fail(error)
         except (OSError, ValueError) as error:
             sock.close()
-            self._fail(LinkError("connect", f"{self._address.authority} is not reached: {error}"))
+            self._fail(self._address.unreached(str(error)))
 
     def _opened(self) -> None:
         if not self._done and self._stream is not None:
@@ -222,6 +262,9 @@ class Opening:
             self._on_open(self._stream)
 
     def _drop_socket(self) -> None:
+        if self._tunnel is not None:
+            self._tunnel.stop()
+            self._tunnel = None
         if self._timer is not None:
             self._timer.cancel()
         if self._socket is not None:

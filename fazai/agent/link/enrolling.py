@@ -6,15 +6,19 @@ import os
 import re
 import socket
 
-from fazai.agent.config.reading import AGENT_ID, load_config
+from fazai.agent.config.reading import AGENT_ID, load_config, parse_proxy
+from fazai.agent.errors import ConfigError
 from fazai.agent.link import identity, keys, tls
-from fazai.agent.link.dialling import Address, parse_address
+from fazai.agent.link.dialling import make_address, make_proxy, parse_address
 from fazai.agent.link.errors import LinkError
 from fazai.errors import StateError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from fazai.agent.config.settings import ProxyAddress
+    from fazai.agent.link.dialling import Address
 
 #: Codes of a daemon that was not reached at all: the next address is tried.
 _NOT_REACHED = frozenset({"resolve", "connect", "timeout", "closed"})
@@ -34,16 +38,25 @@ class Identity:
         self.configured = configured
 
 
-def enrol(path: str, read_token: Callable[[], str], *, daemon: str | None, name: str | None) -> str:
+def enrol(
+    path: str,
+    read_token: Callable[[], str],
+    *,
+    daemon: str | None,
+    name: str | None,
+    proxy: str | None = None,
+    proxy_credentials: str | None = None,
+) -> str:
     """Exchange a token for a certificate; returns what to tell the user. Raises FazaiError, before the token
     is asked for where the configuration is wrong."""
-    found = _find_identity(path, daemon, name)
+    found = _find_identity(path, daemon, name, _find_proxy(proxy, proxy_credentials))
     token = read_token()
     try:
         said = _exchange(found, token)
         if not found.configured:
             _write_config(path, found)
             said += f"\n{path} was written; it allows nothing yet (docs/agents.md)"
+            said += f"\nnext: fazai agent run --config {path}"
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else path
         raise StateError(f"it cannot be written: {error.strerror}", where=where) from None
@@ -62,19 +75,42 @@ def _exchange(found: Identity, token: str) -> str:
             if error.code not in _NOT_REACHED or address is found.daemons[-1]:
                 raise
     dates = tls.read_certificate(found.ca, found.certificate, found.key)
-    return f"enrolled as {dates.name}: {found.certificate} holds until {tls.show_time(dates.ends)}"
+    then = "; an agent that runs takes it after SIGHUP" if found.configured else ""
+    return f"enrolled as {dates.name}: {found.certificate} holds until {tls.show_time(dates.ends)}{then}"
 
 
-def _find_identity(path: str, daemon: str | None, name: str | None) -> Identity:
+def _find_proxy(text: str | None, credentials: str | None) -> ProxyAddress | None:
+    """Return the proxy that the options name. Raises UsageError."""
+    if text is None:
+        if credentials is not None:
+            raise UsageError("--proxy-credentials is of no use without --proxy")
+        return None
+    try:
+        return parse_proxy(text, None if credentials is None else os.path.abspath(credentials))
+    except ConfigError as error:
+        hint = error.hint and error.hint.replace("`proxy_credentials: FILE`", "--proxy-credentials FILE")
+        raise UsageError(f"--proxy {error.message}", hint=hint) from None
+
+
+def _parse_daemon(url: str, proxy: ProxyAddress | None) -> Address:
+    """Return the address that --daemon names. Raises UsageError."""
+    try:
+        return parse_address(url, make_proxy(proxy))
+    except LinkError as error:
+        raise UsageError(f"--daemon {error.message}", hint=error.hint) from None
+
+
+def _find_identity(path: str, daemon: str | None, name: str | None, proxy: ProxyAddress | None) -> Identity:
     """Return what the configuration says; without one, what follows from the options."""
     if os.path.exists(path):
         config = load_config(path)
         if name is not None and name != config.agent_id:
             raise UsageError(f'{path} names this agent "{config.agent_id}", --name says "{name}"')
-        daemons = [Address(one.scheme, one.host, one.port) for one in config.daemon]
+        through = proxy or config.proxy
+        asked = [make_address(one, through) for one in config.daemon]
         return Identity(
             config.agent_id,
-            daemons if daemon is None else [parse_address(daemon)],
+            asked if daemon is None else [_parse_daemon(daemon, through)],
             config.ca,
             config.certificate,
             config.key,
@@ -87,9 +123,13 @@ def _find_identity(path: str, daemon: str | None, name: str | None) -> Identity:
         raise UsageError(
             f"{own!r:.80} is no name for an agent", hint="--name: letters, digits, `.`, `_`, `-`, at most 64"
         )
+    address = _parse_daemon(daemon, proxy)
+    if address.scheme == "https":
+        text = f"https:// needs `signing_key`, which {path} would have to name; there is none"
+        raise UsageError(text, hint="wss://HOST:3121; or write that file first (docs/agents.md)")
     folder = os.path.join(os.path.dirname(os.path.abspath(path)), "agent")
     files = [os.path.join(folder, file) for file in ("ca.pem", "cert.pem", "key.pem")]
-    return Identity(own, [parse_address(daemon)], *files, configured=False)
+    return Identity(own, [address], *files, configured=False)
 
 
 def _write_config(path: str, found: Identity) -> None:
@@ -98,4 +138,8 @@ def _write_config(path: str, found: Identity) -> None:
         f'agent_id: "{found.name}"\ndaemon: {found.daemons[0].url}\nca: {found.ca}\n'
         f"certificate: {found.certificate}\nkey: {found.key}\n"
     )
+    proxy = found.daemons[0].proxy
+    if proxy is not None:
+        text += f"proxy: http://{proxy.authority}\n"
+        text += f"proxy_credentials: {proxy.credentials}\n" if proxy.credentials else ""
     keys.write_private(path, text.encode())

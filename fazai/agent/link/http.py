@@ -58,7 +58,7 @@ class ResponseReader:
                 raise LinkError("protocol", f"the head of the answer is over {MAX_HEAD_BYTES} bytes")
             if end < 0:
                 return None
-            status, headers, keep = _parse_head(bytes(self._buffer[:end]))
+            status, headers, keep = parse_head(bytes(self._buffer[:end]))
             del self._buffer[: end + 4]
             if status == 101 or status >= 200:
                 self._head = status, headers, keep
@@ -121,8 +121,8 @@ def _read_chunk_size(line: bytes) -> int:
     return int(digits, 16)
 
 
-def _parse_head(raw: bytes) -> tuple[int, dict[str, str], bool]:
-    """Return status, headers by lower-case name, and whether the connection stays."""
+def parse_head(raw: bytes) -> tuple[int, dict[str, str], bool]:
+    """Return status, headers by lower-case name, and whether the connection stays. Raises LinkError."""
     first, *lines = raw.decode("latin-1").split("\r\n")
     words = first.split(" ", 2)
     status = words[1] if len(words) > 1 and words[0] in ("HTTP/1.1", "HTTP/1.0") else ""

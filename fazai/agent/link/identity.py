@@ -6,6 +6,7 @@ These functions block; a running agent calls them in a forked child.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -17,9 +18,12 @@ from fazai.agent.link import keys, tls
 from fazai.agent.link.connection import explain_refusal
 from fazai.agent.link.errors import LinkError
 from fazai.agent.link.http import ResponseReader, build_request
+from fazai.agent.link.proxy import Tunnel, open_tunnel
+from fazai.faults import no_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from fazai.agent.link.dialling import Address
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 
 EXCHANGE_S = 30.0
 _CSR_FILE = "return.csr"
+_BESIDE = ".renewing"  # what a renewal makes, until it takes its place
 _HANDSHAKE, _CHANGE_CIPHER, _CERTIFICATE = 22, 20, 11
 
 
@@ -57,10 +62,16 @@ def exchange(
 
 def _connect(address: Address) -> socket.socket:
     try:
-        return socket.create_connection((address.host, address.port), timeout=EXCHANGE_S)
+        sock = socket.create_connection(address.dialled, timeout=EXCHANGE_S)
     except OSError as error:
-        text = error.strerror or str(error)
-        raise LinkError("connect", f"{address.authority} is not reached: {text}") from None
+        raise address.unreached(error.strerror or str(error)) from None
+    if address.proxy is not None:
+        try:
+            open_tunnel(sock, Tunnel(address.proxy, address.authority))
+        except LinkError:
+            sock.close()
+            raise
+    return sock
 
 
 def _read_answer(response: Response, address: Address) -> dict[str, Any]:
@@ -126,15 +137,21 @@ def enrol(address: Address, token: str, *, name: str, ca: str, certificate: str,
     body = {"token": token, "csr": csr}
     found = _read_answer(exchange(address, context, "POST", "/southbound/enrol", body), address)
     issued = str(found.get("certificate"))
-    keys.write_private(ca, ssl.DER_cert_to_PEM_cert(authority).encode(), 0o644)
-    beside = f"{certificate}.enrolling"
+    authorities, beside = f"{ca}.enrolling", f"{certificate}.enrolling"
+    keys.write_private(authorities, _authorities_of(found.get("ca"), authority).encode(), 0o644)
     keys.write_private(beside, issued.encode(), 0o644)
-    dates = tls.read_certificate(ca, beside, made)
-    os.rename(made, key)
-    os.rename(beside, certificate)
-    keys.sync_folder(certificate)
-    keys.sync_folder(key)
+    dates = tls.read_certificate(authorities, beside, made)
+    for path in (ca, key, certificate):  # an agent that was enrolled before has all of them, or is as it was
+        os.rename(f"{path}.enrolling", path)
+        keys.sync_folder(path)
     return dates.name
+
+
+def _authorities_of(said: object, proven: bytes) -> str:
+    """Return the authorities (PEM) that a daemon names which one of them has proven; that one, where it names
+    others."""
+    own = ssl.DER_cert_to_PEM_cert(proven)
+    return said if isinstance(said, str) and own.strip() in said.replace("\r\n", "\n") else own
 
 
 def _read_mark(token: str) -> str:
@@ -226,22 +243,87 @@ def _split_certificates(data: bytes) -> list[bytes]:
 # -- renewal and return -----------------------------------------------------------------------------------
 
 
+def begin_renewal(key: str, name: str, fault: Callable[[str], None] = no_fault) -> str:
+    """Make a new key beside the one that is used, and return a request for its certificate. Raises
+    LinkError."""
+    beside = f"{key}{_BESIDE}"
+    keys.write_private(beside, keys.make_key())
+    fault("renewal.key")
+    return keys.make_request(beside, name)
+
+
+def keep_renewed(
+    text: str, *, name: str, ca: str, certificate: str, key: str, fault: Callable[[str], None] = no_fault
+) -> tls.Dates:
+    """Put a new certificate and its key in the place of the old ones. Both are on the disk and proven before
+    the old key goes; who is killed between the two names is put right by `finish_renewal`. Raises
+    LinkError."""
+    new_key, new = f"{key}{_BESIDE}", f"{certificate}{_BESIDE}"
+    dates = _write_proven(text, new, name=name, ca=ca, key=new_key)
+    fault("renewal.written")
+    os.rename(new_key, key)
+    keys.sync_folder(key)
+    fault("renewal.key_renamed")
+    with contextlib.suppress(FileNotFoundError):  # `finish_renewal` of a new connection was faster
+        os.rename(new, certificate)
+    keys.sync_folder(certificate)
+    fault("renewal.done")
+    return dates
+
+
+def finish_renewal(certificate: str, key: str) -> None:
+    """Go on with a renewal that was cut off after the key took its place, and before the certificate did."""
+    new = f"{certificate}{_BESIDE}"
+    if os.path.exists(new) and not tls.is_pair(certificate, key) and tls.is_pair(new, key):
+        os.rename(new, certificate)
+        keys.sync_folder(certificate)
+
+
+def keep_authorities(text: str, address: Address, *, ca: str, own: tuple[str, str] | None) -> bool:
+    """Trust these authorities (PEM) and no others, once it is proven that the daemon's certificate is of one
+    of them, and our `own` (certificate, key). Returns whether they are other ones. Raises LinkError."""
+    beside = f"{ca}.offered"
+    try:
+        with open(ca, encoding="utf-8", errors="replace") as file:
+            if file.read() == text:
+                return False
+        keys.write_private(beside, text.encode(), 0o644)
+        try:
+            if own is not None:
+                tls.read_certificate(beside, *own)
+            _read_answer(exchange(address, tls.make_context(beside), "GET", "/southbound/time"), address)
+        except LinkError:
+            os.unlink(beside)
+            raise
+        os.rename(beside, ca)
+        keys.sync_folder(ca)
+    except OSError as error:
+        raise LinkError("tls", f"{ca} cannot be written: {error.strerror}") from None
+    return True
+
+
 def keep_certificate(text: str, *, name: str, ca: str, certificate: str, key: str) -> tls.Dates:
     """Put a new certificate in the place of the old one, once it is proven that it is one for this agent.
     Raises LinkError."""
-    beside = f"{certificate}.renewing"
-    keys.write_private(beside, text.encode(), 0o644)
+    beside = f"{certificate}{_BESIDE}"
+    dates = _write_proven(text, beside, name=name, ca=ca, key=key)
+    os.rename(beside, certificate)
+    keys.sync_folder(certificate)
+    return dates
+
+
+def _write_proven(text: str, path: str, *, name: str, ca: str, key: str) -> tls.Dates:
+    """Write a new certificate, once it is proven that it is one for this agent and this key."""
+    keys.write_private(path, text.encode(), 0o644)
     try:
-        dates = tls.read_certificate(ca, beside, key)
+        dates = tls.read_certificate(ca, path, key)
         if dates.name != name:
             raise LinkError(
                 "wrong_name", f'the new certificate is made out to "{dates.name}", not to "{name}"'
             )
     except LinkError:
-        os.unlink(beside)
+        os.unlink(path)
         raise
-    os.rename(beside, certificate)
-    keys.sync_folder(certificate)
     return dates
 
 

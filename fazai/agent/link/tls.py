@@ -131,6 +131,15 @@ def read_certificate(ca: str, certificate: str, key: str) -> Dates:
     )
 
 
+def is_pair(certificate: str, key: str) -> bool:
+    """Return whether a key belongs to a certificate."""
+    try:
+        _load_own(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), certificate, key)
+    except LinkError:
+        return False
+    return True
+
+
 def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, Any]:
     """Let two contexts shake hands in memory; returns the client's certificate as the server sees it."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -148,6 +157,13 @@ def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext) -> dict[str, An
             break
     found: Any = there.getpeercert()
     return dict(found)
+
+
+def check_name(dates: Dates, name: str) -> None:
+    """Check that a certificate is that of the agent of this name. Raises LinkError."""
+    if dates.name != name:
+        text = f'the certificate is made out to "{dates.name}", and agent.yml names "{name}"'
+        raise LinkError("wrong_name", text)
 
 
 def check_dates(dates: Dates, now: float) -> None:

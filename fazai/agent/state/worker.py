@@ -21,11 +21,12 @@ from fazai.agent.state.policy import Policy
 from fazai.agent.state.sessions import HeldSession
 from fazai.compat.timeouts import deadline
 from fazai.errors import FazaiError
+from fazai.faults import no_fault
 from fazai.providers.hosts.kinds import load_host_kinds
 from fazai.providers.hosts.remote.values import Malformed
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Any, Final, Protocol
 
     from fazai.agent.state.policy import ReconcileRules
@@ -44,11 +45,11 @@ if TYPE_CHECKING:
         @property
         def root(self) -> str: ...
         @property
+        def own_files(self) -> Sequence[str]: ...
+        @property
         def reconcile(self) -> Rules: ...
 
 
-#: What of agent.yml names the agent's own files.
-_OWN: Final = ("file", "ca", "certificate", "key", "signing_key", "state")
 #: So many controllers at once; each has a shell.
 MOST_SESSIONS: Final = 4
 #: Seconds after which a session that only looked is closed, and after which the process ends without one.
@@ -62,22 +63,21 @@ _LENGTH: Final = struct.Struct(">I")
 _CLOSE_S: Final = 10.0
 
 
-def serve_state(fd: int, config: Config) -> None:
+def serve_state(fd: int, config: Config, fault: Callable[[str], None] = no_fault) -> None:
     """Serve `state.*` on a socket until it is closed. To be called in a process of its own."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    asyncio.run(_StateServer(config, socket.socket(fileno=fd)).serve())
+    asyncio.run(_StateServer(config, socket.socket(fileno=fd), fault).serve())
 
 
 class _StateServer:
     """The sessions, and the request that runs."""
 
-    def __init__(self, config: Config, sock: socket.socket) -> None:
-        self._config, self._sock = config, sock
+    def __init__(self, config: Config, sock: socket.socket, fault: Callable[[str], None]) -> None:
+        self._config, self._sock, self._fault = config, sock, fault
         self._root = config.root.rstrip("/")
         self._kinds = {name: kind for name, kind in load_host_kinds().items() if kind.by_agent}
-        own = [str(getattr(config, name, None) or "") for name in _OWN]
-        self._policy = Policy(config.reconcile, self._kinds, self._root, own)
+        self._policy = Policy(config.reconcile, self._kinds, self._root, config.own_files)
         self._sessions: dict[str, HeldSession] = {}
         self._running: asyncio.Task[dict[str, Any]] | None = None
         self._ending = False
@@ -191,7 +191,10 @@ class _StateServer:
         if held is None:
             raise Refused("not_found", "the agent does not know this session any more", "look again")
         try:
-            return {"result": await held.apply(request.get("step"))}
+            self._fault("effect.started")
+            result = await held.apply(request.get("step"))
+            self._fault("effect.done")
+            return {"result": result}
         finally:
             held.used_s = time.monotonic()
 

@@ -53,9 +53,11 @@ def run_command(config: str, log_format: str | None) -> int:
 @_CONFIG
 @click.option("--daemon", metavar="URL", help="wss://HOST:3121; default: that of the configuration.")
 @click.option("--name", help="Where there is no configuration yet; default: this host's name.")
-def enrol_command(config: str, daemon: str | None, name: str | None) -> int:
+@click.option("--proxy", metavar="URL", help="http://HOST:PORT; default: that of the configuration.")
+@click.option("--proxy-credentials", metavar="FILE", help="With one line USER:PASSWORD, 0600.")
+def enrol_command(config: str, **options: str | None) -> int:
     """Exchange an enrolment token, one line of standard input, for this machine's certificate. The key never
     leaves the machine, and the token goes only to a listener that proves the authority that it names."""
     from fazai.agent.main import enrol_agent
 
-    return enrol_agent(config, daemon=daemon, name=name)
+    return enrol_agent(config, **options)

@@ -25,23 +25,41 @@ REMOTE = "host.agent"
 KINDS: Mapping[str, str] = {TELEMETRY: "telemetry agent", REMOTE: "remote agent"}
 
 
+_ROWS_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryRow:
+    """The row of an agent in the daemon's registry; None: it never connected there."""
+
+    agent_id: str
+    row: Mapping[str, Any] | None
+
+
 @dataclass(frozen=True, slots=True)
 class AgentFleet:
     """The hosts of an inventory that declare agents of these kinds; `prepared.works` holds nothing else."""
 
     prepared: PreparedRun
     kinds: tuple[str, ...] = tuple(KINDS)
+    by_hand: tuple[TargetWork, ...] = ()  # hosts that are reached through agents: these declare none
 
     @classmethod
-    def read(cls, options: Mapping[str, Any], kinds: tuple[str, ...] = tuple(KINDS)) -> AgentFleet:
-        """Read the inventory that the command line names, from click's parameters. Raises FazaiError."""
-        fleet = cls(prepare_hosts("apply", options, quiet=True)).of(*kinds)
-        if not fleet.items:
+    def read(
+        cls, options: Mapping[str, Any], kinds: tuple[str, ...] = tuple(KINDS), *, by_hand: bool = False
+    ) -> AgentFleet:
+        """Read the inventory that the command line names, from click's parameters; `by_hand`: also the hosts
+        whose agents somebody else installed. Raises FazaiError."""
+        prepared = prepare_hosts("apply", options, quiet=True)
+        fleet = cls(prepared).of(*kinds)
+        if by_hand and REMOTE in kinds:
+            fleet = replace(fleet, by_hand=_reached_through_agents(prepared))
+        if not fleet.items and not fleet.by_hand:
             names = " or ".join(KINDS[kind] for kind in kinds)
             examples = {TELEMETRY: "{server: https://…}", REMOTE: "{daemon: wss://…}"}
             hint = " or ".join(f"- {kind}: {examples[kind]}" for kind in kinds)
             if REMOTE in kinds:
-                hint += "; agents that were installed by hand: the daemon's page, or GET /agents"
+                hint += "; agents that were installed by hand: fazai agents list"
             raise UsageError(f"none of these hosts declares a {names}", hint=hint)
         return fleet
 
@@ -109,6 +127,48 @@ class AgentFleet:
     def _execute(self, works: tuple[Work, ...], *, approved: bool = True) -> int:
         prepared = replace(self.prepared, works=works)
         return execute_run(prepared, check=False, approved=approved) if works else ExitCode.OK
+
+
+def _reached_through_agents(prepared: PreparedRun) -> tuple[TargetWork, ...]:
+    from fazai.providers.hosts.remote.provider import AgentProvider
+
+    items = (item for work in prepared.works for item in work.targets)
+    find = prepared.registry.provider
+    found = {
+        item.target.name: item for item in items if isinstance(find(item.target.provider), AgentProvider)
+    }
+    return tuple(found.values())
+
+
+def ask_for_rows(fleet: AgentFleet) -> dict[str, RegistryRow | FazaiError]:
+    """Ask the daemon of each agent that was installed by hand what it knows of it."""
+    import asyncio
+
+    return asyncio.run(_ask_for_rows(fleet))
+
+
+async def _ask_for_rows(fleet: AgentFleet) -> dict[str, RegistryRow | FazaiError]:
+    from fazai.providers.hosts.remote.provider import AgentProvider, agent_id_of
+
+    known: dict[str, Mapping[str, Mapping[str, Any]] | FazaiError] = {}  # by the daemon's address
+    found: dict[str, RegistryRow | FazaiError] = {}
+    for target in (item.target for item in fleet.by_hand):
+        provider = fleet.prepared.registry.provider(target.provider)
+        assert isinstance(provider, AgentProvider)
+        async with provider.relay_to(target) as relay:  # deadline: it connects with the first question
+            place = relay.address.name
+            if place not in known:
+                try:
+                    rows = await relay.list_agents(_ROWS_S)  # deadline: its own
+                    known[place] = {str(row.get("agent_id")): row for row in rows if isinstance(row, dict)}
+                except FazaiError as error:
+                    known[place] = error
+        rows_there = known[place]
+        if isinstance(rows_there, FazaiError):
+            found[target.name] = rows_there
+        else:
+            found[target.name] = RegistryRow(agent_id_of(target), rows_there.get(agent_id_of(target)))
+    return found
 
 
 def _agents_of(work: Work, kinds: tuple[str, ...]) -> Work:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fazai.cli.commands.agent_fleet import REMOTE, TELEMETRY
+from fazai.cli.commands.agent_fleet import REMOTE, TELEMETRY, RegistryRow
 from fazai.errors import FazaiError
 
 if TYPE_CHECKING:
     from fazai.providers.hosts.agent.health import AgentReport
     from fazai.providers.hosts.agent.remote.report import RemoteReport
 
+#: The states of the life cycle in which an agent is connected.
+CONNECTED = ("execution", "observation")
 #: Host -> record, of the agents of one kind.
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -20,6 +22,8 @@ def status_record(kind: str, report: Any) -> dict[str, Any]:
     """Return the record of one agent; `report` may also be why there is none (`AgentFleet.reports`)."""
     if isinstance(report, FazaiError):
         return {"error": str(report), "exit_code": int(report.exit_code)}
+    if isinstance(report, RegistryRow):
+        return _registry_record(report)
     if report is None:
         return {"well": False, "installed": False, "trouble": "not installed"}
     return _remote_record(report) if kind == REMOTE else _telemetry_record(report)
@@ -64,6 +68,30 @@ def _remote_record(report: RemoteReport) -> dict[str, Any]:
     }
 
 
+def _registry_record(known: RegistryRow) -> dict[str, Any]:
+    """Return the record of an agent that was installed by hand: what stands on its host nobody looked at."""
+    row = known.row or {}
+    connected = row.get("state") in CONNECTED
+    trouble = None if connected else row.get("last_error") or f"it is in the state {row.get('state')}"
+    if known.row is None:
+        trouble = f"the daemon knows no agent {known.agent_id}: it never connected (fazai pki list)"
+    return {
+        "well": connected,
+        "installed": None,
+        "version": row.get("version"),
+        "init": None,
+        "running": True if connected else None,
+        "connected": connected,
+        "state": row.get("state"),
+        "latency_ms": row.get("latency_ms"),
+        "last_outcome": row.get("last_outcome"),
+        "certificate_days": None,
+        "update_failed": None,
+        "last_error": None if connected else row.get("last_error"),
+        "trouble": trouble,
+    }
+
+
 def combine_records(found: Mapping[str, Records]) -> dict[str, dict[str, Any]]:
     """Return the records of all kinds by host: that of a remote agent stands in `remote`."""
     rows: dict[str, dict[str, Any]] = {host: dict(row) for host, row in found.get(TELEMETRY, {}).items()}
@@ -90,29 +118,31 @@ def status_table(kind: str, rows: Records) -> list[str]:
         cells = _remote_cells(row) if kind == REMOTE else _telemetry_cells(row)
         trouble = row["trouble"] or row.get("last_error") or ""
         lines.append((name, row.get("version") or "-", running, *cells, trouble))
-    return _aligned(lines)
+    return align_lines(lines)
 
 
 def _telemetry_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    counts = (_or_dash(row.get(key)) for key in ("spool", "dropped"))
-    return (_format_age(row.get("last_delivery_s")), *counts)
+    counts = (or_dash(row.get(key)) for key in ("spool", "dropped"))
+    return (format_age(row.get("last_delivery_s")), *counts)
 
 
 def _remote_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     latency, days = row.get("latency_ms"), row.get("certificate_days")
     return (
-        _or_dash(row.get("state") or ("connected" if row.get("connected") else None)),
+        or_dash(row.get("state") or ("connected" if row.get("connected") else None)),
         "-" if latency is None else f"{latency:.1f} ms",
         "-" if days is None else "expired" if days < 0 else f"{days} d",
-        _or_dash(row.get("last_outcome")),
+        or_dash(row.get("last_outcome")),
     )
 
 
-def _or_dash(value: object) -> str:
+def or_dash(value: object) -> str:
+    """Return a cell of a table: a dash for what is not known."""
     return "-" if value is None else str(value)
 
 
-def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
+def align_lines(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Return the lines of a table, its columns below one another, with nothing that steers a terminal."""
     from fazai.report.lines import escape_controls
 
     shown = [[escape_controls(cell) for cell in line] for line in lines]
@@ -120,7 +150,8 @@ def _aligned(lines: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in shown]
 
 
-def _format_age(seconds: int | None) -> str:
+def format_age(seconds: int | None) -> str:
+    """Return an age as people read it; a dash where it is not known."""
     if seconds is None:
         return "-"
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "m")):

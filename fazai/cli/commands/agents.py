@@ -1,13 +1,15 @@
-"""fazai agents status, update, restart, logs, remove, rotate-key"""
+"""fazai agents list, status, update, restart, logs, remove, rotate-key"""
 
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from fazai.cli.commands.agent_fleet import KINDS, REMOTE, TELEMETRY, AgentFleet
+from fazai.cli.commands.agent_fleet import KINDS, REMOTE, TELEMETRY, AgentFleet, ask_for_rows
+from fazai.cli.commands.agent_list import STATES, choose_agents, fetch_agents, list_table
 from fazai.cli.commands.agent_status import combine_records, status_record, status_table
 from fazai.cli.host_targets import ask_hosts
 from fazai.cli.options import HOSTS, OUTPUT, add_options
@@ -25,7 +27,7 @@ _YES = click.option("--yes", is_flag=True, help="Remove without asking.")
 
 @click.group(
     "agents",
-    epilog="\b\nExamples:\n  fazai agents status inventory.yml"
+    epilog="\b\nExamples:\n  fazai agents list 'edge-*' --state away\n  fazai agents status inventory.yml"
     "\n  fazai agents status inventory.yml 'edge:!edge-03' --output json"
     "\n  fazai agents update inventory.yml --waves 1,5,25"
     "\n  fazai agents restart inventory.yml web-01\n  fazai agents logs inventory.yml web-01 --lines 20"
@@ -33,11 +35,38 @@ _YES = click.option("--yes", is_flag=True, help="Remove without asking.")
     "\n  fazai agents rotate-key inventory.yml web-01",
 )
 def agents_command() -> None:
-    """The agents of hosts that declare host.telemetry_agent or host.agent."""
+    """Agents: all that the daemon knows (list), or those that hosts declare with host.agent and its like."""
 
 
 def _read_fleet(only: str | None, options: dict[str, Any]) -> AgentFleet:
     return AgentFleet.read(options, _SORTS[only] if only else tuple(KINDS))
+
+
+@agents_command.command("list")
+@click.argument("patterns", nargs=-1, metavar="[NAME]...")
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice(STATES), help="Only these; may be repeated."
+)
+@click.option("--all", "all_sorts", is_flag=True, help="Also the daemon, its worker and telemetry hosts.")
+@OUTPUT
+def list_command(output: str, patterns: tuple[str, ...], states: tuple[str, ...], all_sorts: bool) -> None:
+    """The remote agents that the daemon knows, however they were installed: who is connected, since when.
+
+    NAME may be a pattern, such as 'edge-*'; '!edge-3' leaves one out.
+    """
+    known = fetch_agents()
+    rows = choose_agents(known.rows, patterns, states, all_sorts=all_sorts)
+    if output == "json":
+        click.echo(json.dumps(rows, indent=1))
+        return
+    if not rows:
+        ready = "" if known.port else ": the daemon hears none, as it has no CA (fazai pki init)"
+        click.echo(
+            f"no agent is in such a state{ready}" if states else f"no agent has connected yet{ready}",
+            err=True,
+        )
+        return
+    click.echo("\n".join(list_table(rows, time.time())))
 
 
 @agents_command.command("status")
@@ -46,8 +75,11 @@ def _read_fleet(only: str | None, options: dict[str, Any]) -> AgentFleet:
 @OUTPUT
 def status(output: str, only: str | None, **options: Any) -> int:
     """Version, running, last delivery; connection, latency, certificate. Exit 2 when an agent is not there,
-    does not deliver or is not connected."""
-    found = {part.kinds[0]: part.reports() for part in _read_fleet(only, options).each_kind()}
+    does not deliver or is not connected. Of hosts with `provider: agent` it is what their daemon knows."""
+    fleet = AgentFleet.read(options, _SORTS[only] if only else tuple(KINDS), by_hand=True)
+    found = {part.kinds[0]: part.reports() for part in fleet.each_kind()}
+    if fleet.by_hand:
+        found[REMOTE] = {**found.get(REMOTE, {}), **ask_for_rows(fleet)}
     rows = {
         kind: {name: status_record(kind, one) for name, one in part.items()} for kind, part in found.items()
     }
@@ -101,12 +133,14 @@ def restart(only: str | None, **options: Any) -> int:
 
 
 def _restart_part(fleet: AgentFleet) -> int:
+    from fazai.report.lines import escape_controls
+
     found = fleet.reports()
     failed = {name: e for name, e in found.items() if isinstance(e, FazaiError)}
     missing = [name for name, one in found.items() if one is None]
     noun = KINDS[fleet.kinds[0]]
     for name, error in failed.items():
-        click.echo(f"{name}: {error}", err=True)
+        click.echo(f"{name}: {escape_controls(str(error))}", err=True)
     for name in missing:
         click.echo(f"{name}: no {noun} is installed; install it with: fazai apply", err=True)
     moments = {
@@ -148,7 +182,7 @@ def _show_logs(fleet: AgentFleet, lines: int) -> int:
     found = ask_hosts(fleet.prepared, fleet.items.values(), ask)
     for name, output in found.items():
         if isinstance(output, FazaiError):
-            click.echo(f"{name}: {output}", err=True)
+            click.echo(f"{name}: {escape_controls(str(output))}", err=True)
             continue
         for line in output.decode("utf-8", "replace").splitlines() or ["(no log)"]:
             click.echo(f"{name}  {escape_controls(line)}")

@@ -9,7 +9,7 @@ import click
 
 from fazai.cli.fanout import FANOUT_OPTIONS, FanoutRun
 from fazai.cli.options import add_options
-from fazai.errors import InputError, NotAvailable, UsageError
+from fazai.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from fazai.fanout.copying import CopyItem, CopyWords
@@ -60,7 +60,9 @@ def cp_command(
     attributes = {name: value for name, value in given.items() if value is not None}
     if copy.direction == "from hosts":
         if attributes or recursive:
-            raise UsageError("-r, --mode, --owner, --group and --backup are for files that go to hosts")
+            text = "-r, --mode, --owner, --group and --backup are for files that go to hosts"
+            hint = "folders are not fetched: fetch an archive of one" if recursive else None
+            raise UsageError(text, hint=hint)
         return _fetch(copy, options, timeout_s)
     items = read_items(copy.sources, copy.dest, recursive=recursive, attributes=attributes)
     return _bring(copy, items, options, timeout_s)
@@ -68,7 +70,7 @@ def cp_command(
 
 def _bring(copy: CopyWords, items: list[CopyItem], options: dict[str, Any], timeout_s: float | None) -> int:
     """Bring files to hosts: each is a resource, and the host's own kinds write it."""
-    from fazai.fanout.agents import AgentAccess, AgentFileSession
+    from fazai.fanout.agents import AgentAccess, AgentFileSession, is_plain_file
     from fazai.providers.hosts.once.counting import CountedProvider
     from fazai.providers.hosts.provider import ShellProvider
 
@@ -78,9 +80,11 @@ def _bring(copy: CopyWords, items: list[CopyItem], options: dict[str, Any], time
 
     def open_session(target: Target) -> Session:
         access = run.access_to(target)
-        if isinstance(access, AgentAccess):
-            return AgentFileSession(access)
         provider = run.prepared.registry.provider(target.provider)
+        if isinstance(access, AgentAccess):
+            # what file.apply does not do is a reconcile, where its policy allows one
+            plain = all(map(is_plain_file, resources))
+            return AgentFileSession(access) if plain else provider.connect(target)
         assert isinstance(provider, ShellProvider)
         return CountedProvider(provider, lambda name, sent: run.meter.tell(name, sent, size)).connect(target)
 
@@ -102,7 +106,6 @@ def _resource(run: FanoutRun, item: CopyItem) -> Resource:
 
 def _fetch(copy: CopyWords, options: dict[str, Any], timeout_s: float | None) -> int:
     """Fetch one file from each host."""
-    from fazai.fanout.agents import AgentAccess
     from fazai.fanout.copying import local_names
     from fazai.fanout.fetching import FetchSession, ReadingStore
     from fazai.model import Resource
@@ -112,11 +115,7 @@ def _fetch(copy: CopyWords, options: dict[str, Any], timeout_s: float | None) ->
     names = local_names(copy.dest, path, [item.target.name for item in run.targets])
 
     def open_session(target: Target) -> Session:
-        access = run.access_to(target)
-        if isinstance(access, AgentAccess):
-            text = f"{target.name} is an agent, and no message of the contract fetches a file"
-            raise NotAvailable(text, hint="fazai exec … -- cat FILE, where its allow-list has it; or SSH")
-        return FetchSession(target, access, Path(names[target.name]), run.meter.tell)
+        return FetchSession(target, run.access_to(target), Path(names[target.name]), run.meter.tell)
 
     def resources(target: Target) -> tuple[Resource, ...]:
         return (Resource("host.file", path, {"path": path, "to": names[target.name]}),)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fazai.outcome import ProgramResult
 
 _ARGV: Final = "fazai.exec.argv"
+_FORM: Final = "fazai exec all -- df -h"
 _STDIN_BYTES: Final = 1024 * 1024
 _SHELL_HINT = "the argv goes to the host as it is; a shell is your own word: -- sh -c 'cd /srv && ls | wc -l'"
 
@@ -28,25 +29,27 @@ class _ProgramCommand(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        if end == len(args):
-            _refuse_help_of_another(args)
+        self._refuse_help_of_another(ctx, args[:end])
         ctx.meta[_ARGV] = tuple(args[end + 1 :])
         return super().parse_args(ctx, args[:end])
 
+    def _refuse_help_of_another(self, ctx: click.Context, args: list[str]) -> None:
+        """Refuse `all df -h` without `--` before `df`: that `-h` would be ours, and end well; `-l` is told to
+        be none of ours. Raises UsageError."""
+        try:
+            found, _, _ = self.make_parser(ctx).parse_args(list(args))
+        except click.NoSuchOption as error:
+            if error.possibilities:  # one of ours is meant
+                raise
+            hint = f"an option of the program stands behind it, and it behind --: {_FORM}"
+            raise UsageError(f"there is no option {error.option_name}", hint=hint) from None
+        option = self.get_help_option(ctx)
+        if option is not None and found.get(str(option.name)) and isinstance(found.get("words"), tuple):
+            text = 'this shows no help: a program and its options stand behind "--", which is missing'
+            raise UsageError(text, hint=f"{_FORM}; our own help: fazai exec -h")
+
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         return [*super().collect_usage_pieces(ctx), "--", "PROGRAM", "[ARGUMENT]..."]
-
-
-def _refuse_help_of_another(args: list[str]) -> None:
-    """Refuse `df -h` that does not stand behind `--`: its `-h` would be ours, and end well. Raises
-    UsageError."""
-    asked = next((number for number, word in enumerate(args) if word in ("-h", "--help")), 0)
-    words = [word for word in args[:asked] if not word.startswith("-")]
-    if len(words) > 1:
-        raise UsageError(
-            'the program stands behind "--", which is missing',
-            hint="fazai exec all -- df -h; our own help: fazai exec -h",
-        )
 
 
 @click.command(

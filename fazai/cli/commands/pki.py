@@ -1,4 +1,4 @@
-"""fazai pki init, issue, enrol, renew, revoke, listener, list"""
+"""fazai pki init, issue, enrol, renew, revoke, listener, list, ca"""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from typing import TYPE_CHECKING
 import click
 
 from fazai.cli.options import FILE, OUTPUT
-from fazai.errors import InputError, UsageError, count_noun, spelling_hint
+from fazai.errors import FazaiError, InputError, UsageError, count_noun, spelling_hint
 
 if TYPE_CHECKING:
     from fazai.pki import Authority, IssuedCertificate
     from fazai.pki.building import KeyType
+    from fazai.pki.rotation import Rotation
     from fazai.store.certificates import CertificateStore
 
+_PORT = 3121
+_ASKED_S = 3.0
 _DIR = click.Path(file_okay=False, path_type=Path)
 
 
@@ -51,6 +54,7 @@ def init_command(
     """Make the CA, and with --name the certificate of the daemon's listener. What stands there is left as it
     is."""
     from fazai.pki.administration import CA_LIFETIME_S, Maker
+    from fazai.pki.building import host_names_of
     from fazai.pki.listing import describe_ca, describe_listener
 
     maker = Maker(_pki_folder())
@@ -67,15 +71,22 @@ def init_command(
         return
     lifetime_s = _parse_duration_s("--lifetime", lifetime, "ca_lifetime")
     authority, made = maker.make_ca(key_type, CA_LIFETIME_S if lifetime_s is None else lifetime_s)
-    click.echo(f"{'made' if made else 'it stands there, nothing was changed'}: {describe_ca(authority)}")
-    listener = authority.read_listener()
-    if listener is None and names:
+    before = authority.read_listener()
+    if before is None and names:
         authority.issue_listener(names)
-        listener = authority.read_listener()
-        made = True
-    if listener is not None:
-        click.echo(describe_listener(listener))
-    if made:
+    listener = authority.read_listener()
+    changed = made or listener != before
+    found = "it stands there" if changed else "it stands there, nothing was changed"
+    click.echo(f"{'made' if made else found}: {describe_ca(authority)}")
+    if listener is None:
+        click.echo(
+            "agents cannot connect yet; next: fazai pki listener --name HOST, as they call it", err=True
+        )
+    else:
+        click.echo(f"{'' if before is not None or made else 'made: '}{describe_listener(listener)}")
+    if before is not None and names and set(names) != set(host_names_of(before)):
+        click.echo("for other names: fazai pki listener, with all of them", err=True)
+    if changed:
         click.echo(f"back it up: {authority.folder} (whoever has ca.key can be every agent)", err=True)
 
 
@@ -162,8 +173,31 @@ def _enrol_lines(authority: Authority, name: str) -> list[str]:
         hint = "fazai pki listener --name HOST"
         return [f"warning: the daemon has no certificate yet, so agents cannot connect; make it with: {hint}"]
     host = f"[{names[0]}]" if ":" in names[0] else names[0]
-    command = f"fazai agent enrol --daemon wss://{host}:3121 --name {name}"
-    return [f"on {name}, which asks for the token (or reads it from standard input):", f"  {command}"]
+    port, warning = _find_agents_port()
+    command = f"fazai agent enrol --daemon wss://{host}:{port} --name {name}"
+    head = f"on {name}, which asks for the token (or reads it from standard input):"
+    return [head, f"  {command}", *([warning] if warning else [])]
+
+
+def _find_agents_port() -> tuple[int, str]:
+    """Return the port on which the daemon here hears agents, and a warning where it does not, or nobody says
+    so."""
+    from fazai.cli import environment
+    from fazai.cli.clients import DaemonAddress
+    from fazai.cli.commands.agent_list import fetch_agents
+
+    url = os.environ.get("FAZAI_URL", "")
+    named = Path(url.removeprefix("unix:")) if url.startswith("unix:") else None
+    path = named or environment.find_local_socket(os.geteuid() == 0)
+    if path is None:
+        return _PORT, f"no daemon runs here; {_PORT} is the port that it has without --agents-port"
+    try:
+        port = fetch_agents(DaemonAddress("http://fazai", socket=path), timeout_s=_ASKED_S).port
+    except FazaiError as error:
+        return _PORT, f"{error.message}; {_PORT} is the port that it has without --agents-port"
+    if port is None:
+        return _PORT, "warning: the daemon that runs here hears no agents: restart it, now that there is a CA"
+    return port, ""
 
 
 @pki_command.command("renew")
@@ -268,6 +302,82 @@ def list_command(output: str, all_: bool) -> None:
         return
     for line in list_lines(record):
         click.echo(line)
+
+
+@pki_command.group(
+    "ca",
+    epilog="\b\nIn this order:\n  fazai pki ca rotate    make the next CA; agents that are connected are told"
+    "\n  fazai pki ca status    who does not trust it yet\n  fazai pki ca switch    it issues from now on"
+    "\n  fazai pki ca retire    the CA before is trusted no more",
+)
+def ca_command() -> None:
+    """Replace the CA, without enrolling agents anew."""
+
+
+@ca_command.command("rotate")
+@click.option("--key", "key_type", type=click.Choice(["p256", "ed25519"]), help="[default: as the CA's own]")
+@click.option("--lifetime", metavar="3650d", help="Of the next CA. [default: 3650d]")
+def rotate_command(key_type: KeyType | None, lifetime: str | None) -> None:
+    """Make the next CA, trusted beside the one that issues. A running daemon tells its agents of it."""
+    from fazai.pki.administration import CA_LIFETIME_S
+    from fazai.pki.rotation import Rotation
+
+    lifetime_s = _parse_duration_s("--lifetime", lifetime, "ca_lifetime")
+    rotation = Rotation(_pki_folder())
+    authority, made = rotation.begin(key_type, CA_LIFETIME_S if lifetime_s is None else lifetime_s)
+    click.echo("made, and trusted from now on:" if made else "it stands there, nothing was changed:")
+    _tell_rotation(rotation, authority)
+    click.echo(f"back it up: {authority.folder}; next: fazai pki ca status", err=True)
+
+
+@ca_command.command("status")
+@OUTPUT
+def status_command(output: str) -> None:
+    """Show the CAs, and which agents are not ready for the next step, with the reason."""
+    import json
+
+    from fazai.pki.rotation import Rotation, rotation_record
+
+    rotation, authority = Rotation(_pki_folder()), _load_authority()
+    if output == "json":
+        with _open_store() as store:
+            click.echo(json.dumps(rotation_record(rotation, authority, store), indent=1))
+        return
+    _tell_rotation(rotation, authority)
+
+
+@ca_command.command("switch")
+@click.option("--force", is_flag=True, help="Also while agents do not trust it; they are enrolled anew.")
+def switch_command(force: bool) -> None:
+    """Have the next CA issue from now on, also the daemon's own certificate; agents renew in minutes."""
+    from fazai.pki.rotation import Rotation
+
+    rotation = Rotation(_pki_folder())
+    with _open_store() as store:
+        authority = rotation.switch(store, force=force)
+    _tell_rotation(rotation, authority)
+
+
+@ca_command.command("retire")
+@click.option("--force", is_flag=True, help="Also while agents need it; they are enrolled anew.")
+def retire_command(force: bool) -> None:
+    """Trust the CA before no more, and delete its key."""
+    from fazai.pki.rotation import Rotation
+
+    rotation = Rotation(_pki_folder())
+    with _open_store() as store:
+        authority = rotation.retire(store, force=force)
+    _tell_rotation(rotation, authority)
+
+
+def _tell_rotation(rotation: Rotation, authority: Authority) -> None:
+    from fazai.pki.rotation import rotation_lines, rotation_record
+    from fazai.report.lines import escape_controls
+
+    with _open_store() as store:
+        record = rotation_record(rotation, authority, store)
+    for line in rotation_lines(record):
+        click.echo(escape_controls(line))  # an agent says what it lacks
 
 
 def _pki_folder() -> Path:

@@ -45,9 +45,7 @@ _TYPES: Mapping[str, type[EventBase]] = {
     )
 }
 _BAD_STATUSES = ("failed", "unreachable", "refused", "locked", "stale", "interrupted")
-_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _KNOWN_RUNS = 1000
-_CLOCKS_DIFFER_US = 86_400 * 1_000_000
 _IDS = frozenset(EventBase.__struct_fields__) - {"timestamp"}
 
 
@@ -134,19 +132,13 @@ class Reports:
         return found is not None and found.pid != 0
 
     async def _look_up(self, run: _ReportedRun, run_id: str) -> int:
-        """Return the highest sequence that is in the log, and note who reported it; it can only stand after
-        the run's beginning."""
-        number = 0
-        for letter in run_id[:10]:
-            number = number * 32 + _CROCKFORD.index(letter)
-        position = await self._store.event_id_at(max(0, number * 1000 - _CLOCKS_DIFFER_US))
-        highest = 0
-        while rows := await self._store.events_after(position, 1000):
+        """Return the highest sequence that is in the log, and note who reported it."""
+        position = highest = 0
+        while rows := await self._store.events_after(position, 1000, run_id):
             for row in rows:
-                if row.run == run_id:
-                    stored = msgspec.json.decode(row.data, type=_StoredIds)
-                    highest = max(highest, stored.sequence)
-                    run.owner = run.owner or stored.reported_by
+                stored = msgspec.json.decode(row.data, type=_StoredIds)
+                highest = max(highest, stored.sequence)
+                run.owner = run.owner or stored.reported_by
             position = rows[-1].id
         return highest
 

@@ -28,7 +28,7 @@ from fazai.wire import daemon as wire
 from fazai.wire.base import convert_fields, decode_body, encode
 
 _WRITES = "apply"
-_STATUS = {"begun": "planned", "done": "done", "failed": "failed"}
+_STATUS = {"begun": "planned", "done": "done", "failed": "failed", "refused": "refused", "left": "left"}
 
 
 @dataclass(frozen=True, slots=True)

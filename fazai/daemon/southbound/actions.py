@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from fazai.daemon.southbound.messages import Head, write_cancel
-from fazai.daemon.southbound.outcomes import Outcomes
+from fazai.daemon.southbound.outcomes import Outcomes, recorded_answer
 from fazai.errors import StateError
 from fazai.store.daemon import AgentAction
 from fazai.wire.base import WireError
@@ -25,7 +25,7 @@ QUEUED = 64
 _QUEUED_S = 3600.0  # that one waits for its turn: as long as the longest action may take
 GRACE_S = 15.0  # past its timeout, for the agent to end a tree of processes and to say so
 #: Of methods that name no timeout.
-_TIMEOUTS_S = {"file.diff": 60.0, "file.apply": 60.0, "state.close": 30.0}
+_TIMEOUTS_S = {"file.diff": 60.0, "file.apply": 60.0, "file.read": 60.0, "state.close": 30.0}
 _RETRY_S = 0.25  # after an agent said that another action runs
 _TRIES = int(_QUEUED_S / _RETRY_S)
 _BUSY = "another action runs"  # as the contract has it
@@ -85,20 +85,23 @@ class Action:
 
 
 class ActionQueue:
-    """The actions of one agent, connected or not. `busy` is told when one begins and when none is left in
-    flight; `grace_s` returns how long an answer may take past its timeout."""
+    """The actions of one agent, connected or not. `busy` is told when one with an effect begins and when it
+    has ended, `answered` the answer of one without; `grace_s` returns how long an answer may take past its
+    timeout."""
 
     def __init__(
         self,
         agent_id: str,
         outcomes: Outcomes,
         busy: Callable[[bool, Head | None], object],
+        answered: Callable[[Head], object],
         grace_s: Callable[[], float] = lambda: GRACE_S,
     ) -> None:
         self._grace_s = grace_s
         self.agent_id = agent_id
         self._outcomes = outcomes
         self._busy = busy
+        self._answered = answered
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Action] = deque()
         self._running: Action | None = None
@@ -163,6 +166,10 @@ class ActionQueue:
         if running is not None and gone and not running.waiters and running.method == "command.exec":
             self.cancel(running.action_id)
 
+    def is_open(self, action_id: str) -> bool:
+        """Return whether an action waits, or was sent on this connection and has no answer."""
+        return self._find(action_id) is not None
+
     def _find(self, action_id: str) -> Action | None:
         found: Iterable[Action] = self._waiting
         if self._running is not None:
@@ -191,7 +198,8 @@ class ActionQueue:
                 running.tell(WireError("agent_lost", why, hint="what became of it is not known"))
             else:
                 running.tell(WireError("agent_offline", f"{self.agent_id} went away before it was sent"))
-            self._busy(False, None)
+            if running.has_effect:
+                self._busy(False, None)
         waiting, self._waiting = self._waiting, deque()
         for action in waiting:
             self._stop_timer(action)
@@ -227,10 +235,10 @@ class ActionQueue:
         self._running = action
         self._waiting.remove(action)
         self._stop_timer(action)
-        self._busy(True, None)
         if not action.has_effect:
             self._send(action)
             return
+        self._busy(True, None)
         task = self._loop.create_task(self._record_and_send(action))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -284,32 +292,38 @@ class ActionQueue:
             self._finish(action, WireError("unavailable", f"it could not be recorded: {error.message}"))
             return
         if self._running is not action or self._port is not port:
-            return  # the connection ended, and whoever asked was told
-        if found is not None and found.digest not in ("", action.digest):
-            self._finish(action, WireError("conflict", f"{action.action_id} was another action"))
-        elif found is not None and found.done is not None:
-            gone = WireError("not_found", "its outcome came, and its text is no longer kept")
-            self._finish(action, found.answer or gone)
-        else:
-            self._send(action)
+            # the connection ended, and whoever asked was told
+            if found is None and not self.is_open(action.action_id):
+                await self._outcomes.settle_unsent(record)
+            return
+        answer = recorded_answer(action.action_id, action.digest, found)
+        if answer is not None:
+            self._finish(action, answer)
+        elif not self._send(action) and found is None and not self.is_open(action.action_id):
+            await self._outcomes.settle_unsent(record)
 
-    def _send(self, action: Action) -> None:
+    def _send(self, action: Action) -> bool:
+        """Send it, and return whether that could be; whoever asked is told where not."""
         assert self._port is not None
         try:
             self._port.send_message(action.action_id, action.message)
         except WireError as error:
             self._finish(action, error)
-            return
+            return False
         self._outcomes.fault("action.sent")
         action.sent_s, action.begun_s = self._loop.time(), time.perf_counter()
         action.timer = self._loop.call_later(action.timeout_s + self._grace_s(), self._time_out, action)
+        return True
 
     def _finish(self, action: Action, answer: bytes | WireError, head: Head | None = None) -> None:
         """End the action in flight."""
         self._stop_timer(action)
         self._running = None
         action.tell(answer)
-        self._busy(False, head)
+        if action.has_effect:
+            self._busy(False, head)
+        elif head is not None:
+            self._answered(head)
         self._next()
 
     def take_answer(self, head: Head, answer: bytes, *, may_omit_id: bool) -> None:

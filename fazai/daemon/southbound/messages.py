@@ -32,11 +32,29 @@ from fazai.wire.base import (
     parse_object,
 )
 from fazai.wire.daemon import HTTP_STATUS, AgentRow, AgentsAnswer
-from fazai.wire.southbound import EFFECTS, Ack, Cancel, Part, SouthboundRequest, decode_southbound_request
+from fazai.wire.southbound import (
+    EFFECTS,
+    Ack,
+    AskOutcomes,
+    Cancel,
+    OutcomesAnswer,
+    Part,
+    SouthboundRequest,
+    Trust,
+    decode_southbound_request,
+)
 
 #: What clients may ask agents for.
-METHODS = ("command.exec", "file.diff", "file.apply", "state.observe", "state.apply", "state.close")
-_SINCE_1_1 = frozenset({"state.observe", "state.apply", "state.close"})
+METHODS = (
+    "command.exec",
+    "file.diff",
+    "file.apply",
+    "file.read",
+    "state.observe",
+    "state.apply",
+    "state.close",
+)
+_SINCE_1_1 = frozenset({"file.read", "state.observe", "state.apply", "state.close"})
 #: Of the methods of 1.0, the fields that an agent of 1.0 knows.
 _FIELDS_1_0 = {
     "command.exec": {"action_id", "command", "args", "timeout", "cwd", "env", "stdin"},
@@ -233,6 +251,21 @@ def write_ack(action_ids: tuple[str, ...]) -> bytes:
 def write_cancel(action_id: str) -> bytes:
     """Return the request to end an action."""
     return encode(Cancel(action_id=action_id))
+
+
+def write_question(action_id: str, action_ids: tuple[str, ...]) -> bytes:
+    """Return the question what became of actions."""
+    return encode(AskOutcomes(action_id=action_id, action_ids=action_ids))
+
+
+def write_trust(action_id: str, pem: str, *, renew: bool) -> bytes:
+    """Return the request to trust CAs."""
+    return encode(Trust(action_id=action_id, ca=pem, renew=renew))
+
+
+def read_unknown(message: bytes) -> frozenset[str]:
+    """Return the actions that an agent says it does not know. Raises WireError."""
+    return frozenset(decode_body(message, OutcomesAnswer).unknown)
 
 
 def split_message(action_id: str, message: bytes, max_payload: int) -> Iterator[bytes]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from fazai.daemon.events.announcer import Announcer, log_event, row_of
-from fazai.daemon.southbound.messages import Head, outcome_of, sentence_of
+from fazai.daemon.southbound.messages import Head, outcome_of, read_head, refusal, sentence_of
 from fazai.faults import no_fault
 from fazai.service.prometheus import Family, Histogram, Metric
-from fazai.store.daemon import AgentAction, DaemonStore
+from fazai.store.daemon import NOT_SENT, AgentAction, DaemonStore
+from fazai.wire.base import WireError
 from fazai.wire.events import Level
 from fazai.wire.southbound import EFFECTS
 
@@ -21,8 +24,23 @@ _ACTIONS = Metric(
     "Answers of remote agents, by method and outcome (ok, or the error's code).",
     ("method", "outcome"),
 )
+#: Actions that an agent is asked about at once, as the contract has it.
+ASKED = 1024
+_REMEMBERED_S = 86_400.0  # that an agent knows an action for, at least, after the daemon has its outcome
 #: Of which an answer is kept; what a larger one says is cut.
 _KEPT_BYTES = 1 << 20
+
+
+def recorded_answer(action_id: str, digest: str, found: AgentAction | None) -> bytes | WireError | None:
+    """Return what an action that is asked for is answered with by what is recorded of it; None where it has
+    no outcome, or did not reach the agent."""
+    if found is None:
+        return None
+    if found.digest not in ("", digest):
+        return WireError("conflict", f"{action_id} was another action")
+    if found.done is None or found.answer == NOT_SENT:
+        return None
+    return found.answer or WireError("not_found", "its outcome came, and its text is no longer kept")
 
 
 class Outcomes:
@@ -57,6 +75,19 @@ class Outcomes:
         """Return what is recorded of an action. Raises StateError."""
         return await self._store.agent_action(agent_id, action_id)
 
+    async def find_open(self, agent_id: str) -> list[AgentAction]:
+        """Return actions of an agent without an outcome, at most `ASKED`. Raises StateError."""
+        return await self._store.open_agent_actions(agent_id, ASKED)
+
+    async def settle_unsent(self, action: AgentAction) -> None:
+        """Record of an action without an outcome that it did not reach the agent. After a day the agent may
+        have forgotten that it had it: then nobody knows. Raises StateError."""
+        now, answer = time.time(), NOT_SENT
+        if action.sent is not None and now - action.sent > _REMEMBERED_S:
+            text = "neither the daemon nor the agent knows what became of it"
+            answer = refusal(WireError("agent_lost", text), action.action_id)
+        await self.finish(replace(action, done=now, answer=answer), read_head(answer))
+
     async def finish(self, action: AgentAction, head: Head, note: str = "") -> bool:
         """Record an outcome and publish it, once; return whether it was new. Raises StateError."""
         answer = action.answer or b""
@@ -71,10 +102,7 @@ class Outcomes:
             action_id=action.action_id,
             target=action.agent_id,
         )
-        record = AgentAction(
-            *(action.agent_id, action.action_id, action.method, action.digest, action.client),
-            *(action.sent, action.done, answer),
-        )
+        record = replace(action, answer=answer)
         self.fault("outcome.received")
         new = await self._store.finish_agent_action(record, row_of(event))
         self.fault("outcome.stored")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Literal, Protocol, cast
@@ -35,6 +35,8 @@ _STATES: tuple[AgentState, ...] = ("registration", "handshake", "execution", "ob
 _PING_S = 2.0  # for the first of two connections with one name to show that it lives
 _TOLD_S = 3600.0  # a clone is announced once in this time
 _TRIES = 4
+#: Certificates that one agent gets by renewal in ten minutes: each is kept for more than a year.
+_RENEWALS, _RENEWALS_S = 16, 600.0
 _AGAIN_S = 600.0  # after which a refusal is announced again
 _REMEMBERED = 4096
 #: Whom events name where a connection did not say who it is.
@@ -73,10 +75,13 @@ class RemoteAgent:
     def __init__(self, registry: AgentRegistry, row: AgentRecord) -> None:
         self._registry = registry
         self.entry = AgentEntry(row, time.time)
-        self.queue = ActionQueue(row.agent_id, registry.outcomes, self._note_busy, lambda: registry.grace_s)
+        self.queue = ActionQueue(
+            row.agent_id, registry.outcomes, self._note_busy, self.note_outcome, lambda: registry.grace_s
+        )
         self.connection: Connection | None = None
         self.clone_told_s = float("-inf")
         self.instance: str | None = None  # of the latest connection
+        self._renewed_s: deque[float] = deque(maxlen=_RENEWALS)
 
     @property
     def agent_id(self) -> str:
@@ -89,13 +94,23 @@ class RemoteAgent:
             return row
         return replace(row, last_seen=max(row.last_seen or 0.0, time.time() - connection.silent_s))
 
+    def count_renewal(self) -> None:
+        """Count a certificate that the agent asks for. Raises WireError(overloaded) for too many."""
+        now_s = asyncio.get_running_loop().time()
+        if len(self._renewed_s) == _RENEWALS and now_s - self._renewed_s[0] < _RENEWALS_S:
+            text = f"{self.agent_id} asked for {_RENEWALS} certificates within {_RENEWALS_S:g} s"
+            raise WireError("overloaded", text, hint="one holds for days")
+        self._renewed_s.append(now_s)
+
     def note_latency(self, seconds: float) -> None:
         """Note how long the agent took to answer a ping."""
         self.entry.row = replace(self.entry.row, latency_ms=round(seconds * 1000, 2), last_seen=time.time())
 
     def note_outcome(self, head: Head) -> None:
         """Note how the agent's last action ended, also where that is told late."""
-        self.entry.row = replace(self.entry.row, last_outcome=outcome_of(head))
+        outcome = outcome_of(head)
+        if outcome != self.entry.row.last_outcome:
+            self.entry.row = replace(self.entry.row, last_outcome=outcome)
 
     def _note_busy(self, busy: bool, head: Head | None) -> None:
         if head is not None:
@@ -256,6 +271,10 @@ class AgentRegistry:
         refused comes again and again."""
         if error.code == "conflict":  # `_refuse_clone` says more
             return
+        reason = f"refused from {address}: {error.code}: {error.message}"
+        away = None if agent_id is None else self._agents.get(agent_id)
+        if away is not None and away.connection is None:  # why it is away: whoever asks for it is told this
+            away.entry.row = replace(away.entry.row, last_error=reason)
         now_s = asyncio.get_running_loop().time()
         key = (agent_id or address, error.code)
         if now_s - self._told_s.get(key, float("-inf")) < _AGAIN_S:
@@ -264,7 +283,6 @@ class AgentRegistry:
         self._told_s[key] = now_s
         if len(self._told_s) > _REMEMBERED:
             self._told_s.popitem(last=False)
-        reason = f"refused from {address}: {error.code}: {error.message}"
         self.announce(agent_id or UNKNOWN, "closing", reason, "warning")
 
     def keep(self, agent: RemoteAgent) -> None:

@@ -36,6 +36,7 @@ from fazai.daemon.southbound.messages import (
     list_answer,
     read_frame,
 )
+from fazai.daemon.southbound.outcomes import recorded_answer
 from fazai.daemon.southbound.registry import AgentRegistry, RemoteAgent
 from fazai.daemon.southbound.transport.websocket import WebSocketConnection, Work
 from fazai.errors import StateError
@@ -48,6 +49,8 @@ _UNSENT_BYTES = 2 * MAX_FRAME_BYTES  # answers that a client does not take; then
 _CLIENTS = 256
 _IN_THREAD_BYTES = 256 << 10  # a frame from this size on
 _PROTOCOL_ERROR = 1008
+#: With these nothing was sent: what an earlier request of the same id came to is still told.
+_NOT_SENT = frozenset({"agent_offline", "unknown_method"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,7 @@ class RelayClient:
         self._loop = asyncio.get_running_loop()
         self._open: dict[int, tuple[RemoteAgent, int]] = {}  # with the bytes of the request
         self._numbers = itertools.count()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._is_held = False
         self.connection: WebSocketConnection | None = None
         self.who: Principal | None = None
@@ -188,28 +192,23 @@ class RelayClient:
         head, message, digest = request
         check_request(head)
         assert head.method is not None
-        connection = agent.connection
-        if connection is not None and not connection.serves(head.method):
-            text = f"{agent.agent_id} does not serve {head.method}"
-            raise WireError("unknown_method", text, hint="its policy or its version does not have it")
-        if connection is not None and not connection.knows_1_1:
-            check_for_1_0(agent.agent_id, head.method, message)
         effect = has_effect(head.method)
         who = self.who.name if self.who is not None else ""
         action = Action.of(head, message, client=who, digest=digest, effect=effect)
         size = len(message)
         self._parts.buffers.hold("", size)
         number = next(self._numbers)
-        waiter = functools.partial(self._answer, id_, number, size)
+        waiter = functools.partial(self._answer, id_, number, agent.agent_id, action)
         self._open[number] = agent, size
         try:
+            _check_served(agent, head.method, message)
             agent.queue.submit(action, (self, number), waiter)
         except WireError as error:
-            self._close_request(number, size)
             why = agent.entry.row.last_error
             if error.code == "agent_offline" and why:
-                raise WireError(error.code, f"{error.message}: {why}") from None
-            raise
+                error = WireError(error.code, f"{error.message}: {why}")
+            waiter(error)
+            return
         if effect:
             text = f"{who} asked {agent.agent_id} for {head.method}"
             ids = {"agent_id": agent.agent_id, "action_id": head.action_id, "target": agent.agent_id}
@@ -218,8 +217,34 @@ class RelayClient:
 
     # -- answers
 
-    def _answer(self, id_: int, number: int, size: int, answer: bytes | WireError) -> None:
-        self._close_request(number, size)
+    def _answer(
+        self, id_: int, number: int, agent_id: str, action: Action, answer: bytes | WireError
+    ) -> None:
+        if isinstance(answer, WireError) and answer.code in _NOT_SENT and action.has_effect:
+            task = self._loop.create_task(self._answer_recorded(id_, number, agent_id, action, answer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+        else:
+            self._tell(id_, number, answer)
+
+    async def _answer_recorded(
+        self, id_: int, number: int, agent_id: str, action: Action, refused: WireError
+    ) -> None:
+        """Answer an action that cannot be sent now with what became of it when it was asked for before."""
+        try:
+            found = await self._parts.registry.outcomes.find(agent_id, action.action_id)
+        except StateError:
+            found = None
+        answer = recorded_answer(action.action_id, action.digest, found)
+        if answer is None and found is not None and found.done is None:
+            text = f"{action.action_id} was sent before, and its outcome has not come: {refused.message}"
+            answer = WireError("agent_lost", text, hint="what became of it is not known yet")
+        if number in self._open:
+            self._tell(id_, number, answer or refused)
+
+    def _tell(self, id_: int, number: int, answer: bytes | WireError) -> None:
+        if number in self._open:
+            self._close_request(number, self._open[number][1])
         if isinstance(answer, WireError):
             self._send(error_frame(id_, answer))
         else:
@@ -253,6 +278,16 @@ class RelayClient:
     def end(self, reason: str) -> None:
         """Close the connection with a reason."""
         self._connected().close(_PROTOCOL_ERROR, reason)
+
+
+def _check_served(agent: RemoteAgent, method: str, message: bytes) -> None:
+    """Refuse what the agent that is connected does not know. Raises WireError(unknown_method)."""
+    connection = agent.connection
+    if connection is not None and not connection.serves(method):
+        text = f"{agent.agent_id} does not serve {method}"
+        raise WireError("unknown_method", text, hint="its policy or its version does not have it")
+    if connection is not None and not connection.knows_1_1:
+        check_for_1_0(agent.agent_id, method, message)
 
 
 def make_relay(parts: RelayParts, *, local: bool) -> WebSocketConnection:

@@ -62,6 +62,7 @@ class Southbound:
         path = str(config.socket) if config.socket is not None else ""
         self.relay_parts = RelayParts(self.registry, guard, log, buffers, clients, path)
         self._guard = guard
+        self.port: int | None = None  # once it is open
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         self._trust_problem: str | None = None
@@ -137,9 +138,10 @@ class Southbound:
         """Read revocations and files again when they change, and end what is not trusted any more."""
         while True:
             await asyncio.sleep(_LOOK_AT_TRUST_S)
-            changed, problem = False, self.trust.problem
+            changed = False
             try:
                 changed = await asyncio.to_thread(self.trust.refresh)
+                problem = self.trust.problem
             except FazaiError as error:
                 problem = str(error)
             if problem is not None and problem != self._trust_problem:
@@ -152,13 +154,17 @@ class Southbound:
         """End the sessions whose certificate is not good any more."""
         self.registry.note_names(self.trust.names())
         for session in sessions:
-            certificate = session.link.certificate
-            if not session.is_greeted or session.link.signed_by is not None:
+            if not session.is_greeted:
                 continue
             try:
-                self.trust.check_peer(certificate, session.agent_id, time.time())
+                if session.link.signed_by is not None:
+                    self.trust.check_name(session.agent_id)
+                else:
+                    self.trust.check_peer(session.link.certificate, session.agent_id, time.time())
             except FazaiError as error:
                 session.end(wire_error(error))
+        for session in sessions:
+            session.offer_trust()
 
     async def _measure(self) -> None:
         """Ask each agent now and then how long it takes to answer."""

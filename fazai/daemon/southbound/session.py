@@ -32,6 +32,7 @@ from fazai.daemon.southbound.messages import (
     split_message,
     write_ack,
 )
+from fazai.daemon.southbound.own_requests import OwnRequests
 from fazai.daemon.southbound.registry import AgentRegistry, RemoteAgent
 from fazai.daemon.southbound.transport.websocket import Work
 from fazai.daemon.southbound.trust import AgentTrust, Announce, wire_error
@@ -65,6 +66,7 @@ _TIMEOUTS = {
     "observe": 3_600_000,
     "apply": 3_600_000,
     "diff": 60_000,
+    "read": 60_000,
     "push": 30_000,
 }
 
@@ -125,6 +127,7 @@ class AgentSession:
         self._knows_1_1 = False
         self._capabilities: frozenset[str] = frozenset()
         self._ended = False
+        self._own: OwnRequests | None = None
         self.agent_id = ""
         self.instance: str | None = None
         self.protocol = link.protocol
@@ -157,11 +160,19 @@ class AgentSession:
             return self._receive_first(head, message)
         if head.method is None:
             _check_answer(head)
+            if self._own is not None and self._own.is_open(head.action_id):
+                return self._take_own(self._own, head, message)
             self._agent.queue.take_answer(head, message, may_omit_id=not self._knows_1_1)
             return None
         if head.method == "part":
             return self._take_part(read_part(message))
         return self._take_request(read_request(message, head), head)
+
+    async def _take_own(self, own: OwnRequests, head: Head, message: bytes) -> None:
+        try:
+            await own.take_answer(head, message)
+        except WireError as error:
+            self.end(error)
 
     def _receive_first(self, head: Head, message: bytes) -> Work | None:
         if head.method == "time":
@@ -240,6 +251,10 @@ class AgentSession:
         self._agent = agent
         self._link.reply(encode(self._hello_answer()))
         self._parts.registry.ready(agent, self)
+        if self._knows_1_1:
+            self._own = OwnRequests(self._parts.registry, self._parts.trust, self._link, agent, self.serves)
+            self._own.ask_outcomes()
+            self._own.offer_trust()
 
     def _check(self, hello: Hello) -> None:
         """Check who says hello, its clock and its version. Raises WireError."""
@@ -254,6 +269,11 @@ class AgentSession:
         elif self._link.signed_by != hello.agent_id:
             text = f"the request is signed by {self._link.signed_by}, and says that it is {hello.agent_id}"
             raise WireError("bad_signature", text)
+        else:
+            try:
+                self._parts.trust.check_name(hello.agent_id)
+            except FazaiError as error:
+                raise wire_error(error) from None
         skew_s = abs(now - hello.timestamp.timestamp())
         if skew_s > MAX_SKEW_S:
             text = f"the clocks differ by {skew_s:.0f} s, {MAX_SKEW_S} s are allowed"
@@ -321,6 +341,8 @@ class AgentSession:
         certificate = self._link.certificate
         if certificate is None:
             raise WireError("bad_certificate", "there is no certificate to renew", hint="enrol the agent")
+        assert self._agent is not None
+        self._agent.count_renewal()
         try:
             issued = await asyncio.to_thread(
                 self._parts.trust.renew, certificate, request.csr, self._parts.announce
@@ -369,6 +391,11 @@ class AgentSession:
         for place in range(0, len(acks), _ACKS):
             self._link.send(write_ack(tuple(acks[place : place + _ACKS])))
 
+    def offer_trust(self) -> None:
+        """Tell the agent which CAs to trust, where it does not know."""
+        if self._own is not None and not self._ended:
+            self._own.offer_trust()
+
     async def answers_ping(self, timeout_s: float) -> float | None:
         """Return how long the agent took to answer a ping; None where it does not."""
         return await self._link.answers_ping(timeout_s)
@@ -415,6 +442,8 @@ class AgentSession:
             return
         level: Level = "error" if reason.partition(":")[0] in _LIES else "warning"
         self._ended = True
+        if self._own is not None:
+            self._own.stop()
         self._reader.clear()
         self._release_parts()
         if self._agent is not None:

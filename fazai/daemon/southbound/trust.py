@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +22,8 @@ from fazai.pki import (
     server_context,
 )
 from fazai.pki.files import CA_CERTIFICATE, CA_KEY, LISTENER_CERTIFICATE, LISTENER_KEY, SETTINGS
-from fazai.store.certificates import CertificateStore
+from fazai.pki.reading import is_issued_by
+from fazai.store.certificates import CertificateStore, TrustHolder
 from fazai.wire.base import WireError
 
 _FILES = (CA_CERTIFICATE, CA_KEY, SETTINGS, LISTENER_CERTIFICATE, LISTENER_KEY)
@@ -38,6 +40,15 @@ _CODES = {
 Announce = Callable[[PkiNotice], None]
 
 
+@dataclass(frozen=True, slots=True)
+class TrustOffer:
+    """The CAs that an agent is to trust, and their mark; `renew`: its certificate is of one that will go."""
+
+    mark: str
+    pem: str
+    renew: bool
+
+
 class AgentTrust(Protocol):
     """The certificates of one daemon. Calls block but for `check_peer` and `listener_context`."""
 
@@ -46,8 +57,8 @@ class AgentTrust(Protocol):
         ...
 
     def refresh(self) -> bool:
-        """Read files and revocations again where they changed; return whether they had. Raises FazaiError,
-        and goes on with what was read before."""
+        """Read files and revocations again where they changed; return whether they had. Files that cannot be
+        read are a `problem`, and what was read of them before holds. Raises StateError."""
         ...
 
     @property
@@ -64,8 +75,21 @@ class AgentTrust(Protocol):
         """Check the certificate (DER) of an agent that says its name. Raises PkiError."""
         ...
 
+    def check_name(self, agent_id: str) -> None:
+        """Check the name of an agent whose signature proved it. Raises PkiError."""
+        ...
+
     def expires(self, certificate: bytes) -> float:
         """Return when a certificate that was checked expires."""
+        ...
+
+    def find_offer(self, agent_id: str, certificate: bytes | None) -> TrustOffer | None:
+        """Return what an agent that is connected is to be told of the CAs; None: it knows all. From
+        memory."""
+        ...
+
+    def note_trust(self, agent_id: str, mark: str, problem: str) -> None:
+        """Remember that an agent trusts the CAs of a mark, or why not. Raises StateError."""
         ...
 
     def redeem(self, token: str, csr: str, announce: Announce) -> IssuedCertificate:
@@ -94,6 +118,7 @@ class PkiTrust:
         self._renewed_at = float("-inf")
         self._seen = self._fingerprint()
         self._problem: str | None = None
+        self._damage: str | None = None  # of files, while what was read of them before holds
         self._is_news = False  # a revocation that was read beside `refresh`
         self._authority = Authority.load(folder)
         self._renew_listener()
@@ -101,6 +126,7 @@ class PkiTrust:
         self._context = server_context(self._authority)
         self._seen = self._fingerprint()
         self._names: dict[str, float] = {}
+        self._holders = store.trust_holders()
         self._names_at = float("-inf")
 
     def close(self) -> None:
@@ -114,7 +140,10 @@ class PkiTrust:
         now_s = time.monotonic()
         if now_s - self._renewed_at >= _RENEW_AGAIN_S:
             self._renew_listener()
-        changed = self._refresh_files()
+        try:
+            changed, self._damage = self._refresh_files(), None
+        except FazaiError as error:  # whoever was revoked is revoked all the same
+            changed, self._damage = False, str(error)
         self._is_news, was_news = False, self._is_news
         changed = self._peers.refresh() or changed or was_news
         if now_s - self._names_at >= _NAMES_AGAIN_S:
@@ -137,7 +166,7 @@ class PkiTrust:
 
     @property
     def problem(self) -> str | None:
-        return self._peers.problem or self._problem
+        return self._damage or self._peers.problem or self._problem
 
     def _refresh_files(self) -> bool:
         seen = self._fingerprint()
@@ -165,8 +194,28 @@ class PkiTrust:
     def check_peer(self, certificate: bytes | None, agent_id: str, now: float) -> None:
         self._peers.check_peer(certificate, agent_id, now)
 
+    def check_name(self, agent_id: str) -> None:
+        self._peers.check_name(agent_id)
+
     def expires(self, certificate: bytes) -> float:
         return x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()
+
+    def find_offer(self, agent_id: str, certificate: bytes | None) -> TrustOffer | None:
+        authority, holder = self._authority, self._holders.get(agent_id)
+        if len(authority.trusted) == 1 and holder is None:
+            return None  # as it was enrolled, or as its admin set it up
+        renew = False
+        if certificate is not None and authority.can_issue and len(authority.trusted) > 1:
+            renew = not is_issued_by(x509.load_der_x509_certificate(certificate), authority.trusted[0])
+        if holder is not None and holder.bundle == authority.bundle_mark and not holder.problem and not renew:
+            return None
+        return TrustOffer(authority.bundle_mark, authority.ca_pem, renew)
+
+    def note_trust(self, agent_id: str, mark: str, problem: str) -> None:
+        holder = TrustHolder(agent_id, mark, time.time(), problem)
+        if self._holders.get(agent_id) != replace(holder, time=0.0):
+            self._store.put_trust_holder(holder)
+        self._holders[agent_id] = replace(holder, time=0.0)
 
     def redeem(self, token: str, csr: str, announce: Announce) -> IssuedCertificate:
         issued = self._enrolments(announce).redeem(token, csr)

@@ -68,6 +68,8 @@ class ComparingSession:
         found = planning.plan_host_steps(
             self._target.name, self._kinds, wants, seen.items, self._handlers, pending, self.names
         )
+        if not found.steps:
+            return found
         due = (self._handlers.get(step.service) for step in found.steps if isinstance(step, Activate))
         refused = (self._needs_machine(handler) for handler in due if handler is not None)
         return replace(found, errors=(*found.errors, *(error for error in refused if error is not None)))

@@ -39,7 +39,27 @@ class HostObservation:
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+class SeenFields(dict[str, Any]):
+    """The fields of an item that may stand on many hosts: what says them in the digest is made once."""
+
+    __slots__ = ("_stable_text",)
+
+    def __init__(self, fields: Mapping[str, Any]) -> None:
+        super().__init__(fields)
+        self._stable_text = ""
+
+    @property
+    def stable_text(self) -> str:
+        if not self._stable_text:
+            self._stable_text = _text_of(self)
+        return self._stable_text
+
+
 def _stable_text(item: Item) -> str:
+    return item.stable_text if isinstance(item, SeenFields) else _text_of(item)
+
+
+def _text_of(item: Item) -> str:
     if not isinstance(item, Mapping):
         return repr(item)
     return repr([(k, getattr(v, "sha256", None) or repr(v)) for k, v in sorted(item.items())])

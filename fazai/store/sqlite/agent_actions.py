@@ -7,18 +7,23 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from fazai.store.daemon import AgentAction, NewEvent, StoreLimits
+from fazai.store.daemon import NOT_SENT, AgentAction, NewEvent, StoreLimits
 from fazai.store.sqlite.schema import escape_text
 from fazai.store.sqlite.writer import Statement
 
 _COLUMNS = "agent, action, method, digest, client, sent, done, answer"
-_BEGIN = f"INSERT OR IGNORE INTO agent_actions ({_COLUMNS}, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-_FINISH = _BEGIN.replace("OR IGNORE ", "") + (
-    " ON CONFLICT (agent, action) DO UPDATE SET"
+_INSERT = f"INSERT INTO agent_actions ({_COLUMNS}, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_BEGIN = f"{_INSERT} ON CONFLICT (agent, action) DO UPDATE SET" + (
+    " client = excluded.client, sent = excluded.sent, done = NULL, answer = NULL"
+    f" WHERE agent_actions.answer = x'{NOT_SENT.hex()}' AND agent_actions.digest = excluded.digest"
+)
+_FINISH = f"{_INSERT} ON CONFLICT (agent, action) DO UPDATE SET" + (
     " done = excluded.done, answer = excluded.answer, bytes = excluded.bytes"
 )
 _FIND = f"SELECT {_COLUMNS} FROM agent_actions WHERE agent = ? AND action = ?"  # noqa: S608 - our names
+_FIND_OPEN = f"SELECT {_COLUMNS} FROM agent_actions WHERE agent = ? AND done IS NULL LIMIT ?"  # noqa: S608
 _TRIMMED = 500  # rows of one step
+_MOST_OPEN = 16_384  # that are remembered; of older ones the store is asked
 
 #: Changes rows, and returns how many.
 Change = Callable[[Sequence[Statement]], Awaitable[int]]
@@ -36,28 +41,41 @@ class AgentActionTable:
         self._publish = publish
         self._query = query
         self._finishing: dict[tuple[str, str], asyncio.Future[None]] = {}
+        self._open: dict[tuple[str, str], None] = {}  # begun by this process, and known to have no outcome
 
     async def begin(self, action: AgentAction) -> AgentAction | None:
         """Record an action as `DaemonStore.begin_agent_action`."""
+        await self._wait_finished((action.agent_id, action.action_id))
         if await self._change([(_BEGIN, _row_of(action))]):
+            if len(self._open) >= _MOST_OPEN:
+                del self._open[next(iter(self._open))]
+            self._open[action.agent_id, action.action_id] = None
             return None
         return await self.find(action.agent_id, action.action_id)
 
     async def finish(self, action: AgentAction, event: NewEvent) -> bool:
         """Record an outcome as `DaemonStore.finish_agent_action`."""
         key = (action.agent_id, action.action_id)
-        while key in self._finishing:
-            await asyncio.wait([self._finishing[key]])  # deadline: the store's writer, which answers all
+        await self._wait_finished(key)
         own = self._finishing[key] = asyncio.get_running_loop().create_future()
         try:
-            found = await self.find(*key)
-            if found is not None and found.done is not None:
+            found = await self.find(*key) if key not in self._open else None
+            if found is not None and found.done is not None and found.answer != NOT_SENT:
                 return False
             await self._publish(event, (_FINISH, _row_of(action)))
+            self._open.pop(key, None)
             return True
         finally:
             del self._finishing[key]
             own.set_result(None)
+
+    async def _wait_finished(self, key: tuple[str, str]) -> None:
+        while key in self._finishing:
+            await asyncio.wait([self._finishing[key]])  # deadline: the store's writer, which answers all
+
+    async def find_open(self, agent_id: str, limit: int) -> list[AgentAction]:
+        """Return actions as `DaemonStore.open_agent_actions`."""
+        return [AgentAction(*row) for row in await self._query(_FIND_OPEN, (agent_id, limit))]
 
     async def find(self, agent_id: str, action_id: str) -> AgentAction | None:
         """Return what is recorded of an action."""
@@ -66,9 +84,10 @@ class AgentActionTable:
 
 
 def _row_of(action: AgentAction) -> tuple[Any, ...]:
+    kept = b"" if action.answer is None or action.answer == NOT_SENT else action.answer  # that is never cut
     return (
         *(action.agent_id, action.action_id, action.method, action.digest, escape_text(action.client)),
-        *(action.sent, action.done, action.answer, len(action.answer or b"")),
+        *(action.sent, action.done, action.answer, len(kept)),
     )
 
 

@@ -9,7 +9,13 @@ from collections.abc import Iterator
 from dataclasses import astuple, fields
 from pathlib import Path
 
-from fazai.store.certificates import CertificateRecord, EnrolmentRecord, Revocation, RevocationList
+from fazai.store.certificates import (
+    CertificateRecord,
+    EnrolmentRecord,
+    Revocation,
+    RevocationList,
+    TrustHolder,
+)
 from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
 
 _DAY_S = 86_400.0
@@ -84,6 +90,17 @@ class CertificateFile:
                 return False
             _insert_certificate(connection, record)
             return True
+
+    # -- the CAs that agents trust
+
+    def put_trust_holder(self, holder: TrustHolder) -> None:
+        with self._write() as connection:
+            connection.execute("INSERT OR REPLACE INTO trust_holders VALUES (?, ?, ?, ?)", astuple(holder))
+
+    def trust_holders(self) -> dict[str, TrustHolder]:
+        with self._read() as connection:
+            rows = connection.execute("SELECT name, bundle, time, problem FROM trust_holders").fetchall()
+        return {row[0]: TrustHolder(*row) for row in rows}
 
     # -- enrolments
 

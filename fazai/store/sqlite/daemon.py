@@ -217,8 +217,8 @@ class SqliteDaemonStore:
     def on_published(self, listener: Callable[[list[StoredEvent]], None]) -> None:
         self._events.listeners = (*self._events.listeners, listener)
 
-    async def events_after(self, id_: int, limit: int = 1000) -> list[StoredEvent]:
-        return await self._readers.run(self._events.read_after, self._readers.query, id_, limit)
+    async def events_after(self, id_: int, limit: int = 1000, run: str | None = None) -> list[StoredEvent]:
+        return await self._readers.run(self._events.read_after, self._readers.query, id_, limit, run)
 
     def event_range(self) -> tuple[int, int]:
         return self._events.first, self._events.last
@@ -242,6 +242,9 @@ class SqliteDaemonStore:
 
     async def finish_agent_action(self, action: AgentAction, event: NewEvent) -> bool:
         return await self._actions.finish(action, event)
+
+    async def open_agent_actions(self, agent_id: str, limit: int) -> list[AgentAction]:
+        return await self._actions.find_open(agent_id, limit)
 
     async def agent_action(self, agent_id: str, action_id: str) -> AgentAction | None:
         return await self._actions.find(agent_id, action_id)

@@ -73,10 +73,11 @@ class EventLog:
     def abandoned(self) -> None:
         self._written = []
 
-    def read_after(self, query: Query, id_: int, limit: int) -> list[StoredEvent]:
+    def read_after(self, query: Query, id_: int, limit: int, run: str | None) -> list[StoredEvent]:
         """Return events as `DaemonStore.events_after`. Blocks."""
-        sql = f"SELECT {_COLUMNS} FROM stream WHERE id > ? ORDER BY id LIMIT ?"  # noqa: S608 - our names
-        return [_add_timestamp(StoredEvent._make(row)) for row in query(sql, (id_, limit))]
+        only, runs = ("", ()) if run is None else (" AND run = ?", (run,))
+        sql = f"SELECT {_COLUMNS} FROM stream WHERE id > ?{only} ORDER BY id LIMIT ?"  # noqa: S608 - our names
+        return [_add_timestamp(StoredEvent._make(row)) for row in query(sql, (id_, *runs, limit))]
 
     def find_id_at(self, query: Query, time_us: int) -> int:
         """Return an id as `DaemonStore.event_id_at`. Blocks."""

@@ -139,19 +139,15 @@ class SqliteStore:
 
     async def memory(self, box: str, name: str = "") -> TargetMemory:
         keys = (box, name or box)
-        adopted = self._read("SELECT ref FROM adopted WHERE box IN (?, ?)", keys)
-        pending = self._read("SELECT service, run_id FROM pending WHERE box IN (?, ?)", keys)
-        opened = self._read(
-            f"SELECT {_ACTION} FROM actions WHERE box IN (?, ?) AND finished IS NULL"  # noqa: S608
-            " AND settled = 0 ORDER BY started",
-            keys,
-        )
-        generation = self._read("SELECT total(generation) FROM generations WHERE box IN (?, ?)", keys)
+        ((generation, adopts, waits, begun),) = self._read(_LEFT_OVER, keys)  # of most there is nothing
+        adopted = self._read("SELECT ref FROM adopted WHERE box IN (?, ?)", keys) if adopts else ()
+        pending = self._read("SELECT service, run_id FROM pending WHERE box IN (?, ?)", keys) if waits else ()
+        opened = self._read(f"SELECT {_ACTION} {_OPENED} ORDER BY started", keys) if begun else ()
         return TargetMemory(
             frozenset(row[0] for row in adopted),
             dict(pending),
             tuple(_action_from_row(row) for row in opened),
-            int(generation[0][0]),
+            int(generation),
             self._locks.find_holder(box) if pending or opened else None,
         )
 
@@ -323,6 +319,13 @@ def _begin_statements(action: Action, services: Sequence[str], now: float) -> li
     return jobs
 
 
+_OPENED = "FROM actions WHERE box IN (?1, ?2) AND finished IS NULL AND settled = 0"
+#: The generation of a box, and whether anything of it is adopted, pending, or open.
+_LEFT_OVER = f"""
+    SELECT total(generation), EXISTS (SELECT 1 FROM adopted WHERE box IN (?1, ?2)),
+        EXISTS (SELECT 1 FROM pending WHERE box IN (?1, ?2)), EXISTS (SELECT 1 {_OPENED})
+    FROM generations WHERE box IN (?1, ?2)
+"""  # noqa: S608 - our words
 #: Counts the writes to a box, and refuses one with a token that is not the newest; 0 is one of no lease.
 _COUNT = """
     INSERT INTO generations VALUES (?, 1, ?) ON CONFLICT (box) DO UPDATE SET

@@ -26,6 +26,8 @@ _BUSY_S = 30.0
 #: was by the name of the target: what was remembered by name stays, and is found under the name. Version 4:
 #: tokens of leases, and what stood in files beside this one: the runs of the daemon and its schedule.
 #: Version 5: certificates of agents, enrolment tokens, revocations. Version 6: actions of remote agents.
+#: Version 7: indexes of the events of a run, and of actions that have no outcome; which CA issued a
+#: certificate, and who trusts which CAs.
 MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -139,6 +141,14 @@ MIGRATIONS = (
         PRIMARY KEY (agent, action)
     ) WITHOUT ROWID;
     CREATE INDEX agent_actions_by_time ON agent_actions (coalesce(done, sent), bytes);
+    """,
+    """
+    CREATE INDEX stream_by_run ON stream (run) WHERE run IS NOT NULL;
+    CREATE INDEX agent_actions_open ON agent_actions (agent) WHERE done IS NULL;
+    ALTER TABLE certificates ADD COLUMN issuer TEXT NOT NULL DEFAULT '';
+    CREATE TABLE trust_holders (
+        name TEXT PRIMARY KEY, bundle TEXT NOT NULL, time REAL NOT NULL, problem TEXT NOT NULL
+    ) WITHOUT ROWID;
     """,
 )
 

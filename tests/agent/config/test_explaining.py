@@ -11,9 +11,11 @@ import pytest
 
 from fazai.agent.config.launchers import describe_launcher
 from fazai.agent.config.probing import find_remarks, find_slow_text
+from fazai.agent.link.tls import read_certificate, show_time
 from fazai.cli.main import main
 from tests.agent.config.test_reading import LEAST
 from tests.agent.execution.conftest import needs_root
+from tests.agent.link.authority import DAY, Authority, Pair
 
 ROOT = Path(__file__).parents[3]
 
@@ -28,12 +30,27 @@ def folder() -> Path:
 
 
 @pytest.fixture
-def check(folder: Path, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Check a configuration of these lines; returns the exit code, and both outputs as one text."""
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "pki")
+
+
+@pytest.fixture
+def pair(authority: Authority) -> Pair:
+    return authority.agent("edge-7")
+
+
+@pytest.fixture
+def check(folder: Path, authority: Authority, pair: Pair, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+    """Check a configuration of these lines, with the files of an enrolled agent; returns the exit code, and
+    both outputs as one text."""
     config = folder / "agent.yml"
+    places = (("ca", authority.file), ("cert", pair.certificate), ("key", pair.key))
 
     def run(text: str, *words: str, mode: int = 0o644) -> tuple[int, str]:
-        config.write_text(LEAST + text)
+        least = LEAST
+        for name, path in places:
+            least = least.replace(f"/etc/fazai/agent/{name}.pem", str(path))
+        config.write_text(least + text)
         config.chmod(mode)
         code = main(["agent", "check", "--config", str(config), *words])
         out, err = capsys.readouterr()
@@ -91,16 +108,18 @@ def test_the_policy_in_plain_sentences(check) -> None:  # type: ignore[no-untype
     assert text.splitlines()[-1].startswith("agent.yml is well-formed; ")
 
 
-def test_what_is_not_allowed_is_said_as_well(check) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_not_allowed_is_said_as_well(check, authority: Authority, pair: Pair) -> None:  # type: ignore[no-untyped-def]
+    ends = show_time(read_certificate(str(authority.file), str(pair.certificate), str(pair.key)).ends)
     code, text = check("")
     assert (code, text.splitlines()) == (
         0,
         [
             "edge-7 connects to wss://fazai.example:3121.",
             "The daemon can run no program (command.exec).",
-            "The daemon can compare and replace no file (file.diff, file.apply).",
+            "The daemon can compare, replace and fetch no file (file.diff, file.apply, file.read).",
             "The machine cannot be reconciled, nor looked at for that.",
             "No telemetry is sent.",
+            f"Its certificate is made out to edge-7, and holds until {ends}.",
             "agent.yml is well-formed; 0 warnings.",
         ],
     )
@@ -155,7 +174,8 @@ def test_files_that_others_can_write_are_warned_of(check, folder: Path) -> None:
     program.write_text("#!/bin/sh\n")
     program.chmod(0o777)
     _, text = check(f"programs: [{{path: {program}}}]\n", mode=0o666)
-    assert "warning: agent.yml: anybody can write this file (mode 0666)" in text
+    assert "warning: agent.yml: anybody can write this file (mode 0666); an agent does not start" in text
+    assert "with it: chmod go-w" in text
     assert f"warning: agent.yml:6: {program}: anybody can write it (mode 0777)" in text
     program.chmod(0o755)
     folder.chmod(0o777)
@@ -252,6 +272,68 @@ def test_remarks_are_about_what_a_pattern_admits() -> None:
     assert find_remarks("(?s).*") == ["admits anything"]
     assert find_remarks("[a-z]+") == []
     assert find_remarks("(?:/[^/]+)*") == ["admits every path", "admits an empty text"]
+
+
+# -- who it is
+
+
+def test_the_certificate_is_looked_at(check, tmp_path: Path, authority: Authority, pair: Pair) -> None:  # type: ignore[no-untyped-def]
+    """Everything for which `run` would not connect is said before."""
+
+    def warned(more: str = "") -> list[str]:
+        code, text = check(more)
+        assert code == 0
+        return [line.removeprefix("warning: ") for line in text.splitlines() if line.startswith("warning: ")]
+
+    def put(other: Pair) -> None:
+        pair.certificate.write_bytes(other.certificate.read_bytes())
+        pair.key.write_bytes(other.key.read_bytes())
+
+    assert warned() == []
+    put(authority.agent("edge-8"))
+    assert warned() == ['the certificate is made out to "edge-8", and agent.yml names "edge-7"']
+    put(authority.agent("edge-7-old", ends_s=-DAY, begins_s=-2 * DAY))
+    assert any("this agent's certificate has expired: it held until 20" in line for line in warned())
+    put(authority.agent("edge-7-new", begins_s=DAY))
+    assert any("does not hold yet, but from 20" in line for line in warned())
+    put(Authority(tmp_path / "other").agent("edge-7"))
+    (said,) = warned()
+    assert "was not made by the authority" in said
+    put(authority.agent("edge-9"))
+    pair.key.write_bytes(authority.agent("edge-7-x").key.read_bytes())
+    (said,) = warned()
+    assert "does not belong to the certificate" in said
+    pair.key.write_text("no key")
+    (said,) = warned()
+    assert "is no PEM file, or is damaged" in said
+    put(Pair(*(tmp_path / "pki" / f"agent-edge-8.{end}" for end in ("pem", "key"))))
+    pair.key.chmod(0o644)
+    (said, _) = warned()
+    assert "others may read the key (mode 0644)" in said
+    assert "chmod 600" in said
+    pair.key.unlink()
+    assert any("the key cannot be read: No such file" in line for line in warned())
+    pair.certificate.unlink()
+    (said,) = warned()
+    assert "this agent is not enrolled yet (fazai agent enrol)" in said
+
+
+def test_the_other_files_of_its_own_are_looked_at(check, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    (tmp_path / "state").mkdir(mode=0o755)
+    (tmp_path / "signing").write_text("short")
+    (tmp_path / "signing").chmod(0o600)
+    (tmp_path / "proxy").write_text("user:hunter2")
+    (tmp_path / "proxy").chmod(0o644)
+    code, text = check(
+        f"state: {tmp_path}/state\nsigning_key: {tmp_path}/signing\n"
+        f"proxy: http://proxy:3128\nproxy_credentials: {tmp_path}/proxy\n"
+    )
+    assert code == 0
+    assert "edge-7 connects to wss://fazai.example:3121, through the proxy http://proxy:3128." in text
+    assert "others may look into `state` (mode 0755; chmod 700)" in text
+    assert "expected a key of 16 to 4096 bytes" in text
+    assert "others may read the credentials of the proxy (mode 0644)" in text
+    assert "hunter2" not in text
 
 
 OLD_PYTHON = ROOT / ".venv/python39/python3"

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from fazai.agent.config.policy import match_arguments
 from fazai.agent.config.settings import ArgumentRule
+from tests.campaign import with_examples
 
 PATTERNS = ["[ab]+", "a*", ".*", "a|ab", "(?:a|b)?", "-?[ab]", "/[a-z/.]*", "[^a]", r"\w\S*", "(?i)AB"]
 VALUES = [
@@ -72,50 +73,60 @@ def as_expression(rules: tuple[ArgumentRule, ...]) -> str:
     return text
 
 
-@settings(max_examples=600, deadline=None)
-@given(RULES, st.lists(st.sampled_from(VALUES), max_size=6))
-def test_a_list_is_accepted_exactly_where_each_argument_fits(
-    rules: tuple[ArgumentRule, ...], args: list[str]
-) -> None:
-    _, reason = match_arguments(args, rules)
-    whole = re.fullmatch(as_expression(rules), "".join(arg + END for arg in args), re.ASCII)
-    assert (reason is None) == (whole is not None), reason
+@with_examples(100, 600)
+def test_a_list_is_accepted_exactly_where_each_argument_fits(count: int) -> None:
+    @settings(max_examples=count, deadline=None)
+    @given(RULES, st.lists(st.sampled_from(VALUES), max_size=6))
+    def holds(rules: tuple[ArgumentRule, ...], args: list[str]) -> None:
+        _, reason = match_arguments(args, rules)
+        whole = re.fullmatch(as_expression(rules), "".join(arg + END for arg in args), re.ASCII)
+        assert (reason is None) == (whole is not None), reason
+
+    holds()
 
 
-@settings(max_examples=400, deadline=None)
-@given(
-    st.lists(st.sampled_from(["-n", "x", "a b", ""]), min_size=1, max_size=5),
-    st.integers(0, 4),
-    st.text(max_size=8),
-)
-def test_no_accepted_list_differs_from_a_literal_one(literals: list[str], place: int, other: str) -> None:
-    rules = tuple(ArgumentRule(literal=text) for text in literals)
-    assert match_arguments(literals, rules) == (len(literals), None)
-    place %= len(literals)
-    changed = [*literals[:place], other, *literals[place + 1 :]]
-    reached, reason = match_arguments(changed, rules)
-    assert (reason is None) == (changed == literals)
-    assert reason is None or reached == place
-    for wrong in (literals[:-1], [*literals, other]):
-        assert match_arguments(wrong, rules)[1] is not None
-
-
-@settings(max_examples=600, deadline=None)
-@given(st.text(min_size=1, max_size=12), st.booleans())
-def test_a_free_place_takes_what_its_pattern_fits_and_no_option(value: str, dash: bool) -> None:
-    rules = (
-        ArgumentRule(literal="-f"),
-        ArgumentRule(pattern="[a-z./-]{1,9}", dash=dash),
-        ArgumentRule(literal="z"),
+@with_examples(100, 400)
+def test_no_accepted_list_differs_from_a_literal_one(count: int) -> None:
+    @settings(max_examples=count, deadline=None)
+    @given(
+        st.lists(st.sampled_from(["-n", "x", "a b", ""]), min_size=1, max_size=5),
+        st.integers(0, 4),
+        st.text(max_size=8),
     )
-    accepted = match_arguments(["-f", value, "z"], rules)[1] is None
-    expected = (
-        len(value) <= 9
-        and set(value) <= set("abcdefghijklmnopqrstuvwxyz./-")
-        and ".." not in value.split("/")
-        and (dash or not value.startswith("-"))
-    )
-    assert accepted == expected
+    def holds(literals: list[str], place: int, other: str) -> None:
+        rules = tuple(ArgumentRule(literal=text) for text in literals)
+        assert match_arguments(literals, rules) == (len(literals), None)
+        place %= len(literals)
+        changed = [*literals[:place], other, *literals[place + 1 :]]
+        reached, reason = match_arguments(changed, rules)
+        assert (reason is None) == (changed == literals)
+        assert reason is None or reached == place
+        for wrong in (literals[:-1], [*literals, other]):
+            assert match_arguments(wrong, rules)[1] is not None
+
+    holds()
+
+
+@with_examples(100, 600)
+def test_a_free_place_takes_what_its_pattern_fits_and_no_option(count: int) -> None:
+    @settings(max_examples=count, deadline=None)
+    @given(st.text(min_size=1, max_size=12), st.booleans())
+    def holds(value: str, dash: bool) -> None:
+        rules = (
+            ArgumentRule(literal="-f"),
+            ArgumentRule(pattern="[a-z./-]{1,9}", dash=dash),
+            ArgumentRule(literal="z"),
+        )
+        accepted = match_arguments(["-f", value, "z"], rules)[1] is None
+        expected = (
+            len(value) <= 9
+            and set(value) <= set("abcdefghijklmnopqrstuvwxyz./-")
+            and ".." not in value.split("/")
+            and (dash or not value.startswith("-"))
+        )
+        assert accepted == expected
+
+    holds()
 
 
 def test_many_optional_places_take_no_exponential_time() -> None:

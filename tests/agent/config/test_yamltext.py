@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fazai.agent.config.yamltext import MAX_BYTES, MAX_DEPTH, Node, plain_value, read_yaml
 from fazai.agent.errors import ConfigError
+from tests.campaign import with_examples
 
 ACCEPTED = [
     "",
@@ -164,21 +165,25 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-@settings(max_examples=800, deadline=None)
-@given(st.lists(PIECES, max_size=30).map("".join))
-def test_any_text_is_refused_or_means_the_same_to_pyyaml(text: str) -> None:
-    try:
-        mine = plain_value(read_yaml(text.encode(), "agent.yml"))
-    except ConfigError as error:
-        place = str(error.where)
-    else:
-        place = ""
-    if place:
-        assert re.fullmatch(r"agent\.yml:\d+", place)
-        return
-    theirs = yaml.safe_load(text)
-    assert mine == theirs
-    assert repr(mine) == repr(theirs)  # 1 is not True, nor 1.0
+@with_examples(150, 800)
+def test_any_text_is_refused_or_means_the_same_to_pyyaml(count: int) -> None:
+    @settings(max_examples=count, deadline=None)
+    @given(st.lists(PIECES, max_size=30).map("".join))
+    def holds(text: str) -> None:
+        try:
+            mine = plain_value(read_yaml(text.encode(), "agent.yml"))
+        except ConfigError as error:
+            place = str(error.where)
+        else:
+            place = ""
+        if place:
+            assert re.fullmatch(r"agent\.yml:\d+", place)
+            return
+        theirs = yaml.safe_load(text)
+        assert mine == theirs
+        assert repr(mine) == repr(theirs)  # 1 is not True, nor 1.0
+
+    holds()
 
 
 def write_scalar(value: object) -> str:
@@ -219,9 +224,13 @@ def write_block(value: object, indent: int) -> str:
     return f"{space}{write_flow(value)}\n"
 
 
-@settings(max_examples=200, deadline=None)
-@given(VALUES)
-def test_what_people_write_is_accepted(value: object) -> None:
-    text = write_block(value, 0)
-    assert yaml.safe_load(text) == value
-    assert plain_value(read_yaml(text.encode(), "agent.yml")) == value
+@with_examples(60, 200)
+def test_what_people_write_is_accepted(count: int) -> None:
+    @settings(max_examples=count, deadline=None)
+    @given(VALUES)
+    def holds(value: object) -> None:
+        text = write_block(value, 0)
+        assert yaml.safe_load(text) == value
+        assert plain_value(read_yaml(text.encode(), "agent.yml")) == value
+
+    holds()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +44,12 @@ class RunningCommand:
         assert process.stdout is not None
         self.child = int(process.stdout.readline())
 
-    def answer(self) -> dict[str, Any]:
-        """Wait for the answer; empty where the child died without one."""
+    def answer(self, *, wait: bool = True) -> dict[str, Any]:
+        """Wait for the answer, and for the end; empty where the child died without one."""
         assert self.process.stdout is not None
         line = self.process.stdout.readline().strip()
-        self.process.wait()
+        if wait:
+            self.process.wait()
         return json.loads(line) if line else {}
 
     def peak_kib(self) -> int:
@@ -66,9 +67,15 @@ class ExecAgent:
         self.marker = f"marker-{uuid.uuid4().hex}"
 
     def start(
-        self, programs: str, *, wrapper: tuple[str, ...] = (), python: str = sys.executable, **request: Any
+        self,
+        programs: str,
+        *,
+        wrapper: tuple[str, ...] = (),
+        python: str = sys.executable,
+        later: Sequence[Mapping[str, Any]] = (),
+        **request: Any,
     ) -> RunningCommand:
-        """Begin a command."""
+        """Begin a command; `later` are those that the same process runs after it."""
         config = self.folder / f"agent-{len(self._started)}.yml"
         config.write_text(
             "agent_id: edge-7\ndaemon: wss://fazai.example:3121\nca: /ca\ncertificate: /cert\nkey: /key\n"
@@ -87,7 +94,8 @@ class ExecAgent:
             },
         )
         assert process.stdin is not None
-        process.stdin.write(json.dumps({"args": [], "timeout": 20_000, **request}))
+        for each in (request, *later):
+            process.stdin.write(json.dumps({"args": [], "timeout": 20_000, **each}) + "\n")
         process.stdin.close()
         process.stdin = None  # communicate() leaves it alone
         running = RunningCommand(process)

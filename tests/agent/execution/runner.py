@@ -1,45 +1,44 @@
-"""Does what the agent does for one command.exec: forks a child that runs it, and prints its answer.
+"""Does what the agent does for command.exec: forks the process that runs programs, and prints its answers.
 
-    runner.py CONFIG < REQUEST
+    runner.py CONFIG < REQUESTS
 
-Prints three lines: the child's process id, its answer as JSON (nothing where it died), and the most memory
-that it had, in KiB. Runs under each Python that the agent runs under.
+Prints the child's process id, a line with its answer for each line of requests (JSON, nothing where it died),
+and the most memory that it had, in KiB. Runs under each Python that the agent runs under.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+from typing import Any
 
+from fazai.agent.children import Unpacker, pack
 from fazai.agent.config.reading import load_config
-from fazai.agent.errors import Refused
-from fazai.agent.execution.running import prepare_commands, run_command
-
-
-def answer(config_path: str, text: str) -> dict[str, object]:
-    """Answer one request."""
-    try:
-        return {"ok": True, **run_command(json.loads(text), load_config(config_path))}
-    except Refused as error:
-        return {"ok": False, "code": error.code, "error": str(error), **error.fields}
+from fazai.agent.execution.limits import settle_in_cgroup
+from fazai.agent.execution.serving import serve_commands
 
 
 def main() -> None:
     config_path, text = sys.argv[1], sys.stdin.read()
-    prepare_commands()
-    read, write = os.pipe()
+    settle_in_cgroup()
+    ours, theirs = socket.socketpair()
     pid = os.fork()
     if pid == 0:
-        os.close(read)
-        found = answer(config_path, text)
-        with os.fdopen(write, "w") as file:
-            json.dump(found, file)
+        ours.close()
+        serve_commands(theirs.detach(), load_config(config_path))
         os._exit(0)
-    os.close(write)
+    theirs.close()
     print(pid, flush=True)
-    with os.fdopen(read) as file:
-        print(file.read(), flush=True)
+    unpacker = Unpacker()
+    for line in text.splitlines():
+        ours.sendall(pack(json.loads(line)))
+        found: list[dict[str, Any]] = []
+        while not found and (data := ours.recv(65_536)):
+            found = unpacker.feed(data)
+        print(json.dumps(found[0]) if found else "", flush=True)
+    ours.close()
     _, _, usage = os.wait4(pid, 0)
     print(usage.ru_maxrss, flush=True)
 

@@ -50,7 +50,7 @@ open(sys.argv[1], "w").close()
 STAYS = f"{DAEMON}\nwhile True: signal.pause()\n"
 #: Each process forks the next one and ends at once: whoever looks for it finds the one before.
 COMETS = """
-import os, sys, time
+import os, signal, sys, time
 own = sys.argv[2] == "sessions"
 end = time.monotonic() + 20
 for _ in range(3):
@@ -63,8 +63,8 @@ for _ in range(3):
 open(sys.argv[1], "w").close()
 if sys.argv[3] == "ends":
     os._exit(0)
-while True:
-    os.wait()
+while True:  # not os.wait(): it would end with its own children, the comets are its reaper's
+    signal.pause()
 """
 
 

@@ -16,6 +16,7 @@ from fazai.agent.config.settings import AgentConfig, FilesRoot
 from fazai.agent.errors import Refused
 from fazai.agent.files.applying import apply_file
 from fazai.agent.files.diffing import diff_file
+from fazai.agent.files.reading import read_file
 
 #: Where each fault of file.apply may end the process, in order.
 FAULTS = (
@@ -63,6 +64,10 @@ class Machine:
         if want is not None:
             request["want"] = want
         return diff_file(request, self.config, confine=no_confinement)
+
+    def read(self, path: str, **fields: Any) -> dict[str, Any]:
+        request = {"method": "file.read", "action_id": "f-1", "path": path, **fields}
+        return read_file(request, self.config, confine=no_confinement)
 
     def apply(self, path: str, options: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
         request = {"method": "file.apply", "action_id": "p-1", "path": path, **fields}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import pwd
 
 import pytest
 
@@ -34,6 +36,24 @@ def test_a_file_that_is_as_wanted(machine: Machine) -> None:
         "differs": False,
         "base_sha256": _sha(b"a\r\nb"),
     }
+
+
+def test_a_file_of_another_mode_or_owner_differs(machine: Machine) -> None:
+    (machine / "srv/motd").write_text("same")
+    (machine / "srv/motd").chmod(0o644)
+    owner = pwd.getpwuid(os.getuid()).pw_name
+    other = next(each.pw_name for each in pwd.getpwall() if each.pw_uid != os.getuid())
+
+    def differs(**fields: str) -> bool:
+        answer = machine.diff("/srv/motd", "same", **fields)
+        assert (answer["patch"], answer["base_sha256"]) == ("", _sha(b"same"))
+        return bool(answer["differs"])
+
+    assert not differs(mode="0644", owner=owner)
+    assert differs(mode="0600")
+    assert differs(owner=other)
+    with pytest.raises(Refused, match="there is no user no-such-user on this machine"):
+        differs(owner="no-such-user")
 
 
 @pytest.mark.parametrize("path", ["/srv/none", "/srv/no/folder/none"])

@@ -130,24 +130,29 @@ def test_only_plain_files_with_one_name(machine: Machine, secret: Path) -> None:
     os.link(secret, machine / "srv/hard")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(os.path.relpath(machine / "srv/socket"))
-        for name in ("pipe", "folder", "socket"):
+        for name in ("pipe", "socket"):
             assert _refusal(machine, f"/srv/{name}") == ("not_allowed", f"/srv/{name} is no regular file")
+    assert _refusal(machine, "/srv/folder") == ("bad_request", "/srv/folder is a folder, and a file is meant")
     assert _refusal(machine, "/srv/hard") == ("not_allowed", "/srv/hard has 2 names (hard links)")
 
 
 def test_the_agents_own_key_and_policy(machine: Machine) -> None:
     root = str(machine.root)
     (machine / "etc/app/state").mkdir()
-    for name in ("agent.yml", "key.pem", "state/journal"):
+    beside = ("key.pem.renewing", "key.pem.enrolling.new", "ca.pem.offered", "cert.pem.renewing")
+    for name in ("agent.yml", "key.pem", "state/journal", *beside):
         (machine / "etc/app" / name).write_text("own\n")
     (machine / "alias").symlink_to(machine / "etc/app")
     machine.config = replace(
         machine.config,
         file=f"{root}/etc/app/agent.yml",
         key=f"{root}/alias/key.pem",
+        ca=f"{root}/etc/app/ca.pem",
+        certificate=f"{root}/etc/app/cert.pem",
         state=f"{root}/etc/app/state",
     )
-    for path in ("/etc/app/agent.yml", "/etc/app/key.pem", "/etc/app/state/journal"):
+    for name in ("agent.yml", "key.pem", "state/journal", *beside):
+        path = f"/etc/app/{name}"
         assert _refusal(machine, path) == ("not_allowed", f"{path} is the agent's own")
 
 

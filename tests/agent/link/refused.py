@@ -56,7 +56,7 @@ def main() -> None:
         loop,
         config,
         never,
-        Actions(loop, life, {}, fault=lambda name: None),
+        Actions(loop, life, {}, {}, fault=lambda name: None),
         log=lambda level, message, **ids: None,
         instance="x",
         fault=lambda name: None,

@@ -2,6 +2,8 @@
 
     python -m tests.agent.link.small_agent CONFIG [FAULT]
 
+Where CONFIG has `programs`, they are run as an agent runs them.
+
 It dies by SIGKILL where FAULT (a name of docs/adr/0029) is reached.
 """
 
@@ -13,12 +15,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fazai.agent.config.reading import load_config
 from fazai.agent.errors import Refused
 from fazai.agent.journal import Journal
-from fazai.agent.process import Log, Process
+from fazai.agent.process import SERVERS, Log, Process
+
+if TYPE_CHECKING:
+    from fazai.agent.actions import Server
 
 
 def run_program(request: dict[str, Any], config: Any) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def show_request(request: dict[str, Any], config: Any) -> dict[str, Any]:
     return {"patch": "x" * len(request.get("want", "")), "differs": True}
 
 
-def serve_state(fd: int, config: Any) -> None:
+def serve_state(fd: int, config: Any, fault: Callable[[str], None]) -> None:
     """Answer state.* with the number of this process."""
     import socket
 
@@ -100,12 +105,15 @@ def main() -> int:
     fault = make_fault(sys.argv[2] if len(sys.argv) > 2 else None)
     journal = Journal(os.path.join(config.state, "journal"), config.limits.journal, time.time, fault=fault)
     handlers = {"command.exec": lambda: run_program, "file.diff": lambda: show_request}
+    servers: dict[str, Callable[[], Server]] = {"state": lambda: serve_state}
+    if config.programs:  # then command.exec is the true one
+        servers["command.exec"] = SERVERS["command.exec"]
     process = Process(
         config,
         journal,
         log=Log(text=True),
         handlers=handlers,
-        serve_state=lambda: serve_state,
+        servers=servers,
         reload=lambda: load_config(sys.argv[1]),
         fault=fault,
     )

@@ -382,7 +382,13 @@ def test_a_certificate_is_renewed_over_the_connection(agent: Agent, daemon: Daem
     peer.send({"ok": True, "action_id": request["action_id"], "certificate": made.decode()})
     agent.wait_said("the certificate was renewed: it holds until")
     assert agent.pair.certificate.read_bytes() == made
-    assert agent.pair.key.read_bytes() == key
+    assert agent.pair.key.read_bytes() != key  # each certificate has a key of its own
+    assert agent.pair.key.stat().st_mode & 0o777 == 0o600
+    peer.close(1001, "restarting")
+    peer = daemon.accept()  # the new pair is good for a connection
+    new = x509.load_pem_x509_certificate(made).serial_number
+    assert int(peer.certificate()["serialNumber"], 16) == new
+    peer.hello()
     assert peer.exec("a-1", "/bin/echo", "x")["exit_code"] == 0
 
 
@@ -406,7 +412,7 @@ def test_a_short_life_is_not_renewed_without_a_pause(agent: Agent, daemon: Daemo
 @pytest.mark.parametrize("wrong", ["name", "authority", "text", "refused"])
 def test_a_wrong_renewal_changes_nothing(agent: Agent, daemon: Daemon, tmp_path: Path, wrong: str) -> None:
     agent.pair = agent.authority.agent("edge-7", begins_s=-20 * DAY, ends_s=4 * DAY)
-    before = agent.pair.certificate.read_bytes()
+    before, key = agent.pair.certificate.read_bytes(), agent.pair.key.read_bytes()
     agent.configure(f"wss://localhost:{daemon.port}")
     agent.start()
     peer = daemon.accept()
@@ -433,6 +439,7 @@ def test_a_wrong_renewal_changes_nothing(agent: Agent, daemon: Daemon, tmp_path:
     said = agent.wait_said("the certificate was not renewed")
     assert words[wrong] in said
     assert agent.pair.certificate.read_bytes() == before
+    assert agent.pair.key.read_bytes() == key
     assert peer.exec("a-1", "/bin/echo", "x")["exit_code"] == 0
 
 

@@ -99,16 +99,23 @@ def _die_once(agent: Agent, daemon: Daemon, fault: str, action_id: str, target: 
     second.close()
 
 
+#: With it the agent runs programs as it does in service; without, as its tests do, in a child for each.
+PROGRAMS = "programs: [{path: /bin/sh, args: ['-c', {pattern: '.*'}]}]\n"
+
+
+@pytest.mark.parametrize("programs", ["", PROGRAMS], ids=["a child", "the runner"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_an_action_has_at_most_one_effect(fault: str, agent: Agent, daemon: Daemon, tmp_path: Path) -> None:
-    agent.configure(f"wss://localhost:{daemon.port}")
+def test_an_action_has_at_most_one_effect(
+    fault: str, programs: str, agent: Agent, daemon: Daemon, tmp_path: Path
+) -> None:
+    agent.configure(f"wss://localhost:{daemon.port}", more=programs)
     _die_once(agent, daemon, fault, "a-1", tmp_path / "lines")
 
 
 @pytest.mark.slow
 def test_many_deaths(agent: Agent, daemon: Daemon, tmp_path: Path) -> None:
     """At all instants in turn and by chance, with one journal that grows old."""
-    agent.configure(f"wss://localhost:{daemon.port}")
+    agent.configure(f"wss://localhost:{daemon.port}", more=PROGRAMS)
     chance = random.Random(4)
     rounds = [*FAULTS, *(chance.choice(FAULTS) for _ in range(campaign_size(200)))]
     for number, fault in enumerate(rounds):

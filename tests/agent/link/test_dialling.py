@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from fazai.agent.actions import Actions
+from fazai.agent.actions import Actions, Worker
 from fazai.agent.children import Child, LifePipe
 from fazai.agent.config.settings import AgentConfig, DaemonAddress
 from fazai.agent.journal import Journal
@@ -125,6 +125,33 @@ def test_a_name_that_does_not_resolve_does_not_hold_the_loop(life: LifePipe) -> 
         loop.turn()
     assert str(failed[0]) == "the name fazai.example was not resolved within 5 s"
     assert len(ticks) >= 10
+    loop.close()
+
+
+def test_who_cancels_again_and_again_gives_an_action_no_more_time(life: LifePipe) -> None:
+    now, ended = [0.0], list[str]()
+
+    def wait(selector: Any, timeout: float | None) -> Any:
+        ready = selector.select(0.05)
+        now[0] += 1.0
+        return ready
+
+    def serve(fd: int) -> None:
+        time.sleep(3600)
+
+    loop = Loop(clock=lambda: now[0], wait=wait)
+    worker = Worker(loop, life, serve)
+    worker.ask({"method": "state.apply"}, 3600.0, lambda answer, reason: ended.append(reason))
+
+    def cancel() -> None:
+        worker.cancel("a-1")
+        loop.later(1.0, cancel)
+
+    cancel()
+    while not ended:
+        assert now[0] < 600
+        loop.turn()
+    assert ended == ["its process was ended by signal 15"]
     loop.close()
 
 
@@ -319,7 +346,7 @@ def _converse(
         *("ca.pem", "cert.pem", "key.pem"),
     )
     journal = Journal(tmp_path / "journal", 4 * 1024 * 1024, time.time)
-    actions = Actions(loop, life, {}, fault=lambda name: None)
+    actions = Actions(loop, life, {}, {}, fault=lambda name: None)
     agent = ServedAgent(
         *(loop, config, journal, actions),
         log=lambda level, message, **ids: None,

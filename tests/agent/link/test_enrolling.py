@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,6 +107,23 @@ def test_a_configured_machine_enrols_again(
     enrolling.accept().hello()
 
 
+def test_one_that_runs_takes_its_new_certificate_after_sighup(
+    agent: Agent, enrolling: Daemon, registrar: Registrar, tmp_path: Path
+) -> None:
+    agent.configure(f"wss://localhost:{enrolling.port}")
+    agent.start()
+    enrolling.accept().hello()
+    agent.wait_said("connected to")
+    done = _run("--config", str(agent.config), token=f"{SECRET}.{registrar.authority.mark}", cwd=tmp_path)
+    assert "an agent that runs takes it after SIGHUP" in done.stdout
+    agent.process.send_signal(signal.SIGHUP)
+    enrolling.accept().hello()
+    agent.wait_said("connected to", times=2)
+    agent.process.send_signal(signal.SIGHUP)  # and not another time
+    agent.wait_said("the configuration was read again", times=2)
+    assert agent.said().count("connected to") == 2
+
+
 def test_the_token_does_not_leave_for_a_listener_that_is_not_its(
     agent: Agent, enrolling: Daemon, registrar: Registrar, tmp_path: Path
 ) -> None:
@@ -157,11 +175,14 @@ def test_a_certificate_for_another_key_is_not_kept(
 
     daemon = start_daemon(posts={"/southbound/enrol": answer})
     agent.configure(f"wss://localhost:{daemon.port}")
-    before = agent.pair.certificate.read_bytes()
+    with agent.authority.file.open("a") as file:
+        file.write("\n")  # as it came by another way
+    files = (agent.authority.file, agent.pair.certificate, agent.pair.key)
+    before = [path.read_bytes() for path in files]
     done = _run("--config", str(agent.config), token=f"{SECRET}.{agent.authority.mark}", cwd=tmp_path)
     assert done.returncode == 7
     assert "does not belong to the certificate" in done.stderr
-    assert agent.pair.certificate.read_bytes() == before
+    assert [path.read_bytes() for path in files] == before
 
 
 @pytest.mark.parametrize("token", ["", "x", "fza_abc", "fza_abc.zzzzzzzzzzzzzzzz", "abc.0123456789abcdef"])
@@ -176,6 +197,13 @@ def test_without_a_configuration_the_daemon_must_be_named(tmp_path: Path) -> Non
     done = _run("--config", str(tmp_path / "none.yml"), token="x", cwd=tmp_path)
     assert done.returncode == 3
     assert "say --daemon wss://HOST:3121" in done.stderr
+    words = ("--config", str(tmp_path / "none.yml"), "--daemon", "https://localhost:1", "--name", "edge-7")
+    done = _run(*words, token="x", cwd=tmp_path)  # what it would write, no agent could read
+    assert done.returncode == 3
+    assert "https:// needs `signing_key`" in done.stderr
+    done = _run("--config", str(tmp_path / "none.yml"), "--daemon", "localhost:1", token="x", cwd=tmp_path)
+    assert done.returncode == 3
+    assert '--daemon "localhost:1" names no daemon' in done.stderr
 
 
 def test_a_chain_in_pieces_is_read() -> None:

@@ -45,7 +45,7 @@ def test_an_answer_may_arrive_in_any_pieces() -> None:
 
 
 def test_many_small_chunks_are_read_once_each_and_bounded() -> None:
-    reader = ResponseReader()
+    reader = ResponseReader(200_000)
     reader.feed(CHUNKED)
 
     def feed_for_ever() -> None:
@@ -54,7 +54,9 @@ def test_many_small_chunks_are_read_once_each_and_bounded() -> None:
 
     with pytest.raises(LinkError) as caught:
         feed_for_ever()
-    assert caught.value.message == "the answer is over 2097152 bytes"
+    assert caught.value.message == "the answer is over 200000 bytes"
+    with pytest.raises(LinkError, match="the answer is over 2097152 bytes"):
+        ResponseReader().feed(CHUNKED + b"200001\r\n")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 
 from fazai.agent.link.longpoll import sign_headers
 from fazai.wire.signature import decode_signed_headers, sign, verify_signature
+from tests.agent.link.authority import Authority
 from tests.agent.link.conftest import Agent
 from tests.agent.link.daemon import POLICY, WAIT_S, Daemon
 
@@ -192,3 +193,20 @@ def test_a_refusal_is_said(
     polled.config.write_text(text.replace(text.split("localhost:")[1].split("]")[0], str(daemon.port)))
     polled.start()
     polled.wait_said("refused: the signature does not fit the request (check the key)")
+
+
+def test_the_authorities_are_replaced_over_signed_http(
+    polled: Agent, peer: PolledPeer, tmp_path: Path
+) -> None:
+    """Without a certificate of its own, of which there is none to prove."""
+    polled.start()
+    assert "trust" in peer.take()["capabilities"]
+    after = Authority(tmp_path / "after", "the next authority")
+    both = polled.authority.file.read_text() + after.file.read_text()
+    assert peer.ask(method="trust", action_id="q-1", ca=both, renew=True) == {"ok": True, "action_id": "q-1"}
+    assert polled.authority.file.read_text() == both
+    refused = peer.ask(method="trust", action_id="q-2", ca=after.file.read_text())
+    assert (refused["code"], refused["action_id"]) == ("conflict", "q-2")
+    assert "the certificate of localhost is not trusted" in refused["error"]
+    asked = peer.ask(method="outcomes", action_id="q-3", action_ids=["a-1"])
+    assert asked == {"ok": True, "action_id": "q-3", "unknown": ["a-1"]}

@@ -154,3 +154,45 @@ def test_signals_while_there_is_no_daemon(agent: Agent, start_daemon: Callable[.
     assert agent.stop() == 0
     assert time.monotonic() - begun < 60
     assert "the agent ended" in agent.said()
+
+
+def test_a_configuration_that_is_read_again_is_no_trouble(agent: Agent, daemon: Daemon) -> None:
+    """It connects anew, at once, and says so once."""
+    where = f"wss://localhost:{daemon.port}"
+    agent.configure(where)
+    agent.start()
+    daemon.accept().hello()
+    agent.wait_said("connected to")
+    agent.configure(where, more="name: Rack 7\n")
+    agent.process.send_signal(signal.SIGHUP)
+    assert daemon.accept().hello()["name"] == "Rack 7"
+    said = agent.wait_said("connected to", times=2)
+    assert said.count("the configuration was read again") == 1
+    assert "warning" not in said
+    agent.configure("wss://127.0.0.1:1")  # and one that waits for its next try waits no longer
+    agent.process.send_signal(signal.SIGHUP)
+    agent.wait_said("is not reached")
+    agent.configure(where)
+    agent.process.send_signal(signal.SIGHUP)
+    daemon.accept().hello()
+
+
+def test_reading_is_announced_where_a_root_allows_it(agent: Agent, daemon: Daemon) -> None:
+    peer = _start(agent, sys.executable, daemon)
+    (agent.folder / "files/log").write_text("x\n")
+    asked = {"method": "file.read", "path": str(agent.folder / "files/log")}
+    refused = peer.ask(action_id="f-1", **asked)
+    said = "this agent does not serve file.read (`read: true` of `files` in agent.yml)"
+    assert (refused["code"], refused["error"]) == ("not_allowed", said)
+    with agent.config.open("a") as file:
+        file.write(f"  - root: {agent.folder}/other\n    read: true\n")
+    agent.process.send_signal(signal.SIGHUP)
+    peer = daemon.accept()
+    assert "file.read" in peer.hello()["capabilities"]
+    closed = peer.ask(action_id="f-2", **asked)
+    assert (closed["code"], "are not handed out" in closed["error"]) == ("not_allowed", True)
+    agent.config.write_text(agent.config.read_text().replace("write: true", "read: true"))
+    agent.process.send_signal(signal.SIGHUP)
+    agent.wait_said("the configuration was read again", times=2)
+    answer = peer.ask(action_id="f-3", **asked)
+    assert (answer["ok"], answer["content_base64"], answer["size"]) == (True, "eAo=", 2)

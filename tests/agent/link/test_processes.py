@@ -60,12 +60,52 @@ def test_a_program_ends_with_its_agent_whatever_was_forked_meanwhile(
         time.sleep(0.01)
     # a later child, as one of telemetry or of a name's look-up is, must not take the signal from the others
     os.kill(agent.process.pid, signal.SIGHUP)
+    agent.wait_said("the configuration was read again")
     agent.configure(f"wss://localhost:{daemon.port}", more="telemetry: {interval: 60}\n")
     os.kill(agent.process.pid, signal.SIGHUP)
     agent.wait_said("the configuration was read again", times=2)
     agent.kill()
     wait_gone(int(note.read_text()))
     wait_gone(worker)
+
+
+PROGRAMS = "programs: [{{path: /bin/sh, args: ['-c', {{pattern: '{}'}}]}}]\n"
+
+
+def test_a_runner_that_dies_is_told_and_made_again(agent: Agent, daemon: Daemon) -> None:
+    agent.configure(f"wss://localhost:{daemon.port}", more=PROGRAMS.format(".*"))
+    agent.start()
+    peer = daemon.accept()
+    peer.hello()
+    agent.wait_said("connected to")
+    (first,) = _children(agent.process.pid)  # it is there before the first program
+    assert peer.exec("a-1", "/bin/sh", "-c", "echo $PPID")["stdout"] == f"{first}\n"
+    answer = peer.exec("a-2", "/bin/sh", "-c", "kill -9 $PPID; exec sleep 1000")
+    assert (answer["code"], answer["error"]) == (
+        "interrupted",
+        "its process was ended by signal 9; what became of it is not known",
+    )
+    assert peer.exec("a-2", "/bin/sh", "-c", "kill -9 $PPID; exec sleep 1000") == answer
+    second = peer.exec("a-3", "/bin/sh", "-c", "echo $PPID")["stdout"]
+    assert int(second) != first
+    assert peer.exec("a-4", "/bin/sh", "-c", "echo $PPID")["stdout"] == second
+
+
+def test_programs_are_run_by_the_policy_that_was_read_last(agent: Agent, daemon: Daemon) -> None:
+    agent.configure(f"wss://localhost:{daemon.port}", more=PROGRAMS.format("echo one"))
+    agent.start()
+    peer = daemon.accept()
+    peer.hello()
+    assert peer.exec("a-1", "/bin/sh", "-c", "echo one")["stdout"] == "one\n"
+    agent.configure(f"wss://localhost:{daemon.port}", more=PROGRAMS.format("echo two"))
+    os.kill(agent.process.pid, signal.SIGHUP)
+    agent.wait_said("the configuration was read again")
+    assert peer.exec("a-2", "/bin/sh", "-c", "echo one")["code"] == "not_allowed"
+    assert peer.exec("a-3", "/bin/sh", "-c", "echo two")["stdout"] == "two\n"
+
+
+def _children(number: int) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
 
 
 @pytest.fixture

@@ -24,7 +24,9 @@ def test_an_agent_says_hello_and_runs_a_program(agent: Agent, daemon: Daemon) ->
     assert hello["agent_id"] == "edge-7"
     assert hello["contract"] == "1.1"
     assert hello["reconcile"] == "no"
-    assert {"command.exec", "file.diff", "ack", "cancel", "result", "part"} <= set(hello["capabilities"])
+    assert {"command.exec", "file.diff", "ack", "cancel", "result", "part", "outcomes"} <= set(
+        hello["capabilities"]
+    )
     assert "state.observe" not in hello["capabilities"]
     assert peer.certificate()["subject"] == ((("commonName", "edge-7"),),)
     answer = peer.exec("a-1", "/bin/echo", "hello there")
@@ -55,6 +57,37 @@ def test_a_repeated_action_is_answered_from_the_journal(connected: Peer, tmp_pat
     other = connected.exec("a-1", "/bin/sh", "-c", "echo other")
     assert (other["ok"], other["code"], other["action_id"]) == (False, "conflict", "a-1")
     assert target.read_text() == "x\n"
+
+
+def test_an_agent_says_which_actions_it_never_had(connected: Peer, agent: Agent, tmp_path: Path) -> None:
+    done = connected.exec("a-1", "/bin/echo", "once")
+    connected.send({"method": "ack", "action_ids": ["a-1"]})
+    connected.send(_sleeping("a-2", tmp_path))
+    _wait_for(tmp_path / "a-2")
+    asked = ["a-1", "a-2", "a-3"]
+    answer = connected.ask(method="outcomes", action_id="q-1", action_ids=asked)
+    assert answer == {"ok": True, "action_id": "q-1", "unknown": ["a-3"]}
+    late = connected.receive()  # the daemon had it once, and lost it
+    assert late == {"method": "result", "action_id": "a-1", "of": "command.exec", "answer": done}
+    connected.send({"ok": True, "action_id": "a-1"})
+    connected.send({"method": "cancel", "action_id": "a-2"})
+    assert connected.receive()["code"] == "cancelled"
+    assert connected.ask(method="outcomes", action_id="q-2", action_ids=[])["code"] == "bad_request"
+
+
+def test_one_question_for_outcomes_is_answered_at_a_time(connected: Peer) -> None:
+    done = connected.exec("a-1", "/bin/echo", "once")
+    connected.send({"method": "ack", "action_ids": ["a-1"]})
+    assert connected.ask(method="outcomes", action_id="q-1", action_ids=["a-1"])["ok"] is True
+    late = {"method": "result", "action_id": "a-1", "of": "command.exec", "answer": done}
+    assert connected.receive() == late
+    for number in range(2, 40):  # which the daemon does not answer
+        refused = connected.ask(method="outcomes", action_id=f"q-{number}", action_ids=["a-1"])
+        assert (refused["code"], refused["action_id"]) == ("conflict", f"q-{number}")
+        assert refused["error"] == "an earlier question is being answered"
+    connected.send({"ok": True, "action_id": "a-1"})
+    assert connected.ask(method="outcomes", action_id="q-50", action_ids=["a-1"])["ok"] is True
+    assert connected.receive() == late
 
 
 def test_methods_without_effect_are_carried_out_again(connected: Peer) -> None:

@@ -10,8 +10,8 @@ import pytest
 from websockets.frames import Frame, Opcode
 from websockets.protocol import SERVER, Protocol
 
-from fazai.agent.link import websocket
-from fazai.agent.link.websocket import FrameError, FrameReader
+from fazai.compat import websocket
+from fazai.compat.websocket import FrameError, FrameReader
 from tests.campaign import campaign_size
 
 LIMIT = 100_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 import zipfile
@@ -20,11 +21,16 @@ OPTIONAL = {"cryptography"}
 WORKER = "fazai.agent.state.worker"
 #: All entries of the agent that there are.
 ENTRIES = [name for name in (bundling.ENTRY, WORKER) if name in bundling.find_modules(ROOT)]
+find_closure = functools.cache(functools.partial(bundling.find_closure, ROOT))
+
+
+def find_sources() -> set[Path]:
+    return {path for entry in ENTRIES for path in find_closure(entry).values()}
 
 
 @pytest.mark.parametrize("entry", ENTRIES)
 def test_nothing_but_the_standard_library_is_imported(entry: str) -> None:
-    closure = bundling.find_closure(ROOT, entry)
+    closure = find_closure(entry)
     wrong = {
         f"{name} imports {imported}"
         for name, path in closure.items()
@@ -40,10 +46,9 @@ def test_nothing_but_the_standard_library_is_imported(entry: str) -> None:
     assert not [name for name in closure if ".ssh." in name or ".daemon." in name or ".cli." in name]
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_all_of_it_works_with_python_3_9(entry: str) -> None:
+def test_all_of_it_works_with_python_3_9() -> None:
     """Also what of `fazai/agent` nothing imports yet. The slow tests run it."""
-    paths = {*bundling.find_closure(ROOT, entry).values(), *(ROOT / "fazai/agent").rglob("*.py")}
+    paths = {*find_sources(), *(ROOT / "fazai/agent").rglob("*.py")}
     vermin = Path(sys.executable).with_name("vermin")
     words = [str(vermin), "-t=3.9-", "--no-tips", "--violations", "--processes=1", *sorted(map(str, paths))]
     found = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -51,11 +56,10 @@ def test_all_of_it_works_with_python_3_9(entry: str) -> None:
     assert "Minimum required versions: 3" in found.stdout
 
 
-@pytest.mark.parametrize("entry", ENTRIES)
-def test_no_union_is_made_when_it_runs(entry: str) -> None:
+def test_no_union_is_made_when_it_runs() -> None:
     """`X | Y` of types is fine in an annotation, which nobody evaluates, and a TypeError elsewhere."""
     wrong = []
-    for path in bundling.find_closure(ROOT, entry).values():
+    for path in find_sources():
         tree = ast.parse(path.read_text())
         for node in bundling.walk_at_run_time(tree):
             if (

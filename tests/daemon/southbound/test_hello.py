@@ -66,6 +66,19 @@ def test_a_revoked_certificate_is_refused(world: World) -> None:
     assert reason.startswith("bad_certificate: the certificate of edge-7 was revoked")
 
 
+def test_why_a_known_agent_is_refused_is_what_is_told_of_it(world: World) -> None:
+    pair = world.authority.issue("edge-7")
+    with client.agent(world.port, world.authority.file, pair, "edge-7"):
+        until(lambda: world.row()["state"] == "observation")
+    until(lambda: world.row()["state"] == "closing")
+    world.certificates.revoke(Revocation("edge-7", time.time(), "stolen"))
+    until(lambda: world.trust.refresh() or True)
+    refused(world, pair, hello("edge-7"))
+    why = "refused from 127.0.0.1: bad_certificate: the certificate of edge-7 was revoked at "
+    until(lambda: world.row()["last_error"].startswith(why))
+    assert world.row()["state"] == "closing"
+
+
 @pytest.mark.parametrize(
     ("message", "code", "sentence"),
     [

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from fazai.pki import Enrolments
+from fazai.store.certificates import Revocation
 from tests.daemon.live import PATIENCE_S, until
 from tests.daemon.southbound import client
 from tests.daemon.southbound.authority import DAY, Pair
@@ -102,6 +103,21 @@ def test_a_token_gives_a_certificate_once(world: World) -> None:
         world.port, world.authority.file, saved(world, "edge-7", renewed["certificate"], key), "edge-7"
     ):
         assert world.row()["state"] == "observation"
+
+
+def test_an_agent_that_renews_again_and_again_is_refused_also_when_it_comes_anew(world: World) -> None:
+    pair, (csr, _) = world.authority.issue("edge-7"), request_of("edge-7")
+    answers = []
+    for connection in range(3):
+        with client.agent(world.port, world.authority.file, pair, "edge-7") as agent:
+            for number in range(8):
+                renew = {"method": "renew", "action_id": f"n-{connection}-{number}", "csr": csr}
+                answers.append(agent.ask(renew))
+    assert [answer["ok"] for answer in answers] == [True] * 16 + [False] * 8
+    assert answers[-1]["code"] == "overloaded"
+    assert answers[-1]["error"].startswith("edge-7 asked for 16 certificates within 600 s")
+    issued = [one for one in world.certificates.certificates() if one.name == "edge-7"]
+    assert len(issued) == 16
 
 
 @pytest.mark.parametrize(
@@ -314,3 +330,21 @@ def test_a_lie_over_http_ends_the_session(world: World, poller: Poller) -> None:
     assert world.row()["state"] == "closing"
     assert poller.poll(0).status_code == 422
     assert poller.greet().json()["ok"] is True
+
+
+def test_a_revoked_name_is_refused_with_a_signature_too(world: World, poller: Poller) -> None:
+    assert poller.greet().json()["ok"] is True
+    world.certificates.revoke(Revocation("edge-7", time.time(), "stolen"))
+    until(lambda: world.row()["state"] == "closing")  # the session that stands ends
+    sentence = "bad_certificate: the certificate of edge-7 was revoked at "
+    assert sentence in world.row()["last_error"]
+    refused = poller.greet()
+    assert (refused.status_code, refused.json()["code"]) == (401, "bad_certificate")
+    assert "was revoked at" in refused.json()["error"]
+    assert "(stolen)" in refused.json()["error"]
+    until(lambda: [one for one in world.events("edge-7", "agent") if sentence in (one["reason"] or "")])
+    Enrolments(world.authority.pki, world.certificates).create("edge-7")
+    assert poller.greet().status_code == 401  # a token alone lets nobody in
+    issued = world.authority.pki.issue(request_of("edge-7")[0], "edge-7")
+    world.certificates.add_certificate(issued.record("issued", time.time()))
+    until(lambda: poller.greet().status_code == 200)

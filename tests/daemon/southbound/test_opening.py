@@ -157,13 +157,15 @@ def test_a_part_of_the_port_that_fails_begins_again(tmp_path: Path) -> None:
 
 
 def test_certificates_that_cannot_be_read_leave_everything_as_it_is(world: World) -> None:
-    with world.agent() as agent, world.relay() as relay:
+    with world.agent() as agent, world.agent("edge-9") as stolen, world.relay() as relay:
         before = world.authority.file.read_text()
         world.authority.file.write_text("no certificate")
         until(lambda: "the certificates of agents: " in world.live.log())
         relay.begin("edge-7", execute("a-1"))
         agent.send(done(agent.recv()))
         assert relay.recv()["answer"]["ok"] is True
+        world.certificates.revoke(Revocation("edge-9", time.time(), "stolen"))  # which holds all the same
+        assert stolen.closed()[1].startswith("bad_certificate: the certificate of edge-9 was revoked at ")
         world.authority.file.write_text(before)
         with world.agent("edge-8"):
             assert world.row("edge-8")["state"] == "observation"

@@ -70,13 +70,13 @@ class World:
 
 
 @contextmanager
-def agents_world(folder: Path, **config: Any) -> Iterator[World]:
-    """A daemon in `folder` with a CA of its own."""
+def agents_world(folder: Path, *, local: Path | None = None, **config: Any) -> Iterator[World]:
+    """A daemon in `folder` with a CA of its own. `local`: where it has a socket beside its port."""
     (folder / "secrets").mkdir(mode=0o700)
     authority = Authority(folder / "secrets/pki")
     store = open_certificates(folder / "state")
     trust = PkiTrust(authority.folder, store)
     config.setdefault("heartbeat_s", 15.0)
     agents = AgentsConfig(port=0, socket=folder / "agents.sock", configured=True, **config)
-    with live(folder, trust=trust, config=DaemonConfig(agents=agents)) as running:
+    with live(folder, trust=trust, config=DaemonConfig(agents=agents), socket=local) as running:
         yield World(running, authority, store, trust, folder / "agents.sock")

@@ -29,7 +29,7 @@ from tests.hosts.helpers import Host, resource
 from tests.hosts.sshd import Sshd
 
 OLD = "old\n" * 1000
-NEW = "".join(f"new line {number}\n" for number in range(450_000))  # 8 blocks
+NEW = "new line\n" * 800_000  # 8 blocks
 
 
 def until(condition: Callable[[], bool]) -> None:

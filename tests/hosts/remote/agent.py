@@ -41,6 +41,7 @@ class Config:
     root: str
     reconcile: Rules = field(default_factory=Rules)
     agent_id: str = "box"
+    own_files: tuple[str, ...] = ()
 
 
 #: Serves as `AgentProcess` does, in another Python: PLACE of the code, descriptor, the configuration.

@@ -375,6 +375,23 @@ def test_scripts_and_kinds_that_need_the_controller_are_not_for_an_agent(
     asyncio.run(run())
 
 
+def test_what_the_policy_refuses_is_told_with_its_own_place(agents: Agents) -> None:
+    from fazai.errors import Mark, Refused
+
+    agent = agents(rules=Rules(mode="yes", kinds=("host.file",)))
+    first = resource("host.file", {"path": "/a", "content": "x\n"})
+    place = Mark("play.yml", 7, 5)
+    second = replace(resource("host.directory", {"path": "/d"}), mark=place)
+
+    async def run() -> None:
+        async with agent.session() as session:
+            with pytest.raises(Refused, match=r"host\.directory /d: this kind is not allowed here") as no:
+                await look(session, first, second)
+            assert no.value.where == place
+
+    asyncio.run(run())
+
+
 def test_the_policy_says_no_before_anything_runs(agents: Agents, tmp_path: Path) -> None:
     """Which is more than the read-only mode of the inventory: the machine's own word."""
     agent = agents(rules=Rules(mode="look"))

@@ -6,15 +6,18 @@ import asyncio
 import http
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from fazai.compat.websocket import accept_value
 from fazai.errors import DeviceError, InputError, Refused, SecretError, Unreachable
+from fazai.providers.hosts.remote.connection import RelayConnection
 from fazai.providers.hosts.remote.relay import AgentRelay, RelayAddress, Relays, find_relay
 from tests.hosts.remote.relay import RelayServer
 
@@ -192,6 +195,68 @@ def test_a_token_is_read_from_a_file_of_the_owner_alone(tmp_path: Path) -> None:
 
     asyncio.run(run())
     assert seen == ["Bearer t0ken"]
+
+
+async def upgrade(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Open the WebSocket of a client."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode()
+    key = next(line for line in head.split("\r\n") if line.startswith("Sec-WebSocket-Key")).split(": ")[1]
+    lines = ("HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade")
+    writer.write("\r\n".join((*lines, f"Sec-WebSocket-Accept: {accept_value(key)}", "", "")).encode())
+    await writer.drain()
+
+
+@asynccontextmanager
+async def deaf_daemon(says: bytes, *, times: int = 1, takes: int = 0) -> AsyncIterator[int]:
+    """Serve on a port: open each WebSocket, take so many bytes and nothing more, and say something."""
+    ends: list[asyncio.StreamWriter] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ends.append(writer)
+        await upgrade(reader, writer)
+        await reader.readexactly(takes)
+        cast("asyncio.Transport", writer.transport).pause_reading()
+        for _ in range(times):
+            writer.write(says)
+            await writer.drain()
+        writer.write(b"\x81\x03all")
+
+    async with await asyncio.start_server(answer, "127.0.0.1") as server:
+        yield server.sockets[0].getsockname()[1]
+        for writer in ends:
+            cast("asyncio.Transport", writer.transport).abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+def test_a_daemon_that_says_goodbye_and_takes_nothing_is_cut_off() -> None:
+    async def run() -> None:
+        async with deaf_daemon(b"\x88\x02\x03\xe8", takes=1000) as port:  # a close: 1000
+            address = find_relay({"FAZAI_AGENTS_URL": f"ws://127.0.0.1:{port}"}, root=False)
+            async with AgentRelay(address) as relay:
+                long = {**message(1), "text": "x" * (32 << 20)}
+                with pytest.raises(Unreachable, match="the connection to the daemon was lost"):
+                    await relay.request("web", long, 30)
+
+    asyncio.run(run())
+
+
+def test_a_daemon_that_pings_and_takes_no_answers_fills_no_memory() -> None:
+    async def run() -> int:
+        heard = asyncio.Event()
+        async with deaf_daemon((b"\x89\x7d" + b"x" * 125) * 1000, times=200) as port:
+            lost = asyncio.Event()
+            made = RelayConnection(1 << 20, lambda _: heard.set(), lost.set, 60)
+            await asyncio.get_running_loop().create_connection(lambda: made, "127.0.0.1", port)
+            await made.open("localhost", "/southbound/relay")
+            await heard.wait()
+            assert made._transport is not None
+            waits = made._transport.get_write_buffer_size()
+            made.abort()
+            await lost.wait()
+            return waits
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) < 2 << 20
 
 
 def test_who_does_not_speak_is_no_daemon() -> None:

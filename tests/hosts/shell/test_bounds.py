@@ -513,3 +513,16 @@ def test_a_look_that_is_cancelled_at_any_moment_ends(turns: int) -> None:
         return bool(done) and task.cancelled()
 
     assert asyncio.run(run())
+
+
+def test_a_local_shell_is_one_process() -> None:
+    async def run() -> None:
+        async with asyncio.timeout(60):
+            channel = await start_local_shell("box", Become(), "")
+            try:
+                channel.stdin.write(b"echo $$ $PPID\n")
+                assert (await channel.stdout.readline()).split()[1] == b"%d" % os.getpid()
+            finally:
+                await channel.close()
+
+    asyncio.run(run())

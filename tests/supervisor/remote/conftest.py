@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from tests.hosts.conftest import Result, World, keys, server, world
 from tests.hosts.sshd import Sshd
+from tests.supervisor.conftest import Restarter, restarters
 from tests.supervisor.remote.hub import Hub, build_agent
 
 __all__ = ["Fleet", "Keeper", "fleet", "keeper", "keys", "server", "world"]
@@ -22,51 +22,37 @@ __all__ = ["Fleet", "Keeper", "fleet", "keeper", "keys", "server", "world"]
 START = "opt/fazai/agent/fazai-agent.start"
 
 
-class Keeper:
-    """Starts the installed agent of a folder, and starts it again whenever it ends, as an init would."""
+class Keeper(Restarter):
+    """Keeps the remote agent of a folder running."""
 
     LOOP = 'while [ -x "$1" ]; do "$1" 2>>"$2" </dev/null & wait $!; sleep 0.05; done'
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        (root / "var/log").mkdir(parents=True, exist_ok=True)
-        self.log = root / "var/log/fazai-agent.log"
-        self.process = subprocess.Popen(
-            ["/bin/sh", "-c", self.LOOP, "init", root / START, self.log],
-            env={"PATH": os.environ["PATH"]},
-            start_new_session=True,
-        )
-
-    def status(self) -> dict[str, str]:
-        try:
-            text = (self.root / "var/lib/fazai-remote/status").read_text()
-        except FileNotFoundError:
-            return {}
-        return dict(line.partition("=")[::2] for line in text.splitlines())
-
-    def stop(self) -> None:
-        with contextlib.suppress(ProcessLookupError):  # it ends by itself when the agent is removed
-            os.killpg(self.process.pid, 9)
-        self.process.wait()
+    def __init__(self, root: Path, start: str = "") -> None:
+        """`start`: the path of the agent's start, from the folder that stands for `/`."""
+        state = root / "var/lib/fazai-remote"
+        super().__init__(root, start or root / START, state=state, log="fazai-agent.log")
 
 
 @pytest.fixture
-def keeper() -> Iterator[Callable[[Path], Keeper]]:
-    started: list[Keeper] = []
-
-    def start(root: Path) -> Keeper:
-        started.append(Keeper(root))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.stop()
+def keeper() -> Iterator[Callable[..., Keeper]]:
+    with restarters(Keeper) as start:
+        yield start
 
 
 def process_parents() -> Iterator[tuple[int, int]]:
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
             yield int(path.parent.name), int(path.read_text().rpartition(")")[2].split()[1])
+
+
+def kill_trees(found: set[int]) -> None:
+    """End these processes and all below them with SIGKILL: nothing of them can tidy up."""
+    found = set(found)
+    while more := {pid for pid, above in process_parents() if above in found} - found:
+        found |= more
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 class Fleet:
@@ -95,13 +81,8 @@ class Fleet:
         (self.world.folder / "agent.pyz").write_bytes(build_agent(version, behaviour))
 
     def kill_sessions(self) -> None:
-        """End all that runs on the hosts for a controller, with SIGKILL: nothing of it can tidy up."""
-        found = {child.pid for child in self._sshd.children if child.poll() is None}
-        while more := {pid for pid, above in process_parents() if above in found} - found:
-            found |= more
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        """End all that runs on the hosts for a controller."""
+        kill_trees({child.pid for child in self._sshd.children if child.poll() is None})
 
     def inventory(self, **more: Any) -> Path:
         agent = {"state": "absent"} if more.get("state") == "absent" else {**self.fields, **more}

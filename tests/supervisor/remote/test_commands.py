@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.supervisor.conftest import until
-from tests.supervisor.remote.conftest import Fleet, Keeper
+from tests.supervisor.remote.conftest import START, Fleet, Keeper
 
 
 @pytest.mark.slow
@@ -79,3 +79,21 @@ def test_an_update_stops_at_the_first_wave_that_does_not_come_back(
     assert (again.code, "RESULT 0 changed, 3 unchanged" in again.out) == (0, True), again.out
     wrong = fleet.fazai("agents", "update", "--waves", "0")
     assert (wrong.code, "is no list of sizes" in wrong.err) == (3, True)
+
+
+@pytest.mark.slow
+def test_an_agent_that_is_started_by_another_path_is_known_to_run(
+    fleet: Fleet, keeper: Callable[..., Keeper]
+) -> None:
+    root = fleet.host()
+    assert fleet.fazai("apply").code == 0
+    agent = keeper(root, f"./{START}")
+    until(lambda: agent.status().get("state") == "connected")
+    fleet.version("1.1.0")
+    done = fleet.fazai("apply")
+    assert done.code == 0, done.out + done.err
+    shown = fleet.fazai(
+        "agents", "status", "--output", "json"
+    )  # the process is the one that guarded the update
+    row = json.loads(shown.out)["edge-1"]["remote"]
+    assert (shown.code, row["version"], row["running"]) == (0, "1.1.0", True), row

@@ -126,3 +126,12 @@ def test_removal_revokes_the_certificate(
         revoked = store.revocations()
     assert revoked is not None
     assert "edge-1" in revoked.names
+
+
+def test_a_host_without_a_name_says_what_to_declare(fleet: Fleet) -> None:
+    fleet.host()
+    del fleet.fields["agent_id"]
+    found = fleet.fazai("plan")
+    assert found.code == 1
+    assert "the host has no name" in found.out
+    assert "agent_id: NAME says how the agent is called" in found.out

@@ -21,6 +21,8 @@ from tests.supervisor.remote.hub import build_agent
 POLICY: dict[str, Any] = {
     "daemon": ["wss://fazai.example:3121", "https://fazai.example:3121"],
     "signing_key": "/etc/fazai/agent/http.key",
+    "proxy": "http://proxy.example:3128",
+    "proxy_credentials": "/etc/fazai/agent/proxy",
     "label": "Rack 7: \"the\" one # of 'ours'",
     "programs": [
         {
@@ -57,6 +59,8 @@ def test_the_policy_means_to_the_agent_what_it_says_in_the_playbook(tmp_path: Pa
     assert config.programs[0].args[1].pattern == "/[a-z/]*\\.d"
     assert config.reconcile.mode == "no"
     assert config.key == f"{KEY_FOLDER}/key.pem"
+    assert config.proxy is not None
+    assert (str(config.proxy), config.proxy.credentials) == (POLICY["proxy"], POLICY["proxy_credentials"])
 
 
 def test_a_policy_is_refused_before_any_contact() -> None:
@@ -72,6 +76,10 @@ def test_a_policy_is_refused_before_any_contact() -> None:
     assert problems(daemon="https://h") == [
         "signing_key is missing: with it each request over https:// is signed"
     ]
+    assert problems(proxy="http://proxy:3128", proxy_credentials="/etc/x") == []
+    assert problems(proxy_credentials="/etc/x") == ["proxy_credentials is of no use without proxy"]
+    for proxy in ("https://proxy:3128", "http://proxy", "http://edge:hunter2@proxy:3128"):
+        assert problems(proxy=proxy) == ["proxy must be http://HOST:PORT, without a user"]
     assert problems(agent_id="a b")[0].startswith("agent_id is 1 to 64 letters")
     assert problems(programs="/bin/true") == ["programs must be a list"]
     assert problems(telemetry=[1]) == ["telemetry must be a mapping"]

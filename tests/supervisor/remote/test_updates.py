@@ -15,7 +15,7 @@ import pytest
 from fazai.store.factory import open_certificates
 from tests.hosts.conftest import Result
 from tests.supervisor.conftest import until
-from tests.supervisor.remote.conftest import Fleet, Keeper
+from tests.supervisor.remote.conftest import Fleet, Keeper, kill_trees, process_parents
 from tests.supervisor.remote.hub import build_agent
 
 PROGRAM = "opt/fazai/agent/fazai-agent.pyz"
@@ -130,7 +130,6 @@ def test_the_old_one_returns_without_the_controller(build: str, fleet: Fleet, ag
     assert "RESULT 0 changed" in fleet.fazai("apply").out
 
 
-@pytest.mark.slow
 def starter(agent: Keeper) -> int:
     """The number of the process that was started last."""
     return int((agent.root / "var/lib/fazai-remote/pid").read_text().removeprefix("pid="))
@@ -161,10 +160,15 @@ def test_an_update_that_was_placed_and_not_started_is_drift(
     assert "RESULT 0 changed" in fleet.fazai("apply").out
 
 
-def end_starter(agent: Keeper, end: signal.Signals) -> None:
-    """End what was started last, and wait until it is started anew."""
+def guards(agent: Keeper) -> bool:
+    """Whether the process that was started last runs the agent as its child."""
+    return dict(process_parents()).get(int(agent.status()["pid"])) == starter(agent)
+
+
+def tell_to_end(agent: Keeper) -> None:
+    """Tell what was started last to end, and wait until it is started anew."""
     before = starter(agent)
-    os.kill(before, end)
+    os.kill(before, signal.SIGTERM)
     until(lambda: starter(agent) != before)
 
 
@@ -177,12 +181,16 @@ def test_a_guard_that_is_killed_goes_on_where_it_was(fleet: Fleet, agent: Keeper
     policy.with_name("agent.yml.old").write_bytes(policy.read_bytes())
     (agent.root / PROGRAM).write_bytes(build_agent("1.1.0"))
     mark = agent.root / "var/lib/fazai-remote/trial"
-    mark.write_text("open 20\n")
+    mark.write_text("open 200\n")
     os.kill(int(agent.status()["pid"]), signal.SIGKILL)
-    until(lambda: agent.status().get("version") == "1.1.0")
-    for end in (signal.SIGTERM, signal.SIGKILL):  # told to end it does, and judges nothing
-        end_starter(agent, end)
-        assert mark.read_text().startswith("open")
+    for _ in range(2):  # the power goes; told to end it does, and judges nothing
+        until(lambda: guards(agent) and agent.status()["version"] == "1.1.0")
+        kill_trees({starter(agent)})
+        until(lambda: guards(agent))
+        assert mark.read_text() == "open 200\n"
+        tell_to_end(agent)
+        assert mark.read_text() == "open 200\n"
+    until(lambda: guards(agent))  # it has read the mark
     mark.write_text("open 2\n")
     os.kill(starter(agent), signal.SIGTERM)
     until(lambda: runs(fleet, agent, "1.0.0"))

@@ -19,11 +19,14 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from fazai.daemon.southbound.transport.frames import FrameSplitter, write_text
+
 _CLOSE_S = 5.0  # for the other side to answer a close
 _REASON_BYTES = 123  # that a close frame has room for
 _UNSENT_BYTES = 256 << 10  # from which on `is_full`
 _TURN_S = 0.005  # that the frames of one connection have the loop at a time
 _LOOK_BYTES = 2048  # between two looks at the clock
+_WAIT_BYTES = 16 << 10  # a text up to this size is taken as a whole, once it has come as a whole
 _PIECES, _PIECE_BYTES = 1024, 1024  # of a message: that many of any size, the others of this one on average
 
 #: The rest of what a message asks for, which has to wait for something.
@@ -61,6 +64,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._unread = b""  # came, and was looked at up to `_place`
         self._place = 0
+        self._splitter: FrameSplitter | None = None  # from where on it is known where frames begin
+        self._whole_bytes = min(_WAIT_BYTES, max_bytes)
         self._has_ended = False
         self._turn: asyncio.Handle | None = None
         self._message = bytearray()
@@ -127,19 +132,34 @@ class WebSocketConnection(asyncio.Protocol):
         """Take what came, and let others have their turn after a moment: a frame may have six bytes only."""
         until_s = time.perf_counter() + _TURN_S
         while self._place < len(self._unread) and not self._is_ending:
-            place, self._place = self._place, self._place + _LOOK_BYTES
-            self._read(self._unread[place : self._place])
+            if not self._take_next():  # the rest of it has to come
+                self._unread, self._place = self._unread[self._place :], 0
+                break
             if self._place < len(self._unread) and time.perf_counter() > until_s:
                 if self._turn is None:
                     self.hold()
                 self._turn = self._loop.call_soon(self._look)
                 return
-        self._unread, self._place = b"", 0
+        else:
+            self._unread, self._place = b"", 0
         if self._turn is not None:
             self._turn = None
             self.let_go()
         if self._has_ended:
             self._read_end()
+
+    def _take_next(self) -> bool:
+        """Take the next text, or a piece of what is for the protocol; return whether there was enough."""
+        place, text = self._place, None
+        if self._splitter is not None and self._protocol.state is State.OPEN:
+            self._place, text = self._splitter.next(self._unread, place, in_pieces=self._pieces > 0)
+        else:
+            self._place = min(place + _LOOK_BYTES, len(self._unread))
+        if text is not None:
+            self._take_message(text)
+        elif self._place > place:
+            self._read(self._unread[place : self._place])
+        return self._place > place
 
     @property
     def _is_ending(self) -> bool:
@@ -154,6 +174,8 @@ class WebSocketConnection(asyncio.Protocol):
         self._flush()
         for event in events:
             if isinstance(event, Request):
+                if data.endswith(b"\r\n\r\n"):  # nobody sends more before the answer
+                    self._splitter = FrameSplitter(most_bytes=self._whole_bytes, piece_bytes=_LOOK_BYTES)
                 self._start(self._answer_handshake(event))
             else:
                 self._take_frame(cast("Frame", event))
@@ -165,6 +187,9 @@ class WebSocketConnection(asyncio.Protocol):
         return False
 
     def _read_end(self) -> None:
+        if self._unread:
+            self._protocol.receive_data(self._unread)
+            self._unread = b""
         self._protocol.receive_eof()
         self._flush()
 
@@ -228,6 +253,9 @@ class WebSocketConnection(asyncio.Protocol):
             self.abort(f"a fault of fazai: {type(error).__name__}")
         else:
             self.let_go()
+            came, self._waiting = self._waiting, deque()  # between the end of the work and this
+            for message in came:
+                self._take_message(message)
 
     # -- what the receiver calls
 
@@ -266,8 +294,7 @@ class WebSocketConnection(asyncio.Protocol):
     def send(self, message: bytes) -> None:
         """Send a message; nothing happens where the connection is closing."""
         if self._protocol.state is State.OPEN:
-            self._protocol.send_text(message)
-            self._flush()
+            self._write(write_text(message))
 
     async def answers_ping(self, timeout_s: float) -> float | None:
         """Ping, and return the seconds until the answer; None where there was none in time."""
@@ -302,6 +329,10 @@ class WebSocketConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
+    def _write(self, data: bytes) -> None:
+        if data and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(data)
+
     def _flush(self) -> None:
         transport = self._transport
         if transport is None or transport.is_closing():
@@ -309,9 +340,7 @@ class WebSocketConnection(asyncio.Protocol):
         data = self._protocol.data_to_send()
         if not data:
             return
-        text = b"".join(data)
-        if text:
-            transport.write(text)
+        self._write(b"".join(data))
         if data[-1] == b"":  # the end of our side; TLS has no half of it
             transport.close()
             self._cut_off_soon()

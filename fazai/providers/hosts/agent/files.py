@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from fazai.providers.hosts.agent.layout import AgentLayout, InstallSite, ServiceFile
@@ -34,6 +33,8 @@ TELEMETRY: Final = AgentLayout(
 @cache
 def agent_script() -> bytes:
     """Return the agent, one bash file."""
+    from importlib.resources import files
+
     return files("fazai.agent").joinpath("telemetry.sh").read_bytes()
 
 
@@ -46,6 +47,8 @@ def shipped_version() -> str:
 
 def service_file(init: str, interval_s: float) -> bytes:
     """Return the file for the service manager. The interval is rounded to minutes for cron."""
+    from importlib.resources import files
+
     text = files("fazai.agent").joinpath(TELEMETRY.services[init].template).read_text()
     if init == "cron":
         minutes = cron_minutes(interval_s)

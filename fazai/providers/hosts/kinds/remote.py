@@ -64,6 +64,8 @@ class RemoteAgentKind(HostKind):
         FieldSpec(
             "signing_key", "path", "the host's file with the key of signed HTTP, for a daemon at https://"
         ),
+        FieldSpec("proxy", "text", "http://HOST:PORT: the HTTP proxy through which it connects"),
+        FieldSpec("proxy_credentials", "path", "the host's file with USER:PASSWORD for the proxy (0600)"),
         FieldSpec("label", "text", "its name for people"),
         FieldSpec("version", "text", "what the single-file agent must be; any when not given"),
         FieldSpec("file", "source", "the single-file agent, when not that of this fazai (make agent)"),
@@ -201,7 +203,12 @@ class RemoteAgentKind(HostKind):
         known = report.certificate.name if report.certificate is not None and want.absent else ""
         name = str(want.fields.get("agent_id") or known or report.hostname)
         if not want.absent and not is_agent_id(name):
-            raise want.error(f'"{name}", as the host is called, is no name for an agent', "agent_id: NAME")
+            called = (
+                f'"{name}", as the host is called, is no name for an agent'
+                if name
+                else "the host has no name"
+            )
+            raise want.error(called, "agent_id: NAME says how the agent is called")
         return name
 
     def claim(self, want: Want, have: Have | None) -> str:

@@ -124,7 +124,9 @@ async def start_local_shell(
     Unreachable when it says nothing."""
     if root and not os.path.isdir(root):  # noqa: ASYNC240 - a stat
         raise DeviceError(f"root: {root} is no folder", where=host, hint=f"mkdir -p {root}")
-    pipe, words = asyncio.subprocess.PIPE, ("/bin/sh", "-c", become.command)
+    # as who we are there is no process in between; sudo has one of ours before it, which we can end
+    command = become.command if become.method else f"exec {become.command}"
+    pipe, words = asyncio.subprocess.PIPE, ("/bin/sh", "-c", command)
     # in a session of its own: an interrupt at our terminal is for us, and what is in flight is finished
     start = asyncio.create_subprocess_exec(  # deadline: none is needed, the kernel starts it
         *words, stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True

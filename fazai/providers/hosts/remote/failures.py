@@ -60,6 +60,13 @@ class Places:
         """Remember where a resource is declared."""
         self._marks[resource.kind, resource.identity] = resource.mark or resource.identity
 
+    def named_in(self, text: str) -> Mark | str | None:
+        """Return the place of the resource with whose name a sentence begins; None: with that of none."""
+        found = (
+            mark for (kind, identity), mark in self._marks.items() if text.startswith(f"{kind} {identity}: ")
+        )
+        return next(found, None)
+
     def find(self, kind: str, identity: str) -> Mark | str:
         """Return the place of a resource. Raises Malformed for one that was never sent."""
         if (kind, identity) not in self._marks:

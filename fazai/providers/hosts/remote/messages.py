@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -143,9 +143,22 @@ def _encode_item(item: Item, host: str) -> Any:
     return None if item is None else {"fields": encode_value(item)}
 
 
-def decode_observation(data: object, wanted: Sequence[Resource], places: Places) -> RemoteObservation:
-    """Return what an agent saw of these. Raises Malformed, and what the agent says that kept it from looking
-    at all."""
+def decode_fields(data: object) -> Mapping[str, Any]:
+    """Return the fields of an item. Raises Malformed."""
+    fields = decode_value(data)
+    if not isinstance(fields, dict):
+        raise Malformed("no item")
+    return fields
+
+
+def decode_observation(
+    data: object,
+    wanted: Sequence[Resource],
+    places: Places,
+    decode: Callable[[object], Mapping[str, Any]] = decode_fields,
+) -> RemoteObservation:
+    """Return what an agent saw of these; `decode` returns the fields of an item. Raises Malformed, and what
+    the agent says that kept it from looking at all."""
     if isinstance(data, dict) and data.keys() == {"error"}:
         raise decode_error(data["error"], places)
     needed = {"root", "items", "places", "folders", "links"}
@@ -154,7 +167,9 @@ def decode_observation(data: object, wanted: Sequence[Resource], places: Places)
     asked = [each for each in wanted if not each.listen]
     if not isinstance(data["items"], list) or len(data["items"]) != len(asked):
         raise Malformed("as many items as were asked for are not there")
-    items = {(r.kind, r.identity): _decode_item(i, places) for r, i in zip_equal(asked, data["items"])}
+    items = {
+        (r.kind, r.identity): _decode_item(i, places, decode) for r, i in zip_equal(asked, data["items"])
+    }
     facts = decode_value(data["facts"]) if "facts" in data else None
     if facts is not None and not isinstance(facts, dict):
         raise Malformed("no facts")
@@ -163,18 +178,19 @@ def decode_observation(data: object, wanted: Sequence[Resource], places: Places)
     return RemoteObservation(HostObservation(items, _decode_texts(data["places"])), names, root, facts)
 
 
-def _decode_item(data: object, places: Places) -> Item:
+def _decode_item(data: object, places: Places, decode: Callable[[object], Mapping[str, Any]]) -> Item:
     if data is None:
         return None
     if is_error(data):
         return decode_error(data, places)
-    fields = decode_value(data["fields"]) if isinstance(data, dict) and data.keys() == {"fields"} else None
-    if not isinstance(fields, dict):
+    if not isinstance(data, dict) or data.keys() != {"fields"}:
         raise Malformed("no item")
-    return fields
+    return decode(data["fields"])
 
 
 def _decode_texts(data: object) -> dict[str, str]:
+    if data == {}:
+        return {}
     found = decode_value(data)
     if not isinstance(found, dict) or not all(isinstance(text, str) for text in found.values()):
         raise Malformed("no mapping of texts")

@@ -15,7 +15,7 @@ from fazai.providers.hosts.provider import HostProvider
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from fazai.providers.hosts.remote.relay import AgentRelay, Relays
+    from fazai.providers.hosts.remote.relay import AgentRelay, RelayAddress, Relays
 
 OPTIONS: Mapping[str, FieldSpec] = {
     spec.name: spec
@@ -47,12 +47,16 @@ class AgentProvider(HostProvider):
 
         return Relays()
 
-    def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
+    def _find_address(self, target: Target) -> RelayAddress:
+        """Return the address of the daemon that a target's agent dials. Raises InputError."""
         from fazai.providers.hosts.remote.relay import find_relay
 
         url = read_option(target, "daemon")
+        return find_relay(os.environ, root=os.geteuid() == 0, url=None if url is None else str(url))
+
+    def problems(self, target: Target) -> Iterator[tuple[str, str, str | None]]:
         try:
-            find_relay(os.environ, root=os.geteuid() == 0, url=None if url is None else str(url))
+            self._find_address(target)
         except InputError as error:
             yield "daemon", error.message, error.hint
         agent_id = agent_id_of(target)
@@ -70,15 +74,12 @@ class AgentProvider(HostProvider):
 
         timeout_s = float(read_option(target, "timeout", default=60))
         way = self.relay_to(target)
-        return AgentSession(target, self.kinds, way, agent_id_of(target), timeout_s=timeout_s)
+        agent, shared = agent_id_of(target), self.relays.shared
+        return AgentSession(target, self.kinds, way, agent, timeout_s=timeout_s, shared=shared)
 
     def relay_to(self, target: Target) -> AbstractAsyncContextManager[AgentRelay]:
         """Return the connection through which a target's agent is asked, shared with the other targets."""
-        from fazai.providers.hosts.remote.relay import find_relay
-
-        url = read_option(target, "daemon")
-        address = find_relay(os.environ, root=os.geteuid() == 0, url=None if url is None else str(url))
-        return self.relays.use(address)
+        return self.relays.use(self._find_address(target))
 
 
 def agent_id_of(target: Target) -> str:

@@ -15,6 +15,7 @@ import ssl
 import stat
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final
@@ -22,14 +23,25 @@ from urllib.parse import urlsplit
 
 from fazai.compat.language import dataclass
 from fazai.compat.timeouts import deadline
+from fazai.compat.websocket import FrameError
 from fazai.config import SYSTEM_SOCKET, daemon_socket_path, is_loopback, named_state_folder
-from fazai.errors import DeviceError, FazaiError, InputError, Refused, SecretError, Unreachable
+from fazai.errors import (
+    Cancelled,
+    DeviceError,
+    FazaiError,
+    InputError,
+    NotAvailable,
+    Refused,
+    SecretError,
+    Unreachable,
+)
 from fazai.files import read_token_file
+from fazai.providers.hosts.remote.asking import SharedMessages
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from websockets.asyncio.client import ClientConnection
+    from fazai.providers.hosts.remote.connection import RelayConnection
 
 _PATH: Final = "/southbound/relay"
 _PORT: Final = 3121
@@ -37,9 +49,13 @@ _CONNECT_S: Final = 10.0
 _CLOSE_S: Final = 2.0
 #: A message of 64 MiB, as the contract has it, and what stands around it.
 _MOST_BYTES: Final = 72 * 1024 * 1024
+#: Lists of resources of which the JSON is kept.
+_LISTS: Final = 64
+_SENT_BYTES: Final = 64 * 1024 * 1024
 #: Codes with which the daemon says that an agent was not asked.
 _NOT_SENT: Final = frozenset(("agent_unknown", "agent_offline", "overloaded", "unavailable"))
 _OFFLINE: Final = "its log and STATE/status on that machine say more; when it is back: run it again"
+_BUSY: Final = "it is busy: run it again when it has done what waits; fazai agents list"
 _NO_DAEMON: Final = "start one with: fazai daemon; or FAZAI_AGENTS_URL=wss://HOST:3121 and FAZAI_TOKEN_FILE"
 
 
@@ -62,7 +78,7 @@ def find_relay(environ: Mapping[str, str], *, root: bool, url: str | None = None
     else at the socket beside the local daemon's, which FAZAI_URL=unix:PATH may name. Raises InputError."""
     url = url or environ.get("FAZAI_AGENTS_URL")
     if url:
-        return _parse_url(url, environ)
+        return _parse_url(url, environ.get("FAZAI_TOKEN_FILE"), environ.get("FAZAI_CA_FILE"))
     daemon = environ.get("FAZAI_URL", "")
     if daemon.startswith("unix:"):  # no other daemon is asked in its place
         return RelayAddress(
@@ -82,7 +98,8 @@ def _is_usable(path: Path) -> bool:
         return False
 
 
-def _parse_url(url: str, environ: Mapping[str, str]) -> RelayAddress:
+@lru_cache(maxsize=16)
+def _parse_url(url: str, token_file: str | None, ca: str | None) -> RelayAddress:
     if url.startswith("unix:"):
         return RelayAddress("ws://agents" + _PATH, socket=Path(url[len("unix:") :]))
     try:
@@ -97,23 +114,26 @@ def _parse_url(url: str, environ: Mapping[str, str]) -> RelayAddress:
     if url.startswith("ws://") and not is_loopback(host):
         raise InputError(f"a token goes to {url} in the clear", hint="use wss://")
     shown = f"[{host}]" if ":" in host else host
-    file, ca = environ.get("FAZAI_TOKEN_FILE"), environ.get("FAZAI_CA_FILE")
     address = f"{parts.scheme}://{shown}:{port}{parts.path if parts.path not in ('', '/') else _PATH}"
-    return RelayAddress(address, token_file=Path(file) if file else None, ca=Path(ca) if ca else None)
+    return RelayAddress(
+        address, token_file=Path(token_file) if token_file else None, ca=Path(ca) if ca else None
+    )
 
 
 class AgentRelay:
     """A connection to the relay, made with the first request and again after it was lost.
 
-    Use as an async context manager; `request` may be called by many tasks at once.
+    Use as an async context manager; `request` may be called by many tasks at once. `ping_s`: how often a
+    daemon that says nothing is pinged.
     """
 
-    def __init__(self, address: RelayAddress) -> None:
+    def __init__(self, address: RelayAddress, *, ping_s: float = 20.0) -> None:
         self.address = address
+        self._ping_s = ping_s
         self._numbers = itertools.count(1)
         self._open: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
-        self._connection: ClientConnection | None = None
-        self._reader: asyncio.Task[None] | None = None
+        self._connection: RelayConnection | None = None
+        self._encoded: dict[int, tuple[object, str]] = {}  # lists of resources that many are asked about
         self._lock = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
@@ -122,13 +142,9 @@ class AgentRelay:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        reader, self._reader = self._reader, None
         connection, self._connection = self._connection, None
         if connection is not None:
-            await connection.close()  # deadline: its close_timeout
-        if reader is not None:
-            reader.cancel()
-            await asyncio.wait({reader})  # deadline: it was cancelled
+            await connection.close(_CLOSE_S)
 
     async def request(self, agent: str, message: Mapping[str, Any], timeout_s: float) -> dict[str, Any]:
         """Send a message to an agent and return its answer.
@@ -153,13 +169,20 @@ class AgentRelay:
         return rows
 
     async def _exchange(self, frame: Mapping[str, Any], where: str, timeout_s: float) -> Mapping[str, Any]:
-        connection = await self._connected(where)
         number = next(self._numbers)
+        data = self._encode({"id": number, **frame})
+        if len(data) > _SENT_BYTES:  # the daemon would end the connection of all
+            text = (
+                f"a message of {len(data) >> 20} MiB is longer than an agent takes ({_SENT_BYTES >> 20} MiB)"
+            )
+            hint = "a file of up to 47 MiB fits; a larger one: host.download, or over SSH"
+            raise NotAvailable(text, where=where, hint=hint)
+        connection = await self._connected(where)
         waiting: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
         self._open[number] = waiting
         try:
             async with deadline(timeout_s):
-                await connection.send(_encode({"id": number, **frame}))
+                await connection.send(data)
                 return await waiting
         except TimeoutError:
             await self._cancel(connection, frame)
@@ -168,86 +191,92 @@ class AgentRelay:
         except asyncio.CancelledError:
             await self._cancel(connection, frame)
             raise
-        except _closed_error():
+        except ConnectionError:
             raise _lost(where) from None
         finally:
             del self._open[number]
             if waiting.done() and not waiting.cancelled():
                 waiting.exception()
 
-    async def _cancel(self, connection: ClientConnection, frame: Mapping[str, Any]) -> None:
+    async def _cancel(self, connection: RelayConnection, frame: Mapping[str, Any]) -> None:
         """Have the agent end what nobody waits for any more."""
         message = frame.get("message")
         if not isinstance(message, Mapping) or "action_id" not in message:
             return
         ending = {"method": "cancel", "action_id": message["action_id"]}
         number = next(self._numbers)
-        with suppress(TimeoutError, _closed_error()):
+        with suppress(TimeoutError, ConnectionError):
             async with deadline(_CLOSE_S):
-                await connection.send(_encode({"id": number, "agent": frame["agent"], "message": ending}))
+                question = {"id": number, "agent": frame["agent"], "message": ending}
+                await connection.send(self._encode(question))
+
+    def _encode(self, frame: Mapping[str, Any]) -> bytes:
+        """Return a frame as JSON. A list of resources that was sent before is not encoded again."""
+        message = frame.get("message")
+        resources = message.get("resources") if isinstance(message, Mapping) else None
+        if not resources or not isinstance(message, Mapping):
+            return _ENCODER.encode(frame).encode()
+        known = self._encoded.get(id(resources))
+        if known is None:
+            known = self._encoded[id(resources)] = resources, _ENCODER.encode(resources)
+            if len(self._encoded) > _LISTS:
+                del self._encoded[next(iter(self._encoded))]
+        rest = {name: value for name, value in message.items() if name != "resources"}
+        text = _ENCODER.encode({**frame, "message": rest})
+        return f'{text[:-2]},"resources":{known[1]}}}}}'.encode()
 
     # -- the connection ---------------------------------------------------------------------------------
 
-    async def _connected(self, where: str) -> ClientConnection:
+    async def _connected(self, where: str) -> RelayConnection:
+        if self._connection is not None:
+            return self._connection
         async with self._lock:
             if self._connection is None:
                 self._connection = await self._connect(where)
-                self._reader = asyncio.ensure_future(self._read(self._connection))
             return self._connection
 
-    async def _connect(self, where: str) -> ClientConnection:
-        from websockets.asyncio.client import connect, unix_connect
-        from websockets.exceptions import InvalidStatus, WebSocketException
+    async def _connect(self, where: str) -> RelayConnection:
+        from fazai.providers.hosts.remote.connection import RelayConnection, UpgradeRefused
 
-        address = self.address
-        settings: dict[str, Any] = {
-            "compression": None,
-            "open_timeout": _CONNECT_S,
-            "close_timeout": _CLOSE_S,
-            "max_size": _MOST_BYTES,
-            "max_queue": None,
-            "write_limit": 1 << 20,
-        }
+        address, loop = self.address, asyncio.get_running_loop()
+        parts = urlsplit(address.url)
+        made = RelayConnection(_MOST_BYTES, self._take, lambda: self._lose(made), self._ping_s)
+        headers = []
+        if address.token_file is not None:
+            headers.append(f"Authorization: Bearer {read_token_file(address.token_file)}")
+        context = _tls_context(address) if parts.scheme == "wss" else None
         try:
-            if address.socket is not None:
-                return await unix_connect(
-                    str(address.socket), address.url, **settings
-                )  # deadline: open_timeout
-            settings["proxy"] = None
-            if address.token_file is not None:
-                token = read_token_file(address.token_file)
-                settings["additional_headers"] = {"Authorization": f"Bearer {token}"}
-            if address.url.startswith("wss:"):
-                settings["ssl"] = _tls_context(address)
-            return await connect(address.url, **settings)  # deadline: open_timeout
-        except InvalidStatus as error:
-            said = error.response.body.decode("utf-8", "replace").strip()[:300] if error.response.body else ""
-            text = f"the daemon at {address.name} does not let us ask agents: {said or error}"
+            async with deadline(_CONNECT_S):
+                if address.socket is not None:
+                    await loop.create_unix_connection(lambda: made, str(address.socket))
+                else:
+                    host, port = str(parts.hostname), parts.port or _PORT
+                    await loop.create_connection(lambda: made, host, port, ssl=context)
+                await made.open(parts.netloc, parts.path, *headers)
+        except UpgradeRefused as refused:
+            text = f"the daemon at {address.name} does not let us ask agents: {refused}"
             raise Refused(text, where=where, hint="FAZAI_TOKEN_FILE: a token of the role operator") from None
-        except (OSError, TimeoutError, WebSocketException, ssl.SSLError) as error:
-            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        except (OSError, TimeoutError, FrameError) as error:
+            why = getattr(error, "strerror", None) or str(error) or f"no answer within {_CONNECT_S:g} s"
+            made.abort()
             text = f"no daemon to ask agents through at {address.name}: {why}"
             raise Unreachable(text, stage="connect", where=where, hint=_NO_DAEMON) from None
+        return made
 
-    async def _read(self, connection: ClientConnection) -> None:
-        """Give answers to those who wait for them, until the connection ends."""
-        try:
-            while True:
-                self._take(await connection.recv())  # deadline: none, it lives as long as the run
-        except _closed_error():
-            pass
-        finally:
-            if self._connection is connection:
-                self._connection = None
-            for waiting in self._open.values():
-                if not waiting.done():
-                    waiting.set_exception(_lost("the daemon"))
+    def _lose(self, connection: RelayConnection) -> None:
+        """Tell all who wait that the connection has ended."""
+        if self._connection is connection:
+            self._connection = None
+        for waiting in self._open.values():
+            if not waiting.done():
+                waiting.set_exception(_lost("the daemon"))
 
-    def _take(self, data: str | bytes) -> None:
+    def _take(self, data: bytes) -> None:
+        """Give an answer to who waits for it."""
         try:
             frame = json.loads(data)
         except (ValueError, RecursionError):  # the daemon hands on what the agent says, and names its request
-            begin = _FRAME_BEGIN.match(str(data[:64]))
+            begin = _FRAME_BEGIN.match(data[:64])
             frame = {"id": int(begin.group(1)), **_UNREADABLE} if begin is not None else None
         number = frame.get("id") if isinstance(frame, dict) else None
         waiting = self._open.get(number) if isinstance(number, int) else None
@@ -255,15 +284,18 @@ class AgentRelay:
             waiting.set_result(frame)
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 #: How the daemon begins a frame.
-_FRAME_BEGIN = re.compile(r'\{"id":([0-9]{1,15}),')
+_FRAME_BEGIN = re.compile(rb'\{"id":([0-9]{1,15}),')
 _UNREADABLE = {"code": "bad_json", "error": "the agent's answer is no JSON, or is nested too deeply"}
 
 
 class Relays:
-    """The connections of this process: one for each place and event loop, as long as somebody uses it."""
+    """The connections of this process: one for each place and event loop, as long as somebody uses it.
+    `shared`: what their users have in common meanwhile."""
 
     def __init__(self) -> None:
+        self.shared = SharedMessages()
         self._shared: dict[tuple[asyncio.AbstractEventLoop, RelayAddress], tuple[AgentRelay, int]] = {}
 
     @asynccontextmanager
@@ -279,17 +311,9 @@ class Relays:
             self._shared[key] = relay, users - 1
             if users == 1:
                 del self._shared[key]
+                if not self._shared:
+                    self.shared = SharedMessages()
                 await relay.__aexit__(None, None, None)
-
-
-def _encode(frame: Mapping[str, Any]) -> str:
-    return json.dumps(frame, separators=(",", ":"))
-
-
-def _closed_error() -> type[Exception]:
-    from websockets.exceptions import ConnectionClosed
-
-    return ConnectionClosed
 
 
 def _lost(where: str) -> Unreachable:
@@ -305,10 +329,15 @@ def _refusal(agent: str, frame: Mapping[str, Any]) -> FazaiError:
         hint = "was it enrolled by this name (fazai pki list), and did it ever connect?"
         return Unreachable(f"no agent: {text}", stage="connect", where=agent, hint=hint)
     if code in _NOT_SENT:
-        hint = _OFFLINE if code == "agent_offline" else None
+        hint = _OFFLINE if code == "agent_offline" else _BUSY if code == "overloaded" else None
         return Unreachable(f"the agent cannot be asked: {text}", stage="connect", where=agent, hint=hint)
+    if code == "cancelled":
+        return Cancelled(f"it was taken back before it was sent: {text}", where=agent)
     if code in ("unknown_method", "forbidden", "unauthorized", "not_allowed"):
-        return Refused(f"the agent cannot be asked for that: {text}", where=agent)
+        hint = (
+            "its own agent.yml says what it does (reconcile:, files:); there: fazai agent check, then SIGHUP"
+        )
+        return Refused(f"the agent cannot be asked for that: {text}", where=agent, hint=hint)
     if code in ("agent_lost", "timeout"):
         stage = "read" if code == "agent_lost" else "answer"
         return Unreachable(f"the agent was lost: {text}", stage=stage, where=agent)

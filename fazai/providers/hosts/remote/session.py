@@ -17,6 +17,7 @@ from fazai.providers.hosts import planning
 from fazai.providers.hosts.comparing import ComparingSession
 from fazai.providers.hosts.kind import Act, HostKind, Want
 from fazai.providers.hosts.planning import HostObservation
+from fazai.providers.hosts.remote.asking import SharedMessages
 from fazai.providers.hosts.remote.failures import Places, decode_error
 from fazai.providers.hosts.remote.messages import (
     RemoteObservation,
@@ -68,7 +69,7 @@ class AgentSession(ComparingSession):
     """One host under its kinds, through the agent that runs there.
 
     `way` is entered with the session, to the relay that takes its messages; `timeout_s`: for one step of the
-    agent.
+    agent; `shared`: with the sessions of other hosts.
     """
 
     def __init__(
@@ -79,8 +80,10 @@ class AgentSession(ComparingSession):
         agent: str,
         *,
         timeout_s: float,
+        shared: SharedMessages | None = None,
     ) -> None:
         super().__init__(target, kinds)
+        self._shared = shared or SharedMessages()
         self._way, self._agent, self._timeout_s = way, agent, timeout_s
         self._relay: Relay | None = None
         self._session = secrets.token_hex(12)
@@ -131,17 +134,15 @@ class AgentSession(ComparingSession):
     async def _observe(self, wanted: Sequence[Resource], *, facts: bool = False) -> RemoteObservation:
         for each in wanted:
             self._places.note(each)
-        fields: dict[str, Any] = {"resources": [self._encode(each) for each in wanted]}
+        fields: dict[str, Any] = {"resources": self._shared.encode(wanted, self._kinds)}
         if facts:
             fields["facts"] = True
         answer = await self._send("state.observe", fields, self._timeout_s)
         try:
-            return decode_observation(answer.get("observation"), wanted, self._places)
+            seen = answer.get("observation")
+            return decode_observation(seen, wanted, self._places, self._shared.decode)
         except Malformed as error:
             raise self._nonsense_error(str(error)) from None
-
-    def _encode(self, resource: Resource) -> dict[str, Any]:
-        return encode_resource(resource, self._kinds[resource.kind].by_hash)
 
     def diff(
         self,
@@ -351,9 +352,8 @@ class AgentSession(ComparingSession):
         except Malformed:
             text, hint = "it does not say why", None
         if code == "not_allowed":
-            return Refused(
-                f"the agent of {name} refuses: {text}", where=self._target.where("agent_id"), hint=hint
-            )
+            where = self._places.named_in(text) or self._target.where("agent_id")
+            return Refused(f"the agent of {name} refuses: {text}", where=where, hint=hint)
         if code == "not_found" and method == "state.apply":
             text = (
                 f"the agent of {name} has forgotten what it saw, as it was started anew: nothing was written"

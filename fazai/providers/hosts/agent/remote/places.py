@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import re
-import zipfile
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
-from importlib.resources import files
 from typing import Final
 
 from fazai.errors import InputError
 from fazai.providers.hosts.agent.layout import AgentLayout, ServiceFile
-from fazai.providers.hosts.agent.remote.bundling import build_program
 
 _SERVICE: Final = "fazai-agent"
 KEY_FOLDER: Final = "/etc/fazai/agent"  # key, certificate and CA; the agent renews them itself
@@ -59,6 +55,8 @@ def layout_of(user: str) -> AgentLayout:
 def shipped_program() -> bytes:
     """Return the single-file agent of this fazai, made out of the package itself. Raises InputError where its
     source is not there."""
+    from fazai.providers.hosts.agent.remote.bundling import build_program
+
     try:
         return build_program()
     except OSError as error:
@@ -69,6 +67,9 @@ def shipped_program() -> bytes:
 @cache
 def program_version(data: bytes) -> str | None:
     """Return the version of a single-file agent, None where the bytes are no such file."""
+    import io
+    import zipfile  # hardly a command asks for this
+
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             text = archive.read("fazai/__init__.py").decode()
@@ -81,6 +82,8 @@ def program_version(data: bytes) -> str | None:
 def service_file(init: str, user: str, written: Iterable[str]) -> bytes:
     """Return the file for the service manager. `written`: folders in which the agent or its programs may
     write; root, who reconciles the machine, is held by nothing but the policy."""
+    from importlib.resources import files
+
     text = files("fazai.agent").joinpath(REMOTE.services[init].template).read_text()
     if user != OWN_USER:
         text = _USER_PLACE.sub(lambda found: found[0].replace(OWN_USER, user), text)

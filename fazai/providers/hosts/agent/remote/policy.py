@@ -15,6 +15,7 @@ _HEAD: Final = "# Written by fazai (host.agent). What is changed here by hand is
 _SECTIONS: Final = ("programs", "files", "reconcile", "telemetry", "limits")
 _MODES: Final = ("no", "look", "yes")
 _AGENT_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_PROXY: Final = re.compile(r"http://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):[0-9]{1,5}/?")
 _PLAIN_KEY: Final = re.compile(r"[a-z_][a-z0-9_]*")
 _CONTROL: Final = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]"
@@ -34,6 +35,12 @@ def find_policy_problems(fields: dict[str, Value]) -> Iterator[Problem]:
             yield Problem("daemon", f'is no address of a daemon: "{address}"', "wss://HOST:3121")
         elif str(address).startswith("https://") and "signing_key" not in fields:
             yield Problem("signing_key", "is missing: with it each request over https:// is signed")
+    if "proxy" in fields and not _PROXY.fullmatch(fields["proxy"]):
+        yield Problem(
+            "proxy", "must be http://HOST:PORT, without a user", "proxy_credentials: FILE on the host"
+        )
+    if "proxy_credentials" in fields and "proxy" not in fields:
+        yield Problem("proxy_credentials", "is of no use without proxy")
     if "reconcile" in fields:
         fields["reconcile"] = reconcile = _reconcile_section(fields["reconcile"])
         if not isinstance(reconcile, Mapping) or reconcile.get("mode") not in _MODES:
@@ -97,8 +104,7 @@ def policy_text(fields: Mapping[str, Value], agent_id: str, at: Callable[[str], 
         "key": at(f"{KEY_FOLDER}/key.pem"),
         "state": at(REMOTE.state),
     }
-    if "signing_key" in fields:
-        values["signing_key"] = fields["signing_key"]
+    values |= {name: fields[name] for name in ("signing_key", "proxy", "proxy_credentials") if name in fields}
     if at("/") != "/":
         values["root"] = at("/").rstrip("/")
     values |= {name: fields[name] for name in _SECTIONS if name in fields}

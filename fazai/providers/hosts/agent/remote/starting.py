@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from fazai.providers.hosts.agent.remote.places import REMOTE, TRIAL
+from fazai.providers.hosts.agent.remote.places import REMOTE, STARTER, TRIAL
 from fazai.providers.hosts.shell.quoting import quote
 
 #: Sets fz_python to a Python that can run the agent, else to nothing.
@@ -24,7 +24,9 @@ done; done"""
 
 _START: Final = r"""#!/bin/sh
 # Written by fazai (host.agent): starts the remote agent. During an update what it replaced stands by.
-program=PROGRAM settings=SETTINGS state=STATE mark=MARK
+program=PROGRAM settings=SETTINGS state=STATE mark=MARK self=STARTER
+# by its whole path, by which this process is known, also where it was started by another one
+[ "$0" = "$self" ] || [ ! -x "$self" ] || exec /bin/sh "$self"
 PATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin:/usr/local/sbin:/usr/local/bin
 umask 077
 FIND_PYTHON
@@ -47,10 +49,13 @@ case $group in */fazai-agent.service) {
 group=/sys/fs/cgroup$group/fazai-agent
 mkdir -p "$group" && echo $$ >"$group/cgroup.procs"
 } 2>/dev/null;; esac
+child= why= stopped=
+# Before there is a child: one that is told to end in between would leave it behind.
+trap 'stopped=1; [ -z "$child" ] || kill -TERM $child 2>/dev/null' TERM INT HUP
 (run '') &
 child=$!
-trap 'stopped=1; kill -TERM $child 2>/dev/null' TERM INT HUP
-left=${trial#open } why= stopped=
+[ -z "$stopped" ] || kill -TERM $child 2>/dev/null
+left=${trial#open }
 case $left in '' | *[!0-9]*) left=60;; esac
 left=$((left * 5))
 while [ -e "$mark" ] && [ -z "$stopped" ]; do
@@ -84,6 +89,7 @@ run .old
 def start_file(at: Callable[[str], str]) -> bytes:
     """Return the file that starts the agent. `at` maps a path to the host's."""
     words = {"PROGRAM": REMOTE.program, "SETTINGS": REMOTE.settings, "STATE": REMOTE.state, "MARK": TRIAL}
+    words["STARTER"] = STARTER
     text = _START.replace("FIND_PYTHON", FIND_PYTHON)
     for name, path in words.items():
         text = text.replace(f"={name}", f"={quote(at(path))}")

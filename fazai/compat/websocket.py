@@ -66,8 +66,8 @@ def accept_value(key: str) -> str:
     return base64.b64encode(hashlib.sha1(key.encode() + _GUID, usedforsecurity=False).digest()).decode()
 
 
-def upgrade_request(host: str, path: str, key: str) -> bytes:
-    """Return the HTTP request that opens a WebSocket."""
+def upgrade_request(host: str, path: str, key: str, *headers: str) -> bytes:
+    """Return the HTTP request that opens a WebSocket; `headers`: more lines of it."""
     lines = (
         f"GET {path} HTTP/1.1",
         f"Host: {host}",
@@ -75,6 +75,7 @@ def upgrade_request(host: str, path: str, key: str) -> bytes:
         "Connection: Upgrade",
         f"Sec-WebSocket-Key: {key}",
         "Sec-WebSocket-Version: 13",
+        *headers,
         "",
         "",
     )

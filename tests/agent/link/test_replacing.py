@@ -1,0 +1,168 @@
+"""The agent's key and the authorities that it trusts are replaced, and it is never without a good pair."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from tests.agent.link.authority import DAY, Authority
+from tests.agent.link.conftest import Agent
+from tests.agent.link.daemon import WAIT_S, Closed, Daemon, Peer
+
+#: In the order in which a renewal passes them.
+FAULTS = ("renewal.key", "renewal.written", "renewal.key_renamed", "renewal.done")
+
+
+def public_key(csr: str) -> ec.EllipticCurvePublicKey:
+    found = x509.load_pem_x509_csr(csr.encode()).public_key()
+    assert isinstance(found, ec.EllipticCurvePublicKey)
+    return found
+
+
+def serial(peer: Peer) -> int:
+    return int(peer.certificate()["serialNumber"], 16)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_an_agent_that_is_killed_while_it_renews_has_a_good_pair(
+    agent: Agent, daemon: Daemon, fault: str
+) -> None:
+    agent.pair = agent.authority.agent("edge-7", begins_s=-20 * DAY, ends_s=4 * DAY)
+    agent.configure(f"wss://localhost:{daemon.port}")
+    process = agent.start(fault=fault)
+    peer = daemon.accept()
+    old = serial(peer)
+    peer.hello()
+    made = b""
+    with contextlib.suppress(Closed):
+        request = peer.receive()
+        made = agent.authority.sign("edge-7", public_key(request["csr"]))
+        peer.send({"ok": True, "action_id": request["action_id"], "certificate": made.decode()})
+    assert process.wait(WAIT_S) == -9
+    peer.close()
+    agent.start()
+    second = daemon.accept()
+    second.hello()
+    if fault in FAULTS[2:]:  # the old key is gone: it is the new pair
+        assert serial(second) == x509.load_pem_x509_certificate(made).serial_number
+        assert second.ask(method="cancel", action_id="none")["code"] == "not_found"
+    else:
+        assert serial(second) == old
+        assert second.receive()["method"] == "renew"  # and it tries again
+    assert agent.stop() == 0
+
+
+@pytest.fixture
+def connected(agent: Agent, daemon: Daemon) -> Peer:
+    agent.configure(f"wss://localhost:{daemon.port}")
+    agent.start()
+    peer = daemon.accept()
+    peer.hello()
+    return peer
+
+
+def test_the_authorities_are_replaced(
+    agent: Agent, daemon: Daemon, connected: Peer, start_daemon: Callable[..., Daemon], tmp_path: Path
+) -> None:
+    after = Authority(tmp_path / "after", "the next authority")
+    both = agent.authority.file.read_text() + after.file.read_text()
+    answer = connected.ask(method="trust", action_id="q-1", ca=both)
+    assert answer == {"ok": True, "action_id": "q-1"}
+    assert agent.authority.file.read_text() == both
+    again = connected.ask(method="trust", action_id="q-2", ca=both)
+    assert again["ok"] is True
+    assert agent.said().count("the daemon's authorities are those that it sent") == 1
+    # a listener of the next one is believed from now on
+    other = start_daemon(pair=after.listener())
+    agent.configure(f"wss://localhost:{other.port}")
+    connected.close(1001, "restarting")
+    agent.stop()
+    agent.start()
+    assert other.accept().hello()["agent_id"] == "edge-7"
+
+
+@pytest.mark.parametrize("wrong", ["daemon", "own", "text", "folder"])
+def test_authorities_that_would_shut_it_out_are_not_taken(
+    agent: Agent, daemon: Daemon, connected: Peer, tmp_path: Path, wrong: str
+) -> None:
+    before = agent.authority.file.read_text()
+    other = Authority(tmp_path / "other", "somebody else").file.read_text()
+    offered = {"daemon": other, "own": other, "text": "-----BEGIN CERTIFICATE-----\n", "folder": other}[wrong]
+    if wrong == "daemon":  # its own certificate is of both, the listener's of one
+        both = Authority(tmp_path / "both", "another")
+        agent.pair.certificate.write_bytes(both.sign("edge-7", public_key_of(agent)))
+        offered = both.file.read_text()
+    elif wrong == "folder":
+        agent.authority.file.with_name("ca.pem.offered.new").mkdir()
+    answer = connected.ask(method="trust", action_id="q-1", ca=offered)
+    words = {
+        "daemon": "the certificate of localhost is not trusted",
+        "own": "was not made by the authority",
+        "text": "the authority's certificate cannot be read",
+        "folder": "cannot be written",
+    }
+    assert (answer["ok"], answer["code"], answer["action_id"]) == (False, "conflict", "q-1")
+    assert words[wrong] in answer["error"]
+    assert agent.authority.file.read_text() == before
+    assert not list(agent.authority.folder.glob("*.offered"))
+    assert connected.exec("a-1", "/bin/echo", "x")["exit_code"] == 0
+    agent.wait_said("other authorities were not taken")
+
+
+def public_key_of(agent: Agent) -> Any:
+    return x509.load_pem_x509_certificate(agent.pair.certificate.read_bytes()).public_key()
+
+
+def test_an_agent_is_asked_to_renew(agent: Agent, daemon: Daemon) -> None:
+    agent.pair = agent.authority.agent("edge-7", ends_s=3600)
+    agent.configure(f"wss://localhost:{daemon.port}")
+    agent.start()
+    peer = daemon.accept()
+    peer.hello()
+    text = agent.authority.file.read_text()
+    assert peer.ask(method="trust", action_id="q-1", ca=text, renew=True)["ok"] is True
+    assert peer.receive()["method"] == "renew"  # which was due in forty minutes
+
+
+def test_one_offer_is_proven_at_a_time_and_the_newest_holds(
+    agent: Agent, daemon: Daemon, connected: Peer
+) -> None:
+    text = agent.authority.file.read_text()
+    for number in range(40):
+        connected.send({"method": "trust", "action_id": f"q-{number}", "ca": text + "\n" * (number + 1)})
+    answers = {answer["action_id"]: answer for answer in (connected.receive() for _ in range(40))}
+    taken = [number for number in range(40) if answers[f"q-{number}"]["ok"]]
+    assert taken[0] == 0
+    assert taken[-1] == 39
+    assert len(taken) < 40
+    assert agent.authority.file.read_text() == text + "\n" * 40
+    refused = next(answer for answer in answers.values() if not answer["ok"])
+    assert refused["code"] == "conflict"
+    assert "other authorities were offered after them" in refused["error"]
+
+
+def test_an_agent_that_is_told_to_renew_again_and_again_does_so_once(agent: Agent, daemon: Daemon) -> None:
+    agent.pair = agent.authority.agent("edge-7", ends_s=3600)
+    agent.configure(f"wss://localhost:{daemon.port}")
+    agent.start()
+    peer = daemon.accept()
+    peer.hello()
+    text = agent.authority.file.read_text()
+    assert peer.ask(method="trust", action_id="q-1", ca=text, renew=True)["ok"] is True
+    request = peer.receive()
+    for number in range(5):  # while it waits for the certificate
+        answer = peer.ask(method="trust", action_id=f"r-{number}", ca=text, renew=True)
+        assert (answer.get("action_id"), answer.get("ok")) == (f"r-{number}", True)
+    made = agent.authority.sign("edge-7", public_key(request["csr"]))
+    peer.send({"ok": True, "action_id": request["action_id"], "certificate": made.decode()})
+    agent.wait_said("the certificate was renewed")
+    for number in range(5):
+        answer = peer.ask(method="trust", action_id=f"s-{number}", ca=text, renew=True)
+        assert (answer.get("action_id"), answer.get("ok")) == (f"s-{number}", True)
+    assert peer.exec("a-1", "/bin/echo", "x")["exit_code"] == 0  # nothing else was asked meanwhile

@@ -1,0 +1,170 @@
+"""`fazai agents list`, and what else the command line asks the daemon's registry: agents that somebody
+installed by hand."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fazai.cli.main import main
+from tests.daemon.live import live, token, until
+from tests.daemon.southbound.conftest import make_world
+from tests.daemon.southbound.world import World
+
+__all__ = ["make_world"]
+
+Said = tuple[int, str, str]
+Run = Callable[..., Said]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Run:
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("FAZAI_SECRETS", str(tmp_path / "secrets"))
+
+    def run_command(*words: str) -> Said:
+        capsys.readouterr()
+        code = main([*map(str, words)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run_command
+
+
+@pytest.fixture
+def daemon(
+    make_world: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[World]:
+    with make_world(local=tmp_path / "daemon.sock") as made:
+        monkeypatch.setenv("FAZAI_URL", made.live.url)
+        monkeypatch.setenv("FAZAI_AGENTS_URL", f"unix:{made.socket}")
+        yield made
+
+
+def names(found: Said) -> list[str]:
+    assert found[0] == 0, found
+    return [row["agent_id"] for row in json.loads(found[1])]
+
+
+def test_all_agents_that_the_daemon_knows(daemon: World, run: Run) -> None:
+    empty = run("agents", "list")
+    assert empty == (0, "", "no agent has connected yet\n")
+    with daemon.agent("edge-1"), daemon.agent("edge-2"):
+        with daemon.agent("db-1"):
+            pass
+        until(lambda: daemon.row("db-1")["state"] == "closing")
+        code, table, _ = run("agents", "list")
+        assert code == 0
+        head, db, first, _ = table.splitlines()
+        assert " ".join(head.split()) == "agent state since version last seen latency last outcome"
+        assert (db.split()[:2], first.split()[:2]) == (["db-1", "closing"], ["edge-1", "observation"])
+        assert str(daemon.row("db-1")["last_error"]) in db
+        as_json = ("agents", "list", "--output", "json")
+        rows = json.loads(run(*as_json)[1])
+        assert [(row["agent_id"], row["connected"]) for row in rows] == [
+            ("db-1", False),
+            ("edge-1", True),
+            ("edge-2", True),
+        ]
+        assert set(daemon.row("edge-1")) <= set(rows[1])  # as the daemon says them, and whether it is there
+        assert names(run(*as_json, "edge-*", "!edge-1")) == ["edge-2"]
+        assert names(run(*as_json, "--state", "away")) == ["db-1"]
+        both = ("--state", "observation", "--state", "closing")
+        assert names(run(*as_json, *both)) == [
+            "db-1",
+            "edge-1",
+            "edge-2",
+        ]
+        assert names(run(*as_json, "db-1", "--state", "connected")) == []
+        assert "daemon" in names(run(*as_json, "--all"))
+        code, _, said = run("agents", "list", "edge-11")
+        assert code == 3
+        assert "no agent is called 'edge-11'" in said
+        assert 'did you mean "edge-1"?' in said
+
+
+def test_a_daemon_that_is_not_there_or_is_none(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAZAI_URL", f"unix:{tmp_path}/none.sock")
+    code, _, said = run("agents", "list")
+    assert code == 4
+    assert "none.sock: the daemon does not answer" in said
+    assert "start one with: fazai daemon; or FAZAI_URL names one" in said
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        monkeypatch.setenv("FAZAI_URL", f"http://127.0.0.1:{listener.getsockname()[1]}")
+
+        def answer() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        code, _, said = run("agents", "list")
+        answering.join()
+    assert code == 4
+    assert "what answers there is no daemon of fazai" in said
+
+
+def test_without_a_token_it_is_refused(daemon: World, run: Run, tmp_path: Path) -> None:
+    token(tmp_path, "night", "viewer")  # from the first token on one is needed
+    until(lambda: run("agents", "list")[0] == 7)
+    assert "FAZAI_TOKEN_FILE names a file with a token of the role viewer" in run("agents", "list")[2]
+
+
+def test_the_status_of_agents_that_nobody_declares(daemon: World, run: Run, tmp_path: Path) -> None:
+    hosts = {"e1": {"provider": "agent", "agent_id": "edge-1"}, "edge-9": {"provider": "agent"}}
+    inventory = tmp_path / "inventory.yml"
+    inventory.write_text(json.dumps({"all": {"hosts": hosts}}))
+    with daemon.agent("edge-1"):
+        code, table, _ = run("agents", "status", str(inventory))
+        assert code == 2
+        assert table.splitlines()[1].split()[:4] == ["e1", "0.2.0", "yes", "observation"]
+        assert "the daemon knows no agent edge-9: it never connected" in table.splitlines()[2]
+        code, text, _ = run("agents", "status", str(inventory), "e1", "--output", "json")
+        row = json.loads(text)["e1"]["remote"]
+        assert (code, row["well"], row["connected"], row["installed"]) == (0, True, True, None)
+    until(lambda: daemon.row("edge-1")["state"] == "closing")
+    code, text, _ = run("agents", "status", str(inventory), "e1", "--output", "json")
+    row = json.loads(text)["e1"]["remote"]
+    assert (code, row["well"], row["trouble"]) == (2, False, daemon.row("edge-1")["last_error"])
+    code, _, said = run("agents", "restart", str(inventory))
+    assert code == 3
+    assert "agents that were installed by hand: fazai agents list" in said
+
+
+def test_enrol_names_the_port_on_which_the_daemon_hears(
+    daemon: World, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FAZAI_URL", f"unix:{tmp_path}/daemon.sock")
+    code, _, said = run("pki", "enrol", "edge-7")
+    assert code == 0
+    assert f":{daemon.port} --name edge-7\n" in said
+    assert "3121" not in said
+
+
+def test_enrol_says_where_nobody_tells_the_port(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert run("pki", "init", "--name", "fazai.example.net")[0] == 0
+    enrol = ("pki", "enrol", "edge-7")
+    command = "fazai agent enrol --daemon wss://fazai.example.net:3121 --name edge-7\n"
+    said = run(*enrol)[2]
+    assert command in said
+    assert "no daemon runs here; 3121 is the port that it has without --agents-port" in said
+    monkeypatch.setenv("FAZAI_URL", f"unix:{tmp_path}/daemon.sock")
+    said = run(*enrol)[2]
+    assert command in said
+    assert "the daemon does not answer: " in said
+    with live(tmp_path, socket=tmp_path / "daemon.sock"):  # it was started before there was a CA
+        said = run(*enrol)[2]
+    assert command in said
+    assert "the daemon that runs here hears no agents: restart it, now that there is a CA" in said

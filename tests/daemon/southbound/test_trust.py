@@ -1,0 +1,108 @@
+"""Agents that are connected are told which CAs to trust, while the CA is replaced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fazai.pki import Authority
+from fazai.pki.rotation import Rotation, agent_states
+from tests.daemon.live import until
+from tests.daemon.southbound import client
+from tests.daemon.southbound.test_http import Poller, poller  # noqa: F401 - a fixture
+from tests.daemon.southbound.world import World
+
+KNOWS = [*client.CAPABILITIES, "outcomes", "trust"]
+YEAR_S = 365 * 86400.0
+
+
+def begin(world: World) -> Authority:
+    return Rotation(world.authority.folder).begin(None, YEAR_S)[0]
+
+
+def lacks(world: World, name: str) -> str:
+    authority = Authority.load(world.authority.folder)
+    return {one.name: one.lacks for one in agent_states(authority, world.certificates)}[name]
+
+
+def told(world: World, name: str) -> bool:
+    return name in world.certificates.trust_holders()
+
+
+def test_an_agent_is_told_over_the_connection_that_stands(world: World) -> None:
+    with world.agent(capabilities=KNOWS) as agent, world.agent("edge-8") as older:
+        assert agent.ask({"method": "time"})["ok"] is True  # with one CA there is nothing to tell
+        both = begin(world)
+        request = agent.recv()
+        assert (request["method"], request["ca"]) == ("trust", both.ca_pem)
+        assert request["ca"].count("BEGIN CERTIFICATE") == 2
+        assert not request.get("renew")
+        agent.send({"ok": True, "action_id": request["action_id"]})
+        until(lambda: told(world, "edge-7"))
+        assert lacks(world, "edge-7") == ""
+        assert older.ask({"method": "time"})["ok"] is True
+        assert not told(world, "edge-8")
+    with world.agent(capabilities=KNOWS) as agent:  # it knows, also when it comes again
+        assert agent.ask({"method": "time"})["ok"] is True
+
+
+def test_an_agent_that_does_not_take_them_is_announced_and_told_again(world: World) -> None:
+    begin(world)
+    until(lambda: world.trust.refresh() or True)
+    for _ in range(2):
+        with world.agent(capabilities=KNOWS) as agent:
+            request = agent.recv()
+            refusal = {"ok": False, "error": "its disk is full", "code": "conflict"}
+            agent.send({**refusal, "action_id": request["action_id"]})
+            until(lambda: told(world, "edge-7"))
+    assert lacks(world, "edge-7") == "it did not take the CAs: its disk is full"
+    text = "edge-7 does not trust the CAs that it was told of: its disk is full"
+    until(lambda: [one for one in world.events("edge-7", "agent") if one["reason"] == text])
+
+
+def test_an_agent_with_a_certificate_of_the_ca_before_is_asked_to_renew(world: World) -> None:
+    begin(world)
+    Rotation(world.authority.folder).switch(world.certificates, force=True)
+    until(lambda: world.trust.refresh() or True)
+    with world.agent(capabilities=KNOWS) as agent:
+        request = agent.recv()
+        assert (request["method"], request["renew"]) == ("trust", True)
+        agent.send({"ok": True, "action_id": request["action_id"]})
+        until(lambda: told(world, "edge-7"))
+    with world.agent(capabilities=KNOWS) as agent:  # until it has done so
+        assert agent.recv()["renew"] is True
+
+
+@pytest.mark.parametrize("said", [{"ok": True, "unknown": "x"}, {"ok": True}])
+def test_an_answer_that_is_none_ends_the_connection(world: World, said: dict[str, Any]) -> None:
+    with world.relay() as relay:
+        with world.agent() as agent:
+            relay.begin("edge-7", client.execute("a-1"))
+            agent.recv()
+        relay.recv()
+    with world.agent(capabilities=KNOWS) as agent:
+        agent.send({**said, "action_id": agent.recv()["action_id"]})
+        assert agent.closed()[1].startswith("bad_request: ")
+
+
+def test_an_agent_that_polls_is_told_and_asked(world: World, poller: Poller) -> None:  # noqa: F811
+    poller.greet(instance="one")
+    with world.relay() as relay:
+        number = relay.begin("edge-7", client.execute("a-1"))
+        assert poller.poll().json()["action_id"] == "a-1"
+        begin(world)
+        assert poller.greet(instance="one", capabilities=KNOWS).json()["ok"] is True  # it lost its session
+        assert (found := relay.recv())["id"] == number
+        assert found["code"] == "agent_lost"
+    asked: dict[str, Any] = {}
+    while len(asked) < 2:
+        request = poller.poll().json()
+        asked[request["method"]] = request
+        more = {"unknown": ["a-1"]} if request["method"] == "outcomes" else {}
+        assert poller.post({"ok": True, "action_id": request["action_id"], **more}).status_code == 204
+    assert asked["trust"]["ca"].count("BEGIN CERTIFICATE") == 2
+    assert asked["outcomes"]["action_ids"] == ["a-1"]
+    until(lambda: told(world, "edge-7"))
+    store: Any = world.live.services.store
+    until(lambda: world.live.call(lambda: store.agent_action("edge-7", "a-1")).done is not None)

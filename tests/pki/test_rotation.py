@@ -1,0 +1,220 @@
+"""Replacing the CA without enrolling anew: who is ready, what is refused, and what a crash leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fazai.errors import Refused
+from fazai.pki import Authority, Enrolments, PeerChecker, PkiError
+from fazai.pki.reading import fingerprint_of, is_issued_by, read_certificate
+from fazai.pki.rotation import Rotation, agent_states
+from fazai.store.certificates import Revocation, TrustHolder
+from tests.pki.world import DAY_S, Machine, World
+
+YEAR_S = 365 * DAY_S
+
+
+class Killed(Exception):
+    """Stands for kill -9."""
+
+
+def dying_at(instant: str) -> Callable[[str], None]:
+    def fault(name: str) -> None:
+        if name == instant:
+            raise Killed
+
+    return fault
+
+
+def rotation(world: World, instant: str = "") -> Rotation:
+    return Rotation(world.authority.folder, world.clock, dying_at(instant))
+
+
+def told(world: World, name: str, problem: str = "") -> None:
+    """An agent was told of the CAs as they are."""
+    mark = Authority.load(world.authority.folder, world.clock).bundle_mark
+    world.store.put_trust_holder(TrustHolder(name, mark, world.clock(), problem))
+
+
+def enrolments(world: World) -> Enrolments:
+    authority = Authority.load(world.authority.folder, world.clock)
+    return Enrolments(authority, world.store, clock=world.clock)
+
+
+def enrol(world: World, machine: Machine) -> str:
+    made = enrolments(world)
+    return made.redeem(made.create(machine.name).token, machine.request()).pem
+
+
+def lacks(world: World) -> dict[str, str]:
+    authority = Authority.load(world.authority.folder, world.clock)
+    return {one.name: one.lacks for one in agent_states(authority, world.store)}
+
+
+def test_the_ca_is_replaced_and_nobody_enrols_anew(world: World) -> None:
+    old = world.authority
+    old.issue_listener(["localhost"])
+    first = enrol(world, machine := world.machine("edge-7"))
+    assert lacks(world) == {"edge-7": ""}
+
+    both, made = rotation(world).begin(None, YEAR_S)
+    assert made
+    assert fingerprint_of(both.trusted[0]) == fingerprint_of(old.trusted[0])
+    assert len(both.trusted) == 2
+    assert rotation(world).begin(None, YEAR_S)[1] is False
+    assert is_issued_by(read_certificate(enrol(world, world.machine("edge-8"))), old.trusted[0])
+    PeerChecker(both, world.store).check_peer(der(first), "edge-7", world.clock())
+
+    # nothing changes hands before the agents trust the next one, or an admin says so
+    told(world, "edge-8")
+    with pytest.raises(Refused, match="edge-7 does not trust the next CA yet") as error:
+        rotation(world).switch(world.store, force=False)
+    assert error.value.hint == "fazai pki ca status shows why; they are enrolled anew after: --force"
+    listener = both.read_listener()
+    assert listener is not None
+    assert is_issued_by(listener, old.trusted[0])
+    told(world, "edge-7", "its disk is full")
+    assert lacks(world)["edge-7"] == "it did not take the CAs: its disk is full"
+    told(world, "edge-7")
+    new = rotation(world).switch(world.store, force=False)
+    assert fingerprint_of(new.trusted[0]) == fingerprint_of(both.trusted[1])
+    listener = new.read_listener()
+    assert listener is not None
+    assert is_issued_by(listener, new.trusted[0])
+
+    # the old certificate is good, and renewed by the next CA
+    PeerChecker(new, world.store).check_peer(der(first), "edge-7", world.clock())
+    told(world, "edge-7")
+    told(world, "edge-8")
+    assert lacks(world)["edge-7"] == (
+        "its certificate is of the CA before: it renews within minutes while it is connected"
+    )
+    with pytest.raises(Refused, match="edge-7, edge-8: each needs the CA before still"):
+        rotation(world).retire(world.store, force=False)
+    world.clock.now += 1
+    second = enrolments(world).renew(der(first), machine.request())
+    assert is_issued_by(read_certificate(second.pem), new.trusted[0])
+    assert second.ca_pem.count("BEGIN") == 2
+    world.store.revoke(Revocation("edge-8", world.clock()))
+    assert lacks(world) == {"edge-7": ""}
+
+    last = rotation(world).retire(world.store, force=False)
+    assert [fingerprint_of(one) for one in last.trusted] == [fingerprint_of(new.trusted[0])]
+    PeerChecker(last, world.store).check_peer(der(second.pem), "edge-7", world.clock())
+    with pytest.raises(PkiError, match="this daemon trusts") as unknown:
+        PeerChecker(last, world.store).check_peer(der(first), "edge-7", world.clock())
+    assert unknown.value.code == "unknown_ca"
+    assert sorted(path.name for path in last.folder.glob("*.key")) == ["ca.key", "listener.key"]
+    for path in last.folder.glob("ca.*"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    assert last.listener_certificate.read_text().count("BEGIN") == 2  # its own, and one CA
+
+
+def der(pem: str) -> bytes:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    return read_certificate(pem).public_bytes(Encoding.DER)
+
+
+def test_steps_in_another_order_are_refused(world: World) -> None:
+    with pytest.raises(Refused, match="there is no next CA"):
+        rotation(world).switch(world.store, force=False)
+    with pytest.raises(Refused, match="there is one CA, and none to retire"):
+        rotation(world).retire(world.store, force=False)
+    rotation(world).begin(None, YEAR_S)
+    with pytest.raises(Refused, match="the next CA does not issue yet"):
+        rotation(world).retire(world.store, force=True)
+    rotation(world).switch(world.store, force=False)
+    with pytest.raises(Refused, match="no third one is made"):
+        rotation(world).begin(None, YEAR_S)
+
+
+def test_who_was_away_is_told_apart_and_forced(world: World) -> None:
+    enrol(world, world.machine("edge-7"))
+    rotation(world).begin("ed25519", YEAR_S)
+    assert lacks(world) == {"edge-7": "not told yet: it is when it is connected, unless it is too old"}
+    new = rotation(world).switch(world.store, force=True)
+    assert new.key_type == "ed25519"
+    told(world, "edge-9")  # one without a certificate: it came by signed HTTP
+    world.clock.now += 31 * DAY_S  # the certificate of edge-7 has expired: it may come back, or enrols
+    assert lacks(world) == {"edge-9": ""}
+    rotation(world).retire(world.store, force=False)
+
+
+@pytest.mark.parametrize(
+    "instant", ["next.key", "next.trusted", "old.kept", "switched", "listener.renewed", "retired"]
+)
+def test_a_replacement_that_was_killed_goes_on(world: World, instant: str) -> None:
+    world.authority.issue_listener(["localhost"])
+    first = enrol(world, machine := world.machine("edge-7"))
+    steps: list[Callable[[Rotation], object]] = [
+        lambda one: one.begin(None, YEAR_S),
+        lambda one: one.switch(world.store, force=True),
+        lambda one: one.retire(world.store, force=True),
+    ]
+    died = 0
+    for step in steps:
+        try:
+            step(rotation(world, instant))
+        except Killed:
+            died += 1
+            authority = Authority.load(world.authority.folder, world.clock)  # whoever starts now has a CA
+            authority.issue(machine.request(), "edge-7")
+            PeerChecker(authority, world.store)
+            if instant != "retired":
+                PeerChecker(authority, world.store).check_peer(der(first), "edge-7", world.clock())
+            step(rotation(world))
+    assert died == 1
+    last = Authority.load(world.authority.folder, world.clock)
+    assert len(last.trusted) == 1
+    assert fingerprint_of(last.trusted[0]) != fingerprint_of(world.authority.trusted[0])
+    listener = last.read_listener()
+    assert listener is not None
+    assert is_issued_by(listener, last.trusted[0])
+    assert rotation(world).phase() == "single"
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_next_ca_that_has_a_key_alone_does_not_issue(world: World, force: bool) -> None:
+    with pytest.raises(Killed):
+        rotation(world, "next.key").begin(None, YEAR_S)
+    with pytest.raises(Refused, match="the next CA has a key and no certificate") as error:
+        rotation(world).switch(world.store, force=force)
+    assert error.value.hint == "it goes on where it was: fazai pki ca rotate"
+    authority = Authority.load(world.authority.folder, world.clock)  # which issues as before
+    assert fingerprint_of(authority.trusted[0]) == fingerprint_of(world.authority.trusted[0])
+    rotation(world).begin(None, YEAR_S)
+    rotation(world).switch(world.store, force=force)
+
+
+def test_a_retirement_that_was_killed_needs_no_agent_to_end(world: World) -> None:
+    enrol(world, world.machine("edge-7"))
+    rotation(world).begin(None, YEAR_S)
+    rotation(world).switch(world.store, force=True)
+    with pytest.raises(Killed):
+        rotation(world, "retired").retire(world.store, force=True)
+    assert lacks(world) != {"edge-7": ""}  # it is away
+    rotation(world).retire(world.store, force=False)
+    assert rotation(world).phase() == "single"
+    assert not (world.authority.folder / "ca.old.key").exists()
+
+
+def test_an_existing_ca_is_not_ours_to_replace(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "existing"
+    folder.mkdir(mode=0o700)
+    rotation(world).begin(None, YEAR_S)  # a file with two of them
+    (folder / "pki.yml").write_text(json.dumps({"existing_ca": str(world.authority.folder / "ca.pem")}))
+    with pytest.raises(PkiError, match="the replacement of the CA is not offered"):
+        Rotation(folder, world.clock).begin(None, YEAR_S)
+    authority = Authority.load(folder, world.clock)
+    assert len(authority.trusted) == 2
+    world.store.put_trust_holder(TrustHolder("edge-7", "another", world.clock()))
+    (state,) = agent_states(authority, world.store)
+    assert state.lacks == "not told yet of this step: it is when it is connected"
+    told_of = TrustHolder("edge-7", authority.bundle_mark, world.clock())
+    world.store.put_trust_holder(told_of)
+    assert not agent_states(authority, world.store)[0].lacks
