@@ -38,6 +38,8 @@ static void add_tokens(fz_engine *e, fz_session *s, int32_t n) {
     s->stepped_us = fz_now_us();
     if (from + n == s->n_tok && !fz_awaits_force(s) && !s->late_until_us) {
         s->row = b->n_tokens - 1;
+        s->output = e->n_outputs++;
+        e->rows.wanted = s->params.constrained && (e->rows.wanted || s->output == 0) && e->rows.state == FZ_ROWS_ON;
         b->logits[s->row] = true;
         if (!s->prompt_done) {
             e->lanes[s->lane].prompt = s->n_prompt;
@@ -102,14 +104,24 @@ static int32_t sort_out(fz_engine *e, fz_session **ready, int32_t *n_ready, fz_s
     return *n_ready + *n_bulk;
 }
 
+/* What decodes of these streams cost: those that all have a grammar mostly end early. */
+static const fz_costs *costs_of(const fz_engine *e, fz_session *const *ready, int32_t n) {
+    for (int32_t i = 0; i < n; i++)
+        if (!ready[i]->params.constrained) return &e->stats.costs;
+    return e->rows.state == FZ_ROWS_ON ? &e->stats.short_costs : &e->stats.costs;
+}
+
 /* Running streams first, as many as is cheapest; beside what is longer, all of them and a chunk of it. */
 int32_t fz_compose(fz_engine *e) {
     fz_session *ready[FZ_MAX_SLOTS], *bulk[FZ_MAX_SLOTS];
     int32_t n_ready, n_bulk, used = 0;
     e->batch.n_tokens = 0;
+    e->n_outputs = 0;
+    e->rows.wanted = false;
     if (sort_out(e, ready, &n_ready, bulk, &n_bulk) == 0) return 0;
     int32_t take = n_ready;
-    if (!n_bulk && n_ready > 1 && ++e->rounds % TRY_EVERY != 0) take = e->stats.plan[n_ready - 1]; /* else: try all */
+    const fz_costs *costs = costs_of(e, ready, n_ready);
+    if (!n_bulk && n_ready > 1 && ++e->rounds % TRY_EVERY != 0) take = costs->plan[n_ready - 1]; /* else: try all */
     for (int32_t i = 0; i < take; i++) {
         int32_t n = fz_pending(e, ready[i]), room = FZ_BATCH - e->batch.n_tokens;
         if (room > 0) add_tokens(e, ready[i], n < room ? n : room), used++;
@@ -125,6 +137,8 @@ int32_t fz_compose(fz_engine *e) {
         used++;
     }
     e->streams = !n_bulk && e->batch.n_tokens == used ? used : 0;
+    fz_draft_watch(e);
+    if (e->streams == 1 && ready[0]->row >= 0) fz_draft_add(e, ready[0]);
     e->alone = used == 1 ? (n_bulk ? bulk[0] : ready[0]) : NULL;
     atomic_store(&e->decode_deadline_us, e->alone ? e->alone->deadline_us : INT64_MAX);
     return used;

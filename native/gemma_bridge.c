@@ -172,6 +172,7 @@ static void reset_request(fz_session *s) {
     s->submit_us = fz_now_us();
     s->deadline_us = s->submit_us + (int64_t)s->params.timeout_ms * 1000;
     fz_rng_seed(&s->rng, s->params.seed);
+    fz_draft_forget(s);
 }
 
 /* Locked. */
@@ -359,6 +360,10 @@ void fz_stats_get(fz_engine *e, fz_stats *stats) {
     stats->n_vocab = e->n_vocab;
     stats->n_slots = e->opt.n_slots;
     stats->model_bytes = (int64_t)llama_model_size(e->model);
+    stats->rows_limit = e->rows.limit;
+    strncpy(stats->rows_why, e->rows.why ? e->rows.why : "", sizeof stats->rows_why - 1);
+    stats->drafts_limit = e->drafts.most;
+    strncpy(stats->drafts_why, e->drafts.why ? e->drafts.why : "", sizeof stats->drafts_why - 1);
     stats->kv_tokens = 0;
     for (int32_t i = 0; i < e->n_lanes; i++) stats->kv_tokens += e->lanes[i].n;
     stats->parked_tokens = stats->parked_bytes = 0;

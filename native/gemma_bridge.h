@@ -42,6 +42,19 @@ enum fz_reason {
     FZ_FAILED = 6           /* `code` and `message` say why */
 };
 
+/* When a session's tokens are decoded together with what it probably says next. */
+enum fz_draft_mode {
+    FZ_DRAFTS_EXACT = 0,    /* where nothing is rounded otherwise by it */
+    FZ_DRAFTS_OFF = 1,
+    FZ_DRAFTS_ALWAYS = 2    /* also in a cache so full that several threads divide the attention of a single token */
+};
+
+enum fz_way {
+    FZ_W_ROWS = 0,          /* as it stands in the file: single rows can be multiplied */
+    FZ_W_REPACKED = 1,      /* in a layout of llama.cpp's own, in memory of its own */
+    FZ_W_NONE = 2           /* there is no kernel for a row */
+};
+
 typedef struct fz_options {
     int32_t n_ctx;              /* tokens that all conversations hold together; 0: the model's own, at most 8192 */
     int32_t n_threads;          /* 0: all cores */
@@ -51,6 +64,8 @@ typedef struct fz_options {
     int32_t n_gpu_layers;       /* 0: none, -1: all */
     int32_t calibrate;          /* 0: take batches as they come, do not measure */
     int32_t stall_ms;           /* how long a chunk of a long prompt may hold up running streams; 0: 80 */
+    int32_t full_logits;        /* 1: all tokens' logits in every decode, also where a grammar allows few */
+    int32_t drafts;             /* enum fz_draft_mode */
     int32_t out_limit;          /* bytes of text that wait for fz_take before its session pauses; 0: 16384 */
 } fz_options;
 
@@ -96,6 +111,13 @@ typedef struct fz_mask_job {
     uint32_t *bits;
 } fz_mask_job;
 
+/* What a decode over several sequences costs, and how many go together. */
+typedef struct fz_costs {
+    int32_t n;
+    int64_t us[64];             /* us[k-1]: one llama_decode over k sequences, as measured at start and learnt since */
+    int32_t plan[64];           /* plan[k-1]: the batch that is taken first when k sequences are ready */
+} fz_costs;
+
 typedef struct fz_stats {
     int32_t sessions;
     int32_t running;
@@ -118,14 +140,31 @@ typedef struct fz_stats {
     int64_t parked_tokens;      /* of kept prefixes outside of the cache */
     int64_t parked_bytes;       /* their keys and values */
     int32_t chunk;              /* tokens of a prompt beside running streams */
-    int32_t n_costs;
-    int64_t cost_us[64];        /* cost_us[k-1]: one llama_decode over k sequences, as measured at start */
-    int32_t plan[64];           /* plan[k-1]: the batch that is taken first when k sequences are ready */
+    fz_costs costs;             /* of whole decodes */
+    fz_costs short_costs;       /* of decodes that end before the output matrix; n is 0 when there are none */
+    int64_t short_decodes;      /* of `decodes`: ended before the output matrix */
+    int64_t rows;               /* rows of the output matrix that were multiplied after those */
+    int32_t rows_limit;         /* up to so many allowed tokens a decode ends early; 0: never, `rows_why` says why */
+    char rows_why[96];
+    int64_t drafted;            /* tokens that were tried */
+    int64_t draft_accepted;     /* and said */
+    int32_t drafts_limit;       /* up to so many at once; 0: none, `drafts_why` says why */
+    char drafts_why[96];
 } fz_stats;
 
 /* The release that this was compiled against, and the one that is loaded; equal, or fz_open refuses. */
 const char *fz_built_for(void);
 const char *fz_loaded(void);
+
+/* 1: llama.cpp can hold layers on a GPU, or what is like one, of this machine. */
+int32_t fz_gpu(void);
+
+/* The devices that llama.cpp knows here, a line with name and description each, with a tab between them. Returns
+ * the length, also when `len` is smaller. */
+int32_t fz_devices(char *text, int32_t len);
+
+/* How llama.cpp multiplies by a matrix of this type and shape on this CPU (enum fz_way), or a code. */
+int32_t fz_matrix_way(int32_t type, int64_t columns, int64_t rows);
 
 /* Loads a model and starts the loop. `err` gets a sentence. Pairs with fz_close. */
 int32_t fz_open(const char *path, const fz_options *options, fz_engine **engine, char *err, size_t err_len);

@@ -8,6 +8,7 @@
 #include <time.h>
 
 #include "gemma_bridge.h"
+#include "ggml-cpu.h"
 #include "llama.h"
 
 enum { FZ_BATCH = 512, FZ_MAX_STOPS = 16, FZ_MAX_STOP = 1024, FZ_MAX_SLOTS = 64, FZ_PENALTY_LAST = 64 };
@@ -88,6 +89,60 @@ void fz_threads_init(fz_threads *t, int32_t most, bool measured);
 int32_t fz_threads_next(fz_threads *t, int64_t took_us, int64_t known_us); /* the threads of the next decode */
 static inline bool fz_threads_try(const fz_threads *t) { return t->trial > 0; }
 
+/* --- gemma_rows.c: logits of the allowed tokens only */
+
+enum { FZ_STEPS = 4 };
+enum fz_rows_state { FZ_ROWS_OFF, FZ_ROWS_LEARN, FZ_ROWS_CHECK, FZ_ROWS_ON };
+
+/* What the graph does with a logit behind the matrix: x * scale + bias, or its hyperbolic tangent. */
+typedef struct fz_step {
+    bool tanh;
+    float scale, bias;
+} fz_step;
+
+typedef struct fz_rows {
+    enum fz_rows_state state;
+    const char *why;            /* why it is off */
+    const struct ggml_tensor *norm, *matrix, *last; /* norm and last: while the graph is looked at only */
+    fz_step steps[FZ_STEPS];
+    int32_t n_steps, n_embd;
+    size_t row_bytes;
+    ggml_vec_dot_t dot;
+    ggml_from_float_t quantise; /* NULL: the kernel takes floats */
+    float *hidden;              /* rows of the last decode, of n_embd */
+    void *other;                /* one of them, as the kernel takes it */
+    int32_t *tokens;            /* room for the vocabulary */
+    float *logits;              /* of the vocabulary; only those that were asked for last are true */
+    int32_t limit;              /* allowed tokens of a batch up to which a decode ends early */
+    int64_t saves_us;           /* by ending early */
+    bool wanted;                /* of this decode: each row has a grammar */
+    bool timing;                /* end early in any case: it is being measured */
+    bool taken;                 /* the last decode ended early (or, while checking, its hidden rows are there) */
+    int64_t computed;
+} fz_rows;
+
+/* --- gemma_draft.c: what is probably said next, tried in the same decode */
+
+/* From FZ_ROWS rows on llama.cpp's kernels for repacked weights quantise what goes in otherwise, which shows rarely. */
+enum { FZ_DRAFTS = FZ_ROWS - 2 };
+
+typedef struct fz_drafts {
+    int32_t most;               /* tokens of a draft; 0: none */
+    const char *why;            /* why there are none */
+    int64_t us[2][FZ_DRAFTS];   /* what decodes with 1, 2, … took: whole ones, and those that end early; 0: not known */
+    int32_t cells;              /* of the cache: all beyond were free since it was empty */
+    int32_t tok[FZ_DRAFTS], n;  /* the draft in this step's batch */
+    int32_t accepted;           /* of it */
+    int32_t lane;
+} fz_drafts;
+
+/* How many of `n` tokens give the most for the time, when each is right with this probability and us[k] is what a decode
+ * with k of them takes; without measurements all. */
+int32_t fz_draft_length(float hit, const int64_t *us, int32_t n);
+
+/* The tokens that followed the latest of the longest earlier places equal to the end; *match: how long it is. */
+int32_t fz_draft_find(const int32_t *tok, int32_t n, int32_t most, int32_t *draft, int32_t *match);
+
 /* --- the engine's parts */
 
 enum fz_state { FZ_S_IDLE, FZ_S_QUEUED, FZ_S_RUNNING };
@@ -129,12 +184,17 @@ struct fz_session {
     fz_bytes held;              /* text that may still be a stop text or half a character */
     int32_t n_prompt, n_cached, n_gen, n_forced;
     int32_t row;                /* of this step's batch; -1: no logits */
+    int32_t output;             /* which of the batch's rows with logits that is */
     int32_t in_batch;           /* its tokens in this step's batch */
     bool prompt_done;
     bool begun;                 /* it ran before: it waits for a slot, room or its reader again */
     float *late;                /* its logits, while its mask is late */
     int64_t late_until_us;      /* 0: none are */
     int64_t wanted_us;          /* since when it waits for a mask */
+    int32_t guess;              /* the first token that a draft has or would have; -1: none */
+    bool guess_long;            /* of a long match */
+    bool was_short;             /* its last decode ended early */
+    float hits[2];              /* how often guesses were right lately, of short matches and of long ones */
     bool over;                  /* the text or the grammar said that it is the end */
     int64_t submit_us, start_us, first_us, last_us, told_us, deadline_us, stepped_us;
 
@@ -183,12 +243,15 @@ struct fz_engine {
     int32_t n_running;
     fz_session *alone;          /* the only session in the decode that runs now */
     int32_t streams;            /* in the decode that runs now, one token of each and nothing else; otherwise 0 */
+    int32_t n_outputs;          /* rows with logits in this step's batch */
     uint32_t rounds;            /* of running streams */
 
     fz_lane lanes[FZ_MAX_LANES];
     fz_parked parked[FZ_MAX_PARKED];
     int32_t n_parked;
     fz_sampler sampler;
+    fz_rows rows;
+    fz_drafts drafts;
     fz_stats stats;
     fz_threads threads;
 };
@@ -205,8 +268,26 @@ int32_t fz_reusable(int32_t n_prompt);                   /* how many of a prompt
 
 /* gemma_plan.c; the loop only */
 void fz_calibrate(fz_engine *e);
-void fz_plan_from(fz_stats *st, int32_t n);              /* from cost_us[0..n) to plan[0..n) */
-void fz_plan_learn(fz_stats *st, int32_t k, int64_t took_us); /* what a decode of k streams took just now */
+void fz_plan_from(fz_costs *costs, int32_t n);           /* from us[0..n) to plan[0..n) */
+void fz_plan_learn(fz_costs *costs, int32_t k, int64_t took_us); /* what a decode of k streams took just now */
+
+/* gemma_rows.c; the loop only */
+void fz_rows_open(fz_engine *e);                        /* finds the output matrix, and checks its logits */
+void fz_rows_close(fz_engine *e);
+void fz_rows_measure(fz_engine *e, int64_t full_us, int64_t short_us); /* decodes of one sequence: how many rows pay */
+int32_t fz_rows_allowed(const fz_engine *e, const uint32_t *mask); /* how many tokens a mask allows */
+bool fz_rows_on_node(struct ggml_tensor *t, bool ask, void *engine); /* llama.cpp's callback */
+float *fz_rows_logits(fz_engine *e, int32_t output, const uint32_t *mask); /* of the allowed tokens; others are anything */
+
+/* gemma_draft.c; the loop only, locked */
+void fz_drafts_open(fz_engine *e);                      /* unlocked: how wide a batch may be */
+void fz_draft_forget(fz_session *s);                    /* a generation begins */
+void fz_draft_seen(fz_session *s, int32_t token);       /* what was said where there was a guess */
+void fz_draft_watch(fz_engine *e);                      /* a batch is composed: which cells are in use */
+void fz_draft_add(fz_engine *e, fz_session *s);         /* to a batch that has its tokens and no others */
+bool fz_draft_drop(fz_engine *e);                       /* out of the batch; false: there is none */
+void fz_draft_learn(fz_engine *e, int64_t took_us);     /* what the decode of this draft took */
+void fz_draft_end(fz_engine *e);                        /* what was not said leaves the cache */
 
 /* gemma_admit.c; the loop only, locked */
 int64_t fz_retire(fz_engine *e);                        /* ends whose time is over; when the next one's is */
@@ -224,6 +305,7 @@ int32_t fz_compose(fz_engine *e);                       /* how many sessions are
 
 /* gemma_loop.c */
 void *fz_loop(void *engine);
+bool fz_wait_until(fz_engine *e, int64_t until_us);      /* locked: to be woken; false: the time is over */
 void fz_poke(fz_engine *e);                             /* locked: the loop is to look again */
 void fz_finish(fz_engine *e, fz_session *s, enum fz_reason reason, int32_t code, const char *text); /* locked */
 void fz_note(fz_engine *e, fz_session *s);               /* locked: something for fz_ready */

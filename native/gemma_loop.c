@@ -16,13 +16,10 @@ int64_t fz_now_us(void) {
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
-static void wait_until(fz_engine *e, int64_t until_us) {
-    if (until_us == INT64_MAX) {
-        pthread_cond_wait(&e->wake, &e->lock);
-        return;
-    }
+bool fz_wait_until(fz_engine *e, int64_t until_us) {
+    if (until_us == INT64_MAX) return pthread_cond_wait(&e->wake, &e->lock) == 0;
     struct timespec t = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
-    pthread_cond_timedwait(&e->wake, &e->lock, &t);
+    return pthread_cond_timedwait(&e->wake, &e->lock, &t) == 0;
 }
 
 void fz_poke(fz_engine *e) {
@@ -175,26 +172,27 @@ static enum fz_reason take_token(fz_engine *e, fz_session *s, int32_t token) {
     return s->n_gen >= s->params.max_tokens || s->n_tok >= e->n_ctx ? FZ_LENGTH : FZ_RUNNING;
 }
 
-/* Locked: text that is sure goes out. Its reader is told at most every 40 ms: on few cores each waking of it takes time
+/* Locked: text that is sure goes out. Returns whether the generation goes on. Its reader is told at most every 40 ms: on few cores each waking of it takes time
  * from the decode, and nobody reads faster. What was not told goes with the next token, or with the end. */
-static void publish(fz_engine *e, fz_session *s, enum fz_reason reason) {
+static bool publish(fz_engine *e, fz_session *s, enum fz_reason reason) {
     s->last_us = fz_now_us();
     if (!s->first_us) s->first_us = s->last_us;
     s->end.completion_tokens = s->n_gen;
     if (reason != FZ_RUNNING) {
         fz_finish(e, s, reason, FZ_E_MEMORY, reason == FZ_FAILED ? "no memory for the text" : NULL);
-        return;
+        return false;
     }
     size_t sure = s->held.len - fz_text_keep(&s->held, &s->params);
-    if (sure == 0) return;
+    if (sure == 0) return true;
     if (!fz_text_move(&s->held, sure, &s->out)) {
         fz_finish(e, s, FZ_FAILED, FZ_E_MEMORY, "no memory for the text");
-        return;
+        return false;
     }
     bool much = (int64_t)s->out.len > e->opt.out_limit; /* then the session pauses until its reader took it */
-    if (!much && s->last_us - s->told_us < TELL_EVERY_US) return;
+    if (!much && s->last_us - s->told_us < TELL_EVERY_US) return true;
     s->told_us = s->last_us;
     fz_note(e, s);
+    return true;
 }
 
 /* Locked: tokens that the grammar forces. */
@@ -213,9 +211,11 @@ static void take_forced(fz_engine *e, fz_session *s) {
 
 /* Locked. What a decode of streams took says how many go together, and how many threads decode. */
 static void learn(fz_engine *e, int64_t took_us) {
-    if (e->streams < 1 || e->streams > e->stats.n_costs) return;
-    int64_t known_us = e->stats.cost_us[e->streams - 1];
-    if (!fz_threads_try(&e->threads)) fz_plan_learn(&e->stats, e->streams, took_us);
+    if (e->drafts.n) fz_draft_learn(e, took_us);
+    fz_costs *costs = e->rows.taken ? &e->stats.short_costs : &e->stats.costs;
+    if (e->drafts.n || e->streams < 1 || e->streams > costs->n || e->rows.wanted != e->rows.taken) return;
+    int64_t known_us = costs->us[e->streams - 1];
+    if (!fz_threads_try(&e->threads)) fz_plan_learn(costs, e->streams, took_us);
     int32_t threads = fz_threads_next(&e->threads, took_us, known_us);
     if (threads == e->stats.n_threads) return;
     e->stats.n_threads = threads;
@@ -227,14 +227,16 @@ static int32_t decode(fz_engine *e) {
     for (;;) {
         pthread_mutex_unlock(&e->lock);
         int64_t from = fz_now_us();
+        e->rows.taken = false;
         int32_t code = llama_decode(e->ctx, e->batch);
         if (code == 0) llama_synchronize(e->ctx);
         int64_t took = fz_now_us() - from;
         pthread_mutex_lock(&e->lock);
         e->stats.decode_us += took;
         e->stats.decodes++;
+        e->stats.short_decodes += e->rows.taken;
         if (code == 0) learn(e, took);
-        if (code != 1 || !fz_lane_evict(e)) return code; /* 1: no room in the cache */
+        if (code != 1 || (!fz_draft_drop(e) && !fz_lane_evict(e))) return code; /* 1: no room in the cache */
     }
 }
 
@@ -269,7 +271,7 @@ static bool await_mask(fz_engine *e, fz_session *s) {
         until = from + (others ? MASK_SOON_US : MASK_PATIENCE_US);
         if (s->deadline_us < until) until = s->deadline_us;
         if (fz_now_us() >= until) break;
-        wait_until(e, until);
+        fz_wait_until(e, until);
     }
     e->stats.wait_mask_us += fz_now_us() - from;
     if (s->abort || s->closing || e->closed) return false; /* the next step ends it */
@@ -287,21 +289,61 @@ static bool await_mask(fz_engine *e, fz_session *s) {
     return false;
 }
 
-static void sample(fz_engine *e, fz_session *s, float *logits) {
+/* Returns whether the generation goes on. */
+static bool sample(fz_engine *e, fz_session *s, float *logits) {
     int32_t n = s->n_tok < FZ_PENALTY_LAST ? s->n_tok : FZ_PENALTY_LAST;
     for (int32_t i = 0; i < e->n_suppress; i++) logits[e->suppress[i]] = -__builtin_inff();
     const uint32_t *mask = s->params.constrained ? s->bits : NULL;
     int32_t token = fz_sample(&e->sampler, logits, mask, &s->params, &s->rng, s->tok + s->n_tok - n, n);
     enum fz_reason reason = token < 0 ? FZ_FAILED : take_token(e, s, token);
+    bool goes_on = false;
     pthread_mutex_lock(&e->lock);
     s->late_until_us = 0;
+    s->was_short = e->rows.taken;
+    fz_draft_seen(s, token);
+    e->stats.rows += e->rows.computed;
+    e->rows.computed = 0;
     if (token < 0) {
         fz_finish(e, s, FZ_FAILED, FZ_E_MASK, "the grammar allows no token");
     } else {
         if (s->params.constrained && reason == FZ_RUNNING) fz_want_mask(e, s, token);
-        publish(e, s, reason);
+        goes_on = publish(e, s, reason);
     }
     pthread_mutex_unlock(&e->lock);
+    return goes_on;
+}
+
+static float *logits_of(fz_engine *e, const fz_session *s, int32_t after) {
+    if (e->rows.taken) return fz_rows_logits(e, s->output + after, s->bits);
+    return llama_get_logits_ith(e->ctx, s->row + after);
+}
+
+/* Locked. Whether the row behind the token that was just said may be sampled: where a grammar forces something next, or
+ * allows too much for a decode that ended early, the token is decoded once more with what comes then, as without a draft. */
+static bool keep_drafted(fz_engine *e, fz_session *s) {
+    int64_t from = fz_now_us(), until = from + MASK_SOON_US;
+    bool constrained = s->params.constrained;
+    while (constrained && s->mask != FZ_M_READY && !s->abort && !s->closing && !e->closed)
+        if (!fz_wait_until(e, until)) break;
+    e->stats.wait_mask_us += fz_now_us() - from;
+    if (s->abort || s->closing || e->closed || fz_now_us() >= s->deadline_us || fz_is_paused(e, s)) return false;
+    if (constrained && (s->mask != FZ_M_READY || s->mask_code != FZ_OK || s->n_ff > 0 || s->mask_done)) return false;
+    if (e->rows.taken && fz_rows_allowed(e, s->bits) > e->rows.limit) return false;
+    return fz_lane_add(e, &e->lanes[s->lane], s->tok + s->n_tok - 1, 1);
+}
+
+/* The rows of the draft in their turn, until one says something else. */
+static void sample_draft(fz_engine *e, fz_session *s) {
+    fz_drafts *d = &e->drafts;
+    for (bool goes_on = true; goes_on && d->accepted < d->n && s->tok[s->n_tok - 1] == d->tok[d->accepted];) {
+        pthread_mutex_lock(&e->lock);
+        goes_on = keep_drafted(e, s);
+        pthread_mutex_unlock(&e->lock);
+        if (!goes_on) return;
+        d->accepted++;
+        if (d->accepted < d->n) s->guess = d->tok[d->accepted];
+        goes_on = sample(e, s, logits_of(e, s, d->accepted));
+    }
 }
 
 /* Sessions without a grammar first, so that they never wait for another's mask. */
@@ -318,7 +360,7 @@ static void sample_all(fz_engine *e) {
             pthread_mutex_unlock(&e->lock);
             if (!go) continue;
         }
-        sample(e, rows[i], llama_get_logits_ith(e->ctx, rows[i]->row));
+        if (sample(e, rows[i], logits_of(e, rows[i], 0)) && e->drafts.n) sample_draft(e, rows[i]);
     }
 }
 
@@ -352,13 +394,14 @@ static void gather_forced(fz_engine *e) {
             }
         }
         if (e->closed || fz_now_us() >= until) return;
-        wait_until(e, until);
+        fz_wait_until(e, until);
     }
 }
 
 void *fz_loop(void *engine) {
     fz_engine *e = engine;
     fz_calibrate(e);
+    fz_drafts_open(e);
     pthread_mutex_lock(&e->lock);
     e->ready = true;
     pthread_cond_broadcast(&e->wake);
@@ -371,7 +414,7 @@ void *fz_loop(void *engine) {
         if (sample_late(e)) continue;
         if (fz_compose(e) == 0) {
             bool again = waits && e->n_running == 0;
-            if (!again && !e->poked && (e->n_running > 0 || !fz_lane_park(e))) wait_until(e, next);
+            if (!again && !e->poked && (e->n_running > 0 || !fz_lane_park(e))) fz_wait_until(e, next);
             continue;
         }
         int32_t code = decode(e);
@@ -379,6 +422,7 @@ void *fz_loop(void *engine) {
         pthread_mutex_unlock(&e->lock);
         if (code == 0) sample_all(e);
         pthread_mutex_lock(&e->lock);
+        fz_draft_end(e);
     }
     pthread_mutex_unlock(&e->lock);
     return NULL;

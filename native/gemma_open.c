@@ -68,6 +68,8 @@ static int32_t check_options(fz_options *o, char *err, size_t len) {
         return fz_fail(err, len, FZ_E_INVALID, "n_threads is %d, and must be 0 to 512", (int)o->n_threads);
     if (o->stall_ms < 0 || o->stall_ms > 10000 || o->out_limit < 0 || o->n_gpu_layers < -1)
         return fz_fail(err, len, FZ_E_INVALID, "stall_ms, out_limit or n_gpu_layers is outside its limits");
+    if (o->drafts < FZ_DRAFTS_EXACT || o->drafts > FZ_DRAFTS_ALWAYS)
+        return fz_fail(err, len, FZ_E_INVALID, "drafts is %d, and must be 0 to 2", (int)o->drafts);
     if (o->stall_ms == 0) o->stall_ms = 80;
     if (o->out_limit == 0) o->out_limit = 16384;
     if (o->n_threads == 0) o->n_threads = (int32_t)sysconf(_SC_NPROCESSORS_ONLN);
@@ -98,6 +100,8 @@ static int32_t load(fz_engine *e, const char *path, char *err, size_t len) {
     cp.swa_full = true;
     cp.kv_unified = true;
     cp.no_perf = true;
+    cp.cb_eval = fz_rows_on_node;
+    cp.cb_eval_user_data = e;
     cp.abort_callback = abort_asked;
     cp.abort_callback_data = e;
     e->ctx = llama_init_from_model(e->model, cp);
@@ -196,6 +200,7 @@ void fz_close(fz_engine *e) {
     free(e->sessions);
     free(e->queue);
     fz_sampler_free(&e->sampler);
+    fz_rows_close(e);
     if (e->batch.token) llama_batch_free(e->batch);
     if (e->ctx) llama_free(e->ctx);
     if (e->model) llama_model_free(e->model);

@@ -10,8 +10,8 @@
 #include "gemma_internal.h"
 
 enum { REPEATS = 5, PREFIX = 8, THREAD_REPEATS = 3 };
-/* What a busy machine may take to be measured; each size is measured once in any case. */
-enum { MEASURE_US = 3000000 };
+/* How long each kind of measurement may take; each size is measured once in any case, and what decodes take mends it. */
+enum { MEASURE_US = 600000 };
 
 static void put(fz_engine *e, int32_t token, int32_t pos, int32_t seq, bool output) {
     struct llama_batch *b = &e->batch;
@@ -40,20 +40,28 @@ static int64_t cost_of(fz_engine *e, int32_t k, int32_t turn) {
     return took;
 }
 
-/* The sizes of batches that are measured: all up to eight, then every eighth. */
-static int32_t after(int32_t k) { return k < 8 ? k + 1 : k + 8; }
+/* The sizes of batches that are measured, the most telling first: one, all, then up to eight each, then every eighth. */
+static int32_t sizes_of(int32_t n, int32_t *sizes) {
+    int32_t count = 0;
+    sizes[count++] = 1;
+    if (n > 1) sizes[count++] = n;
+    for (int32_t k = 2; k < n; k += k < 8 ? 1 : 8) sizes[count++] = k;
+    return count;
+}
 
-/* Least cost of each measured size; returns the largest that could be measured. The sizes take turns, so that a
- * machine that is busy for a second slows all of them; what else runs on it only ever adds, so the least counts. */
-static int32_t measure(fz_engine *e, int32_t n) {
-    fz_stats *st = &e->stats;
-    int32_t most = n;
+/* Least cost of each measured size, others stay 0; returns the largest that could be measured. The sizes take turns, so
+ * that a machine that is busy for a second slows all of them; what else runs on it only ever adds, so the least counts. */
+static int32_t measure(fz_engine *e, fz_costs *costs, int32_t n) {
+    int32_t sizes[FZ_MAX_SLOTS], count = sizes_of(n, sizes), most = n;
     int64_t until = fz_now_us() + MEASURE_US;
-    for (int32_t turn = 0; turn < REPEATS && (turn == 0 || fz_now_us() < until); turn++)
-        for (int32_t k = 1; k <= most; k = after(k)) {
+    for (int32_t turn = 0; turn < REPEATS; turn++)
+        for (int32_t i = 0; i < count; i++) {
+            int32_t k = sizes[i];
+            if (k > most) continue;
+            if ((turn > 0 || i > 1) && fz_now_us() >= until) return most;
             int64_t took = cost_of(e, k, turn);
-            if (took < 0) most = k == 1 ? 0 : k <= 8 ? k - 1 : k - 8;
-            else if (turn == 0 || took < st->cost_us[k - 1]) st->cost_us[k - 1] = took;
+            if (took < 0) most = k - 1;
+            else if (costs->us[k - 1] == 0 || took < costs->us[k - 1]) costs->us[k - 1] = took;
         }
     return most;
 }
@@ -74,26 +82,26 @@ static void measure_threads(fz_engine *e) {
     llama_set_n_threads(e->ctx, e->stats.n_threads, e->stats.n_threads);
 }
 
-void fz_plan_from(fz_stats *st, int32_t n) {
+void fz_plan_from(fz_costs *costs, int32_t n) {
     int64_t best[FZ_MAX_SLOTS + 1] = {0};
     for (int32_t r = 1; r <= n; r++) {
         best[r] = INT64_MAX;
         for (int32_t k = 1; k <= r; k++) {
-            int64_t all = best[r - k] + st->cost_us[k - 1];
+            int64_t all = best[r - k] + costs->us[k - 1];
             if (all < best[r]) {
                 best[r] = all;
-                st->plan[r - 1] = k;
+                costs->plan[r - 1] = k;
             }
         }
     }
 }
 
 /* Less is believed at once, for what else runs on a machine only ever adds; more by and by. */
-void fz_plan_learn(fz_stats *st, int32_t k, int64_t took_us) {
-    if (k < 1 || k > st->n_costs || st->cost_us[k - 1] <= 0) return; /* without calibration there is no plan to mend */
-    int64_t known = st->cost_us[k - 1];
-    st->cost_us[k - 1] = took_us < known ? took_us : known + (took_us - known) / 32;
-    fz_plan_from(st, st->n_costs);
+void fz_plan_learn(fz_costs *costs, int32_t k, int64_t took_us) {
+    if (k < 1 || k > costs->n || costs->us[k - 1] <= 0) return; /* without calibration there is no plan to mend */
+    int64_t known = costs->us[k - 1];
+    costs->us[k - 1] = took_us < known ? took_us : known + (took_us - known) / 32;
+    fz_plan_from(costs, costs->n);
 }
 
 /* A chunk of a prompt that holds running streams up for no longer than stall_ms. */
@@ -112,29 +120,51 @@ static int32_t chunk_of(fz_engine *e) {
     return (int32_t)(chunk < 16 ? 16 : chunk > FZ_BATCH ? FZ_BATCH : chunk);
 }
 
-void fz_calibrate(fz_engine *e) {
-    fz_stats *st = &e->stats;
-    int32_t n = e->opt.n_slots, last = 0;
-    st->n_costs = n;
-    st->chunk = 64;
-    for (int32_t k = 0; k < n; k++) st->plan[k] = k + 1;
-    if (!e->opt.calibrate) return;
-    for (int32_t s = 0; s < n; s++) { /* a short beginning in every sequence; the first decode warms up */
-        e->batch.n_tokens = 0;
-        for (int32_t i = 0; i < PREFIX; i++) put(e, 1 + i % (e->n_vocab - 1), i, s, i == PREFIX - 1);
-        if (timed(e) < 0) break;
-    }
-    measure_threads(e);
-    int32_t most = measure(e, n);
-    if (most < n) st->n_costs = most;
-    for (int32_t k = 1; k <= most; k = after(k)) {
-        int64_t cost = st->cost_us[k - 1];
+/* Measures what decodes of up to `n` sequences cost; what lies between two measured sizes is on a line. */
+static void measure_costs(fz_engine *e, fz_costs *costs, int32_t n) {
+    int32_t last = 0;
+    memset(costs->us, 0, sizeof costs->us);
+    costs->n = measure(e, costs, n);
+    for (int32_t k = 1; k <= costs->n; k++) {
+        int64_t cost = costs->us[k - 1];
+        if (cost == 0) continue;
         for (int32_t j = last + 1; last > 0 && j < k; j++)
-            st->cost_us[j - 1] = st->cost_us[last - 1] + (cost - st->cost_us[last - 1]) * (j - last) / (k - last);
+            costs->us[j - 1] = costs->us[last - 1] + (cost - costs->us[last - 1]) * (j - last) / (k - last);
         last = k;
     }
-    for (int32_t j = last + 1; last > 0 && j <= n; j++) st->cost_us[j - 1] = st->cost_us[last - 1] * j / last;
-    if (last > 0) fz_plan_from(st, n);
+    for (int32_t j = last + 1; last > 0 && j <= n; j++) costs->us[j - 1] = costs->us[last - 1] * j / last;
+    if (last > 0) fz_plan_from(costs, n);
+}
+
+/* A short beginning in every sequence; the first decode warms up, too. */
+static void begin_sequences(fz_engine *e, int32_t n) {
+    e->batch.n_tokens = 0;
+    for (int32_t s = 0; s < n; s++)
+        for (int32_t i = 0; i < PREFIX; i++) put(e, 1 + i % (e->n_vocab - 1), i, s, i == PREFIX - 1);
+    timed(e);
+}
+
+void fz_calibrate(fz_engine *e) {
+    fz_stats *st = &e->stats;
+    int32_t n = e->opt.n_slots;
+    st->costs.n = n;
+    st->chunk = 64;
+    for (int32_t k = 0; k < n; k++) st->costs.plan[k] = k + 1;
+    st->short_costs = st->costs;
+    if (!e->opt.calibrate) {
+        fz_rows_open(e);
+        return;
+    }
+    begin_sequences(e, n);
+    measure_threads(e);
+    fz_rows_open(e);
+    measure_costs(e, &st->costs, n);
+    e->rows.wanted = e->rows.timing = e->rows.state == FZ_ROWS_ON;
+    if (e->rows.timing) {
+        measure_costs(e, &st->short_costs, n);
+        fz_rows_measure(e, st->costs.us[0], st->short_costs.us[0]);
+    }
+    e->rows.wanted = e->rows.timing = false;
     st->chunk = chunk_of(e);
     llama_memory_clear(e->memory, true);
 }

@@ -22,7 +22,10 @@ SOURCES = (
     "gemma_threads.c",
     "gemma_kv.c",
     "gemma_sample.c",
+    "gemma_rows.c",
+    "gemma_draft.c",
     "gemma_text.c",
+    "gemma_inspect.c",
 )
 
 
@@ -71,15 +74,16 @@ def builder() -> FFI:
             ("FZ_LLAMA_VERSION", says(library, "llama_version")),
             ("FZ_GGML_COMMIT", says(library.with_name("libggml-base.so"), "ggml_commit")),
         ],
-        libraries=["llama", "ggml-base", "m"],
+        libraries=["llama", "ggml", "ggml-base", "ggml-cpu", "m"],
         library_dirs=[str(library.parent)],
         extra_compile_args=[
             "-std=c11",
             "-O3",
+            "-fopenmp",
             *shlex.split(os.environ.get("FAZAI_GEMMA_CFLAGS", "-march=native")),
         ],
         # Relative, so that a virtual environment works and can be moved.
-        extra_link_args=["-Wl,-rpath,$ORIGIN/../llama_cpp/lib"],
+        extra_link_args=["-fopenmp", "-Wl,-rpath,$ORIGIN/../llama_cpp/lib"],
     )
     return ffi
 

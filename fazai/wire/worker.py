@@ -134,6 +134,10 @@ class StatusAnswer(AnswerMessage, frozen=True, kw_only=True):
     context_tokens: Count | None = None
     queued: Count | None = None
     limits: WorkerLimits | None = None
+    logits_limit: Count | None = None  # allowed tokens up to which no other logits are computed; 0: all are
+    logits_note: str | None = None  # why all are computed
+    drafts_limit: Count | None = None  # tokens that are tried at once beside a session's own; 0: none
+    drafts_note: str | None = None  # why none are
     metrics: str | None = None  # Prometheus text, when it was asked for
 
 

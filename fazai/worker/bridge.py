@@ -58,6 +58,14 @@ class EngineError(FazaiError):
         self.code = code
 
 
+class Drafts(IntEnum):
+    """When tokens that probably follow are decoded with a session's own (enum fz_draft_mode)."""
+
+    EXACT = 0
+    OFF = 1
+    ALWAYS = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """Options of the engine (fz_options); 0 leaves a choice to it."""
@@ -68,6 +76,8 @@ class Options:
     sessions: int = 64
     queue: int = 32
     gpu_layers: int = 0
+    full_logits: bool = False  # compute all tokens' logits, also where a grammar allows few
+    drafts: Drafts = Drafts.EXACT
     calibrate: bool = True
 
 
@@ -139,14 +149,24 @@ class Stats:
     chunk_tokens: int
     batch_cost_s: tuple[float, ...]
     plan: tuple[int, ...]
+    short_cost_s: tuple[float, ...]  # as batch_cost_s, of decodes that end before the output matrix
+    short_decodes: int  # of `decodes`: those that did
+    rows: int  # of the output matrix, multiplied after those
+    rows_limit: int  # allowed tokens up to which a decode ends early; 0: never, and `rows_why` says why
+    rows_why: str
+    drafted_tokens: int  # tried
+    draft_accepted_tokens: int  # and said
+    drafts_limit: int  # tokens of a draft at most; 0: none, and `drafts_why` says why
+    drafts_why: str
 
 
-def _import_native() -> Any:
+def import_native() -> Any:
+    """Return the native module. Raises InputError where it is absent, or does not fit."""
     # libgomp reads it when it is loaded. Its own default spins for milliseconds at every barrier: on a
     # machine that has anything else to do, a decode then takes a hundred times as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     try:
-        return importlib.import_module("fazai_gemma")
+        native = importlib.import_module("fazai_gemma")
     except ModuleNotFoundError as error:
         if error.name != "fazai_gemma":
             raise
@@ -155,6 +175,27 @@ def _import_native() -> Any:
         raise InputError(
             f"the Gemma worker does not fit the llama.cpp that is installed: {error}", hint=_INSTALL
         ) from None
+    if not hasattr(native.lib, "fz_gpu"):  # the function that came last
+        raise InputError("the Gemma worker's native part is of an older fazai", hint=_INSTALL)
+    return native
+
+
+def list_devices(native: Any) -> tuple[str, ...]:
+    """Return the devices that llama.cpp knows on this machine, each as its name and its description."""
+    room = native.lib.fz_devices(native.ffi.NULL, 0) + 1
+    text = native.ffi.new("char[]", room)
+    native.lib.fz_devices(text, room)
+    lines = bytes(native.ffi.string(text)).decode(errors="replace").splitlines()
+    return tuple(" ".join(line.replace("\t", ": ", 1).split()) for line in lines)
+
+
+def _require_gpu(native: Any, layers: int) -> None:
+    if layers and not native.lib.fz_gpu():
+        raise InputError(
+            f"the installed llama.cpp has no GPU here, only {', '.join(list_devices(native)) or 'no device'}",
+            where=f"--gpu-layers {layers}",
+            hint='leave it out, or build llama.cpp for the GPU: docs/worker.md, "GPU builds"',
+        )
 
 
 def _remove_runs(tokens: list[int], sign: list[int]) -> list[int]:
@@ -175,17 +216,19 @@ class NativeEngine:
     be loaded. All methods may be called from any thread; `close` when no other runs."""
 
     def __init__(self, path: Path, options: Options) -> None:
-        native = _import_native()
+        native = import_native()
         self._ffi, self._lib = native.ffi, native.lib
         if not path.is_file():
             raise InputError(
                 "there is no such model file", where=str(path), hint="a GGUF file, or --demo-model"
             )
+        _require_gpu(native, options.gpu_layers)
         self._err = self._ffi.new("char[512]")
         engine = self._ffi.new("fz_engine **")
         code = self._lib.fz_open(str(path).encode(), self._options(options), engine, self._err, 512)
         if code != Code.OK:
-            raise EngineError(Code(code), self._text_of(self._err))
+            hint = "fazai worker --inspect FILE says what it is" if code == Code.MODEL else None
+            raise EngineError(Code(code), self._text_of(self._err), hint=hint)
         self._engine = engine[0]
         self._text = self._ffi.new("char[]", _TEXT_BYTES)
         self._progress = self._ffi.new("fz_progress *")
@@ -205,6 +248,8 @@ class NativeEngine:
                 "n_queue": options.queue,
                 "n_gpu_layers": options.gpu_layers,
                 "calibrate": int(options.calibrate),
+                "full_logits": int(options.full_logits),
+                "drafts": int(options.drafts),
             },
         )
 
@@ -412,7 +457,7 @@ class NativeEngine:
     def stats(self) -> Stats:
         """Return the engine's counters and measurements."""
         s = self.stats_raw()
-        n = s.n_costs
+        costs, short = s.costs, s.short_costs
         return Stats(
             sessions=s.sessions,
             running=s.running,
@@ -431,6 +476,15 @@ class NativeEngine:
             kv_tokens=s.kv_tokens,
             prefix_bytes=s.parked_bytes,
             chunk_tokens=s.chunk,
-            batch_cost_s=tuple(us / 1e6 for us in s.cost_us[0:n]),
-            plan=tuple(s.plan[0:n]),
+            batch_cost_s=tuple(us / 1e6 for us in costs.us[0 : costs.n]),
+            plan=tuple(costs.plan[0 : costs.n]),
+            short_cost_s=tuple(us / 1e6 for us in short.us[0 : short.n]) if s.rows_limit else (),
+            short_decodes=s.short_decodes,
+            rows=s.rows,
+            rows_limit=s.rows_limit,
+            rows_why=self._text_of(s.rows_why),
+            drafted_tokens=s.drafted,
+            draft_accepted_tokens=s.draft_accepted,
+            drafts_limit=s.drafts_limit,
+            drafts_why=self._text_of(s.drafts_why),
         )

@@ -8,10 +8,16 @@ can end a turn, or begin one, from within a prompt. A base model has none: it co
 from __future__ import annotations
 
 import itertools
+import json
+import signal
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from fazai.errors import InputError
+from fazai.worker.modelfile import rendering
 
 _SYSTEM, _PROMPT, _ANSWER, _EARLIER = (
     f"\ue000{name}\ue001" for name in ("system", "prompt", "answer", "earlier")
@@ -19,7 +25,7 @@ _SYSTEM, _PROMPT, _ANSWER, _EARLIER = (
 #: What a file may say of its tuning and still be a base model.
 _UNTUNED = ("", "base", "pt", "pretrained", "pretraining")
 _TEMPLATE_MAX = 262_144
-_RENDER_ERRORS = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError)
+_RENDER_S = 60.0  # of the clock, on a machine that has no time; of a processor it has far less
 
 
 class Tokenizer(Protocol):
@@ -53,6 +59,15 @@ class ChatFormat:
     first_with_system: tuple[TurnPiece, ...]
     next_turn: tuple[TurnPiece, ...]
     adds_bos: bool = True
+    tools: bool = False  # the template writes declarations of tools; the worker hands it none
+    thinks: bool = False  # the template can ask for thoughts; the worker does not
+
+    @property
+    def system_role(self) -> bool:
+        """True where the system's text has a turn of its own; else it stands before the first question."""
+        slots = [piece.slot for piece in self.first_with_system]
+        between = self.first_with_system[slots.index("system") + 1 : slots.index("prompt")]
+        return not self.completes and any(piece.text.strip() for piece in between)
 
     @property
     def completes(self) -> bool:
@@ -128,20 +143,48 @@ def chat_of(engine: Tokenizer) -> ChatFormat:
 
 def read_template(template: str, *, bos: str, eos: str, adds_bos: bool = True) -> ChatFormat:
     """Return a chat template as the pieces of its turns. Raises InputError: what is wrong with it."""
-    render = _make_renderer(template, bos, eos)
     user, answer = _message("user", _PROMPT), _message("assistant", _ANSWER)
-    first = _cut_at_marks(render([user]), prompt=1)
+    rendered = _render(
+        template,
+        bos,
+        eos,
+        {"messages": [user]},
+        {"messages": [_message("system", _SYSTEM), user]},
+        {"messages": [_message("user", _EARLIER), answer, user]},
+        {"messages": [user], "tools": [_TOOL]},
+        {"messages": [user], "thinking": True},
+    )
+    asked, with_role, whole, with_tool, thinking = rendered
+    first = _cut_at_marks(_text_of(asked), prompt=1)
     try:
-        with_system = _cut_at_marks(render([_message("system", _SYSTEM), user]), system=1, prompt=1)
+        with_system = _cut_at_marks(_text_of(with_role), system=1, prompt=1)
     except InputError:  # it knows no system role
         with_system = _system_before(first)
-    whole = render([_message("user", _EARLIER), answer, user])
-    _, found, rest = whole.partition(_ANSWER)
+    _, found, rest = _text_of(whole).partition(_ANSWER)
     if not found:
         raise _unusable_template("an answer is not part of the conversation")
     # White space that was put around the marks to see whether it is taken away.
     later = _cut_at_marks(rest.removeprefix(" "), prompt=1)
-    return ChatFormat("its own template", first, with_system, later, adds_bos)
+    return ChatFormat(
+        kind="its own template",
+        first_turn=first,
+        first_with_system=with_system,
+        next_turn=later,
+        adds_bos=adds_bos,
+        tools=_TOOL_NAME in with_tool.get("text", ""),
+        thinks=thinking.get("text", asked["text"]) != asked["text"],
+    )
+
+
+_TOOL_NAME = "look_up"
+_TOOL = {
+    "type": "function",
+    "function": {
+        "name": _TOOL_NAME,
+        "description": "Looks something up.",
+        "parameters": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
+    },
+}
 
 
 def _message(role: str, mark: str) -> dict[str, str]:
@@ -174,36 +217,31 @@ def _cut_piece(piece: TurnPiece, slot: str, mark: str) -> list[TurnPiece]:
     return [TurnPiece(before), TurnPiece(slot=slot, trims=not kept), TurnPiece(after)]
 
 
-def _make_renderer(template: str, bos: str, eos: str) -> Any:
-    """Return a function from messages to text, in jinja2's sandbox: a file of weights is not trusted with
-    more."""
-    import json
-    import time
+def _text_of(rendered: dict[str, str]) -> str:
+    if "problem" in rendered:
+        raise _unusable_template(rendered["problem"])
+    return rendered["text"]
 
-    import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+def _render(template: str, bos: str, eos: str, *conversations: dict[str, Any]) -> list[dict[str, str]]:
+    """Return each conversation as text, or its problem, from the process of rendering.py: a file of weights
+    is not trusted with more. Raises InputError."""
     if len(template) > _TEMPLATE_MAX:
         raise _unusable_template(f"it has more than {_TEMPLATE_MAX} characters")
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-    )
-
-    def refuse_conversation(message: object = "") -> None:
-        raise jinja2.TemplateError(str(message))
-
-    environment.globals.update(raise_exception=refuse_conversation, strftime_now=time.strftime)
-    environment.globals.update(bos_token=bos, eos_token=eos)
-    environment.filters["tojson"] = lambda value, **_: json.dumps(value, ensure_ascii=False)
-
-    def render(messages: list[dict[str, str]]) -> str:
-        try:
-            made = environment.from_string(template)
-            return made.render(messages=messages, add_generation_prompt=True, tools=None, documents=None)
-        except (jinja2.TemplateError, *_RENDER_ERRORS) as error:
-            raise _unusable_template(str(error) or type(error).__name__) from None
-
-    return render
+    asked = {"template": template, "bos": bos, "eos": eos, "conversations": conversations}
+    command = [sys.executable, "-P", str(Path(rendering.__file__))]  # it finds jinja2 where this process did
+    try:
+        done = subprocess.run(
+            command, input=json.dumps(asked).encode(), capture_output=True, timeout=_RENDER_S
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        raise _unusable_template("the machine has no time to render it") from None
+    if done.returncode in (-signal.SIGXCPU, -signal.SIGKILL):
+        raise _unusable_template(f"it takes more than {rendering.CPU_S} s to render")
+    if done.returncode != 0 or not done.stdout:
+        raise _unusable_template("it is too large, or nested too deeply")
+    answers: list[dict[str, str]] = json.loads(done.stdout)
+    return answers
 
 
 def _unusable_template(why: str) -> InputError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from fazai.errors import InputError
 from fazai.service import systemd
 from fazai.service.log import Log
-from fazai.worker.bridge import Code, EngineError, NativeEngine, Options, Reason, Sampling
+from fazai.worker.bridge import Code, EngineError, NativeEngine, Options, Reason, Sampling, Stats
 from fazai.worker.chat import ChatFormat, chat_of
 from fazai.worker.masks import Masks
 from fazai.worker.metrics import Metrics, serve_metrics
@@ -236,6 +236,20 @@ async def _serving_metrics(port: int | None, body: Callable[[], str]) -> AsyncIt
             server.close()
 
 
+def logits_way(stats: Stats) -> str:
+    """Say which logits a decode computes."""
+    if stats.rows_limit:
+        return f"up to {stats.rows_limit} allowed tokens: only of these"
+    return f"always of all tokens: {stats.rows_why}"
+
+
+def drafts_way(stats: Stats) -> str:
+    """Say whether tokens that probably follow are decoded with a session's own."""
+    if stats.drafts_limit:
+        return f"up to {stats.drafts_limit} tokens beside a session's own"
+    return f"none: {stats.drafts_why}"
+
+
 def check_model(settings: WorkerSettings, say: Callable[[str], None]) -> None:
     """Load the model, generate eight tokens and say how quickly. Raises InputError, EngineError."""
     import select
@@ -271,6 +285,8 @@ def check_model(settings: WorkerSettings, say: Callable[[str], None]) -> None:
             f"model {stats.model_bytes / 2**20:.0f} MiB, {stats.context_tokens} tokens of context, "
             f"{stats.threads} threads"
         )
+        say(f"logits: {logits_way(stats)}")
+        say(f"drafts: {drafts_way(stats)}")
     finally:
         engine.shutdown()
         engine.close()

@@ -30,6 +30,11 @@ _ENGINE = (
     ("evictions", "evictions_total", "Conversations that lost their place in the KV cache."),
     ("decodes", "decodes_total", "Calls of llama_decode."),
     ("decode_s", "decode_seconds_total", "Time in llama_decode."),
+    ("short_decodes", "short_decodes_total", "Decodes that ended before the output matrix."),
+    ("rows", "rows_total", "Rows of the output matrix that were multiplied after those."),
+    ("rows_limit", "rows_limit", "Allowed tokens up to which a decode ends early; 0: none does."),
+    ("drafted_tokens", "drafted_tokens_total", "Tokens that were tried beside a session's own."),
+    ("draft_accepted_tokens", "draft_accepted_tokens_total", "Of these, tokens that were said."),
     ("mask_wait_s", "mask_wait_seconds_total", "Time the loop waited for masks."),
 )
 

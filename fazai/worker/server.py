@@ -88,6 +88,10 @@ class Worker:
             version=__version__,
             context_tokens=self.context_tokens,
             queued=stats.queued if stats is not None else 0,
+            logits_limit=stats.rows_limit if stats is not None else None,
+            logits_note=(stats.rows_why or None) if stats is not None else None,
+            drafts_limit=stats.drafts_limit if stats is not None else None,
+            drafts_note=(stats.drafts_why or None) if stats is not None else None,
             metrics=self.metrics.text(stats) if metrics else None,
             limits=wire.WorkerLimits(
                 max_line_bytes=MAX_LINE_BYTES,

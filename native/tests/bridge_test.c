@@ -109,14 +109,17 @@ static void test_conversation(void) {
     CHECK(r.end.reason == FZ_LENGTH && r.end.prompt_tokens == 5 && r.end.cached_tokens == 0);
     CHECK(r.end.completion_tokens == 20 && r.end.first_token_us > 0 && r.end.decode_us >= 0);
     n += 20; /* the second turn pays for its own tokens, and for the last one of the first */
-    int32_t before = stub_tokens();
+    fz_stats st;
+    fz_stats_get(e, &st);
+    int64_t before = stub_tokens() - (st.drafted - st.draft_accepted);
     n += fz_tokenize(e, "again", 5, 0, 0, all + n, 100);
     expected(all, n, 20, text);
     CHECK(submit(e, s, "again", &p) == FZ_OK);
     r = finish(e, s);
     CHECK(strcmp(r.text, text) == 0);
     CHECK(r.end.prompt_tokens == 30 && r.end.cached_tokens == 24);
-    CHECK(stub_tokens() - before == 6 + 19);
+    fz_stats_get(e, &st);
+    CHECK(stub_tokens() - (st.drafted - st.draft_accepted) - before == 6 + 19); /* beside drafts that were wrong */
     CHECK(fz_session_tokens(e, s) == 50);
     CHECK(fz_session_close(e, s) == FZ_OK && fz_session_close(e, s) == FZ_E_UNKNOWN);
     CHECK(stub_misuse() == 0);
@@ -560,6 +563,111 @@ static void test_masks(void) {
     fz_close(e);
 }
 
+/* --- ending a decode before the output matrix */
+
+/* What eight generations under the grammar say, one after the other and four at once; and the engine's figures. */
+static void sample_texts(const fz_options *o, enum stub_graph graph, char *all, size_t cap, fz_stats *st) {
+    stub_reset();
+    stub_graph(graph);
+    fz_engine *e = opened(o);
+    pthread_t thread;
+    pthread_create(&thread, NULL, grammar, e);
+    uint64_t s[4];
+    fz_params p = params(40);
+    p.constrained = 1;
+    p.temperature = 1.5f;
+    all[0] = 0;
+    for (int i = 0; i < 4; i++) s[i] = session(e);
+    for (int turn = 0; turn < 2; turn++)
+        for (int i = 0; i < 4; i++) {
+            p.seed = (uint32_t)(turn * 4 + i);
+            CHECK(submit(e, s[i], "go", &p) == FZ_OK);
+            for (int k = turn ? 0 : i; k <= i && (!turn || i == 3); k++)
+                for (int j = turn ? 0 : i; j <= i; j++) {
+                    if (turn && j != k) continue;
+                    result r = finish(e, s[j]);
+                    snprintf(all + strlen(all), cap - strlen(all), "%s|", r.text);
+                }
+        }
+    fz_stats_get(e, st);
+    fz_shutdown(e);
+    pthread_join(thread, NULL);
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+static void test_few_allowed_tokens(void) {
+    static char full[8000], few[8000];
+    fz_stats st;
+    fz_options o = PLAIN;
+    for (int capped = 0; capped < 2; capped++) {
+        enum stub_graph graph = capped ? STUB_CAPPED : STUB_PLAIN;
+        o.full_logits = 1;
+        sample_texts(&o, graph, full, sizeof full, &st);
+        CHECK(st.rows_limit == 0 && st.short_decodes == 0 && st.rows == 0 && stub_short() == 0);
+        CHECK(strcmp(st.rows_why, "it was asked for") == 0);
+        o.full_logits = 0;
+        sample_texts(&o, graph, few, sizeof few, &st);
+        CHECK(strlen(full) > 100 && strcmp(full, few) == 0);
+        CHECK(st.rows_limit == STUB_VOCAB / 4 && st.rows_why[0] == 0);
+        CHECK(st.short_decodes > 0 && st.short_decodes == stub_short() && st.rows >= 11 * st.short_decodes);
+    }
+}
+
+static void test_graphs_that_are_computed_whole(void) {
+    static char full[8000], text[8000];
+    static const struct { enum stub_graph graph; const char *why; } cases[] = {
+        {STUB_NAMELESS, "the model's graph does not say where its layers end"},
+        {STUB_ELSEWHERE, "the output matrix is repacked for kernels of llama.cpp's own"},
+        {STUB_INEXACT, "its logits differ from llama.cpp's in their bits"},
+        {STUB_BETWEEN, "the model's graph has something between its last layer and the output matrix"},
+        {STUB_AFTER, "the model's graph does something unknown with its logits"},
+        {STUB_HIDDEN, "the last layer's output is not where it could be read"},
+    };
+    fz_stats st;
+    fz_options o = PLAIN;
+    o.full_logits = 1;
+    sample_texts(&o, STUB_PLAIN, full, sizeof full, &st);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        sample_texts(&PLAIN, cases[i].graph, text, sizeof text, &st);
+        CHECK(strcmp(full, text) == 0 && st.rows_limit == 0 && st.short_decodes == 0);
+        CHECK(strcmp(st.rows_why, cases[i].why) == 0);
+        if (strcmp(st.rows_why, cases[i].why) != 0) fprintf(stderr, "case %d: %s\n", (int)i, st.rows_why);
+    }
+}
+
+/* Who has no grammar needs all logits, and so does a mask that allows many tokens. */
+static void test_many_allowed_tokens(void) {
+    stub_reset();
+    fz_engine *e = opened(&PLAIN);
+    uint64_t s = session(e), plain = session(e);
+    fz_params p = params(4), q = params(200);
+    p.constrained = 1;
+    CHECK(submit(e, s, "x", &p) == FZ_OK);
+    fz_mask_job job;
+    int32_t before = stub_short();
+    for (int i = 0; i < 4; i++) { /* as many as the limit, and one more, in turn */
+        CHECK(fz_mask_next(e, 5000, &job) == FZ_OK);
+        memset(job.bits, 0, sizeof *job.bits * (size_t)job.n_words);
+        for (int t = 0; t < STUB_VOCAB / 4 + i % 2; t++) job.bits[t / 32] |= 1u << t % 32;
+        CHECK(fz_mask_ready(e, job.session, job.serial, FZ_OK) == FZ_OK); /* before it decodes: nothing was forced yet */
+    }
+    CHECK(finish(e, s).end.completion_tokens == 4 && stub_short() - before <= 2);
+    before = stub_short();
+    p.max_tokens = 20;
+    pthread_t thread;
+    pthread_create(&thread, NULL, grammar, e);
+    stub_decode_us(200);
+    CHECK(submit(e, plain, "free", &q) == FZ_OK && submit(e, s, "y", &p) == FZ_OK);
+    CHECK(finish(e, s).end.reason != FZ_FAILED);
+    int32_t beside = stub_short() - before; /* those without the stream: it was decoded alone, or not yet */
+    CHECK(finish(e, plain).end.completion_tokens == 200 && beside < 20);
+    fz_shutdown(e);
+    pthread_join(thread, NULL);
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
 static void test_mask_failure(void) {
     stub_reset();
     fz_engine *e = opened(&PLAIN);
@@ -768,6 +876,211 @@ static void test_a_late_mask(void) {
     }
 }
 
+/* --- drafts: what a conversation said before, tried in the same decode */
+
+static void test_what_a_draft_is(void) {
+    int32_t draft[4], match;
+    const int32_t text[] = {1, 2, 3, 4, 5, 9, 2, 3, 7, 8, 1, 2, 3};
+    CHECK(fz_draft_find(text, 13, 4, draft, &match) == 4 && match == 3); /* 1 2 3 is longer than the later 2 3 */
+    CHECK(draft[0] == 4 && draft[1] == 5 && draft[2] == 9 && draft[3] == 2);
+    CHECK(fz_draft_find(text + 1, 12, 2, draft, &match) == 2 && match == 2 && draft[0] == 7 && draft[1] == 8); /* the latest */
+    CHECK(fz_draft_find(text, 12, 4, draft, &match) == 4 && match == 2 && draft[0] == 3);
+    CHECK(fz_draft_find(text, 11, 4, draft, &match) == 0);
+    const int32_t same[] = {6, 6, 6, 6};
+    CHECK(fz_draft_find(same, 4, 4, draft, &match) == 1 && match == 3 && draft[0] == 6);
+    for (int32_t n = 0; n < 3; n++) CHECK(fz_draft_find(same, n, 4, draft, &match) == 0);
+    CHECK(fz_draft_find(same, 3, 4, draft, &match) == 1 && match == 2);
+}
+
+static void test_drafts_that_pay(void) {
+    const int64_t dear[] = {100, 190, 280}, cheap[] = {100, 110, 180}, unknown[] = {0, 0, 0};
+    CHECK(fz_draft_length(0.99f, dear, 2) == 1 || fz_draft_length(0.99f, dear, 2) == 2);
+    CHECK(fz_draft_length(0.5f, dear, 2) == 0 && fz_draft_length(0.1f, cheap, 2) == 0);
+    CHECK(fz_draft_length(0.5f, cheap, 2) == 1 && fz_draft_length(0.5f, cheap, 1) == 1);
+    CHECK(fz_draft_length(0.01f, unknown, 2) == 2);
+    fz_session s = {.n_tok = 0};
+    fz_draft_forget(&s);
+    float first = s.hits[1];
+    for (int i = 0; i < 20; i++) {
+        s.guess = 5;
+        s.guess_long = true;
+        fz_draft_seen(&s, 6);
+        CHECK(s.guess == -1 && s.hits[1] < first && s.hits[0] > 0.2f);
+        fz_draft_seen(&s, 5); /* there was no guess */
+    }
+    CHECK(s.hits[1] < 0.1f);
+}
+
+/* The masks of a grammar that lets every byte, and forces a second 'x' after each. */
+static void *lets_all(void *engine) {
+    fz_engine *e = engine;
+    fz_mask_job job;
+    int32_t code, x = 'x';
+    while ((code = fz_mask_next(e, 50, &job)) >= 0) {
+        if (code == 1) continue;
+        fz_mask_ff(e, job.session, job.serial, &x, job.token == 'x', 0);
+        memset(job.bits, 0, sizeof *job.bits * (size_t)job.n_words);
+        for (int c = 32; c <= (job.token == 'y' ? 255 : 127); c++) job.bits[c / 32] |= 1u << c % 32; /* few, or many */
+        fz_mask_ready(e, job.session, job.serial, FZ_OK);
+    }
+    return NULL;
+}
+
+/* All that generations of each kind say, of a text that repeats itself, with why they end; and the engine's figures. */
+static void texts_that_repeat(const fz_options *o, bool constrained, char *all, size_t cap, fz_stats *st) {
+    stub_reset();
+    stub_script(1, "name-one name-two name-one name-two xay name-one xbybyby name-one name-two, name-one name-two. ");
+    fz_engine *e = opened(o);
+    pthread_t thread;
+    if (constrained) pthread_create(&thread, NULL, lets_all, e);
+    all[0] = 0;
+    static const struct { int32_t most; float temperature, penalty; const char *stop; } kinds[] = {
+        {200, 0, 1, NULL}, {41, 0, 1, NULL}, {42, 0, 1, NULL}, {43, 0, 1, NULL}, {200, 0, 1, "e-two, n"}, {200, 0, 1, "two."},
+        {60, 0.6f, 1, NULL}, {60, 0.6f, 1.02f, NULL}, {60, 1, 1, "zz"},
+    };
+    for (size_t kind = 0; kind < sizeof kinds / sizeof *kinds; kind++)
+        for (uint32_t seed = 0; seed < 4; seed++) {
+            fz_params p = params(kinds[kind].most);
+            p.temperature = kinds[kind].temperature;
+            p.repeat_penalty = kinds[kind].penalty;
+            p.constrained = constrained;
+            p.seed = seed;
+            if (kinds[kind].stop) p.n_stop = 1, p.stop[0] = kinds[kind].stop, p.stop_len[0] = (int32_t)strlen(kinds[kind].stop);
+            uint64_t s = session(e);
+            int32_t prompt[] = {'n', 'a', 'm', 'e', '-', 't', 'w', 'o', STUB_SCRIPT + 1};
+            char err[100];
+            for (int turn = 0; turn < 2; turn++) { /* the second one follows what the first one left */
+                CHECK(fz_submit(e, s, prompt, 9, &p, err, sizeof err) == FZ_OK);
+                result r = finish(e, s);
+                snprintf(all + strlen(all), cap - strlen(all), "%s|%d %d %d %d|", r.text, r.end.reason, r.end.completion_tokens,
+                         r.end.forced_tokens, fz_session_tokens(e, s));
+            }
+            fz_session_close(e, s);
+        }
+    fz_stats_get(e, st);
+    fz_shutdown(e);
+    if (constrained) pthread_join(thread, NULL);
+    CHECK(stub_misuse() == 0);
+    fz_close(e);
+}
+
+static void test_drafts_change_no_text(void) {
+    static char without[60000], with[60000];
+    fz_stats off, on;
+    fz_options o = PLAIN;
+    for (int constrained = 0; constrained < 2; constrained++)
+        for (int full = 0; full <= constrained; full++) {
+            o.full_logits = full;
+            o.drafts = FZ_DRAFTS_OFF;
+            texts_that_repeat(&o, constrained, without, sizeof without, &off);
+            o.drafts = FZ_DRAFTS_EXACT;
+            texts_that_repeat(&o, constrained, with, sizeof with, &on);
+            CHECK(strlen(without) > 4000 && strcmp(without, with) == 0);
+            CHECK(off.drafted == 0 && off.drafts_limit == 0 && strcmp(off.drafts_why, "it was asked for") == 0);
+            CHECK(on.drafts_limit == FZ_DRAFTS && on.drafts_why[0] == 0);
+            CHECK(on.draft_accepted > 500 && on.draft_accepted < on.drafted);
+            CHECK(constrained ? on.decodes < off.decodes : on.decodes == off.decodes - on.draft_accepted);
+            CHECK(constrained == (on.short_decodes > 0 || full));
+        }
+}
+
+static void test_drafts_that_are_refused(void) {
+    static char text[60000];
+    fz_stats st;
+    stub_reset();
+    stub_graph(STUB_WIDE);
+    fz_engine *e = opened(&PLAIN);
+    fz_stats_get(e, &st);
+    CHECK(st.drafts_limit == 0 && strcmp(st.drafts_why, "tokens that are decoded at once get other logits than one by one") == 0);
+    fz_close(e);
+    fz_options o = PLAIN;
+    char err[100];
+    for (int32_t mode = -1; mode <= 3; mode += 4) {
+        o.drafts = mode;
+        CHECK(fz_open("stub", &o, &e, err, sizeof err) == FZ_E_INVALID && strstr(err, "drafts is"));
+    }
+    texts_that_repeat(&PLAIN, false, text, sizeof text, &st);
+    CHECK(st.drafted > 0);
+}
+
+/* Where llama.cpp divides the attention of one token among threads, none are tried unless they are asked for. */
+static void test_drafts_in_a_long_conversation(void) {
+    char prompt[300];
+    for (int i = 0; i < 299; i++) prompt[i] = "abcdefgh"[i % 8];
+    prompt[299] = 0;
+    for (int how = 0; how < 3; how++) {
+        stub_reset();
+        fz_options o = PLAIN;
+        o.n_threads = how == 0 ? 1 : 2;
+        o.drafts = how == 2 ? FZ_DRAFTS_ALWAYS : FZ_DRAFTS_EXACT;
+        fz_engine *e = opened(&o);
+        fz_stats st;
+        fz_params p = params(400);
+        CHECK(submit(e, session(e), prompt, &p) == FZ_OK && finish(e, 1).end.reason == FZ_LENGTH);
+        fz_stats_get(e, &st);
+        CHECK((st.drafted > 0) == (how != 1));
+        fz_close(e);
+    }
+}
+
+/* A draft never makes anybody lose his place: without room it is left out. */
+static void test_a_draft_without_room(void) {
+    stub_reset();
+    fz_engine *e = opened(&PLAIN);
+    fz_params p = params(80);
+    stub_script(2, "again and again and again and again and again and again and again and again and again");
+    int32_t prompt[] = {'g', 'o', STUB_SCRIPT + 2};
+    uint64_t idle = session(e), s = session(e);
+    CHECK(submit(e, idle, "it does nothing", &p) == FZ_OK);
+    finish(e, idle);
+    fz_stats before, st;
+    fz_stats_get(e, &before);
+    stub_decode_us(500);
+    char err[100];
+    CHECK(fz_submit(e, s, prompt, 3, &p, err, sizeof err) == FZ_OK);
+    do look(e, &st);
+    while (st.decodes == before.decodes); /* the prompt is behind it */
+    stub_room(1);
+    result r = finish(e, s);
+    CHECK(r.end.reason == FZ_LENGTH && strncmp(r.text, "again and again and again and again and again", 45) == 0);
+    fz_stats_get(e, &st);
+    CHECK(st.drafted > before.drafted && st.evictions == 0 && stub_misuse() == 0);
+    fz_close(e);
+}
+
+/* Ended in the middle of a decode with a draft: nothing of it stays, and the next turn is what it would have been. */
+static void test_abort_within_a_draft(void) {
+    for (int how = 0; how < 3; how++) {
+        stub_reset();
+        stub_script(3, "on and on and on and on and on and on and on and on and on and on and on and on and on and on and on");
+        fz_engine *e = opened(&PLAIN);
+        uint64_t s = session(e);
+        fz_params p = params(300), q = params(6);
+        fz_stats st;
+        char err[100], text[64];
+        int32_t prompt[] = {'g', 'o', STUB_SCRIPT + 3}, all[1000];
+        stub_decode_us(3000);
+        if (how == 2) p.timeout_ms = 150;
+        CHECK(fz_submit(e, s, prompt, 3, &p, err, sizeof err) == FZ_OK);
+        do look(e, &st);
+        while (st.drafted < 10 && st.running);
+        if (how == 0) CHECK(fz_abort(e, s) == FZ_OK);
+        if (how == 1) CHECK(fz_session_close(e, s) == FZ_OK);
+        if (how == 1) s = session(e);
+        else CHECK(finish(e, s).end.reason == (how == 0 ? FZ_ABORTED : FZ_TIMEOUT));
+        stub_decode_us(0);
+        int32_t n = how == 1 ? 0 : fz_session_tokens(e, s), said = n - 3;
+        const char *script = "on and on and on and on and on and on and on and on and on and on and on and on and on and on and on";
+        memcpy(all, prompt, sizeof prompt);
+        for (int32_t i = 0; i < said; i++) all[3 + i] = script[i];
+        all[n] = 'z';
+        expected(all, n + 1, 6, text);
+        CHECK(submit(e, s, "z", &q) == FZ_OK && strcmp(finish(e, s).text, text) == 0);
+        CHECK(stub_misuse() == 0);
+        fz_close(e);
+    }
+}
+
 /* --- threads -------------------------------------------------------------------------------------------- */
 
 /* Decodes of a machine on which each number of threads takes so long; the threads after them. */
@@ -953,9 +1266,9 @@ static void test_narrow_masks_and_low_temperatures(void) {
 }
 
 static void test_plan(void) {
-    fz_stats st = {0};
+    fz_costs st = {0};
     int64_t cost[8] = {109, 247, 330, 350, 440, 500, 510, 428};
-    memcpy(st.cost_us, cost, sizeof cost);
+    memcpy(st.us, cost, sizeof cost);
     fz_plan_from(&st, 8);
     for (int n = 1; n <= 8; n++) { /* never below one after the other, and the best of all partitions */
         int64_t all = 0;
@@ -963,17 +1276,17 @@ static void test_plan(void) {
         CHECK(all <= n * cost[0]);
     }
     CHECK(st.plan[1] == 1 && st.plan[2] == 1 && st.plan[3] == 4 && st.plan[7] == 8);
-    st.n_costs = 8;
+    st.n = 8;
     fz_plan_learn(&st, 2, 120); /* the start was disturbed: two at once are cheap */
-    CHECK(st.cost_us[1] == 120 && st.plan[1] == 2);
+    CHECK(st.us[1] == 120 && st.plan[1] == 2);
     for (int i = 0; i < 200; i++) fz_plan_learn(&st, 2, 300); /* and then they are not */
-    CHECK(st.cost_us[1] > 218 && st.plan[1] == 1);
+    CHECK(st.us[1] > 218 && st.plan[1] == 1);
     fz_plan_learn(&st, 9, 1);
     fz_plan_learn(&st, 0, 1);
-    CHECK(st.cost_us[0] == 109 && st.cost_us[7] == 428);
-    fz_stats none = {.n_costs = 4, .plan = {1, 2, 3, 4}};
+    CHECK(st.us[0] == 109 && st.us[7] == 428);
+    fz_costs none = {.n = 4, .plan = {1, 2, 3, 4}};
     fz_plan_learn(&none, 4, 10); /* without calibration */
-    CHECK(none.cost_us[3] == 0 && none.plan[3] == 4);
+    CHECK(none.us[3] == 0 && none.plan[3] == 4);
 }
 
 /* A start on a busy machine says one after the other; decodes say otherwise. */
@@ -984,9 +1297,9 @@ static void test_plan_is_mended(void) {
     o.calibrate = 1;
     fz_engine *e = opened(&o);
     pthread_mutex_lock(&e->lock);
-    for (int k = 1; k < 4; k++) e->stats.cost_us[k] = 1000000;
-    fz_plan_from(&e->stats, 4);
-    CHECK(e->stats.plan[3] == 1);
+    for (int k = 1; k < 4; k++) e->stats.costs.us[k] = 1000000;
+    fz_plan_from(&e->stats.costs, 4);
+    CHECK(e->stats.costs.plan[3] == 1);
     pthread_mutex_unlock(&e->lock);
     fz_params p = params(60);
     uint64_t s[4];
@@ -999,7 +1312,7 @@ static void test_plan_is_mended(void) {
     for (int i = 0; i < 4; i++) finish(e, s[i]);
     fz_stats st;
     fz_stats_get(e, &st);
-    CHECK(st.plan[3] == 4 && st.cost_us[3] < 1000000 && stub_misuse() == 0);
+    CHECK(st.costs.plan[3] == 4 && st.costs.us[3] < 1000000 && stub_misuse() == 0);
     fz_close(e);
 }
 
@@ -1062,7 +1375,7 @@ static void test_calibration(void) {
     fz_engine *e = opened(&o);
     fz_stats st;
     fz_stats_get(e, &st);
-    CHECK(st.n_costs == 4 && st.cost_us[0] >= 200 && st.plan[0] == 1 && st.plan[3] >= 1 && st.chunk >= 16);
+    CHECK(st.costs.n == 4 && st.costs.us[0] >= 200 && st.costs.plan[0] == 1 && st.costs.plan[3] >= 1 && st.chunk >= 16);
     uint64_t s = session(e);
     fz_params p = params(3);
     int32_t all[100], n = fz_tokenize(e, "x", 1, 0, 0, all, 100);
@@ -1088,6 +1401,9 @@ int main(void) {
     RUN(test_slow_reader);
     RUN(test_refusals);
     RUN(test_masks);
+    RUN(test_few_allowed_tokens);
+    RUN(test_graphs_that_are_computed_whole);
+    RUN(test_many_allowed_tokens);
     RUN(test_mask_failure);
     RUN(test_unread_text_holds_no_slot);
     RUN(test_a_need_is_what_is_held);
@@ -1095,6 +1411,13 @@ int main(void) {
     RUN(test_short_prompts_pass_long_ones);
     RUN(test_forced_tokens_beside_a_stream);
     RUN(test_a_late_mask);
+    RUN(test_what_a_draft_is);
+    RUN(test_drafts_that_pay);
+    RUN(test_drafts_change_no_text);
+    RUN(test_drafts_that_are_refused);
+    RUN(test_drafts_in_a_long_conversation);
+    RUN(test_a_draft_without_room);
+    RUN(test_abort_within_a_draft);
     RUN(test_numbers_of_threads);
     RUN(test_threads_of_a_busy_machine);
     RUN(test_sampling);

@@ -33,7 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const uint8_t *p = data, *end = data + size;
     stub_reset();
     fz_options o = {.n_ctx = 64 + next(&p, end), .n_threads = 1, .n_slots = 1 + next(&p, end) % 4, .n_sessions = 6,
-                    .n_queue = next(&p, end) % 3, .out_limit = 1 + next(&p, end)};
+                    .n_queue = next(&p, end) % 3, .drafts = next(&p, end) % 3, .out_limit = 1 + next(&p, end)};
     fz_engine *e = NULL;
     char err[100], buf[32];
     if (fz_open("stub", &o, &e, err, sizeof err) != FZ_OK) return 0;

@@ -5,12 +5,15 @@
  */
 #include "stub_llama.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
+#include "ggml-backend.h"
+#include "ggml-cpu.h"
 #include "llama.h"
 
 enum { SEQS = 128, LONGEST = 8192, ROWS = 512, SCRIPTS = 16 };
@@ -18,7 +21,7 @@ enum { SEQS = 128, LONGEST = 8192, ROWS = 512, SCRIPTS = 16 };
 struct llama_model { int unused; };
 struct llama_context {
     struct llama_context_params params;
-    float *logits;
+    float *logits, *hidden;
     int32_t row_of[ROWS];
 };
 struct seq { int32_t tok[LONGEST]; int32_t n; };
@@ -26,23 +29,26 @@ struct seq { int32_t tok[LONGEST]; int32_t n; };
 static struct llama_model the_model;
 static struct seq seqs[SEQS];
 static const char *scripts[SCRIPTS];
-static _Atomic int32_t cells, decode_us, busy_us, fail_next, widest, longest, tokens_seen, misuse, no_model, no_state, states;
+static _Atomic int32_t cells, decode_us, busy_us, fail_next, widest, longest, tokens_seen, misuse, no_model, no_state, states, graph, shorts, most;
 
 void stub_reset(void) {
     memset(seqs, 0, sizeof seqs);
     memset(scripts, 0, sizeof scripts);
     cells = 1 << 20;
-    decode_us = busy_us = fail_next = widest = longest = tokens_seen = misuse = no_model = no_state = states = 0;
+    decode_us = busy_us = fail_next = widest = longest = tokens_seen = misuse = no_model = no_state = states = graph = shorts = most = 0;
 }
 void stub_cells(int32_t n) { cells = n; }
 void stub_decode_us(int32_t us) { decode_us = us; }
 void stub_busy_us(int32_t us) { busy_us = us; }
+void stub_room(int32_t n) { most = n; }
 void stub_fail_next(int32_t code) { fail_next = code; }
 void stub_script(int32_t n, const char *bytes) { scripts[n] = bytes; }
 int32_t stub_widest(void) { return widest; }
 int32_t stub_longest(void) { return longest; }
 int32_t stub_tokens(void) { return tokens_seen; }
 int32_t stub_misuse(void) { return misuse; }
+void stub_graph(enum stub_graph g) { graph = (int32_t)g; }
+int32_t stub_short(void) { return shorts; }
 void stub_no_model(int32_t on) { no_model = on; }
 void stub_no_state(int32_t how) { no_state = how; }
 int32_t stub_states(void) { return states; }
@@ -127,11 +133,13 @@ struct llama_context *llama_init_from_model(struct llama_model *m, struct llama_
     struct llama_context *c = calloc(1, sizeof *c);
     c->params = p;
     c->logits = malloc(sizeof *c->logits * STUB_VOCAB * p.n_outputs_max);
+    c->hidden = malloc(sizeof *c->hidden * STUB_VOCAB * p.n_outputs_max);
     if ((int32_t)p.n_ctx < cells) cells = (int32_t)p.n_ctx;
     return c;
 }
 void llama_free(struct llama_context *c) {
     free(c->logits);
+    free(c->hidden);
     free(c);
 }
 llama_memory_t llama_get_memory(const struct llama_context *c) { (void)c; return (llama_memory_t)seqs; }
@@ -229,12 +237,83 @@ static bool takes_time(struct llama_context *c) {
     return true;
 }
 
+/* --- the graph: what the layers give is the logits already, and the output matrix is one of ones on its diagonal. */
+
+static float matrix_data[STUB_VOCAB * STUB_VOCAB];
+static const float CAP = 30.0f;
+
+static void dot(int n, float *s, size_t bs, const void *x, size_t bx, const void *y, size_t by, int nrc) {
+    const float *a = x, *b = y;
+    float sum = 0;
+    (void)bs;
+    (void)bx;
+    (void)by;
+    if (nrc != 1) misuse++;
+    for (int i = 0; i < n; i++) sum += a[i] * b[i];
+    *s = graph == STUB_INEXACT ? sum * 1.0001f : sum;
+}
+const struct ggml_type_traits_cpu *ggml_get_type_traits_cpu(enum ggml_type type) {
+    static const struct ggml_type_traits_cpu of_floats = {.vec_dot = dot, .vec_dot_type = GGML_TYPE_F32};
+    if (type != GGML_TYPE_F32) misuse++;
+    return &of_floats;
+}
+size_t ggml_row_size(enum ggml_type type, int64_t n) { return type == GGML_TYPE_F32 ? sizeof(float) * (size_t)n : 0; }
+bool ggml_is_contiguous(const struct ggml_tensor *t) { (void)t; return graph != STUB_HIDDEN; }
+bool ggml_backend_buffer_is_host(ggml_backend_buffer_t b) { return b != (ggml_backend_buffer_t)(uintptr_t)2; }
+enum ggml_unary_op ggml_get_unary_op(const struct ggml_tensor *t) { return (enum ggml_unary_op)t->op_params[0]; }
+
+static struct ggml_tensor tensor(const char *name, enum ggml_op op, struct ggml_tensor *a, struct ggml_tensor *b, int64_t rows, float *data) {
+    struct ggml_tensor t = {.type = GGML_TYPE_F32, .op = op, .src = {a, b}, .data = data, .ne = {STUB_VOCAB, rows, 1, 1}};
+    t.buffer = (ggml_backend_buffer_t)(uintptr_t)1;
+    t.nb[0] = sizeof(float);
+    t.nb[1] = sizeof(float) * STUB_VOCAB;
+    strncpy(t.name, name, sizeof t.name - 1);
+    return t;
+}
+
+static void scaled(struct ggml_tensor *t, float by) { memcpy(t->op_params, &by, sizeof by); }
+
+/* As ggml's scheduler: asks of each node whether it is wanted, computes up to it, tells, and ends where it is told to. */
+static void compute_graph(struct llama_context *c, int32_t rows) {
+    bool capped = graph == STUB_CAPPED;
+    for (int32_t i = 0; i < STUB_VOCAB; i++) matrix_data[i * STUB_VOCAB + i] = 1;
+    static struct ggml_tensor matrix; /* it lives as long as the model */
+    matrix = tensor("output.weight", GGML_OP_NONE, NULL, NULL, STUB_VOCAB, matrix_data);
+    if (graph == STUB_ELSEWHERE) matrix.buffer = (ggml_backend_buffer_t)(uintptr_t)2;
+    struct ggml_tensor norm = tensor(graph == STUB_NAMELESS ? "norm" : "result_norm", GGML_OP_MUL, NULL, NULL, rows, c->hidden);
+    struct ggml_tensor between = tensor("between", GGML_OP_SCALE, &norm, NULL, rows, c->hidden);
+    struct ggml_tensor product = tensor("product", GGML_OP_MUL_MAT, &matrix, graph == STUB_BETWEEN ? &between : &norm, rows, c->logits);
+    struct ggml_tensor small = tensor("small", GGML_OP_SCALE, &product, NULL, rows, c->logits);
+    struct ggml_tensor bent = tensor("bent", GGML_OP_UNARY, &small, NULL, rows, c->logits);
+    struct ggml_tensor large = tensor("large", GGML_OP_SCALE, &bent, NULL, rows, c->logits);
+    struct ggml_tensor after = tensor("after", GGML_OP_ADD, &product, &norm, rows, c->logits);
+    scaled(&small, 1.0f / CAP);
+    bent.op_params[0] = GGML_UNARY_OP_TANH;
+    scaled(&large, CAP);
+    struct ggml_tensor *nodes[6] = {&norm}, **end = nodes + 1;
+    if (graph == STUB_BETWEEN) *end++ = &between;
+    *end++ = &product;
+    if (capped) *end++ = &small, *end++ = &bent, *end++ = &large;
+    if (graph == STUB_AFTER) *end++ = &after;
+    strcpy(end[-1]->name, "result_output");
+    for (int32_t i = 0; i < rows * STUB_VOCAB; i++) c->logits[i] = NAN;
+    for (struct ggml_tensor **node = nodes; node < end; node++) {
+        if (!c->params.cb_eval || !c->params.cb_eval(*node, true, c->params.cb_eval_user_data)) continue;
+        if (c->params.cb_eval(*node, false, c->params.cb_eval_user_data)) continue;
+        if (rows == 0 || *node != &norm) misuse++;
+        shorts++;
+        return;
+    }
+    for (int32_t i = 0; i < rows * STUB_VOCAB; i++)
+        c->logits[i] = capped ? tanhf(c->hidden[i] * (1.0f / CAP)) * CAP : c->hidden[i];
+}
+
 int32_t llama_decode(struct llama_context *c, struct llama_batch b) {
     int32_t code = atomic_exchange(&fail_next, 0), rows = 0, n_seqs = 0;
     bool seen[SEQS] = {0};
     if (code) return code;
     if (b.n_tokens < 1 || b.n_tokens > (int32_t)c->params.n_batch) misuse++;
-    if (held() + b.n_tokens > cells) return 1;
+    if (held() + b.n_tokens > cells || (most && b.n_tokens > most)) return 1;
     if (!takes_time(c)) return 2;
     for (int32_t i = 0; i < b.n_tokens; i++) {
         struct seq *s = &seqs[b.seq_id[i][0]];
@@ -249,13 +328,14 @@ int32_t llama_decode(struct llama_context *c, struct llama_batch b) {
             misuse++;
             continue;
         }
-        float *x = c->logits + rows * STUB_VOCAB;
+        float *x = c->hidden + rows * STUB_VOCAB;
         uint32_t hash = (uint32_t)s->n;
         for (int32_t t = 0; t < STUB_VOCAB; t++) x[t] = (float)((hash = hash * 1664525u + 1013904223u) >> 24) / 256.0f;
         x[STUB_EOG] = -10;
-        x[stub_next(s->tok, s->n)] = 4;
+        x[stub_next(s->tok, s->n)] = graph == STUB_WIDE && b.n_tokens > 1 ? 4.000001f : 4;
         c->row_of[i] = rows++;
     }
+    compute_graph(c, rows);
     tokens_seen += b.n_tokens;
     if (n_seqs > widest) widest = n_seqs;
     if (b.n_tokens > longest) longest = b.n_tokens;

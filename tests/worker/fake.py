@@ -73,7 +73,18 @@ class FakeEngine:
         tokens = sum(s.made for s in sessions)
         return Stats(
             *(len(sessions), running, len(self._order), CONTEXT, 1, tokens, 0.0, 0, 0, tokens, 0, 0),
-            *(0.0, 0, 0, 0, 0, (), ()),
+            *(0.0, 0, 0, 0, 0),
+            batch_cost_s=(),
+            plan=(),
+            short_cost_s=(),
+            short_decodes=0,
+            rows=0,
+            rows_limit=0,
+            rows_why="the fake has none",
+            drafted_tokens=0,
+            draft_accepted_tokens=0,
+            drafts_limit=0,
+            drafts_why="the fake has none",
         )
 
     def mask_next(self, timeout_ms: int) -> None:

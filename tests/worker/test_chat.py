@@ -37,7 +37,11 @@ OLDER = (
     "{{ raise_exception('System role not supported') }}{% endif %}"
     "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}{% endfor %}[go]"
 )
-MARKS = ("<bos>", "<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>")
+MARKS = (
+    *("<bos>", "<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>"),
+    *("<|turn>", "<turn|>", "<|channel>", "<channel|>", "<|think|>", "<|tool>", "<tool|>"),
+    *("<start_function_declaration>", "<end_function_declaration>", "<escape>"),
+)
 
 
 class Words:
@@ -137,7 +141,6 @@ def test_a_tuned_file_without_a_template_has_gemmas_turns() -> None:
         ("{{ messages[-1].content }}", "an answer is not part of the conversation"),
         ("{{ ''.__class__.__mro__[1].__subclasses__() }}", "unsafe"),
         ("{{ messages.append(1) }}{{ messages[0].content }}", "unsafe"),
-        ("{% for i in range(10**9) %}x{% endfor %}", "too big|range"),
         ("x" * 300_000, "more than 262144 characters"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ from typing import Any
 import click
 
 from fazai.cli.options import FILE, GEMMA_SOCKET_HELP, LOG_FILE, LOG_FORMAT, OptionDecorator
-from fazai.errors import UsageError
+from fazai.errors import ExitCode, UsageError
 
 _SOCKET = "/run/fazai/gemma.sock"
 
@@ -30,6 +32,7 @@ def _size(
 @click.command(
     "worker",
     epilog="\b\nExamples:\n  fazai worker --demo-model --check           does it work here, and how fast?"
+    "\n  fazai worker --inspect gemma-3-4b-it-Q4_K_M.gguf    what is it, and does it fit here?"
     "\n  fazai worker --model gemma-3-4b-it-Q4_K_M.gguf"
     "\n  fazai worker --demo-model --socket /tmp/gemma.sock --log-format text",
 )
@@ -41,12 +44,29 @@ def _size(
 @click.option(
     "--check", "only_check", is_flag=True, help="Load, generate eight tokens, print the rate, exit."
 )
+@click.option(
+    "--inspect",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Say what a GGUF file is and how it would be served, without loading it, and exit.",
+)
+@click.option("--output", type=click.Choice(["text", "json"]), help="Of --inspect. [default: text]")
 @_size("--context", 0, None, 0, "Tokens of all conversations together. [default: 8192]", shown=False)
 @_size("--threads", 0, 512, 0, "[default: as many as decode quickest]", shown=False)
 @_size("--slots", 1, 56, 4, "Generations at once.")
 @_size("--sessions", 1, 4096, 64, "Open sessions; beyond, the one idle for longest goes.")
 @_size("--queue", 0, 4096, 32, "Generations that wait.")
 @_size("--gpu-layers", -1, None, 0, "-1: all.")
+@click.option(
+    "--full-logits", is_flag=True, help="All tokens' logits in every decode, also where few are allowed."
+)
+@click.option(
+    "--drafts",
+    type=click.Choice(["exact", "off", "always"]),
+    default="exact",
+    show_default=True,
+    help="Try what was said before in the same decode: where no rounding differs by it, never, or always.",
+)
 @click.option("--metrics-port", type=click.IntRange(1, 65535), help="Prometheus text on 127.0.0.1.")
 @LOG_FILE
 @LOG_FORMAT
@@ -55,14 +75,24 @@ def worker_command(
     demo_model: bool,
     socket_path: str | None,
     only_check: bool,
+    inspect: Path | None,
+    output: str | None,
     context: int,
+    full_logits: bool,
+    drafts: str,
     metrics_port: int | None,
     log_file: Path | None,
     log_format: str,
     **sizes: Any,
-) -> None:
+) -> int:
     """Serve a Gemma model on a Unix socket, one JSON object a line."""
-    from fazai.worker.bridge import Options
+    if inspect is not None:
+        if model is not None or demo_model or only_check:
+            raise UsageError("--inspect reads one file, and loads nothing", hint="--inspect FILE.gguf alone")
+        return _inspect(inspect, output or "text")
+    if output is not None:
+        raise UsageError("--output belongs to --inspect", hint="--inspect FILE.gguf --output json")
+    from fazai.worker.bridge import Drafts, Options
     from fazai.worker.main import WorkerSettings, check_model, serve
 
     if (model is None) == (not demo_model):
@@ -70,7 +100,9 @@ def worker_command(
     settings = WorkerSettings(
         model=model if model is not None else _demo_model(),
         socket=worker_socket(socket_path),
-        options=Options(context_tokens=context, **sizes),
+        options=Options(
+            context_tokens=context, full_logits=full_logits, drafts=Drafts[drafts.upper()], **sizes
+        ),
         metrics_port=metrics_port,
         log_file=log_file,
         log_text=log_format == "text",
@@ -79,6 +111,21 @@ def worker_command(
         check_model(settings, click.echo)
     else:
         serve(settings)
+    return ExitCode.OK
+
+
+def _inspect(path: Path, output: str) -> int:
+    """Print a report on a file. Raises InputError where it cannot be read."""
+    from fazai.worker.modelfile.report import inspect_model
+    from fazai.worker.modelfile.show import report_lines
+
+    report = inspect_model(path)
+    if output == "json":
+        click.echo(json.dumps({"format": "fazai-model/1", **dataclasses.asdict(report)}, indent=2))
+    else:
+        for line in report_lines(report):
+            click.echo(line)
+    return ExitCode.FAILED if report.problems else ExitCode.OK
 
 
 def _demo_model() -> Path:

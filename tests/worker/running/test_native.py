@@ -51,8 +51,9 @@ SCHEMA = {
 class Loaded:
     """An engine, its masks, and generations to their end."""
 
-    def __init__(self, path: Path, context_tokens: int = 4096) -> None:
-        self.engine = NativeEngine(path, Options(context_tokens=context_tokens, slots=4, calibrate=False))
+    def __init__(self, path: Path, context_tokens: int = 4096, options: Options | None = None) -> None:
+        plain = Options(context_tokens=context_tokens, slots=4, calibrate=False)
+        self.engine = NativeEngine(path, options or plain)
         self.masks = Masks(self.engine)
         self.masks.start()
         self.chat = chat_of(self.engine)
@@ -563,3 +564,4 @@ def test_a_file_that_is_no_model(tmp_path: Path, capfd: pytest.CaptureFixture[st
         NativeEngine(tmp_path / "x.gguf", Options())
     assert refused.value.code is Code.MODEL
     assert "x.gguf" in str(refused.value)
+    assert refused.value.hint == "fazai worker --inspect FILE says what it is"

@@ -1,0 +1,162 @@
+"""Logits of the allowed tokens only, with the real weights: the same bits as all, and the same texts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sysconfig
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fazai.worker.bridge import NativeEngine, Options, Sampling
+from fazai.worker.demo import find_demo_model
+from tests.campaign import campaign_size, in_full
+from tests.worker.running.test_native import Loaded
+
+pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
+
+NATIVE = Path(__file__).parents[3] / "native"
+TEXT = Path(__file__).parents[3] / "docs/worker.md"
+#: Making the others takes minutes.
+KINDS = ("F16", "Q8_0", "BF16", "Q5_K_M", "Q6_K") if in_full() else ("F16", "Q8_0")
+NAMES = {"enum": [f"{kind}-{number:02}" for kind in ("fw", "edge", "core") for number in range(30)]}
+CALL = {
+    "type": "object",
+    "properties": {
+        "name": NAMES,
+        "mode": {"enum": ["read", "propose"]},
+        "reason": {"type": "string", "maxLength": 24},
+    },
+    "required": ["name", "mode", "reason"],
+    "additionalProperties": False,
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return find_demo_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def compare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program that compares, compiled against the library of the worker."""
+    packages = Path(sysconfig.get_path("purelib"))
+    library = packages / "llama_cpp/lib"
+    program = tmp_path_factory.mktemp("compare") / "rows_test"
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-march=native", "-fopenmp"]
+    release = ["-DFZ_LLAMA_VERSION=llama_version()", "-DFZ_GGML_COMMIT=ggml_commit()"]
+    sources = [*sorted(NATIVE.glob("gemma_*.c")), NATIVE / "tests/rows_test.c"]
+    libraries = [
+        f"-L{library}",
+        f"-Wl,-rpath,{library}",
+        "-lllama",
+        "-lggml-base",
+        "-lggml-cpu",
+        "-lggml",
+        "-lm",
+    ]
+    subprocess.run(
+        [
+            "gcc",
+            *flags,
+            *release,
+            f"-I{packages / 'include'}",
+            *sources,
+            "-o",
+            program,
+            *libraries,
+            "-lpthread",
+        ],
+        check=True,
+        timeout=300,
+    )
+    return program
+
+
+def steps_compared(program: Path, model: Path, steps: int) -> str:
+    done = subprocess.run(
+        [program, model, TEXT, str(steps)], capture_output=True, text=True, timeout=3600, check=False
+    )
+    assert done.returncode in (0, 2), done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_demo_weights_step_by_step(compare: Path, model: Path) -> None:
+    steps = campaign_size(10_000) // 5
+    said = steps_compared(compare, model, steps)
+    assert said.startswith(f"{steps} steps, "), said
+    assert said.endswith(" 0 steps differ\n"), said
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_other_types(compare: Path, model: Path, tmp_path: Path, kind: str) -> None:
+    made = tmp_path / "made.gguf"
+    subprocess.run([compare, "--quantise", model, made, kind], check=True, timeout=1800, capture_output=True)
+    steps = campaign_size(10_000) // 25
+    said = steps_compared(compare, made, steps)
+    assert said.startswith(f"{steps} steps, "), said
+    assert said.endswith(" 0 steps differ\n"), said
+
+
+def test_weights_that_llama_cpp_packs_anew_are_computed_whole(
+    compare: Path, model: Path, tmp_path: Path
+) -> None:
+    made = tmp_path / "made.gguf"
+    subprocess.run(
+        [compare, "--quantise", model, made, "Q4_0"], check=True, timeout=1800, capture_output=True
+    )
+    said = steps_compared(compare, made, 20)
+    assert said.endswith(" 0 steps differ\n") or said == (
+        "computed whole: the output matrix is repacked for kernels of llama.cpp's own\n"
+    )
+
+
+def texts_of(model: Path, *, full_logits: bool, sampling: Sampling, seeds: range) -> tuple[list[str], int]:
+    """What one session after the other says under the schema, and how many decodes ended early. The prompts
+    are so short that nothing is decoded before the first mask: then batches do not depend on the machine."""
+    options = Options(context_tokens=1024, slots=4, calibrate=False, full_logits=full_logits)
+    loaded = Loaded(model, options=options)
+    try:
+        compiled = loaded.masks.compile(schema=CALL, grammar=None)
+        found = []
+        for seed in seeds:
+            session = loaded.engine.open_session()
+            loaded.masks.attach(session, compiled)
+            tokens = loaded.engine.tokenize("The edge router", bos=True)
+            assert len(tokens) <= 4
+            loaded.engine.submit(session, tokens, replace(sampling, seed=seed, constrained=True))
+            found.append(loaded.finish(session)[0])
+            loaded.engine.close_session(session)
+        return found, loaded.engine.stats().short_decodes
+    finally:
+        loaded.close()
+
+
+@pytest.mark.parametrize(
+    "sampling",
+    [
+        Sampling(max_tokens=120, timeout_ms=120_000),
+        Sampling(max_tokens=120, timeout_ms=120_000, temperature=1, top_k=64, top_p=0.95),
+        Sampling(max_tokens=120, timeout_ms=120_000, temperature=1.3, min_p=0.02, repeat_penalty=1.1),
+    ],
+    ids=["greedy", "top-k and top-p", "min-p and penalty"],
+)
+def test_texts_are_the_same_with_all_logits(model: Path, sampling: Sampling) -> None:
+    seeds = range(campaign_size(120))
+    few, short = texts_of(model, full_logits=False, sampling=sampling, seeds=seeds)
+    whole, none = texts_of(model, full_logits=True, sampling=sampling, seeds=seeds)
+    assert few == whole
+    assert none == 0
+    assert short >= len(few)  # each has names to choose from
+    assert all(json.loads(text)["name"] in NAMES["enum"] for text in few)
+
+
+def test_the_way_is_told(model: Path) -> None:
+    for full in (False, True):
+        engine = NativeEngine(model, Options(context_tokens=512, slots=2, calibrate=False, full_logits=full))
+        stats = engine.stats()
+        engine.close()
+        assert (stats.rows_limit > 0) is not full
+        assert stats.rows_why == ("it was asked for" if full else "")
