@@ -149,6 +149,11 @@ class Rotation:
             raise Refused(text, hint="it goes on where it was: fazai pki ca rotate")
 
     def _require_ready(self, authority: Authority, store: CertificateStore, force: bool, why: str) -> None:
+        if (
+            not force and not store.certificates() and not store.trust_holders()
+        ):  # another state knows them, perhaps
+            hint = "FAZAI_STATE_DIR is that of the daemon? without any agent: --force"
+            raise Refused("no agent was ever enrolled in this state", hint=hint)
         lacking = [one.name for one in agent_states(authority, store) if one.lacks]
         if lacking and not force:
             shown = ", ".join(lacking[:5]) + (f" and {len(lacking) - 5} more" if len(lacking) > 5 else "")
@@ -222,4 +227,6 @@ def rotation_lines(record: dict[str, Any]) -> Iterator[str]:
     if record["phase"] in _NEXT:
         ready = f"{len(agents) - len(waiting)} of {count_noun(len(agents), 'agent')} ready"
         step = _NEXT[record["phase"]]
+        if not agents:
+            ready += " (FAZAI_STATE_DIR is that of the daemon?)"
         yield f"{ready}; " + (f"wait (fazai pki ca status), then: {step}" if waiting else f"next: {step}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ import pytest
 from fazai.errors import Refused
 from fazai.pki import Authority, Enrolments, PeerChecker, PkiError
 from fazai.pki.reading import fingerprint_of, is_issued_by, read_certificate
-from fazai.pki.rotation import Rotation, agent_states
+from fazai.pki.rotation import Rotation, agent_states, rotation_lines, rotation_record
 from fazai.store.certificates import Revocation, TrustHolder
+from fazai.store.factory import open_certificates
 from tests.pki.world import DAY_S, Machine, World
 
 YEAR_S = 365 * DAY_S
@@ -128,7 +130,7 @@ def test_steps_in_another_order_are_refused(world: World) -> None:
     rotation(world).begin(None, YEAR_S)
     with pytest.raises(Refused, match="the next CA does not issue yet"):
         rotation(world).retire(world.store, force=True)
-    rotation(world).switch(world.store, force=False)
+    rotation(world).switch(world.store, force=True)
     with pytest.raises(Refused, match="no third one is made"):
         rotation(world).begin(None, YEAR_S)
 
@@ -188,7 +190,7 @@ def test_a_next_ca_that_has_a_key_alone_does_not_issue(world: World, force: bool
     authority = Authority.load(world.authority.folder, world.clock)  # which issues as before
     assert fingerprint_of(authority.trusted[0]) == fingerprint_of(world.authority.trusted[0])
     rotation(world).begin(None, YEAR_S)
-    rotation(world).switch(world.store, force=force)
+    rotation(world).switch(world.store, force=True)
 
 
 def test_a_retirement_that_was_killed_needs_no_agent_to_end(world: World) -> None:
@@ -201,6 +203,18 @@ def test_a_retirement_that_was_killed_needs_no_agent_to_end(world: World) -> Non
     rotation(world).retire(world.store, force=False)
     assert rotation(world).phase() == "single"
     assert not (world.authority.folder / "ca.old.key").exists()
+
+
+def test_a_state_that_knows_no_agent_says_nothing_of_them(world: World, tmp_path: Path) -> None:
+    """With another FAZAI_STATE_DIR than the daemon's, nobody would keep the CA of all agents from going."""
+    enrol(world, world.machine())
+    authority, _ = rotation(world).begin(None, YEAR_S)
+    with closing(open_certificates(tmp_path / "other")) as other:
+        *_, last = rotation_lines(rotation_record(rotation(world), authority, other))
+        assert last.startswith("0 of 0 agents ready (FAZAI_STATE_DIR is that of the daemon?); ")
+        with pytest.raises(Refused, match="no agent was ever enrolled in this state"):
+            rotation(world).switch(other, force=False)
+    assert rotation(world).phase() == "overlap"
 
 
 def test_an_existing_ca_is_not_ours_to_replace(world: World, tmp_path: Path) -> None:
