@@ -199,7 +199,8 @@ def test_issue_for_a_request_from_a_file_and_a_pipe(ready: Run, tmp_path: Path) 
         (("issue", "edge-7", "--csr", "edge-7.cs"), 3, 'did you mean "edge-7.csr"?'),
         (("issue", "edge-7", "--csr", "machine/edge-7.key"), 7, "this is no certificate request (CSR)"),
         (("issue", "edge-7", "--csr", "edge-7.csr", "--out", "x"), 3, "--csr and --out do not go together"),
-        (("issue", "../x"), 7, "'../x' is no name for an agent"),
+        (("issue", "../x"), 3, "'../x' is no name for an agent"),
+        (("enrol", "a name"), 3, "'a name' is no name for an agent"),
     ):
         said = ready(*words_)
         assert (said.code, said.out) == (code, "")

@@ -104,8 +104,20 @@ def listener_command(names: tuple[str, ...], lifetime: str | None) -> None:
     click.echo(describe_listener(listener))
 
 
+def _check_name(context: click.Context, parameter: click.Parameter, name: str) -> str:
+    """Return a name that an agent can have. Raises UsageError."""
+    from fazai.pki import PkiError
+    from fazai.pki.reading import check_agent_name
+
+    try:
+        check_agent_name(name)
+    except PkiError as error:  # nobody refused anything: it is a mistake in the command
+        raise UsageError(error.message, hint=error.hint) from None
+    return name
+
+
 @pki_command.command("issue")
-@click.argument("name")
+@click.argument("name", callback=_check_name)
 @click.option("--csr", help="A request (PEM) for it, - for standard input: no key is made.")
 @click.option("--out", type=_DIR, help="Folder for NAME.key and NAME.pem. [default: secrets/pki/issued]")
 @click.option("--lifetime", metavar="30d", help="[default: agent_lifetime of pki.yml, else 30d]")
@@ -136,7 +148,7 @@ def issue_command(name: str, csr: str | None, out: Path | None, lifetime: str | 
 
 
 @pki_command.command("enrol")
-@click.argument("name")
+@click.argument("name", callback=_check_name)
 @click.option("--expires", metavar="1h", help="[default: token_lifetime of pki.yml, else 1h]")
 def enrol_command(name: str, expires: str | None) -> None:
     """Make a token with which the machine NAME enrols itself, once, and print it. It is shown once."""
