@@ -55,7 +55,7 @@ CASES: dict[str, dict[int, str]] = {
     "daemon": {3: "daemon --config nope"},
     "tail": {3: "tail --until nope=1", 4: "tail --url http://127.0.0.1:1"},
     "token": {0: "token list", 3: "token revoke nope"},
-    "pki": {0: "pki init", 3: "pki list", 7: "pki issue ../nope"},
+    "pki": {0: "pki init", 3: "pki list", 7: "pki ca switch"},
     "completion, version": {0: "version", 3: "completion"},
 }
 LOCAL = "provider: local, mode: {mode}, root: {root}"
