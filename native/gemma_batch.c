@@ -22,17 +22,20 @@ int32_t fz_pending(const fz_engine *e, const fz_session *s) {
     return (s->prompt_done ? s->n_tok - 1 : fz_reusable(s->n_prompt)) - at; /* the rest goes with what will be forced */
 }
 
+void fz_batch_put(fz_engine *e, int32_t token, int32_t pos, int32_t seq, bool output) {
+    struct llama_batch *b = &e->batch;
+    int32_t at = b->n_tokens++;
+    b->token[at] = token;
+    b->pos[at] = pos;
+    b->n_seq_id[at] = 1;
+    b->seq_id[at][0] = seq;
+    b->logits[at] = output;
+}
+
 static void add_tokens(fz_engine *e, fz_session *s, int32_t n) {
     struct llama_batch *b = &e->batch;
     int32_t from = e->lanes[s->lane].n;
-    for (int32_t i = 0; i < n; i++) {
-        int32_t at = b->n_tokens++;
-        b->token[at] = s->tok[from + i];
-        b->pos[at] = from + i;
-        b->n_seq_id[at] = 1;
-        b->seq_id[at][0] = s->lane;
-        b->logits[at] = false;
-    }
+    for (int32_t i = 0; i < n; i++) fz_batch_put(e, s->tok[from + i], from + i, s->lane, false);
     s->in_batch = n;
     s->row = -1;
     s->stepped_us = fz_now_us();

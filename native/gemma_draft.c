@@ -97,7 +97,6 @@ static int32_t room_for(fz_engine *e, const fz_session *s) {
 
 void fz_draft_add(fz_engine *e, fz_session *s) {
     fz_drafts *d = &e->drafts;
-    struct llama_batch *b = &e->batch;
     int32_t match, room = d->most ? room_for(e, s) : 0;
     int32_t found = room > 0 ? fz_draft_find(s->tok, s->n_tok, room, d->tok, &match) : 0;
     if (found == 0) return;
@@ -105,15 +104,8 @@ void fz_draft_add(fz_engine *e, fz_session *s) {
     s->guess_long = match > SHORTEST;
     d->n = best_length(e, s, found);
     d->lane = s->lane;
-    for (int32_t i = 0; i < d->n; i++) {
-        int32_t at = b->n_tokens++;
-        b->token[at] = d->tok[i];
-        b->pos[at] = s->n_tok + i;
-        b->n_seq_id[at] = 1;
-        b->seq_id[at][0] = s->lane;
-        b->logits[at] = true;
-        e->n_outputs++;
-    }
+    for (int32_t i = 0; i < d->n; i++) fz_batch_put(e, d->tok[i], s->n_tok + i, s->lane, true);
+    e->n_outputs += d->n;
     e->stats.drafted += d->n;
 }
 
@@ -144,16 +136,9 @@ static bool refuse(fz_drafts *d, const char *why) {
 
 /* Decodes `n` tokens of the text from place `at` on, with logits of each; what was behind it is cut off first. */
 static bool decoded(fz_engine *e, const int32_t *text, int32_t at, int32_t n) {
-    struct llama_batch *b = &e->batch;
     if (!llama_memory_seq_rm(e->memory, 0, at, -1)) return false;
-    b->n_tokens = n;
-    for (int32_t i = 0; i < n; i++) {
-        b->token[i] = text[at + i];
-        b->pos[i] = at + i;
-        b->n_seq_id[i] = 1;
-        b->seq_id[i][0] = 0;
-        b->logits[i] = true;
-    }
+    e->batch.n_tokens = 0;
+    for (int32_t i = 0; i < n; i++) fz_batch_put(e, text[at + i], at + i, 0, true);
     return llama_decode(e->ctx, e->batch) == 0;
 }
 

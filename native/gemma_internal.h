@@ -15,6 +15,9 @@ enum { FZ_BATCH = 512, FZ_MAX_STOPS = 16, FZ_MAX_STOP = 1024, FZ_MAX_SLOTS = 64,
 /* llama.cpp multiplies matrices by rows in fours, and from 64 rows on has another attention. */
 enum { FZ_ROWS = 4, FZ_TILE = 64, FZ_MAX_FF = 4096, FZ_MAX_LANES = 120, FZ_KEPT = 256, FZ_MAX_PARKED = 32 };
 
+/* How long a mask that is late may hold others up, once a token. */
+enum { FZ_MASK_SOON_US = 3000 };
+
 int64_t fz_now_us(void);
 
 /* gemma_open.c: fills `err` with a sentence and returns `code` */
@@ -301,6 +304,7 @@ void fz_want_mask(fz_engine *e, fz_session *s, int32_t token);
 /* gemma_batch.c; the loop only, locked */
 bool fz_awaits_force(const fz_session *s);
 int32_t fz_pending(const fz_engine *e, const fz_session *s); /* how many of its tokens may be decoded now */
+void fz_batch_put(fz_engine *e, int32_t token, int32_t pos, int32_t seq, bool output); /* a row more */
 int32_t fz_compose(fz_engine *e);                       /* how many sessions are in the batch */
 
 /* gemma_loop.c */

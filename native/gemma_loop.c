@@ -8,7 +8,7 @@
 
 #include "gemma_internal.h"
 
-enum { MASK_PATIENCE_US = 10000000, MASK_SOON_US = 3000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 40000 };
+enum { MASK_PATIENCE_US = 10000000, FORCE_PATIENCE_US = 3000, TELL_EVERY_US = 40000 };
 
 int64_t fz_now_us(void) {
     struct timespec t;
@@ -172,8 +172,8 @@ static enum fz_reason take_token(fz_engine *e, fz_session *s, int32_t token) {
     return s->n_gen >= s->params.max_tokens || s->n_tok >= e->n_ctx ? FZ_LENGTH : FZ_RUNNING;
 }
 
-/* Locked: text that is sure goes out. Returns whether the generation goes on. Its reader is told at most every 40 ms: on few cores each waking of it takes time
- * from the decode, and nobody reads faster. What was not told goes with the next token, or with the end. */
+/* Locked: text that is sure goes out. Returns whether the generation goes on. Its reader is told at most every 40 ms: on
+ * few cores each waking of it takes time from the decode, and nobody reads faster. What was not told goes with the next token, or with the end. */
 static bool publish(fz_engine *e, fz_session *s, enum fz_reason reason) {
     s->last_us = fz_now_us();
     if (!s->first_us) s->first_us = s->last_us;
@@ -268,7 +268,7 @@ static bool await_mask(fz_engine *e, fz_session *s) {
     bool others = false;
     while (s->mask != FZ_M_READY && !s->abort && !s->closing && !e->closed) {
         others = e->n_running > 1 || e->n_queued > 0;
-        until = from + (others ? MASK_SOON_US : MASK_PATIENCE_US);
+        until = from + (others ? FZ_MASK_SOON_US : MASK_PATIENCE_US);
         if (s->deadline_us < until) until = s->deadline_us;
         if (fz_now_us() >= until) break;
         fz_wait_until(e, until);
@@ -321,7 +321,7 @@ static float *logits_of(fz_engine *e, const fz_session *s, int32_t after) {
 /* Locked. Whether the row behind the token that was just said may be sampled: where a grammar forces something next, or
  * allows too much for a decode that ended early, the token is decoded once more with what comes then, as without a draft. */
 static bool keep_drafted(fz_engine *e, fz_session *s) {
-    int64_t from = fz_now_us(), until = from + MASK_SOON_US;
+    int64_t from = fz_now_us(), until = from + FZ_MASK_SOON_US;
     bool constrained = s->params.constrained;
     while (constrained && s->mask != FZ_M_READY && !s->abort && !s->closing && !e->closed)
         if (!fz_wait_until(e, until)) break;

@@ -13,16 +13,6 @@ enum { REPEATS = 5, PREFIX = 8, THREAD_REPEATS = 3 };
 /* How long each kind of measurement may take; each size is measured once in any case, and what decodes take mends it. */
 enum { MEASURE_US = 600000 };
 
-static void put(fz_engine *e, int32_t token, int32_t pos, int32_t seq, bool output) {
-    struct llama_batch *b = &e->batch;
-    int32_t i = b->n_tokens++;
-    b->token[i] = token;
-    b->pos[i] = pos;
-    b->n_seq_id[i] = 1;
-    b->seq_id[i][0] = seq;
-    b->logits[i] = output;
-}
-
 /* Microseconds of one decode, or -1. */
 static int64_t timed(fz_engine *e) {
     int64_t from = fz_now_us();
@@ -34,7 +24,7 @@ static int64_t timed(fz_engine *e) {
 /* One decode over k sequences, or -1. */
 static int64_t cost_of(fz_engine *e, int32_t k, int32_t turn) {
     e->batch.n_tokens = 0;
-    for (int32_t s = 0; s < k; s++) put(e, 1 + (turn * 31 + s) % (e->n_vocab - 1), PREFIX, s, true);
+    for (int32_t s = 0; s < k; s++) fz_batch_put(e, 1 + (turn * 31 + s) % (e->n_vocab - 1), PREFIX, s, true);
     int64_t took = timed(e);
     for (int32_t s = 0; s < k; s++) llama_memory_seq_rm(e->memory, s, PREFIX, -1);
     return took;
@@ -110,7 +100,7 @@ static int32_t chunk_of(fz_engine *e) {
     int64_t least = INT64_MAX, until = fz_now_us() + MEASURE_US;
     for (int r = 0; r < 3 && (r == 0 || fz_now_us() < until); r++) {
         e->batch.n_tokens = 0;
-        for (int32_t i = 0; i < PROBE; i++) put(e, 1 + i % (e->n_vocab - 1), PREFIX + i, 0, i == PROBE - 1);
+        for (int32_t i = 0; i < PROBE; i++) fz_batch_put(e, 1 + i % (e->n_vocab - 1), PREFIX + i, 0, i == PROBE - 1);
         int64_t took = timed(e);
         llama_memory_seq_rm(e->memory, 0, PREFIX, -1);
         if (took <= 0) return PROBE;
@@ -140,7 +130,7 @@ static void measure_costs(fz_engine *e, fz_costs *costs, int32_t n) {
 static void begin_sequences(fz_engine *e, int32_t n) {
     e->batch.n_tokens = 0;
     for (int32_t s = 0; s < n; s++)
-        for (int32_t i = 0; i < PREFIX; i++) put(e, 1 + i % (e->n_vocab - 1), i, s, i == PREFIX - 1);
+        for (int32_t i = 0; i < PREFIX; i++) fz_batch_put(e, 1 + i % (e->n_vocab - 1), i, s, i == PREFIX - 1);
     timed(e);
 }
 

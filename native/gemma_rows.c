@@ -136,10 +136,11 @@ int32_t fz_rows_allowed(const fz_engine *e, const uint32_t *mask) {
     return n;
 }
 
-/* Locked. Whether all masks of the batch are there, within the time that the output matrix would take; and whether they
- * allow so few tokens that their rows cost less than the matrix. */
+/* Locked. Whether all masks of the batch are there, within the time that the output matrix would take, and where others
+ * wait within what they would not notice; and whether they allow so few tokens that their rows cost less than the matrix. */
 static bool few_allowed(fz_engine *e) {
-    int64_t until = fz_now_us() + e->rows.saves_us;
+    bool others = (e->n_running > 1 || e->n_queued > 0) && e->rows.saves_us > FZ_MASK_SOON_US;
+    int64_t until = fz_now_us() + (others ? FZ_MASK_SOON_US : e->rows.saves_us);
     for (int32_t i = 0; i < e->n_running; i++) {
         fz_session *s = e->running[i];
         while (s->row >= 0 && s->mask != FZ_M_READY && !s->abort && !s->closing && !e->closed)
@@ -192,15 +193,8 @@ static const char TEXT[] = "The firewall keeps a state for each connection that 
 
 /* Decodes a token of the text at place `at` in each of `width` sequences, which are behind those of the slots. */
 static bool step(fz_engine *e, const int32_t *text, int32_t at, int32_t width) {
-    struct llama_batch *b = &e->batch;
-    b->n_tokens = width;
-    for (int32_t i = 0; i < width; i++) {
-        b->token[i] = text[at + i];
-        b->pos[i] = at;
-        b->n_seq_id[i] = 1;
-        b->seq_id[i][0] = e->opt.n_slots + i;
-        b->logits[i] = true;
-    }
+    e->batch.n_tokens = 0;
+    for (int32_t i = 0; i < width; i++) fz_batch_put(e, text[at + i], at, e->opt.n_slots + i, true);
     e->rows.taken = false;
     return llama_decode(e->ctx, e->batch) == 0;
 }

@@ -47,7 +47,7 @@ def headers(package: Path) -> Path:
 
 
 def says(library: Path, name: str) -> str:
-    """What the library that belongs to the header calls itself; the bridge refuses any other at load."""
+    """Return the release that a library names; the bridge refuses to be loaded with any other."""
     function = getattr(ctypes.CDLL(str(library)), name)
     function.restype = ctypes.c_char_p
     return f'"{bytes(function()).decode()}"'

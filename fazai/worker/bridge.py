@@ -59,7 +59,7 @@ class EngineError(FazaiError):
 
 
 class Drafts(IntEnum):
-    """When tokens that probably follow are decoded with a session's own (enum fz_draft_mode)."""
+    """Choice of when tokens that probably follow are decoded with a session's own (enum fz_draft_mode)."""
 
     EXACT = 0
     OFF = 1

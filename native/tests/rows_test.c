@@ -41,13 +41,8 @@ static char *whole_file(const char *path, size_t *len) {
 }
 
 static bool decoded(fz_engine *e, int32_t token, int32_t pos) {
-    struct llama_batch *b = &e->batch;
-    b->n_tokens = 1;
-    b->token[0] = token;
-    b->pos[0] = pos;
-    b->n_seq_id[0] = 1;
-    b->seq_id[0][0] = 0;
-    b->logits[0] = true;
+    e->batch.n_tokens = 0;
+    fz_batch_put(e, token, pos, 0, true);
     e->rows.taken = false;
     return llama_decode(e->ctx, e->batch) == 0;
 }

@@ -46,10 +46,10 @@ class Proxy:
 
 
 class Tunnel:
-    """What is sent to a proxy for a way to `authority`, and what comes back."""
+    """The request to a proxy for a way to `authority`, and the reading of its answer."""
 
     def __init__(self, proxy: Proxy, authority: str) -> None:
-        """Raises LinkError where the proxy's credentials cannot be had."""
+        """Make the request. Raises LinkError where the proxy's credentials cannot be had."""
         self._proxy = proxy
         self._authority = authority
         self._head = bytearray()

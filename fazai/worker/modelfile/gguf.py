@@ -163,7 +163,7 @@ class _Reader:
         self.texts = 0
 
     def refuse(self, why: str) -> NoReturn:
-        """Raises InputError."""
+        """Say that the file is damaged. Raises InputError, always."""
         raise InputError(
             f"the file is damaged: {why}", where=str(self._path), hint="fetch it again, and compare its hash"
         )

@@ -26,7 +26,7 @@ class TypeShare:
 
 @dataclass(frozen=True, slots=True)
 class Chat:
-    """How conversations are written. `problem`: why the template cannot be used."""
+    """The form in which conversations are written. `problem`: why the template cannot be used."""
 
     template: str
     base_model: bool
@@ -50,7 +50,7 @@ class OutputMatrix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelReport:
-    """What a file is and how it is served. `problems`: why it is not."""
+    """Description of a file and of how it would be served. `problems`: why it would not."""
 
     file: str
     file_bytes: int
@@ -216,7 +216,7 @@ def _output_matrix(
 
 
 class _FileTokenizer:
-    """What a conversation's form needs of a tokenizer (`chat.Tokenizer`), from the head of the file alone."""
+    """The tokenizer that a conversation's form needs (`chat.Tokenizer`), from the head of the file alone."""
 
     def __init__(self, file: ModelFile) -> None:
         self._file = file

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import re
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from fazai.agent.link.dialling import Address, Opening
 from fazai.agent.link.errors import LinkError
 from fazai.agent.link.proxy import Proxy, Tunnel, open_tunnel, read_credentials
 from fazai.agent.link.tls import make_context
+from tests.agent.link import proxy
 from tests.agent.link.authority import Authority
 from tests.agent.link.conftest import Agent
 from tests.agent.link.daemon import Daemon
@@ -31,60 +30,34 @@ __all__ = ["life"]
 USER, PASSWORD = "edge", "s3cret:word"
 
 
-class ConnectProxy:
+class ConnectProxy(proxy.Proxy):
     """A proxy that opens the way to one port, by whatever name it is asked for. `says`: its answer in place
     of that; `wants`: the credentials that it takes."""
 
     def __init__(self, port: int = 0, *, says: bytes | None = None, wants: str | None = None) -> None:
-        self._to, self._says = port, says
+        self._says = says
         self._wants = None if wants is None else base64.b64encode(wants.encode()).decode()
-        self._server = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._server.getsockname()[1]
         self.asked: list[str] = []
         self.heads: list[str] = []
-        self._sockets: list[socket.socket] = [self._server]
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(port)
 
-    def close(self) -> None:
-        for sock in self._sockets:
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, _ = self._server.accept()
-                self._sockets.append(client)
-                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            head = b""
-            while b"\r\n\r\n" not in head:
-                head += client.recv(1)
-            self.heads.append(head.decode())
-            self.asked.append(self.heads[-1].split()[1])
-            if self._says is not None:
-                client.sendall(self._says)
-                client.shutdown(socket.SHUT_WR)
-                return
-            given = re.search(r"^Proxy-Authorization: Basic (\S+)\r$", self.heads[-1], re.M)
-            if self._wants is not None and (given is None or given[1] != self._wants):
-                client.sendall(b"HTTP/1.1 407 Nope\r\nProxy-Authenticate: Basic realm=x\r\n\r\n")
-                client.shutdown(socket.SHUT_WR)
-                return
-            there = socket.create_connection(("127.0.0.1", self._to))
-            self._sockets.append(there)
-            client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: 1.1 x\r\n\r\n")
-            for source, target in ((client, there), (there, client)):
-                threading.Thread(target=self._pass_on, args=(source, target), daemon=True).start()
-
-    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(65_536):
-                target.sendall(data)
-            target.shutdown(socket.SHUT_WR)
+    def serve(self, client: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += client.recv(1)
+        self.heads.append(head.decode())
+        self.asked.append(self.heads[-1].split()[1])
+        given = re.search(r"^Proxy-Authorization: Basic (\S+)\r$", self.heads[-1], re.M)
+        says = self._says
+        if says is None and self._wants is not None and (given is None or given[1] != self._wants):
+            says = b"HTTP/1.1 407 Nope\r\nProxy-Authenticate: Basic realm=x\r\n\r\n"
+        if says is not None:
+            client.sendall(says)
+            client.shutdown(socket.SHUT_WR)
+            return
+        there = self.dial()
+        client.sendall(b"HTTP/1.1 200 Connection established\r\nVia: 1.1 x\r\n\r\n")
+        self.join(client, there)
 
 
 @pytest.fixture
@@ -96,8 +69,8 @@ def start_proxy() -> Iterator[Callable[..., ConnectProxy]]:
         return started[-1]
 
     yield start
-    for proxy in started:
-        proxy.close()
+    for one in started:
+        one.close()
 
 
 @pytest.fixture

@@ -119,7 +119,8 @@ def public_key_of(agent: Agent) -> Any:
     return x509.load_pem_x509_certificate(agent.pair.certificate.read_bytes()).public_key()
 
 
-def test_an_agent_is_asked_to_renew(agent: Agent, daemon: Daemon) -> None:
+def tell_to_renew(agent: Agent, daemon: Daemon) -> tuple[Peer, str]:
+    """Have an agent whose certificate is due in forty minutes renew it now; returns the CAs, too."""
     agent.pair = agent.authority.agent("edge-7", ends_s=3600)
     agent.configure(f"wss://localhost:{daemon.port}")
     agent.start()
@@ -127,6 +128,11 @@ def test_an_agent_is_asked_to_renew(agent: Agent, daemon: Daemon) -> None:
     peer.hello()
     text = agent.authority.file.read_text()
     assert peer.ask(method="trust", action_id="q-1", ca=text, renew=True)["ok"] is True
+    return peer, text
+
+
+def test_an_agent_is_asked_to_renew(agent: Agent, daemon: Daemon) -> None:
+    peer, _ = tell_to_renew(agent, daemon)
     assert peer.receive()["method"] == "renew"  # which was due in forty minutes
 
 
@@ -148,13 +154,7 @@ def test_one_offer_is_proven_at_a_time_and_the_newest_holds(
 
 
 def test_an_agent_that_is_told_to_renew_again_and_again_does_so_once(agent: Agent, daemon: Daemon) -> None:
-    agent.pair = agent.authority.agent("edge-7", ends_s=3600)
-    agent.configure(f"wss://localhost:{daemon.port}")
-    agent.start()
-    peer = daemon.accept()
-    peer.hello()
-    text = agent.authority.file.read_text()
-    assert peer.ask(method="trust", action_id="q-1", ca=text, renew=True)["ok"] is True
+    peer, text = tell_to_renew(agent, daemon)
     request = peer.receive()
     for number in range(5):  # while it waits for the certificate
         answer = peer.ask(method="trust", action_id=f"r-{number}", ca=text, renew=True)

@@ -73,12 +73,16 @@ def texts_of(
 
 
 def compare_texts(model: Path, prompts: list[str], sampling: Sampling, *, constrained: bool = False) -> None:
+    """The same texts; and where they surely repeat themselves, in fewer decodes. (What is tried follows what
+    decodes took, so of texts that seldom do, any number of tokens may be right, also none.)"""
     without, off = texts_of(model, Drafts.OFF, prompts, sampling, constrained=constrained)
     drafted, on = texts_of(model, Drafts.EXACT, prompts, sampling, constrained=constrained)
     assert drafted == without
     assert off.drafted_tokens == 0
-    assert on.draft_accepted_tokens > 0
-    assert on.decodes < off.decodes
+    assert on.drafted_tokens > 0
+    if not constrained or sampling.temperature == 0:
+        assert on.draft_accepted_tokens > 0
+        assert on.decodes < off.decodes
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS, ids=SAMPLING_IDS)
