@@ -185,8 +185,9 @@ def test_a_guard_that_is_killed_goes_on_where_it_was(fleet: Fleet, agent: Keeper
     os.kill(int(agent.status()["pid"]), signal.SIGKILL)
     for _ in range(2):  # the power goes; told to end it does, and judges nothing
         until(lambda: guards(agent) and agent.status()["version"] == "1.1.0")
-        kill_trees({starter(agent)})
-        until(lambda: guards(agent))
+        killed = starter(agent)
+        kill_trees({killed})
+        until(lambda killed=killed: starter(agent) != killed and guards(agent))
         assert mark.read_text() == "open 200\n"
         tell_to_end(agent)
         assert mark.read_text() == "open 200\n"
