@@ -165,6 +165,13 @@ def guards(agent: Keeper) -> bool:
     return dict(process_parents()).get(int(agent.status()["pid"])) == starter(agent)
 
 
+def kill_guard(agent: Keeper) -> None:
+    """Kill what was started last, with all below it, and wait until it is started anew."""
+    before = starter(agent)
+    kill_trees({before})
+    until(lambda: starter(agent) != before)
+
+
 def tell_to_end(agent: Keeper) -> None:
     """Tell what was started last to end, and wait until it is started anew."""
     before = starter(agent)
@@ -185,9 +192,8 @@ def test_a_guard_that_is_killed_goes_on_where_it_was(fleet: Fleet, agent: Keeper
     os.kill(int(agent.status()["pid"]), signal.SIGKILL)
     for _ in range(2):  # the power goes; told to end it does, and judges nothing
         until(lambda: guards(agent) and agent.status()["version"] == "1.1.0")
-        killed = starter(agent)
-        kill_trees({killed})
-        until(lambda killed=killed: starter(agent) != killed and guards(agent))
+        kill_guard(agent)
+        until(lambda: guards(agent))
         assert mark.read_text() == "open 200\n"
         tell_to_end(agent)
         assert mark.read_text() == "open 200\n"
