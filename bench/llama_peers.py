@@ -26,6 +26,7 @@ __all__ = ["FOLDER", "Answer", "LlamaServer", "bench", "build", "free_port", "pe
 
 FOLDER = Path(__file__).parent.parent / ".bench" / "llama"
 _NAMES = ("llama-bench", "llama-server")
+_INCLUDE = Path(__file__).parent.parent / "native" / "llama.cmake"
 _FLAGS = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DBUILD_SHARED_LIBS=ON",
@@ -72,6 +73,7 @@ def build(jobs: int = 2) -> None:
         str(target),
         *(("-G", "Ninja") if shutil.which("ninja") else ()),
         *_FLAGS,
+        f"-DCMAKE_PROJECT_llama.cpp_INCLUDE={_INCLUDE}",
     )
     _run("cmake", "--build", str(target), "-j", str(jobs), "--target", *_NAMES)
 

@@ -361,6 +361,7 @@ void fz_stats_get(fz_engine *e, fz_stats *stats) {
     stats->n_slots = e->opt.n_slots;
     stats->model_bytes = (int64_t)llama_model_size(e->model);
     stats->rows_limit = e->rows.limit;
+    stats->whole_rows = e->rows.whole_sizes ? 32 - __builtin_clz(e->rows.whole_sizes) : 0;
     strncpy(stats->rows_why, e->rows.why ? e->rows.why : "", sizeof stats->rows_why - 1);
     stats->drafts_limit = e->drafts.most;
     strncpy(stats->drafts_why, e->drafts.why ? e->drafts.why : "", sizeof stats->drafts_why - 1);

@@ -143,6 +143,8 @@ typedef struct fz_stats {
     fz_costs costs;             /* of whole decodes */
     fz_costs short_costs;       /* of decodes that end before the output matrix; n is 0 when there are none */
     int64_t short_decodes;      /* of `decodes`: ended before the output matrix */
+    int64_t whole_decodes;      /* of `decodes`: all logits came from a kernel of the bridge's own */
+    int32_t whole_rows;         /* the most rows with logits for which a decode takes that kernel; 0: it never does */
     int64_t rows;               /* rows of the output matrix that were multiplied after those */
     int32_t rows_limit;         /* up to so many allowed tokens a decode ends early; 0: never, `rows_why` says why */
     char rows_why[96];

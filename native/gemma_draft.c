@@ -139,7 +139,7 @@ static bool decoded(fz_engine *e, const int32_t *text, int32_t at, int32_t n) {
     if (!llama_memory_seq_rm(e->memory, 0, at, -1)) return false;
     e->batch.n_tokens = 0;
     for (int32_t i = 0; i < n; i++) fz_batch_put(e, text[at + i], at + i, 0, true);
-    return llama_decode(e->ctx, e->batch) == 0;
+    return fz_rows_decode(e) == 0;
 }
 
 /* Whether all logits of the first STEPS tokens have the same bits in batches of this width as `alone`. */
@@ -147,7 +147,7 @@ static bool is_same(fz_engine *e, const int32_t *text, int32_t steps, int32_t wi
     for (int32_t at = 0; at + width <= steps; at += width) {
         if (!decoded(e, text, at, width)) return false;
         for (int32_t row = 0; row < width; row++)
-            if (memcmp(alone + (size_t)(at + row) * (size_t)e->n_vocab, llama_get_logits_ith(e->ctx, row), sizeof *alone * (size_t)e->n_vocab) != 0)
+            if (memcmp(alone + (size_t)(at + row) * (size_t)e->n_vocab, fz_rows_all(e, row, row), sizeof *alone * (size_t)e->n_vocab) != 0)
                 return false;
     }
     return true;
@@ -160,7 +160,7 @@ static bool check(fz_engine *e, float *alone) {
     if (n < STEPS) return refuse(d, "the model's vocabulary makes too few tokens of the text it is tried with");
     for (int32_t at = 0; at < STEPS; at++) {
         if (!decoded(e, text, at, 1)) return refuse(d, "llama.cpp could not decode the text it is tried with");
-        memcpy(alone + (size_t)at * (size_t)e->n_vocab, llama_get_logits_ith(e->ctx, 0), sizeof *alone * (size_t)e->n_vocab);
+        memcpy(alone + (size_t)at * (size_t)e->n_vocab, fz_rows_all(e, 0, 0), sizeof *alone * (size_t)e->n_vocab);
     }
     if (!llama_memory_seq_rm(e->memory, 0, 1, -1)) return refuse(d, "the model's memory cannot be cut behind what was said");
     while (d->most < FZ_DRAFTS && is_same(e, text, STEPS, d->most + 2, alone)) d->most++;

@@ -119,10 +119,24 @@ typedef struct fz_rows {
     int32_t limit;              /* allowed tokens of a batch up to which a decode ends early */
     int64_t saves_us;           /* by ending early */
     bool wanted;                /* of this decode: each row has a grammar */
-    bool timing;                /* end early in any case: it is being measured */
+    bool timing;                /* end early in any case, for few: it is being measured */
     bool taken;                 /* the last decode ended early (or, while checking, its hidden rows are there) */
+    uint32_t whole_sizes;       /* bit n - 1: of a decode with n rows all logits are computed by our own kernel */
+    void *prepared;             /* hidden rows as that takes them */
+    float *all;                 /* the logits of each */
+    int32_t whole;              /* the last decode ended early, and all logits of so many rows are to be computed, or are */
     int64_t computed;
 } fz_rows;
+
+/* --- gemma_matrix.c: all logits of a few hidden rows, where there is a kernel for the matrix's type on this processor */
+
+enum { FZ_WHOLE = 8 };
+
+bool fz_matrix_knows(enum ggml_type type);
+size_t fz_matrix_room(int32_t n_embd);                  /* bytes of a prepared row */
+void fz_matrix_prepare(const void *quantised, int32_t n_embd, void *prepared);
+/* The logits of one token: `n` hidden rows, each prepared behind the one before. */
+void fz_matrix_multiply(const void *matrix, int32_t token, int32_t n_embd, const void *prepared, int32_t n, float *out);
 
 /* --- gemma_draft.c: what is probably said next, tried in the same decode */
 
@@ -277,9 +291,11 @@ void fz_plan_learn(fz_costs *costs, int32_t k, int64_t took_us); /* what a decod
 /* gemma_rows.c; the loop only */
 void fz_rows_open(fz_engine *e);                        /* finds the output matrix, and checks its logits */
 void fz_rows_close(fz_engine *e);
-void fz_rows_measure(fz_engine *e, int64_t full_us, int64_t short_us); /* decodes of one sequence: how many rows pay */
+void fz_rows_measure(fz_engine *e, uint32_t sizes);     /* how many rows pay, and for which of these our own kernel does */
 int32_t fz_rows_allowed(const fz_engine *e, const uint32_t *mask); /* how many tokens a mask allows */
 bool fz_rows_on_node(struct ggml_tensor *t, bool ask, void *engine); /* llama.cpp's callback */
+int32_t fz_rows_decode(fz_engine *e);                   /* llama_decode of the batch, and what is computed here of its logits */
+float *fz_rows_all(fz_engine *e, int32_t row, int32_t output); /* all logits of a row of the batch, which is the output-th with logits */
 float *fz_rows_logits(fz_engine *e, int32_t output, const uint32_t *mask); /* of the allowed tokens; others are anything */
 
 /* gemma_draft.c; the loop only, locked */

@@ -227,14 +227,13 @@ static int32_t decode(fz_engine *e) {
     for (;;) {
         pthread_mutex_unlock(&e->lock);
         int64_t from = fz_now_us();
-        e->rows.taken = false;
-        int32_t code = llama_decode(e->ctx, e->batch);
-        if (code == 0) llama_synchronize(e->ctx);
+        int32_t code = fz_rows_decode(e);
         int64_t took = fz_now_us() - from;
         pthread_mutex_lock(&e->lock);
         e->stats.decode_us += took;
         e->stats.decodes++;
         e->stats.short_decodes += e->rows.taken;
+        e->stats.whole_decodes += e->rows.whole > 0;
         if (code == 0) learn(e, took);
         if (code != 1 || (!fz_draft_drop(e) && !fz_lane_evict(e))) return code; /* 1: no room in the cache */
     }
@@ -280,7 +279,7 @@ static bool await_mask(fz_engine *e, fz_session *s) {
     if (s->mask != FZ_M_READY && others) {
         if (!s->late) s->late = malloc(sizeof *s->late * (size_t)e->n_vocab);
         if (s->late) {
-            memcpy(s->late, llama_get_logits_ith(e->ctx, s->row), sizeof *s->late * (size_t)e->n_vocab);
+            memcpy(s->late, fz_rows_all(e, s->row, s->output), sizeof *s->late * (size_t)e->n_vocab);
             s->late_until_us = from + MASK_PATIENCE_US;
             return false;
         }
@@ -315,7 +314,7 @@ static bool sample(fz_engine *e, fz_session *s, float *logits) {
 
 static float *logits_of(fz_engine *e, const fz_session *s, int32_t after) {
     if (e->rows.taken) return fz_rows_logits(e, s->output + after, s->bits);
-    return llama_get_logits_ith(e->ctx, s->row + after);
+    return fz_rows_all(e, s->row + after, s->output + after);
 }
 
 /* Locked. Whether the row behind the token that was just said may be sampled: where a grammar forces something next, or

@@ -16,8 +16,7 @@ enum { MEASURE_US = 600000 };
 /* Microseconds of one decode, or -1. */
 static int64_t timed(fz_engine *e) {
     int64_t from = fz_now_us();
-    if (llama_decode(e->ctx, e->batch) != 0) return -1;
-    llama_synchronize(e->ctx);
+    if (fz_rows_decode(e) != 0) return -1;
     return fz_now_us() - from;
 }
 
@@ -148,11 +147,13 @@ void fz_calibrate(fz_engine *e) {
     begin_sequences(e, n);
     measure_threads(e);
     fz_rows_open(e);
+    uint32_t whole_sizes = e->rows.whole_sizes;
+    e->rows.whole_sizes = 0; /* until both ways are measured */
     measure_costs(e, &st->costs, n);
     e->rows.wanted = e->rows.timing = e->rows.state == FZ_ROWS_ON;
     if (e->rows.timing) {
         measure_costs(e, &st->short_costs, n);
-        fz_rows_measure(e, st->costs.us[0], st->short_costs.us[0]);
+        fz_rows_measure(e, whole_sizes);
     }
     e->rows.wanted = e->rows.timing = false;
     st->chunk = chunk_of(e);

@@ -4,6 +4,9 @@
  * of a batch has its mask by the time the layers are done, and together they allow few tokens, the graph ends there, and
  * only the rows of these tokens are multiplied, by the very kernel that llama.cpp takes for one row. Whether that gives
  * the same logits, bit for bit, is looked at with the model that is loaded; where it does not, all is as it was.
+ *
+ * Where the masks allow much, or there is none, the graph ends there as well if gemma_matrix.c has a kernel for the matrix
+ * that is quicker than llama.cpp's and gives the same bits.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -15,7 +18,7 @@
 
 /* Several threads pay from so many rows on; without measurements, so many tokens are few; and more than MOST never are,
  * for rows that are not in the memory's order cost several times as much, and a start on a busy machine measures anything. */
-enum { WIDEST = 8, MANY = 256, UNMEASURED = 1024, MOST = 8192, UNMEASURED_US = 2000 };
+enum { REPEATS = 5, WIDEST = FZ_WHOLE, MANY = 256, UNMEASURED = 1024, MOST = 8192, UNMEASURED_US = 2000 };
 
 static const char LAST_LAYER[] = "result_norm", LOGITS[] = "result_output";
 
@@ -73,6 +76,10 @@ static bool prepare(fz_rows *r, int32_t n_vocab, bool gpu) {
         return refuse(r, "there is no kernel for one row of the output matrix");
     r->dot = way->vec_dot;
     r->n_embd = (int32_t)m->ne[0];
+    if (fz_matrix_knows(m->type) && way->vec_dot_type == m->type) {
+        r->prepared = malloc(FZ_WHOLE * fz_matrix_room(r->n_embd));
+        r->all = malloc(sizeof *r->all * FZ_WHOLE * (size_t)n_vocab);
+    }
     r->row_bytes = m->nb[1];
     size_t one = ggml_row_size(way->vec_dot_type, r->n_embd);
     r->hidden = malloc(sizeof *r->hidden * (size_t)r->n_embd * FZ_MAX_LANES);
@@ -114,6 +121,39 @@ static void compute(fz_rows *r, int32_t index, int32_t n, int32_t threads) {
     if (r->quantise) r->quantise(hidden, r->other, r->n_embd);
     multiply(r, r->quantise ? r->other : (const void *)hidden, n, threads);
     r->computed += n;
+}
+
+/* All logits of the first `n` hidden rows of the decode, in r->all. */
+static void compute_all(fz_rows *r, int32_t n, int32_t n_vocab, int32_t threads) {
+    (void)threads;
+    for (int32_t i = 0; i < n; i++) {
+        r->quantise(r->hidden + (size_t)i * (size_t)r->n_embd, r->other, r->n_embd);
+        fz_matrix_prepare(r->other, r->n_embd, (char *)r->prepared + (size_t)i * fz_matrix_room(r->n_embd));
+    }
+#ifdef _OPENMP
+#pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
+#endif
+    for (int32_t token = 0; token < n_vocab; token++) {
+        float x[FZ_WHOLE];
+        fz_matrix_multiply(r->matrix->data, token, r->n_embd, r->prepared, n, x);
+        for (int32_t i = 0; i < n; i++) r->all[(size_t)i * (size_t)n_vocab + (size_t)token] = after_steps(r, x[i]);
+    }
+}
+
+int32_t fz_rows_decode(fz_engine *e) {
+    fz_rows *r = &e->rows;
+    r->taken = false;
+    r->whole = 0;
+    int32_t code = llama_decode(e->ctx, e->batch);
+    if (code != 0) return code;
+    llama_synchronize(e->ctx);
+    if (r->whole) compute_all(r, r->whole, e->n_vocab, e->stats.n_threads);
+    return 0;
+}
+
+float *fz_rows_all(fz_engine *e, int32_t row, int32_t output) {
+    if (e->rows.whole) return e->rows.all + (size_t)output * (size_t)e->n_vocab;
+    return llama_get_logits_ith(e->ctx, row);
 }
 
 float *fz_rows_logits(fz_engine *e, int32_t index, const uint32_t *mask) {
@@ -161,6 +201,11 @@ static bool keep_hidden(fz_rows *r, const struct ggml_tensor *t) {
     return true;
 }
 
+/* The rows of a decode with so many, where our own kernel is to compute all their logits; else 0. */
+static int32_t whole_rows(const fz_rows *r, int64_t rows) {
+    return rows > 0 && rows <= FZ_WHOLE && r->whole_sizes >> (rows - 1) & 1 ? (int32_t)rows : 0;
+}
+
 bool fz_rows_on_node(struct ggml_tensor *t, bool ask, void *engine) {
     fz_engine *e = engine;
     fz_rows *r = &e->rows;
@@ -171,19 +216,24 @@ bool fz_rows_on_node(struct ggml_tensor *t, bool ask, void *engine) {
         else if (ask && r->norm) learn(r, t);
         return here && !ask;
     }
-    if (!here || !r->wanted) return false;
+    int32_t whole = here && r->state == FZ_ROWS_ON ? whole_rows(r, t->ne[1]) : 0;
+    if (!here || !(r->wanted || whole > 0)) return false;
     if (ask) return true;
     if (r->state == FZ_ROWS_CHECK) {
         r->taken = keep_hidden(r, t);
         return true;
     }
-    if (!r->timing) {
+    bool few = r->timing;
+    if (r->wanted && !few) {
         pthread_mutex_lock(&e->lock);
-        r->taken = few_allowed(e);
+        few = few_allowed(e);
         pthread_mutex_unlock(&e->lock);
     }
-    r->taken = (r->taken || r->timing) && keep_hidden(r, t);
-    return !r->taken; /* false ends the graph */
+    if ((few || whole > 0) && keep_hidden(r, t)) {
+        r->taken = few;
+        r->whole = few ? 0 : whole;
+    }
+    return !r->taken && !r->whole; /* false ends the graph */
 }
 
 /* --- at the start ---------------------------------------------------------------------------------------- */
@@ -218,18 +268,36 @@ static float difference(fz_engine *e, int32_t row, int32_t stride) {
     return most;
 }
 
+/* Whether our own kernel gives the bits of llama.cpp's for every `stride`-th token of the first `n` rows of the decode. */
+static bool is_same(fz_engine *e, int32_t n, int32_t stride) {
+    fz_rows *r = &e->rows;
+    bool same = true;
+    compute_all(r, n, e->n_vocab, e->stats.n_threads);
+    for (int32_t row = 0; row < n && same; row++) {
+        const float *all = r->all + (size_t)row * (size_t)e->n_vocab;
+        int32_t count = 0;
+        for (int32_t token = row; token < e->n_vocab; token += stride) r->tokens[count++] = token;
+        compute(r, row, count, e->stats.n_threads);
+        for (int32_t i = 0; i < count && same; i++)
+            same = memcmp(&all[r->tokens[i]], &r->logits[r->tokens[i]], sizeof *all) == 0;
+    }
+    return same;
+}
+
 /* Real text, token by token: the same bits. Then several sequences at once, for which llama.cpp may take another kernel
  * that adds in another order: nearly the same. */
 static bool check(fz_engine *e) {
     enum { STEPS = 8, STRIDE = 61 };
     fz_rows *r = &e->rows;
     int32_t text[sizeof TEXT + 1], n = llama_tokenize(e->vocab, TEXT, (int32_t)sizeof TEXT - 1, text, sizeof TEXT + 1, true, false);
+    bool known = r->prepared && r->all;
     if (n < STEPS + WIDEST) return refuse(r, "the model's vocabulary makes too few tokens of the text it is tried with");
     r->wanted = true;
     for (int32_t at = 0; at < STEPS; at++) {
         if (!step(e, text, at, 1)) return refuse(r, "llama.cpp could not decode the text it is tried with");
         if (!r->taken) return refuse(r, "the last layer's output is not where it could be read");
         if (difference(e, 0, at == 0 ? 1 : STRIDE) != 0) return refuse(r, "its logits differ from llama.cpp's in their bits");
+        known = known && is_same(e, 1, 1);
     }
     forget(e, 1);
     int32_t width = e->opt.n_slots < WIDEST ? e->opt.n_slots : WIDEST;
@@ -238,8 +306,10 @@ static bool check(fz_engine *e) {
         for (int32_t row = 0; row < width; row++)
             if (!r->taken || !(difference(e, row, STRIDE) <= 1e-3f))
                 return refuse(r, "its logits of several sequences differ from llama.cpp's");
+        for (int32_t n = 2; n <= FZ_WHOLE && n <= width; n++) known = known && is_same(e, n, STRIDE);
     }
     r->computed = 0;
+    r->whole_sizes = known ? (1u << width) - 1 : 0; /* all up to the width */
     return true;
 }
 
@@ -271,16 +341,17 @@ void fz_rows_close(fz_engine *e) {
     free(e->rows.other);
     free(e->rows.tokens);
     free(e->rows.logits);
+    free(e->rows.prepared);
+    free(e->rows.all);
 }
 
 /* How many rows cost as much as what ending the graph saves; a quarter of it is left, for the rest of the work. Few rows
  * always cost less: they are a part of the matrix. */
-void fz_rows_measure(fz_engine *e, int64_t full_us, int64_t short_us) {
-    enum { ROWS = 2048, REPEATS = 5 };
+static void measure_few(fz_engine *e) {
+    enum { ROWS = 2048 };
     fz_rows *r = &e->rows;
     int32_t n = e->n_vocab < ROWS ? e->n_vocab : ROWS;
-    int64_t least = INT64_MAX;
-    if (r->state != FZ_ROWS_ON) return;
+    int64_t least = INT64_MAX, saves_us = e->stats.costs.us[0] - e->stats.short_costs.us[0];
     for (int32_t turn = 0; turn < REPEATS; turn++) {
         for (int32_t i = 0; i < n; i++) r->tokens[i] = (int32_t)(((int64_t)i * 7919 + turn * 127) % e->n_vocab);
         int64_t from = fz_now_us();
@@ -289,7 +360,34 @@ void fz_rows_measure(fz_engine *e, int64_t full_us, int64_t short_us) {
         if (took < least) least = took;
     }
     r->computed = 0;
-    if (full_us - short_us > r->saves_us) r->saves_us = full_us - short_us;
+    if (saves_us > r->saves_us) r->saves_us = saves_us;
     int64_t limit = r->saves_us * 3 / 4 * n / (least > 0 ? least : 1);
     if (limit > r->limit) r->limit = limit > MOST ? MOST : (int32_t)limit; /* else: a busy machine says nothing */
+}
+
+/* For which numbers of rows our own kernel gives all logits sooner than llama.cpp's. What whole decodes cost is then known
+ * anew. */
+static void measure_whole(fz_engine *e, uint32_t sizes) {
+    fz_rows *r = &e->rows;
+    fz_costs *costs = &e->stats.costs;
+    for (int32_t n = 1; n <= FZ_WHOLE && n <= costs->n && sizes >> (n - 1) & 1; n++) {
+        int64_t least = INT64_MAX;
+        for (int32_t turn = 0; turn < REPEATS; turn++) {
+            int64_t from = fz_now_us();
+            compute_all(r, n, e->n_vocab, e->stats.n_threads);
+            int64_t took = fz_now_us() - from;
+            if (took < least) least = took;
+        }
+        int64_t all = e->stats.short_costs.us[n - 1] + least;
+        if (all >= costs->us[n - 1]) continue;
+        costs->us[n - 1] = all;
+        r->whole_sizes |= 1u << (n - 1);
+    }
+    fz_plan_from(costs, costs->n);
+}
+
+void fz_rows_measure(fz_engine *e, uint32_t sizes) {
+    if (e->rows.state != FZ_ROWS_ON) return;
+    measure_few(e);
+    measure_whole(e, sizes);
 }

@@ -1,7 +1,10 @@
-# Read by CMake behind llama.cpp's project() line (CMAKE_PROJECT_llama.cpp_INCLUDE, set by tools/worker_install.py).
+# Read by CMake behind llama.cpp's project() line (CMAKE_PROJECT_llama.cpp_INCLUDE, set by tools/worker_install.py and
+# bench/llama_peers.py).
 
 # llama-cpp-python's own build switches the "common" library on by force; only llama.cpp's programs use it.
-set(LLAMA_BUILD_COMMON OFF)
+if(NOT LLAMA_BUILD_SERVER)
+    set(LLAMA_BUILD_COMMON OFF)
+endif()
 
 # GCC tells itself that _tile_loadconfig reads eight bytes of the 64, and takes the stores of the others away: the first
 # batch of a prompt then ends the process with an illegal instruction, on processors that have AMX (seen with GCC 12).

@@ -23,6 +23,7 @@ SOURCES = (
     "gemma_kv.c",
     "gemma_sample.c",
     "gemma_rows.c",
+    "gemma_matrix.c",
     "gemma_draft.c",
     "gemma_text.c",
     "gemma_inspect.c",

@@ -152,6 +152,8 @@ class Stats:
     short_cost_s: tuple[float, ...]  # as batch_cost_s, of decodes that end before the output matrix
     short_decodes: int  # of `decodes`: those that did
     rows: int  # of the output matrix, multiplied after those
+    whole_decodes: int  # of `decodes`: all logits came from the bridge's own kernel
+    whole_rows: int  # the most rows with logits for which a decode takes that kernel; 0: it never does
     rows_limit: int  # allowed tokens up to which a decode ends early; 0: never, and `rows_why` says why
     rows_why: str
     drafted_tokens: int  # tried
@@ -481,6 +483,8 @@ class NativeEngine:
             short_cost_s=tuple(us / 1e6 for us in short.us[0 : short.n]) if s.rows_limit else (),
             short_decodes=s.short_decodes,
             rows=s.rows,
+            whole_decodes=s.whole_decodes,
+            whole_rows=s.whole_rows,
             rows_limit=s.rows_limit,
             rows_why=self._text_of(s.rows_why),
             drafted_tokens=s.drafted,

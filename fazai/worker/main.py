@@ -239,7 +239,8 @@ async def _serving_metrics(port: int | None, body: Callable[[], str]) -> AsyncIt
 def logits_way(stats: Stats) -> str:
     """Say which logits a decode computes."""
     if stats.rows_limit:
-        return f"up to {stats.rows_limit} allowed tokens: only of these"
+        kernel = "the bridge's own kernel" if stats.whole_rows else "llama.cpp"
+        return f"up to {stats.rows_limit} allowed tokens: only of these; of all: by {kernel}"
     return f"always of all tokens: {stats.rows_why}"
 
 

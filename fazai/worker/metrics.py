@@ -31,6 +31,7 @@ _ENGINE = (
     ("decodes", "decodes_total", "Calls of llama_decode."),
     ("decode_s", "decode_seconds_total", "Time in llama_decode."),
     ("short_decodes", "short_decodes_total", "Decodes that ended before the output matrix."),
+    ("whole_decodes", "whole_decodes_total", "Decodes whose logits came from the bridge's own kernel."),
     ("rows", "rows_total", "Rows of the output matrix that were multiplied after those."),
     ("rows_limit", "rows_limit", "Allowed tokens up to which a decode ends early; 0: none does."),
     ("drafted_tokens", "drafted_tokens_total", "Tokens that were tried beside a session's own."),

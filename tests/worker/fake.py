@@ -79,6 +79,8 @@ class FakeEngine:
             short_cost_s=(),
             short_decodes=0,
             rows=0,
+            whole_decodes=0,
+            whole_rows=0,
             rows_limit=0,
             rows_why="the fake has none",
             drafted_tokens=0,

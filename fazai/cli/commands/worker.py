@@ -57,9 +57,7 @@ def _size(
 @_size("--sessions", 1, 4096, 64, "Open sessions; beyond, the one idle for longest goes.")
 @_size("--queue", 0, 4096, 32, "Generations that wait.")
 @_size("--gpu-layers", -1, None, 0, "-1: all.")
-@click.option(
-    "--full-logits", is_flag=True, help="All tokens' logits in every decode, also where few are allowed."
-)
+@click.option("--full-logits", is_flag=True, help="llama.cpp's own logits of all tokens in every decode.")
 @click.option(
     "--drafts",
     type=click.Choice(["exact", "off", "always"]),
