@@ -20,20 +20,21 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import gemma_client, llama_peers
+from bench import gemma_client, gemma_fairness, llama_peers
+from bench.gemma_cases import CASES, SAMPLED, Case, copied, judge
 from bench.gemma_client import Turns, Worker
 from bench.llama_peers import Answer, LlamaServer
-from fazai.wire.actions import decode_proposal
 
 THREADS, CONTEXT, SLOTS = 2, 8192, 8
+TIMEOUT_MS = 600_000  # an answer that a busy machine makes slow is one all the same
 TOKENS, SESSION_TOKENS, PROMPT_TOKENS = 128, 48, 500
-SAMPLED: dict[str, Any] = {"temperature": 1.0, "top_k": 64, "top_p": 0.95}
 GREEDY: dict[str, Any] = {"temperature": 0.0}
 TOPICS = (
     "a river", "a lighthouse", "an old bridge", "the harbour", "a mountain village", "a night train",
@@ -44,59 +45,6 @@ WORDS = (
     "river", "house", "stone", "water", "green", "small", "tree", "road", "night", "morning", "table",
     "paper", "window", "garden", "summer", "winter", "music", "letter", "story", "market", "bridge", "island",
 )  # fmt: skip
-SYSTEM = "You look after firewalls. Answer the task with one action, as JSON."
-TASKS = (
-    "The alias of blocked hosts on fw-01 is out of date.",
-    "Look at the rules of fw-02; nothing may change.",
-    "The gateway of fw-03 loses packets.",
-    "Tell whether the certificate of fw-01 expires soon.",
-    "The DHCP range of fw-02 is full.",
-    "Which interface of fw-03 carries most traffic?",
-    "Save the configuration of fw-01 before tonight.",
-    "The name server of fw-02 does not answer.",
-)
-
-
-def _object(**properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
-
-
-def _action(kind: str, /, **properties: Any) -> dict[str, Any]:
-    return _object(type={"const": "action"}, action={"const": kind}, **properties)
-
-
-_TEXT = {"type": "string", "minLength": 1, "maxLength": 80}
-# One tool call: mostly names that the schema knows. Then: any of five actions, mostly free text.
-TOOL = _action(
-    "use_tool",
-    name={"enum": ["alias_show", "rule_list", "gateway_status", "certificate_info", "dhcp_leases", "backup"]},
-    args=_object(
-        target={"enum": ["fw-01", "fw-02", "fw-03"]},
-        mode={"enum": ["read", "propose"]},
-        reason={"type": "string", "minLength": 1, "maxLength": 32},
-    ),
-)
-ANY = {
-    "anyOf": [
-        _action("shell", command=_TEXT),
-        _action("ask", question=_TEXT),
-        _action("observe", summary=_TEXT),
-        _action("plan", steps={"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 3}),
-        TOOL,
-    ]
-}
-# Numbers that the schema does not bound: a model may write digits for ever.
-READING = _object(
-    target={"enum": ["fw-01", "fw-02", "fw-03"]},
-    load={"type": "number"},
-    sessions={"type": "integer"},
-    others={"type": "array", "items": {"type": "number"}, "minItems": 1, "maxItems": 3},
-)
 
 
 def chat(prompt: str) -> str:
@@ -113,6 +61,7 @@ class Field:
     one: LlamaServer
     eight: LlamaServer
     turns: Turns
+    cases: tuple[Case, ...] = CASES
 
     @property
     def rounds(self) -> int:
@@ -311,61 +260,77 @@ def sessions(field: Field) -> list[str]:
 # --- JSON ------------------------------------------------------------------------------------------------
 
 
-def conforms(value: Any, schema: Mapping[str, Any]) -> bool:
-    """Of JSON Schema what the schemas above use."""
-    if "anyOf" in schema:
-        return any(conforms(value, one) for one in schema["anyOf"])
-    if "const" in schema or "enum" in schema:
-        return value in (schema.get("enum") or [schema["const"]])
-    if schema["type"] in ("number", "integer"):
-        return isinstance(value, int if schema["type"] == "integer" else (int, float))
-    if schema["type"] == "string":
-        return isinstance(value, str) and schema["minLength"] <= len(value) <= schema["maxLength"]
-    if schema["type"] == "array":
-        fits = isinstance(value, list) and schema["minItems"] <= len(value) <= schema["maxItems"]
-        return fits and all(conforms(item, schema["items"]) for item in value)
-    properties = schema["properties"]
-    if not isinstance(value, dict) or value.keys() != properties.keys():
-        return False
-    return all(conforms(value[name], properties[name]) for name in properties)
+def answers(ours: Worker, wanted: int) -> list[str]:
+    """The worker's alone: as many answers in all, of each schema in turn, eight at once."""
+    found = {case.title: Counter[str]() for case in CASES}
+    tokens: dict[str, list[int]] = {case.title: [] for case in CASES}
+    names, number = 0, 0
+    while sum(len(each) for each in tokens.values()) < wanted:
+        for case in CASES:
+            got = at_once(partial(_ask, ours, case), range(number, number + SLOTS))[1]
+            found[case.title].update(judge(answer, case) for answer in got)
+            tokens[case.title] += [answer.tokens for answer in got]
+            if case is CASES[-1]:
+                names += sum(copied(answer, number + at) for at, answer in enumerate(got))
+        number += SLOTS
+    rows = [
+        "| under a schema | answers | valid | by length | tokens, median and most |",
+        "|---|---|---|---|---|",
+    ]
+    for title, ends in found.items():
+        cells = (
+            ends.total(),
+            ends["valid"],
+            ends["length"],
+            f"{median(tokens[title]):.0f}, {max(tokens[title])}",
+        )
+        rows.append(f"| {title} | {' | '.join(map(str, cells))} |")
+    ends = sum(found.values(), Counter[str]())
+    others = {reason: count for reason, count in ends.items() if reason != "valid"}
+    return [
+        *rows,
+        "",
+        f"Valid: {ends['valid']} of {ends.total()}, by length {ends['length']} ; ended otherwise:"
+        f" {others or 'none'}. Names copied: {names} of {number * 3}.",
+    ]
 
 
-def valid(answer: Answer, schema: Mapping[str, Any]) -> bool:
-    """Ended by itself, conforms, and an action is one to the daemon's own strict reader (which raises)."""
-    if answer.reason != "eos" or not conforms(json.loads(answer.text), schema):
-        return False
-    if schema is not READING:
-        decode_proposal(answer.text)
-    return True
-
-
-def actions(field: Field, wanted: int) -> list[str]:
+def actions(field: Field) -> list[str]:
     rows = [
         "| JSON by schema | tokens/s | llama-server | ratio | actions/s | llama-server | ratio |",
         "|---|---|---|---|---|---|---|",
     ]
     checked, good = 0, 0
-    for title, schema in (("tool call", TOOL), ("any action", ANY), ("numbers", READING)):
-        got = _action_turns(field, schema)
+    for case in field.cases:
+        got = _action_turns(field, case)
         for n in (1, 8):
             mine, theirs = got[f"ours {n}"], got[f"server {n}"]
-            cells = [f"{title}, {n} at once"]
+            cells = [f"{case.title}, {n} at once"]
             for of, places in ((_rate, 0), (_actions_a_second, 2)):
                 cells += [f"{median(x, of):.{places}f}" for x in (mine, theirs)]
                 cells.append(f"{ratio(mine, theirs, of):.2f}")
             rows.append(f"| {' | '.join(cells)} |")
-            answers = [answer for result in mine for answer in result[1]]
-            checked, good = checked + len(answers), good + sum(valid(answer, schema) for answer in answers)
-    ours, _ = _askers(field, ANY)
-    while checked < wanted:
-        _, answers = at_once(ours, range(checked, checked + SLOTS))
-        checked, good = checked + len(answers), good + sum(valid(answer, ANY) for answer in answers)
+            said = [answer for result in mine for answer in result[1]]
+            checked, good = checked + len(said), good + sum(judge(answer, case) == "valid" for answer in said)
     return [*rows, "", f"Valid: {good} of {checked} (temperature 1). Medians of {field.rounds}."]
 
 
-def _action_turns(field: Field, schema: Mapping[str, Any]) -> dict[str, list[Any]]:
-    ours, theirs_of = _askers(field, schema)
-    one, eight = theirs_of(field.one), theirs_of(field.eight)
+async def _ask(ours: Worker, case: Case, number: int) -> Answer:
+    """A session of its own for each, as an agent would."""
+    asked = {"max_tokens": case.max_tokens, "seed": number, "json_schema": case.schema, **case.sampling}
+    asked["timeout_ms"] = TIMEOUT_MS
+    return await ours.once(case.task(number), system=case.system, **asked)
+
+
+async def _ask_server(server: LlamaServer, case: Case, number: int) -> Answer:
+    params = _server_params(case.max_tokens, case.sampling, number)
+    prompt = chat(f"{case.system}\n\n{case.task(number)}")
+    return await server.complete(prompt, json_schema=case.schema, **params)
+
+
+def _action_turns(field: Field, case: Case) -> dict[str, list[Any]]:
+    ours = partial(_ask, field.ours, case)
+    one, eight = partial(_ask_server, field.one, case), partial(_ask_server, field.eight, case)
     return field.turns.run(
         {
             "ours 1": lambda turn: one_by_one(ours, range(turn * 4, turn * 4 + 4)),
@@ -374,24 +339,6 @@ def _action_turns(field: Field, schema: Mapping[str, Any]) -> dict[str, list[Any
             "server 8": lambda turn: at_once(eight, range(turn * 8, turn * 8 + 8)),
         },
     )
-
-
-def _askers(field: Field, schema: Mapping[str, Any]) -> tuple[Ask, Callable[[LlamaServer], Ask]]:
-    """The same tasks for both; a session of its own for each, as an agent would."""
-
-    async def ours(number: int) -> Answer:
-        task, seed = TASKS[number % len(TASKS)], number
-        asked = {"max_tokens": 400, "seed": seed, "json_schema": schema, **SAMPLED}
-        return await field.ours.once(task, system=SYSTEM, **asked)
-
-    def theirs(server: LlamaServer) -> Ask:
-        async def ask(number: int) -> Answer:
-            prompt = chat(f"{SYSTEM}\n\n{TASKS[number % len(TASKS)]}")
-            return await server.complete(prompt, json_schema=schema, **_server_params(400, SAMPLED, number))
-
-        return ask
-
-    return ours, theirs
 
 
 # --- abort, memory, limits -------------------------------------------------------------------------------
@@ -477,18 +424,37 @@ def limits(field: Field) -> list[str]:
     ]
 
 
-SECTIONS = ("one_stream", "first_token", "sessions", "actions", "aborts", "memory", "limits")
+ANSWERS = "answers"
+SECTIONS = (
+    ANSWERS,
+    "one_stream",
+    "first_token",
+    "sessions",
+    "actions",
+    "aborts",
+    "memory",
+    "limits",
+    "fairness",
+)
 
 
 def main(rounds: int = 5, checks: int = 100) -> list[str]:
     return list(measure(rounds, checks))
 
 
-def measure(rounds: int, checks: int, only: Sequence[str] = SECTIONS) -> Iterator[str]:
+def measure(
+    rounds: int, checks: int, only: Sequence[str] = SECTIONS, cases: tuple[Case, ...] = CASES
+) -> Iterator[str]:
     """Lines of Markdown as they are known."""
     from fazai.worker.demo import find_demo_model
 
     model, before = find_demo_model(llama_peers.FOLDER), os.getloadavg()[0]
+    if "fairness" in only:  # a worker at a time, and no peer
+        yield from (*gemma_fairness.fairness(model, rounds, THREADS), "")
+        yield f"Load of the machine: {before:.1f} before, {os.getloadavg()[0]:.1f} now."
+        only = [name for name in only if name != "fairness"]
+    if not only:
+        return
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
 
@@ -499,22 +465,27 @@ def measure(rounds: int, checks: int, only: Sequence[str] = SECTIONS) -> Iterato
             )
 
         sizes = {"threads": THREADS, "slots": SLOTS, "context": CONTEXT}
-        ours = gemma_client.running(model, folder, **sizes)
-        mine, one, eight = stack.enter_context(ours), server(1), server(SLOTS)
-        field = Field(model, mine, one, eight, Turns((mine.pid, one.pid, eight.pid), rounds))
+        mine = stack.enter_context(gemma_client.running(model, folder, **sizes))
         yield f"llama-cpp-python {llama_peers.release()}, {THREADS} threads, {model.name}."
-        measured: dict[str, Callable[[], list[str]]] = {
-            "one_stream": lambda: one_stream(field),
-            "first_token": lambda: first_token(field),
-            "sessions": lambda: sessions(field),
-            "actions": lambda: actions(field, checks),
-            "aborts": lambda: aborts(field),
-            "memory": lambda: memory(field),
-            "limits": lambda: limits(field),
+        if ANSWERS in only:  # of the worker alone: no peers are needed
+            yield from ("", *answers(mine, checks), "")
+        beside = [name for name in only if name != ANSWERS]
+        if not beside:
+            return
+        one, eight = server(1), server(SLOTS)
+        field = Field(model, mine, one, eight, Turns((mine.pid, one.pid, eight.pid), rounds), cases)
+        measured: dict[str, Callable[[Field], list[str]]] = {
+            "one_stream": one_stream,
+            "first_token": first_token,
+            "sessions": sessions,
+            "actions": actions,
+            "aborts": aborts,
+            "memory": memory,
+            "limits": limits,
         }
-        for name in only:
+        for name in beside:
             field.turns.foreign.clear()
-            yield from ("", *measured[name](), "")
+            yield from ("", *measured[name](field), "")
             load = f"Load of the machine: {before:.1f} before, {os.getloadavg()[0]:.1f} now."
             disturbed = field.turns.foreign
             if disturbed:
@@ -528,7 +499,14 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--actions", type=int, default=100, help="how many JSON answers are checked at least")
     parser.add_argument("only", nargs="*", help=f"some of {', '.join(SECTIONS)}", default=SECTIONS)
+    parser.add_argument(
+        "--case",
+        action="append",
+        choices=[case.title for case in CASES],
+        help="of `actions`; may be repeated",
+    )
     arguments = parser.parse_args()
+    chosen = tuple(case for case in CASES if case.title in (arguments.case or [case.title]))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped
-    for line in measure(arguments.rounds, arguments.actions, arguments.only):
+    for line in measure(arguments.rounds, arguments.actions, arguments.only, chosen):
         print(line, flush=True)

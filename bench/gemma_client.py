@@ -159,9 +159,14 @@ class Turns:
         times = os.times()
         own = times.user + times.system + times.children_user + times.children_system
         for pid in self._pids:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            own += (int(fields[11]) + int(fields[12])) * _TICK_S
+            own += cpu_s(pid)
         return own
+
+
+def cpu_s(pid: int) -> float:
+    """CPU time that a process took."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) * _TICK_S
 
 
 def _busy_s() -> float:

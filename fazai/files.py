@@ -13,6 +13,18 @@ from fazai.errors import SecretError, missing_file
 _TOKEN_BYTES = 64 * 1024
 
 
+def mark_folder(path: Path) -> str | None:
+    """Return a mark of a folder, the same for all processes of this machine that see it; None where it is not
+    there."""
+    import hashlib
+
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return hashlib.sha256(f"{found.st_dev}:{found.st_ino}".encode()).hexdigest()[:16]
+
+
 def replace_file(path: Path, data: bytes, mode: int = 0o600) -> None:
     """Write `data` beside `path` and give it that name once it is on the disk.
 

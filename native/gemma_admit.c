@@ -1,7 +1,7 @@
 /*
- * Who runs: those who wait start in their order while there are slots and room for what they hold; one that cannot go on
- * because nobody takes its text gives its slot to others; and when the cache is full, the one that holds most gives way
- * and is computed again. So nobody waits for what another only asked for.
+ * Who runs: those who wait start in their order (gemma_fair.c) while there are slots and room for what they hold, or while
+ * others yield them; one that cannot go on because nobody takes its text gives its slot to others; and when the cache is
+ * full, the one that holds most gives way. So nobody waits for what another only asked for.
  */
 #include <string.h>
 
@@ -9,6 +9,7 @@
 
 /* Free cells that a generation wants to find before it starts, so that it does not give way at once. */
 enum { HEADROOM = 64 };
+enum { TRIES = FZ_MAX_SLOTS + 16 }; /* how many of those that wait are looked at at once */
 
 int64_t fz_retire(fz_engine *e) {
     int64_t now = fz_now_us(), next = INT64_MAX;
@@ -34,7 +35,7 @@ bool fz_is_paused(const fz_engine *e, const fz_session *s) { return (int64_t)s->
 
 int32_t fz_waiting(const fz_engine *e) {
     int32_t n = 0;
-    for (int32_t i = 0; i < e->n_queued; i++) n += !e->queue[i]->begun;
+    for (int32_t i = 0; i < e->n_queued; i++) n += !fz_is_paused(e, e->queue[i]);
     return n;
 }
 
@@ -47,7 +48,7 @@ int32_t fz_busy(const fz_engine *e) {
 /* What it holds, and some cells to go on: more of them when it gave way before, for being computed again is dear. */
 static int32_t need_of(const fz_engine *e, const fz_session *s) {
     int32_t more = s->params.max_tokens < HEADROOM ? s->params.max_tokens : HEADROOM;
-    if (s->begun && s->lane < 0) more = e->n_ctx / 8;
+    if (s->gave_way) more = e->n_ctx / 8;
     return s->n_tok > e->n_ctx - more ? e->n_ctx : s->n_tok + more;
 }
 
@@ -62,16 +63,20 @@ void fz_want_mask(fz_engine *e, fz_session *s, int32_t token) {
     pthread_cond_signal(&e->mask_wake);
 }
 
-/* A running session waits again, before all others; what it holds stays in the cache until somebody needs the room. */
+/* A running session waits again: behind the others when its turn is over, else where it was. What it holds stays in the
+ * cache until somebody needs the room. */
 static void suspend(fz_engine *e, fz_session *s) {
     int32_t at = 0;
     while (e->running[at] != s) at++;
     memmove(e->running + at, e->running + at + 1, sizeof *e->running * (size_t)(--e->n_running - at));
-    memmove(e->queue + 1, e->queue, sizeof *e->queue * (size_t)e->n_queued++);
-    e->queue[0] = s;
+    e->queue[e->n_queued++] = s;
     s->state = FZ_S_QUEUED;
     s->row = -1;
     s->in_batch = 0;
+    s->tried = true; /* others first */
+    s->blocked = !fz_turn_is_over(s) && !fz_is_paused(e, s);
+    if (fz_turn_is_over(s)) s->passed = 0;
+    if (!s->blocked) s->ticket = ++e->tickets;
     e->lanes[s->lane].used_us = fz_now_us();
 }
 
@@ -83,11 +88,12 @@ bool fz_give_way(fz_engine *e) {
             most = s;
             break;
         }
-        if (!most || s->n_tok > most->n_tok) most = s;
+        if (!most || most->due > s->due || (most->due == s->due && s->n_tok > most->n_tok)) most = s;
     }
     if (e->n_running < 2) return false;
     suspend(e, most);
-    fz_lane_drop(e, most->lane);
+    most->passed++;
+    most->gave_way = true;
     return true;
 }
 
@@ -99,34 +105,108 @@ static void start(fz_engine *e, fz_session *s) {
     s->stepped_us = fz_now_us();
     if (first) s->start_us = s->stepped_us;
     s->begun = true;
+    s->gave_way = false;
     e->running[e->n_running++] = s;
-    if (!first && s->lane >= 0) return;
-    if (!fz_lane_attach(e, s)) {
+    if ((first || s->lane < 0) && !fz_lane_attach(e, s)) {
         fz_finish(e, s, FZ_FAILED, FZ_E_MEMORY, "no memory for the conversation");
         return;
     }
     if (!first) s->n_cached = cached;
     else if (s->params.constrained) fz_want_mask(e, s, -1);
+    fz_begin_turn(s, first ? 0 : s->n_tok - e->lanes[s->lane].n);
 }
 
 static bool can_start(const fz_engine *e, const fz_session *s) { return !s->mask_stale && !fz_is_paused(e, s); }
 
+/* The running one that lets `waits` go first, whose turn began first among those that had theirs; else the one that
+ * started last, which has least to lose. */
+static fz_session *who_yields(const fz_engine *e, const fz_session *waits) {
+    fz_session *found = NULL;
+    for (int32_t i = 0; i < e->n_running; i++) {
+        fz_session *s = e->running[i];
+        if (s->yielding || !fz_yields(e, s, waits)) continue;
+        if (!found || !fz_turn_is_over(found)) found = s;
+    }
+    return found;
+}
+
+/* The one that holds most, where what waits needs less than half of that: a short one does not wait for its room. */
+static fz_session *much_larger(const fz_engine *e, const fz_session *waits) {
+    fz_session *found = NULL;
+    for (int32_t i = 0; i < e->n_running; i++)
+        if (!found || e->running[i]->n_tok > found->n_tok) found = e->running[i];
+    return found && !found->due && need_of(e, waits) <= found->n_tok / 2 ? found : NULL;
+}
+
+/* Gives it a slot and the cells that it needs, if others yield what is lacking. *room: false when cells are. */
+static bool make_place(fz_engine *e, const fz_session *s, bool *room) {
+    int64_t lacking = (int64_t)need_of(e, s) - e->n_ctx;
+    int32_t left = e->n_running;
+    for (int32_t i = 0; i < e->n_running; i++) {
+        lacking += e->running[i]->n_tok;
+        e->running[i]->yielding = false;
+    }
+    while (left == e->opt.n_slots || (lacking > 0 && left > 0)) {
+        fz_session *from = who_yields(e, s);
+        if (!from && lacking > 0 && left == e->n_running) from = much_larger(e, s);
+        *room = lacking <= 0;
+        if (!from) return false;
+        from->yielding = true;
+        lacking -= from->n_tok;
+        left--;
+    }
+    for (int32_t i = e->n_running - 1; i >= 0; i--)
+        if (e->running[i]->yielding) suspend(e, e->running[i]);
+    return true;
+}
+
+static void leave_queue(fz_engine *e, const fz_session *s) {
+    int32_t at = 0;
+    while (e->queue[at] != s) at++;
+    memmove(e->queue + at, e->queue + at + 1, sizeof *e->queue * (size_t)(--e->n_queued - at));
+}
+
+/* Of those that wait and were not tried, the one that goes first. */
+static fz_session *first_of_queue(const fz_engine *e) {
+    fz_session *found = NULL;
+    for (int32_t i = 0; i < e->n_queued; i++) {
+        fz_session *s = e->queue[i];
+        if (!s->tried && can_start(e, s) && (!found || fz_goes_first(e, s, found))) found = s;
+    }
+    return found;
+}
+
+/* It passes those that find no room or were interrupted for it, and those of its client that wait for longer because
+ * they must be computed again. */
+static void note_passed(fz_engine *e, const fz_session *starts) {
+    for (int32_t i = 0; i < e->n_queued; i++) {
+        fz_session *s = e->queue[i];
+        bool later = s->begun && s->client == starts->client && s->ticket < starts->ticket;
+        if (s->blocked || (later && can_start(e, s))) s->passed++;
+    }
+}
+
 bool fz_admit(fz_engine *e) {
-    int64_t room = e->n_ctx;
     bool wanted = false;
-    for (int32_t i = 0; i < e->n_queued; i++) wanted = wanted || can_start(e, e->queue[i]);
+    for (int32_t i = 0; i < e->n_queued; i++) {
+        e->queue[i]->tried = e->queue[i]->blocked = false;
+        wanted = wanted || can_start(e, e->queue[i]);
+    }
     for (int32_t i = e->n_running - 1; i >= 0 && wanted; i--)
         if (fz_is_paused(e, e->running[i])) suspend(e, e->running[i]);
-    for (int32_t i = 0; i < e->n_running; i++) room -= e->running[i]->n_tok;
-    for (int32_t i = 0; i < e->n_queued && e->n_running < e->opt.n_slots;) {
-        fz_session *s = e->queue[i];
-        if (!can_start(e, s) || (e->n_running > 0 && need_of(e, s) > room)) {
-            i++; /* it waits for its reader, its mask or room; others need not */
-            continue;
+    fz_session *s;
+    for (int32_t tries = 0; tries < TRIES && (s = first_of_queue(e)); tries++) {
+        bool room = true;
+        s->tried = true;
+        if (make_place(e, s, &room)) {
+            leave_queue(e, s);
+            note_passed(e, s);
+            start(e, s);
+        } else if (s->passed >= FZ_PASSES) {
+            break; /* nobody passes it any more */
+        } else {
+            s->blocked = !room;
         }
-        room -= s->n_tok;
-        memmove(e->queue + i, e->queue + i + 1, sizeof *e->queue * (size_t)(--e->n_queued - i));
-        start(e, s);
     }
     return wanted;
 }

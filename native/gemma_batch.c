@@ -92,13 +92,16 @@ static void sort_bulk(fz_engine *e, fz_session **bulk, int32_t n) {
 
 /* Sorts the running sessions that have something to decode; returns how many of both kinds there are. */
 static int32_t sort_out(fz_engine *e, fz_session **ready, int32_t *n_ready, fz_session **bulk, int32_t *n_bulk) {
+    bool credit = false;
     *n_ready = *n_bulk = 0;
+    for (int32_t i = 0; i < e->n_running; i++)
+        credit = credit || (fz_has_credit(e->running[i]) && fz_pending(e, e->running[i]) > 0);
     for (int32_t i = 0; i < e->n_running; i++) {
         fz_session *s = e->running[i];
         s->in_batch = 0;
         s->row = -1;
         int32_t n = fz_pending(e, s);
-        if (n <= 0) continue;
+        if (n <= 0 || (credit && !fz_has_credit(s))) continue;
         if (s->prompt_done && n <= FEW) ready[(*n_ready)++] = s;
         else bulk[(*n_bulk)++] = s;
     }

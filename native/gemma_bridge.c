@@ -72,7 +72,10 @@ int32_t fz_session_open(fz_engine *e, uint64_t *session) {
     s->lane = -1;
     s->row = -1;
     pthread_mutex_lock(&e->lock);
-    int32_t code = e->closed ? FZ_E_CLOSED : e->n_sessions >= e->opt.n_sessions ? FZ_E_OVERLOADED : FZ_OK;
+    int32_t open = 0, code = FZ_OK;
+    for (int32_t i = 0; i < e->n_sessions; i++) open += !e->sessions[i]->closing;
+    if (e->closed) code = FZ_E_CLOSED;
+    else if (open >= e->opt.n_sessions || e->n_sessions >= e->opt.n_sessions + FZ_CLOSING) code = FZ_E_OVERLOADED;
     if (code == FZ_OK) {
         *session = s->id = e->next_id++;
         e->sessions[e->n_sessions++] = s;
@@ -163,6 +166,8 @@ static void reset_request(fz_session *s) {
     memset(&s->end, 0, sizeof s->end);
     s->held.len = s->out.len = 0;
     s->abort = s->ended = s->noted = s->prompt_done = s->over = s->mask_done = s->begun = false;
+    s->due = s->gave_way = false;
+    s->passed = 0;
     s->n_prompt = s->n_tok;
     s->n_cached = s->n_gen = s->n_forced = s->n_ff = s->in_batch = 0;
     s->row = -1;
@@ -183,13 +188,16 @@ static int32_t submit(fz_engine *e, fz_session *s, const int32_t *tokens, int32_
     if (s->n_tok > e->n_ctx - 1 - n)
         return fz_fail(err, len, FZ_E_CONTEXT, "the conversation has %d of %d tokens, and this adds %d", (int)s->n_tok,
                     (int)e->n_ctx, (int)n);
-    if (fz_busy(e) >= e->opt.n_slots + e->opt.n_queue)
+    fz_client *client = fz_client_of(e, params->user, params->client);
+    if (fz_busy(e) >= e->opt.n_slots + e->opt.n_queue && !fz_push_out(e, client))
         return fz_fail(err, len, FZ_E_OVERLOADED, "%d generations wait already", (int)fz_waiting(e));
     if (params->constrained && !s->bits && !(s->bits = calloc((size_t)e->n_words, sizeof *s->bits)))
         return fz_fail(err, len, FZ_E_MEMORY, "no memory for a mask");
     if (!keep_params(s, params) || !keep_tokens(s, tokens, n))
         return fz_fail(err, len, FZ_E_MEMORY, "no memory for the conversation");
     reset_request(s);
+    s->client = client;
+    s->ticket = ++e->tickets;
     s->state = FZ_S_QUEUED;
     e->queue[e->n_queued++] = s;
     fz_poke(e);
@@ -264,9 +272,12 @@ int32_t fz_take(fz_engine *e, uint64_t session, char *buf, int32_t cap, fz_progr
 
 /* --- masks ----------------------------------------------------------------------------------------------- */
 
+/* Those that run first; one that lets others go before it does not wait for its mask until it runs again. */
 static fz_session *wants_mask(const fz_engine *e) {
     for (int32_t i = 0; i < e->n_running; i++)
         if (e->running[i]->mask == FZ_M_WANTED) return e->running[i];
+    for (int32_t i = 0; i < e->n_queued; i++)
+        if (e->queue[i]->mask == FZ_M_WANTED) return e->queue[i];
     return NULL;
 }
 
@@ -365,6 +376,9 @@ void fz_stats_get(fz_engine *e, fz_stats *stats) {
     strncpy(stats->rows_why, e->rows.why ? e->rows.why : "", sizeof stats->rows_why - 1);
     stats->drafts_limit = e->drafts.most;
     strncpy(stats->drafts_why, e->drafts.why ? e->drafts.why : "", sizeof stats->drafts_why - 1);
+    stats->turn_tokens = FZ_TURN;
+    stats->credit_tokens = FZ_CREDIT;
+    stats->most_passes = FZ_PASSES;
     stats->kv_tokens = 0;
     for (int32_t i = 0; i < e->n_lanes; i++) stats->kv_tokens += e->lanes[i].n;
     stats->parked_tokens = stats->parked_bytes = 0;

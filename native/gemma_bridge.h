@@ -49,6 +49,13 @@ enum fz_draft_mode {
     FZ_DRAFTS_ALWAYS = 2    /* also in a cache so full that several threads divide the attention of a single token */
 };
 
+/* How clients share (SPEC.md, section 1). */
+enum fz_share {
+    FZ_TURN = 64,           /* tokens of a turn: then another's comes, when one waits */
+    FZ_CREDIT = 512,        /* tokens that are computed for a client before others go first */
+    FZ_PASSES = 16          /* so often one that waits or runs is passed, then it has its turn */
+};
+
 enum fz_way {
     FZ_W_ROWS = 0,          /* as it stands in the file: single rows can be multiplied */
     FZ_W_REPACKED = 1,      /* in a layout of llama.cpp's own, in memory of its own */
@@ -79,6 +86,7 @@ typedef struct fz_params {
     uint32_t seed;
     int32_t timeout_ms;         /* counted from fz_submit */
     int32_t constrained;        /* 1: tokens are taken from masks (fz_mask_next) */
+    uint32_t user, client;      /* whose it is: slots are shared among users, then among the clients of each */
     int32_t n_stop;             /* 0 to 16 */
     const char *stop[16];       /* UTF-8, each of stop_len bytes */
     int32_t stop_len[16];
@@ -152,6 +160,7 @@ typedef struct fz_stats {
     int64_t draft_accepted;     /* and said */
     int32_t drafts_limit;       /* up to so many at once; 0: none, `drafts_why` says why */
     char drafts_why[96];
+    int32_t turn_tokens, credit_tokens, most_passes; /* enum fz_share */
 } fz_stats;
 
 /* The release that this was compiled against, and the one that is loaded; equal, or fz_open refuses. */

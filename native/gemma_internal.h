@@ -11,6 +11,7 @@
 #include "ggml-cpu.h"
 #include "llama.h"
 
+enum { FZ_CLOSING = 64 }; /* sessions that are closed and still run, beside those that are open */
 enum { FZ_BATCH = 512, FZ_MAX_STOPS = 16, FZ_MAX_STOP = 1024, FZ_MAX_SLOTS = 64, FZ_PENALTY_LAST = 64 };
 /* llama.cpp multiplies matrices by rows in fours, and from 64 rows on has another attention. */
 enum { FZ_ROWS = 4, FZ_TILE = 64, FZ_MAX_FF = 4096, FZ_MAX_LANES = 120, FZ_KEPT = 256, FZ_MAX_PARKED = 32 };
@@ -167,6 +168,14 @@ enum fz_mask_state { FZ_M_NONE, FZ_M_WANTED, FZ_M_TAKEN, FZ_M_FORCED, FZ_M_READY
 
 typedef struct fz_session fz_session;
 
+/* A process that asks. */
+typedef struct fz_client {
+    uint32_t user, id;
+    int32_t credit;             /* in eighths of a token */
+    bool marked;                /* while all clients are looked at */
+    int64_t used_us;            /* when a generation of it began or ended last; 0: the place is free */
+} fz_client;
+
 /* A sequence of llama.cpp's KV cache, and the tokens whose keys and values it holds. */
 typedef struct fz_lane {
     int32_t *tok;
@@ -205,6 +214,13 @@ struct fz_session {
     int32_t in_batch;           /* its tokens in this step's batch */
     bool prompt_done;
     bool begun;                 /* it ran before: it waits for a slot, room or its reader again */
+    fz_client *client;          /* while it runs or waits */
+    int64_t ticket;             /* since when it waits: smaller is earlier */
+    int32_t turn, turn_most;    /* tokens since it started, and after how many its turn is over */
+    int32_t passed;             /* since its last whole turn: how often others started for whom there was room, or took its place */
+    bool due;                   /* it was passed often enough: nobody interrupts this turn */
+    bool gave_way;              /* its room was needed */
+    bool tried, blocked, yielding; /* while slots are given out: looked at, without room, lets another go first */
     float *late;                /* its logits, while its mask is late */
     int64_t late_until_us;      /* 0: none are */
     int64_t wanted_us;          /* since when it waits for a mask */
@@ -256,6 +272,9 @@ struct fz_engine {
     uint64_t next_id;
     fz_session **queue;
     int32_t n_queued;
+    fz_client *clients;         /* those of all generations, and the latest of others */
+    int32_t n_clients;
+    int64_t tickets;
     fz_session *running[FZ_MAX_SLOTS];
     int32_t n_running;
     fz_session *alone;          /* the only session in the decode that runs now */
@@ -277,7 +296,7 @@ struct fz_engine {
 bool fz_lane_attach(fz_engine *e, fz_session *s);       /* sets s->n_cached; false: no memory */
 bool fz_lane_add(fz_engine *e, fz_lane *lane, const int32_t *tok, int32_t n);
 void fz_lane_trim(fz_engine *e, int32_t index, int32_t n);
-bool fz_lane_evict(fz_engine *e);                        /* false: nothing that could go */
+bool fz_lane_evict(fz_engine *e);                        /* the later half of a long one first; false: nothing that could go */
 void fz_lane_drop(fz_engine *e, int32_t index);          /* what it holds is computed again when it is wanted */
 bool fz_lane_park(fz_engine *e);                         /* locked, and unlocks; false: nothing to park */
 void fz_parked_free(fz_engine *e, int32_t index);
@@ -313,9 +332,19 @@ int64_t fz_retire(fz_engine *e);                        /* ends whose time is ov
 bool fz_admit(fz_engine *e);                            /* whether somebody could start */
 bool fz_give_way(fz_engine *e);                         /* the cache is full; false: there is only one */
 bool fz_is_paused(const fz_engine *e, const fz_session *s); /* its text is not taken */
-int32_t fz_waiting(const fz_engine *e);                 /* how many wait for their first work */
+int32_t fz_waiting(const fz_engine *e);                 /* how many wait for a slot or room */
 int32_t fz_busy(const fz_engine *e);                     /* and how many work besides: what nobody reads does not */
 void fz_want_mask(fz_engine *e, fz_session *s, int32_t token);
+
+/* gemma_fair.c; locked */
+fz_client *fz_client_of(fz_engine *e, uint32_t user, uint32_t id); /* a generation of it begins */
+bool fz_has_credit(const fz_session *s);
+bool fz_turn_is_over(const fz_session *s);
+void fz_begin_turn(fz_session *s, int32_t again);       /* which needs so many tokens computed again */
+void fz_charge(fz_engine *e);                           /* a decode was done */
+bool fz_yields(const fz_engine *e, const fz_session *runs, const fz_session *waits); /* its slot */
+bool fz_goes_first(const fz_engine *e, const fz_session *a, const fz_session *b); /* of two that wait */
+bool fz_push_out(fz_engine *e, const fz_client *newcomer); /* the queue is full; false: for nobody else */
 
 /* gemma_batch.c; the loop only, locked */
 bool fz_awaits_force(const fz_session *s);

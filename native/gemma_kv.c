@@ -48,13 +48,17 @@ static bool is_running(const fz_engine *e, const fz_lane *lane) {
     return lane->owner && lane->owner->state == FZ_S_RUNNING;
 }
 
-/* The lane that was used longest ago and is not running, but not `but`; -1: none. */
+static bool is_waiting(const fz_lane *lane) { return lane->owner && lane->owner->state == FZ_S_QUEUED; }
+
+/* The lane that was used longest ago and is not running, but not `but`; those of idle sessions before those that are
+ * to go on. -1: none. */
 static int32_t oldest(const fz_engine *e, int32_t but, bool with_tokens) {
     int32_t found = -1;
     for (int32_t i = 0; i < e->n_lanes; i++) {
         const fz_lane *lane = &e->lanes[i];
         if (i == but || is_running(e, lane) || (with_tokens && lane->n == 0)) continue;
-        if (found < 0 || lane->used_us < e->lanes[found].used_us) found = i;
+        bool waits = is_waiting(lane), sooner = found >= 0 && lane->used_us < e->lanes[found].used_us;
+        if (found < 0 || (waits == is_waiting(&e->lanes[found]) ? sooner : !waits)) found = i;
     }
     return found;
 }
@@ -71,10 +75,17 @@ void fz_lane_drop(fz_engine *e, int32_t index) {
     lane->used_us = 0;
 }
 
+/* What is cut off is computed again; of what is short nothing is worth keeping. */
 bool fz_lane_evict(fz_engine *e) {
     int32_t index = oldest(e, -1, true);
     if (index < 0) return false;
-    fz_lane_drop(e, index);
+    int32_t half = e->lanes[index].n / 2 / FZ_TILE * FZ_TILE;
+    if (half < FZ_KEPT) {
+        fz_lane_drop(e, index);
+    } else {
+        fz_lane_trim(e, index, half);
+        e->stats.evictions += e->lanes[index].owner != NULL;
+    }
     return true;
 }
 

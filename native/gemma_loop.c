@@ -99,6 +99,7 @@ void fz_finish(fz_engine *e, fz_session *s, enum fz_reason reason, int32_t code,
         text = "no memory for the text";
     }
     leave(e, s);
+    s->client->used_us = fz_now_us();
     free(s->late);
     s->late = NULL;
     s->late_until_us = 0;
@@ -241,6 +242,7 @@ static int32_t decode(fz_engine *e) {
 
 /* Locked. The batch is in the cache, or what came of it is taken out again. */
 static void settle(fz_engine *e, int32_t code) {
+    if (code == 0) fz_charge(e);
     if (code == 1 && fz_give_way(e)) code = 2; /* the others again, without it */
     for (int32_t i = e->n_running - 1; i >= 0; i--) {
         fz_session *s = e->running[i];

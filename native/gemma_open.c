@@ -11,6 +11,8 @@
 
 #include "gemma_internal.h"
 
+enum { REMEMBERED = 64 }; /* clients without a generation, the latest */
+
 #if !defined FZ_LLAMA_VERSION || !defined FZ_GGML_COMMIT
 #error "FZ_LLAMA_VERSION and FZ_GGML_COMMIT say which release the header belongs to; native/setup.py defines them"
 #endif
@@ -128,9 +130,12 @@ static int32_t prepare(fz_engine *e, char *err, size_t len) {
     e->next_id = 1;
     e->efd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (e->efd < 0) return fz_fail(err, len, FZ_E_MEMORY, "no eventfd: too many open files?");
-    e->sessions = calloc((size_t)e->opt.n_sessions, sizeof *e->sessions);
-    e->queue = calloc((size_t)e->opt.n_sessions, sizeof *e->queue); /* those that gave way wait there, too */
-    if (!e->sessions || !e->queue) return fz_fail(err, len, FZ_E_MEMORY, "no memory for the sessions");
+    int32_t most = e->opt.n_sessions + FZ_CLOSING;
+    e->sessions = calloc((size_t)most, sizeof *e->sessions);
+    e->queue = calloc((size_t)most, sizeof *e->queue); /* those that gave way wait there, too */
+    e->n_clients = most + REMEMBERED;
+    e->clients = calloc((size_t)e->n_clients, sizeof *e->clients);
+    if (!e->sessions || !e->queue || !e->clients) return fz_fail(err, len, FZ_E_MEMORY, "no memory for the sessions");
     return FZ_OK;
 }
 
@@ -184,6 +189,7 @@ void fz_shutdown(fz_engine *e) {
     if (!e) return;
     pthread_mutex_lock(&e->lock);
     e->closed = true;
+    e->poked = true; /* the loop may be awake, and about to wait for something else */
     atomic_store(&e->stop_decode, true);
     pthread_cond_broadcast(&e->wake);
     pthread_cond_broadcast(&e->mask_wake);
@@ -199,6 +205,7 @@ void fz_close(fz_engine *e) {
     while (e->n_parked > 0) fz_parked_free(e, 0);
     free(e->sessions);
     free(e->queue);
+    free(e->clients);
     fz_sampler_free(&e->sampler);
     fz_rows_close(e);
     if (e->batch.token) llama_batch_free(e->batch);

@@ -179,12 +179,13 @@ int32_t fz_rows_allowed(const fz_engine *e, const uint32_t *mask) {
 /* Locked. Whether all masks of the batch are there, within the time that the output matrix would take, and where others
  * wait within what they would not notice; and whether they allow so few tokens that their rows cost less than the matrix. */
 static bool few_allowed(fz_engine *e) {
-    bool others = (e->n_running > 1 || e->n_queued > 0) && e->rows.saves_us > FZ_MASK_SOON_US;
-    int64_t until = fz_now_us() + (others ? FZ_MASK_SOON_US : e->rows.saves_us);
+    int64_t from = fz_now_us();
     for (int32_t i = 0; i < e->n_running; i++) {
         fz_session *s = e->running[i];
-        while (s->row >= 0 && s->mask != FZ_M_READY && !s->abort && !s->closing && !e->closed)
-            if (!fz_wait_until(e, until)) return false;
+        while (s->row >= 0 && s->mask != FZ_M_READY && !s->abort && !s->closing && !e->closed) {
+            bool others = (e->n_running > 1 || e->n_queued > 0) && e->rows.saves_us > FZ_MASK_SOON_US; /* who came meanwhile, too */
+            if (!fz_wait_until(e, from + (others ? FZ_MASK_SOON_US : e->rows.saves_us))) return false;
+        }
     }
     int64_t rows = 0;
     for (int32_t i = 0; i < e->n_running; i++) {

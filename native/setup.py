@@ -17,6 +17,7 @@ SOURCES = (
     "gemma_bridge.c",
     "gemma_loop.c",
     "gemma_admit.c",
+    "gemma_fair.c",
     "gemma_batch.c",
     "gemma_plan.c",
     "gemma_threads.c",

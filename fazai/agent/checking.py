@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from fazai.agent.errors import Refused
 from fazai.errors import UsageError, count_noun
 
+_NOTE_BYTES = 4096
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -96,8 +98,27 @@ def check_identity(config: AgentConfig, now: float) -> tuple[str, list[str]]:
     credentials = None if config.proxy is None else config.proxy.credentials
     if credentials is not None:
         note(lambda: proxy.read_credentials(credentials))
+    found += _check_proxy(config)
     found += _check_folder(config.state)
     return said, list(dict.fromkeys(found))
+
+
+def _check_proxy(config: AgentConfig) -> list[str]:
+    """Return whether the agent was enrolled through a proxy that its configuration does not name."""
+    from fazai.agent.link.dialling import make_proxy
+    from fazai.agent.link.enrolling import write_proxy
+    from fazai.agent.link.identity import PROXY_NOTE
+
+    try:
+        with open(f"{config.certificate}{PROXY_NOTE}", encoding="utf-8", errors="replace") as file:
+            lines = file.read(_NOTE_BYTES)
+    except OSError:
+        return []
+    if lines == write_proxy(make_proxy(config.proxy)):
+        return []
+    named = f"names {config.proxy}" if config.proxy is not None else "names none"
+    shown = "; ".join(lines.splitlines())
+    return [f"{config.file}: it was enrolled through a proxy, and this file {named}; there it was: {shown}"]
 
 
 def _check_folder(path: str) -> list[str]:

@@ -35,6 +35,7 @@ _IDENT = re.compile(r"[!-~]{1,128}")
 _PATH = re.compile(r"/[^\x00]*")
 _BASE64 = re.compile(r"[A-Za-z0-9+/]*={0,2}")
 _PEM = re.compile(r"-----BEGIN [^\x00]+")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _HASH = re.compile(r"[0-9a-f]{64}|absent")
 _MODE = re.compile(r"0?[0-7]{3,4}")
 _OWNER = re.compile(r"[a-z_][a-z0-9_-]{0,31}(?::[a-z_][a-z0-9_-]{0,31})?")
@@ -175,9 +176,10 @@ def _check_together(request: dict[str, Any]) -> None:
     """Check what concerns more than one field."""
     method = request["method"]
     if method in ("file.diff", "file.apply"):
-        first, second = ("want", "want_base64") if method == "file.diff" else ("patch", "content_base64")
-        if (first in request) == (second in request):
-            raise Refused("bad_request", f"expected either `{first}` or `{second}`")
+        wants = ("want", "want_base64", "want_sha256")
+        names = wants if method == "file.diff" else ("patch", "content_base64")
+        if sum(name in request for name in names) != 1:
+            raise Refused("bad_request", f"expected either {' or '.join(f'`{name}`' for name in names)}")
         if "content_base64" in request and "base_sha256" not in request:
             raise Refused("bad_request", "`content_base64` needs `base_sha256`")
 
@@ -327,9 +329,11 @@ _REQUESTS: dict[str, dict[str, tuple[bool, Check]]] = {
         "path": (True, _path),
         "want": (False, _any_text),
         "want_base64": (False, _base64),
+        "want_sha256": (False, _matching(_DIGEST, "64 hexadecimal digits")),
         **_ATTRIBUTES,
     },
     "file.read": {**_ID, "path": (True, _path), "content": (False, _boolean)},
+    "file.list": {**_ID, "path": (True, _path)},
     "file.apply": {
         **_ID,
         "path": (True, _path),
@@ -352,6 +356,7 @@ _REQUESTS: dict[str, dict[str, tuple[bool, Check]]] = {
     "trust": {
         **_ID,
         "ca": (True, _matching(_PEM, "PEM", longest=65_536)),
+        "endorsements": (False, _list(_matching(_PEM, "PEM", longest=65_536), 0, 16)),
         "renew": (False, _boolean),
     },
     "part": {

@@ -48,6 +48,7 @@ def load(module: str, name: str) -> Callable[[], Any]:
 HANDLERS: Mapping[str, Callable[[], Handler]] = {
     "file.diff": load("fazai.agent.files.diffing", "diff_file"),
     "file.read": load("fazai.agent.files.reading", "read_file"),
+    "file.list": load("fazai.agent.files.listing", "list_folder"),
     "file.apply": load("fazai.agent.files.applying", "apply_file"),
 }
 SERVERS: Mapping[str, Callable[[], Server]] = {

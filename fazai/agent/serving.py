@@ -60,7 +60,7 @@ MISSED_HEARTBEATS = 3
 _RESULTS = 8
 _CAPABILITIES = ("time", "result", "renew", "telemetry.push", "part", "ack", "cancel", "outcomes", "trust")
 _METHODS = (
-    *("command.exec", "file.diff", "file.apply", "file.read"),
+    *("command.exec", "file.diff", "file.apply", "file.read", "file.list"),
     *("state.observe", "state.apply", "state.close"),
 )
 #: What in the policy has an agent serve more.
@@ -414,7 +414,7 @@ class Agent:
     def _may_serve(self, method: str) -> bool:
         if method.startswith("state.") and self.config.reconcile.mode == "no":
             return False
-        if method == "file.read" and not any(root.read for root in self.config.files):
+        if method in ("file.read", "file.list") and not any(root.read for root in self.config.files):
             return False
         return self.actions.serves(method)
 

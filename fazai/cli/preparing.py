@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import click
 
 from fazai.cli import environment
-from fazai.cli.agent_registry import DaemonAgents
+from fazai.cli.agents.registry import DaemonAgents
 from fazai.cli.passwords import ask_passwords
 from fazai.cli.planfile import FileHashes, plan_folder
 from fazai.cli.run_options import RunOptions, RunSelection

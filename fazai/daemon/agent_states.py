@@ -75,6 +75,7 @@ def agent_row(one: AgentRecord) -> AgentRow:
         reconcile=cast("Any", one.reconcile),
         latency_ms=one.latency_ms,
         last_outcome=one.last_outcome,
+        removed_at=timestamp(one.removed_at),
     )
 
 

@@ -9,19 +9,22 @@ from fazai.daemon.events.announcer import AUDIT
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Route, RouteCall
 from fazai.daemon.ingest.hostkeys import host_name_ok, hosts_with_keys
+from fazai.files import mark_folder
 from fazai.secrets.files import write_keys
 from fazai.store.daemon import AgentRecord
 from fazai.wire.base import OkAnswer
-from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentsAnswer
+from fazai.wire.daemon import AgentAnswer, AgentKeyBody, AgentsAnswer, AgentsQuery
 
 
 @Route("GET", "/agents", "All agents.")
-async def list_agents(call: RouteCall) -> AgentsAnswer:
-    """Return all agents: the daemon, the worker, telemetry hosts."""
+async def list_agents(call: RouteCall, query: AgentsQuery) -> AgentsAnswer:
+    """Return all agents: the daemon, the worker, telemetry hosts, remote agents."""
     remote = call.services.southbound
     return AgentsAnswer(
-        agents=tuple(agent_row(one) for one in await _all_agents(call)),
+        agents=tuple(agent_row(one) for one in await _all_agents(call, removed=query.removed)),
         port=None if remote is None else remote.port,
+        ca=None if remote is None else remote.trust.fingerprint,
+        state=await asyncio.to_thread(mark_folder, call.services.settings.state),
     )
 
 
@@ -29,7 +32,7 @@ async def list_agents(call: RouteCall) -> AgentsAnswer:
 async def show_agent(call: RouteCall) -> AgentAnswer:
     """Return one agent. Raises Refusal(not_found)."""
     wanted = call.path["id"]
-    for one in await _all_agents(call):
+    for one in await _all_agents(call, removed=True):
         if one.agent_id == wanted:
             return AgentAnswer(agent=agent_row(one))
     raise Refusal("not_found", f"there is no agent {wanted[:64]!r}", hint="see: GET /agents")
@@ -53,15 +56,14 @@ async def set_keys(call: RouteCall, body: AgentKeyBody) -> OkAnswer:
     return OkAnswer()
 
 
-async def _all_agents(call: RouteCall) -> list[AgentRecord]:
+async def _all_agents(call: RouteCall, *, removed: bool) -> list[AgentRecord]:
     services = call.services
     remote = services.southbound
-    found = [
-        *services.agent_states.rows(),
-        *(remote.registry.rows() if remote is not None else await services.store.agents()),
-    ]
-    known = {one.agent_id for one in found}
-    found += [one for one in services.ingest.agents(services.started) if one.agent_id not in known]
+    rows = remote.registry.rows() if remote is not None else await services.store.agents()
+    known = {one.agent_id for one in rows}  # a key of signed HTTP that is left makes nobody an agent again
+    found = [*services.agent_states.rows(), *(one for one in rows if removed or one.removed_at is None)]
+    listed = {one.agent_id for one in found}
+    found += [one for one in services.ingest.agents(services.started) if one.agent_id not in listed]
     known.update(one.agent_id for one in found)
     keys = await asyncio.to_thread(hosts_with_keys, services.settings.secrets / "hosts")
     found += [

@@ -51,7 +51,7 @@ STORE_METRICS: Mapping[str, Metric] = {
     for key, name, text in (
         ("commits", "commits_total", "Transactions that reached the disk."),
         ("writes", "writes_total", "Writes that those transactions carried."),
-        ("failures", "failures_total", "Transactions that failed, such as for a full disk."),
+        ("failures", "failures_total", "Transactions and checkpoints that failed, such as for a full disk."),
         ("lost", "lost_writes_total", "Failed writes that nobody waited for."),
         ("queue", "queue_length", "Writes that wait."),
         ("telemetry_bytes", "telemetry_bytes", "Stored records, compressed."),

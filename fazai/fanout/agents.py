@@ -34,7 +34,7 @@ _DEFAULT_S: Final = 60.0
 _GRACE_S: Final = 15.0
 #: In base64 it is below the 64 MiB that one message may have.
 _FILE_BYTES: Final = 47 * 1024 * 1024
-_LOOKS: Final = ("file.diff", "file.read")
+_LOOKS: Final = ("file.diff", "file.read", "file.list")
 _REFUSALS: Final = ("not_allowed", "forbidden", "refused")
 
 
@@ -46,6 +46,15 @@ class Relay(Protocol):
         that any more. Raises Unreachable: at the stage `connect` where the message was not sent, else where
         nobody knows what became of it; Refused, DeviceError."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class FolderListing:
+    """The folders and files below a folder, by their paths from there, and how many others are left out."""
+
+    folders: tuple[str, ...]
+    files: tuple[str, ...]
+    left_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +127,13 @@ class AgentAccess:
     async def compare_file(self, path: str, content: bytes, mode: str, owner: str) -> tuple[bool, str]:
         """Return whether the file there is another one than this, also by mode or owner where these are not
         empty, and the hash of what is there ("absent": nothing)."""
-        message = {"method": "file.diff", "path": path, "want_base64": _encode(content)}
-        answer = await self._ask({**message, **_attributes(mode, owner)}, self._timeout_s, path)
-        older = answer.get("code") == "bad_request" and "unknown field" in str(answer.get("error"))
+        attributes = _attributes(mode, owner)
+        message = {"method": "file.diff", "path": path, "want_sha256": hashlib.sha256(content).hexdigest()}
+        answer = await self._ask({**message, **attributes}, self._timeout_s, path)
+        if _is_unknown_field(answer):  # only `file.apply` sends the content, unless the agent is older
+            message = {"method": "file.diff", "path": path, "want_base64": _encode(content)}
+            answer = await self._ask({**message, **attributes}, self._timeout_s, path)
+        older = _is_unknown_field(answer)
         if older:
             answer = await self._ask(message, self._timeout_s, path)
         if answer.get("ok") is not True:
@@ -176,8 +189,18 @@ class AgentAccess:
             raise DeviceError(text, where=self.target.name, hint="run it again")
         write(data)
 
+    async def list_folder(self, path: str) -> FolderListing:
+        """Return what may be fetched below a folder (`FolderAccess`)."""
+        answer = await self._ask_to_read({"method": "file.list", "path": path}, path)
+        folders, files, left_out = answer.get("folders"), answer.get("files"), answer.get("left_out", 0)
+        if not (_is_texts(folders) and _is_texts(files) and _is_count(left_out)):
+            raise self._no_file_error(path)
+        return FolderListing(tuple(folders), tuple(files), left_out)
+
     async def _read(self, path: str, *, content: bool) -> Mapping[str, Any]:
-        message = {"method": "file.read", "path": path, "content": content}
+        return await self._ask_to_read({"method": "file.read", "path": path, "content": content}, path)
+
+    async def _ask_to_read(self, message: dict[str, Any], path: str) -> Mapping[str, Any]:
         try:
             answer = await self._ask(message, self._timeout_s, path)
         except Refused as error:  # it was not even asked: it says that it does no such thing
@@ -236,6 +259,14 @@ class AgentAccess:
         if code == "unauthorized":
             return AccessDenied(said, where=where)
         return DeviceError(f"{what}: {said}" + (f" ({code})" if code else ""), where=where)
+
+
+def _is_texts(value: object) -> TypeGuard[list[str]]:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_unknown_field(answer: Mapping[str, Any]) -> bool:
+    return answer.get("code") == "bad_request" and "unknown field" in str(answer.get("error"))
 
 
 def _is_count(value: object) -> TypeGuard[int]:

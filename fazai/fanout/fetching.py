@@ -99,7 +99,7 @@ class FetchSession(StepSession):
         if not state.sha256:
             raise DeviceError(f"{path} may not be read", where=where, hint="become: true")
         self._state = state
-        return FileSeen(state, await asyncio.to_thread(_has_hash, self._dest, state))
+        return FileSeen(state, await asyncio.to_thread(has_hash, self._dest, state))
 
     def diff(self, wanted: Sequence[Resource], seen: Observation, **_: object) -> Diff:
         assert isinstance(seen, FileSeen)
@@ -117,7 +117,7 @@ class FetchSession(StepSession):
         state = self._state
         try:
             self._dest.parent.mkdir(parents=True, exist_ok=True)
-            with _replacing(self._dest, state.mode) as write:
+            with replacing(self._dest, state.mode) as write:
                 await self._files.fetch_file(change.identity, state.size, state.sha256, self._counted(write))
         except OSError as error:
             raise InputError(f"{self._dest} cannot be written: {error.strerror}") from None
@@ -135,7 +135,7 @@ class FetchSession(StepSession):
         return write_counted
 
 
-def _has_hash(path: Path, state: FileState) -> bool:
+def has_hash(path: Path, state: FileState) -> bool:
     """Tell whether a file of ours has the content of one on a host."""
     try:
         with path.open("rb") as file:
@@ -148,7 +148,7 @@ def _has_hash(path: Path, state: FileState) -> bool:
 
 
 @contextlib.contextmanager
-def _replacing(path: Path, mode: int) -> Iterator[Callable[[bytes], object]]:
+def replacing(path: Path, mode: int) -> Iterator[Callable[[bytes], object]]:
     """Write beside `path`, and give it that name once all is on the disk. Nobody reads it before who could
     not read it there."""
     umask = os.umask(0)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
 
 from fazai.errors import InputError, SecretError
 from fazai.pki.building import (
@@ -26,6 +27,7 @@ from fazai.pki.errors import PkiError
 from fazai.pki.files import (
     CA_CERTIFICATE,
     CA_KEY,
+    ENDORSEMENTS,
     LISTENER_CERTIFICATE,
     LISTENER_KEY,
     PrivateKey,
@@ -40,6 +42,7 @@ from fazai.pki.reading import (
     check_agent_name,
     check_public_key,
     common_name,
+    endorsed_ca,
     fingerprint_of,
     is_issued_by,
     read_certificate,
@@ -83,10 +86,20 @@ class IssuedCertificate:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Endorsement:
+    """The word of one CA for another: a certificate with its key (PEM), and the fingerprints of both."""
+
+    pem: str
+    issuer: str
+    endorsed: str
+
+
 class Authority:
     """A CA: our own, which issues, or existing ones, which are only trusted. The key never leaves it.
 
-    `trusted` are the certificates of the CAs; the first one issues, where this is our own.
+    `trusted` are the certificates of the CAs; the first one issues, where this is our own. `endorsements` is
+    what they say of one another.
     """
 
     def __init__(
@@ -102,6 +115,7 @@ class Authority:
         self.trusted = tuple(trusted)
         self.clock = clock
         self._key = key
+        self.endorsements = read_endorsements(folder / ENDORSEMENTS, self.trusted)
 
     @classmethod
     def load(cls, folder: Path, clock: Callable[[], float] = time.time) -> Authority:
@@ -145,7 +159,25 @@ class Authority:
     def bundle_mark(self) -> str:
         """The mark of what agents are told of the CAs: which are trusted, and which one issues."""
         marks = [fingerprint_of(one) for one in self.trusted]
-        return hashlib.sha256("\n".join([marks[0], *sorted(marks[1:])]).encode()).hexdigest()[:16]
+        endorsed = sorted(f"{one.issuer} endorses {one.endorsed}" for one in self.endorsements)
+        return hashlib.sha256("\n".join([marks[0], *sorted(marks[1:]), *endorsed]).encode()).hexdigest()[:16]
+
+    def is_endorsed(self, ca: x509.Certificate) -> bool:
+        """Tell whether another trusted CA endorses this one."""
+        return any(one.endorsed == fingerprint_of(ca) for one in self.endorsements)
+
+    def needed_by(self, certificate: x509.Certificate | None) -> str:
+        """Return the CAs (PEM) that an agent with this certificate has to trust. The one before the CA that
+        issues is no business of an agent whose certificate is not of it: nobody endorses what will go."""
+        if not self.can_issue:
+            return self.ca_pem
+        first = fingerprint_of(self.trusted[0])
+        before = {one.issuer for one in self.endorsements if one.endorsed == first}
+        return "".join(
+            pem_of(ca)
+            for ca in self.trusted
+            if fingerprint_of(ca) not in before or (certificate is not None and is_issued_by(certificate, ca))
+        )
 
     @property
     def mark(self) -> str:
@@ -287,6 +319,31 @@ def read_ca_certificates(path: Path) -> tuple[x509.Certificate, ...]:
         if not is_ca:
             name = show_text(common_name(certificate.subject))
             raise InputError(f"{path} holds the certificate of {name!r}, which is no CA")
+    return tuple(found)
+
+
+def read_endorsements(path: Path, trusted: Sequence[x509.Certificate]) -> tuple[Endorsement, ...]:
+    """Read what trusted CAs say of one another; what concerns others is left out. Without a file there is
+    nothing. Raises InputError."""
+    if not path.exists():
+        return ()
+    begin = "-----BEGIN CERTIFICATE-----"
+    found = []
+    for block in read_public(path, "endorsement").decode("ascii", "replace").split(begin)[1:]:
+        try:
+            certificate = read_certificate(begin + block)
+            key = serialization.load_pem_private_key(
+                block.partition("-----END CERTIFICATE-----")[2].encode(), None
+            )
+        except (PkiError, ValueError, TypeError, UnsupportedAlgorithm):
+            hint = "a certificate and its key, one after the other; ours is made by: fazai pki ca rotate"
+            raise InputError(f"{path} is damaged: it holds no endorsements", hint=hint) from None
+        if not same_key(check_public_key(key.public_key()), certificate.public_key()):
+            raise InputError(f"{path} holds a certificate that is followed by the key of another one")
+        endorsed = endorsed_ca(certificate)
+        issuers = [fingerprint_of(ca) for ca in trusted if is_issued_by(certificate, ca)]
+        if issuers and endorsed in [fingerprint_of(ca) for ca in trusted]:
+            found.append(Endorsement((begin + block).strip() + "\n", issuers[0], endorsed))
     return tuple(found)
 
 

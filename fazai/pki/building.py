@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fazai.pki.errors import PkiError
 from fazai.pki.files import PrivateKey
-from fazai.pki.reading import AGENT_URI, PublicKey, show_text
+from fazai.pki.reading import AGENT_URI, TRUST_URI, PublicKey, fingerprint_of, show_text
 
 KeyType = Literal["p256", "ed25519"]
 
@@ -93,6 +93,26 @@ def build_listener(
     first = names[0] if len(names[0]) <= 64 else "fazai"
     alternative = x509.SubjectAlternativeName(general)
     return _build_leaf(issuer, issuer_key, first, key, period, alternative, ExtendedKeyUsageOID.SERVER_AUTH)
+
+
+def build_endorsement(issuer: x509.Certificate, issuer_key: PrivateKey, endorsed: x509.Certificate) -> str:
+    """Build what proves to an agent that the issuer stands behind another CA: a certificate that names the
+    other's fingerprint, and its key (PEM). The key is no secret: with it an agent has the certificate proven
+    by a handshake with itself, which is all that the standard library offers."""
+    key = make_key("p256")
+    uri = x509.UniformResourceIdentifier(TRUST_URI + fingerprint_of(endorsed))
+    begin, end = issuer.not_valid_before_utc.timestamp(), issuer.not_valid_after_utc.timestamp()
+    made = _build_leaf(
+        issuer,
+        issuer_key,
+        "fazai trust",  # no name that an agent can have
+        key.public_key(),
+        Period(begin, end),
+        x509.SubjectAlternativeName([uri]),
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+    )
+    form = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return pem_of(made) + key.private_bytes(*form).decode()
 
 
 def read_host_name(name: str) -> x509.GeneralName:

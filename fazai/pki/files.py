@@ -30,6 +30,8 @@ CA_CERTIFICATE: Final = "ca.pem"
 #: While the CA is replaced: the key of the next one, and after it took its place that of the one before.
 NEXT_KEY: Final = "ca.next.key"
 OLD_KEY: Final = "ca.old.key"
+#: What the CA says of the next one, for agents that know it alone.
+ENDORSEMENTS: Final = "endorsements.pem"
 LISTENER_KEY: Final = "listener.key"
 LISTENER_CERTIFICATE: Final = "listener.pem"
 SETTINGS: Final = "pki.yml"

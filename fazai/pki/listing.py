@@ -43,7 +43,7 @@ def list_record(authority: Authority, store: CertificateStore, *, with_replaced:
         "ca": _ca_record(authority, store),
         "listener": _listener_record(authority),
         "certificates": [
-            _certificate_record(one, now)
+            _certificate_record(one, now, authority)
             for one in certificates
             if with_replaced or newest[one.name] == one.fingerprint
         ],
@@ -74,6 +74,8 @@ def list_lines(record: dict[str, Any]) -> Iterator[str]:
         yield "no certificates yet: fazai pki enrol NAME"
     for one in record["certificates"]:
         back = f"  came back after expiry, {one['issued']}" if one["origin"] == "returned" else ""
+        if one["state"] == "retired":
+            back += f"  its CA was retired: fazai pki enrol {one['name']}"
         known = f"{one['name']:<24} {one['state']:<8} {one['origin']:<9}"
         yield f"{known} until {one['not_after']}  {one['fingerprint'][:16]}{back}"
     for one in record["enrolments"]:
@@ -111,8 +113,10 @@ def _listener_record(authority: Authority) -> dict[str, Any] | None:
     return {"names": list(host_names_of(found)), "not_after": until, "fingerprint": fingerprint_of(found)}
 
 
-def _certificate_record(one: CertificateRecord, now: float) -> dict[str, Any]:
+def _certificate_record(one: CertificateRecord, now: float, authority: Authority) -> dict[str, Any]:
     state = "revoked" if one.revoked is not None else "expired" if one.not_after < now else "valid"
+    if state == "valid" and one.issuer and one.issuer not in map(fingerprint_of, authority.trusted):
+        state = "retired"  # its CA was
     return {
         "name": one.name,
         "state": state,

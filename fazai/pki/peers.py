@@ -103,9 +103,15 @@ class PeerChecker:
     def check_name(self, agent_id: str) -> None:
         """Raise PkiError(revoked) for an agent without a certificate (signed HTTP) whose name is revoked, and
         for which nothing was issued since. From memory, as `check_peer`."""
-        valid, revocation = self._revoked.names.get(agent_id, (frozenset(), None))
-        if revocation is not None and not valid:
+        revocation = self.find_removal(agent_id)
+        if revocation is not None:
             raise revoked_error(agent_id, revocation)
+
+    def find_removal(self, agent_id: str) -> Revocation | None:
+        """Return why an agent may not come back: its name is revoked, and nothing was issued to it since.
+        From memory, as `check_peer`."""
+        valid, revocation = self._revoked.names.get(agent_id, (frozenset(), None))
+        return None if valid else revocation
 
     def _check_revoked(self, peer: _Peer, name: str) -> None:
         found = self._revoked.find(name, peer.fingerprint)

@@ -19,6 +19,8 @@ PublicKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublic
 
 #: An agent's id stands in the certificate as its common name and as this URI.
 AGENT_URI: Final = "fazai:agent:"
+#: A certificate with this URI and a SHA-256 says that its issuer endorses the CA of that fingerprint.
+TRUST_URI: Final = "fazai:trust:"
 REQUEST_MAX_BYTES: Final = 16 << 10
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
@@ -140,6 +142,14 @@ def issued_agent_name(certificate: x509.Certificate) -> str | None:
     uris = other.get_values_for_type(x509.UniformResourceIdentifier) if other is not None else []
     name = common_name(certificate.subject)
     return name if name and uris == [AGENT_URI + name] else None
+
+
+def endorsed_ca(certificate: x509.Certificate) -> str:
+    """Return the fingerprint of the CA that a certificate endorses; an empty text for one of another sort."""
+    other = alternative_names(certificate)
+    uris = other.get_values_for_type(x509.UniformResourceIdentifier) if other is not None else []
+    found = [uri.removeprefix(TRUST_URI) for uri in uris if uri.startswith(TRUST_URI)]
+    return found[0] if len(found) == 1 else ""
 
 
 def may_be_client(certificate: x509.Certificate) -> bool:

@@ -1,5 +1,5 @@
 """Replaces the CA without enrolling anew: the next one is trusted beside it, then issues in its place, and
-then the old one is retired.
+then the old one is retired. The old one endorses the next, which is what agents go by.
 
 Each step is one name that changes hands, so that one who is killed goes on where he was. `ca.pem` has all CAs
 that are trusted; the one that `ca.key` belongs to issues.
@@ -19,10 +19,20 @@ from cryptography import x509
 from fazai.errors import Refused, count_noun
 from fazai.faults import no_fault
 from fazai.pki.authority import Authority
-from fazai.pki.building import BACKDATE_S, KeyType, Period, build_ca, host_names_of, make_key, pem_of
+from fazai.pki.building import (
+    BACKDATE_S,
+    KeyType,
+    Period,
+    build_ca,
+    build_endorsement,
+    host_names_of,
+    make_key,
+    pem_of,
+)
 from fazai.pki.files import (
     CA_CERTIFICATE,
     CA_KEY,
+    ENDORSEMENTS,
     NEXT_KEY,
     OLD_KEY,
     hold_folder,
@@ -81,11 +91,15 @@ class Rotation:
                 self.fault("next.key")
             key = read_key(path)
             public = check_public_key(key.public_key())
-            made = not any(same_key(public, one.public_key()) for one in authority.trusted)
+            found = [one for one in authority.trusted if same_key(public, one.public_key())]
+            made, now = not found, self.clock()
+            period = Period(now - BACKDATE_S, now + lifetime_s)
+            next_ca = found[0] if found else build_ca(key, f"fazai CA {os.urandom(4).hex()}", period)
+            if not authority.is_endorsed(next_ca):  # also where the file was lost
+                endorsement = build_endorsement(authority.trusted[0], read_key(self.folder / CA_KEY), next_ca)
+                write_file(self.folder / ENDORSEMENTS, endorsement.encode())
+                self.fault("next.endorsed")
             if made:
-                now = self.clock()
-                name = f"fazai CA {os.urandom(4).hex()}"
-                next_ca = build_ca(key, name, Period(now - BACKDATE_S, now + lifetime_s))
                 self._write_trusted([*authority.trusted, next_ca])
                 self.fault("next.trusted")
         return Authority.load(self.folder, self.clock), made
@@ -129,6 +143,7 @@ class Rotation:
         listener = authority.read_listener()
         if listener is not None:
             authority.issue_listener(host_names_of(listener))  # with this CA alone behind it
+        remove_file(self.folder / ENDORSEMENTS)
         remove_file(self.folder / OLD_KEY)
         return authority
 
@@ -205,6 +220,7 @@ def rotation_record(rotation: Rotation, authority: Authority, store: Certificate
                 if authority.can_issue
                 else "trusted",
                 "fingerprint": fingerprint_of(one),
+                "endorsed": authority.is_endorsed(one),
                 "not_after": timestamp(one.not_valid_after_utc.timestamp()).strftime("%Y-%m-%dT%H:%M:%SZ"),
             }
             for place, one in enumerate(authority.trusted)
@@ -220,6 +236,9 @@ def rotation_lines(record: dict[str, Any]) -> Iterator[str]:
     """Return the lines of a document of `rotation_record` for people."""
     for one in record["cas"]:
         yield f"{one['role']:<8} {one['name']}  until {one['not_after']}  {one['fingerprint'][:16]}"
+    if len(record["cas"]) > 1 and not any(one["endorsed"] for one in record["cas"]):
+        mend = "docs/pki.md, An existing CA" if record["phase"] == "existing" else "fazai pki ca rotate"
+        yield f"warning: none endorses another, so agents take none that they do not know: {mend}"
     agents = record["agents"]
     waiting = [one for one in agents if not one["ready"]]
     for one in waiting:

@@ -142,6 +142,7 @@ class AgentRecord:
     reconcile: str | None = None
     latency_ms: float | None = None
     last_outcome: str | None = None
+    removed_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +163,14 @@ class AgentAction:
 
 #: Answer of an action that did not reach its agent: it had no effect, and may be asked for again.
 NOT_SENT = b'{"ok":false,"code":"not_sent","error":"it did not reach the agent, and had no effect"}'
+#: Answer of an action whose agent cannot say what became of it: it may be asked for again, as the agent knows
+#: its id, and what is told late takes its place.
+UNKNOWN = (
+    b'{"ok":false,"code":"agent_lost",'
+    b'"error":"the agent cannot say what became of it: look at the machine, and update the agent"}'
+)
+#: What stands in place of an outcome that may still come.
+UNSETTLED = (NOT_SENT, UNKNOWN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,13 +341,13 @@ class DaemonStore(Protocol):
     async def agents(self) -> list[AgentRecord]: ...
     async def begin_agent_action(self, action: AgentAction) -> AgentAction | None:
         """Record an action that is about to be sent, and return None; or what is recorded of it already. One
-        whose answer is NOT_SENT is recorded anew, where it is the same action."""
+        whose answer is NOT_SENT or UNKNOWN is recorded anew, where it is the same action."""
         ...
 
     async def finish_agent_action(self, action: AgentAction, event: NewEvent) -> bool:
         """Record an outcome and publish its event, both or neither; durable when it returns. False, with
-        nothing done, where an outcome is recorded already, other than NOT_SENT. The action need not be
-        recorded."""
+        nothing done, where an outcome is recorded already, other than NOT_SENT and UNKNOWN. The action need
+        not be recorded."""
         ...
 
     async def open_agent_actions(self, agent_id: str, limit: int) -> list[AgentAction]:

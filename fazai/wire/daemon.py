@@ -136,8 +136,15 @@ class RunsQuery(RequestMessage, frozen=True, kw_only=True):
     limit: Annotated[int, Meta(ge=1, le=1000)] = 100
 
 
+class AgentsQuery(RequestMessage, frozen=True, kw_only=True):
+    """GET /agents. `removed`: also the agents that were removed. Since 1.1."""
+
+    removed: bool = False
+
+
 class AgentRow(Message, frozen=True, kw_only=True):
-    """One agent in the registry; a closed one stays, in the state `closing`, with `closed_at`."""
+    """One agent in the registry; a closed one stays, in the state `closing`, with `closed_at`.
+    `removed_at`: when its name was revoked."""
 
     agent_id: Ident
     name: Label
@@ -153,13 +160,17 @@ class AgentRow(Message, frozen=True, kw_only=True):
     reconcile: Literal["no", "look", "yes"] | None = None
     latency_ms: Annotated[float, Meta(ge=0)] | None = None
     last_outcome: str | None = None
+    removed_at: Timestamp | None = None
 
 
 class AgentsAnswer(AnswerMessage, frozen=True, kw_only=True):
-    """GET /agents. `port`: on which the daemon hears remote agents; absent where it hears none."""
+    """GET /agents. `port`: on which the daemon hears remote agents; absent where it hears none. `ca`: the
+    fingerprint of the CA that issues their certificates. `state`: a mark of the state folder."""
 
     agents: tuple[AgentRow, ...]
     port: Annotated[int, Meta(ge=1, le=65535)] | None = None
+    ca: Ident | None = None
+    state: Ident | None = None
 
 
 class AgentAnswer(AnswerMessage, frozen=True, kw_only=True):

@@ -46,6 +46,7 @@ Owner = Annotated[
 
 Base64 = Annotated[str, Meta(pattern=r"(?#base64)\A[A-Za-z0-9+/]*={0,2}\Z")]
 BaseHash = Annotated[str, Meta(pattern=r"(?#64 hexadecimal digits, or absent)\A(?:[0-9a-f]{64}|absent)\Z")]
+Sha256 = Annotated[str, Meta(pattern=r"(?#64 hexadecimal digits)\A[0-9a-f]{64}\Z")]
 Pem = Annotated[str, Meta(min_length=1, max_length=65_536, pattern=r"(?#PEM)\A-----BEGIN [^\x00]+\Z")]
 #: Whether the machine may be reconciled through its agent.
 Reconcile = Literal["no", "look", "yes"]
@@ -102,24 +103,26 @@ class _FileRequest(RequestMessage, frozen=True, kw_only=True, tag_field="method"
             raise ValueError("`path` must not hold `.` or `..`")
 
 
-def _check_one_of(message: Message, first: str, second: str) -> None:
-    """Check that a message has exactly one of two fields. Raises ValueError."""
-    if (getattr(message, first) is None) == (getattr(message, second) is None):
-        raise ValueError(f"expected either `{first}` or `{second}`")
+def _check_one_of(message: Message, *names: str) -> None:
+    """Check that a message has exactly one of some fields. Raises ValueError."""
+    if sum(getattr(message, name) is not None for name in names) != 1:
+        raise ValueError(f"expected either {' or '.join(f'`{name}`' for name in names)}")
 
 
 class FileDiff(_FileRequest, frozen=True, kw_only=True, tag="file.diff"):
     """`want` is the whole wanted text, `want_base64` (since 1.1) the same of what may be no text; either may
-    hold a secret, so the text form leaves it out. `mode` and `owner` (since 1.1) are compared as well."""
+    hold a secret, so the text form leaves it out. `want_sha256` (since 1.1) is the hash of the wanted
+    content, for who needs no patch. `mode` and `owner` (since 1.1) are compared as well."""
 
     want: str | None = None
     want_base64: Base64 | None = None
+    want_sha256: Sha256 | None = None
     mode: Mode | None = None
     owner: Owner | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_one_of(self, "want", "want_base64")
+        _check_one_of(self, "want", "want_base64", "want_sha256")
 
     def __repr__(self) -> str:
         return f"FileDiff(action_id={self.action_id!r}, path={self.path!r})"
@@ -149,6 +152,10 @@ class FileRead(_FileRequest, frozen=True, kw_only=True, tag="file.read"):
     """Asks for a file; without `content` for its hash, size and mode alone. Since 1.1."""
 
     content: bool = True
+
+
+class FileList(_FileRequest, frozen=True, kw_only=True, tag="file.list"):
+    """Asks for what may be fetched below a folder. Since 1.1."""
 
 
 class ResourceData(RequestMessage, frozen=True, kw_only=True):
@@ -231,11 +238,13 @@ class AskOutcomes(RequestMessage, frozen=True, kw_only=True, tag_field="method",
 
 
 class Trust(RequestMessage, frozen=True, kw_only=True, tag_field="method", tag="trust"):
-    """Says which authorities the agent is to trust from now on: exactly these. `renew`: its certificate is of
-    one that will go, so that it asks for another one soon. Since 1.1."""
+    """Says which authorities the agent is to trust from now on: exactly these. Each that is new to it comes
+    with an endorsement of one that it trusts. `renew`: its certificate is of one that will go, so that it
+    asks for another one soon. Since 1.1."""
 
     action_id: Ident
     ca: Pem
+    endorsements: Annotated[tuple[Pem, ...], Meta(max_length=16)] = ()
     renew: bool = False
 
 
@@ -266,6 +275,7 @@ SouthboundRequest = (
     | FileDiff
     | FileApply
     | FileRead
+    | FileList
     | StateObserve
     | StateApply
     | StateClose
@@ -379,6 +389,17 @@ class FileReadAnswer(ActionAnswer, frozen=True, kw_only=True):
 
     def __repr__(self) -> str:
         return f"FileReadAnswer(sha256={self.sha256!r}, size={self.size})"
+
+
+_Places = Annotated[tuple[str, ...], Meta(max_length=10_000)]
+
+
+class FileListAnswer(ActionAnswer, frozen=True, kw_only=True):
+    """Paths from the folder on. Since 1.1."""
+
+    folders: _Places
+    files: _Places
+    left_out: Count = 0
 
 
 class ObserveAnswer(ActionAnswer, frozen=True, kw_only=True):

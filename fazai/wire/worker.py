@@ -115,11 +115,14 @@ class GenerateAnswer(AnswerMessage, frozen=True, kw_only=True):
     stop_reason: StopReason
 
 
-class WorkerLimits(Message, frozen=True, kw_only=True, omit_defaults=False):
+class WorkerLimits(Message, frozen=True, kw_only=True):
     max_line_bytes: Count
     max_sessions: Count
     max_queue: Count
     max_timeout_ms: Count
+    turn_tokens: Count | None = None
+    credit_tokens: Count | None = None
+    max_passes: Count | None = None
 
 
 class StatusAnswer(AnswerMessage, frozen=True, kw_only=True):

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fazai.errors import FazaiError, InputError
+from fazai.worker.stats import Stats, read_stats
 
 _INSTALL = "pip install ./native '.[gemma]' (it compiles llama.cpp, which takes minutes)"
 _TEXT_BYTES = 32_768
@@ -126,42 +127,6 @@ class MaskJob:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Counters and measurements of the engine."""
-
-    sessions: int
-    running: int
-    queued: int
-    context_tokens: int
-    threads: int
-    decodes: int
-    decode_s: float
-    prompt_tokens: int
-    cached_tokens: int
-    generated_tokens: int
-    forced_tokens: int
-    evictions: int
-    mask_wait_s: float
-    model_bytes: int
-    kv_tokens: int
-    prefix_bytes: int  # of closed sessions, kept outside of the KV cache
-    chunk_tokens: int
-    batch_cost_s: tuple[float, ...]
-    plan: tuple[int, ...]
-    short_cost_s: tuple[float, ...]  # as batch_cost_s, of decodes that end before the output matrix
-    short_decodes: int  # of `decodes`: those that did
-    rows: int  # of the output matrix, multiplied after those
-    whole_decodes: int  # of `decodes`: all logits came from the bridge's own kernel
-    whole_rows: int  # the most rows with logits for which a decode takes that kernel; 0: it never does
-    rows_limit: int  # allowed tokens up to which a decode ends early; 0: never, and `rows_why` says why
-    rows_why: str
-    drafted_tokens: int  # tried
-    draft_accepted_tokens: int  # and said
-    drafts_limit: int  # tokens of a draft at most; 0: none, and `drafts_why` says why
-    drafts_why: str
-
-
 def import_native() -> Any:
     """Return the native module. Raises InputError where it is absent, or does not fit."""
     # libgomp reads it when it is loaded. Its own default spins for milliseconds at every barrier: on a
@@ -177,7 +142,7 @@ def import_native() -> Any:
         raise InputError(
             f"the Gemma worker does not fit the llama.cpp that is installed: {error}", hint=_INSTALL
         ) from None
-    if not hasattr(native.lib, "fz_gpu"):  # the function that came last
+    if not hasattr(native.lib, "FZ_TURN"):  # what came last
         raise InputError("the Gemma worker's native part is of an older fazai", hint=_INSTALL)
     return native
 
@@ -392,13 +357,17 @@ class NativeEngine:
         """Return how long the conversation is, in tokens; below zero: a Code."""
         return int(self._lib.fz_session_tokens(self._engine, session))
 
-    def submit(self, session: int, tokens: Sequence[int], sampling: Sampling) -> None:
-        """Begin a generation. Raises EngineError: BUSY, CONTEXT, OVERLOADED, UNKNOWN, CLOSED."""
+    def submit(
+        self, session: int, tokens: Sequence[int], sampling: Sampling, client: tuple[int, int] = (0, 0)
+    ) -> None:
+        """Begin a generation for a client: the number of a user, and of a process. Raises EngineError: BUSY,
+        CONTEXT, OVERLOADED, UNKNOWN, CLOSED."""
         stops = [self._ffi.new("char[]", text.encode()) for text in sampling.stop]
         params = self._ffi.new("fz_params *")
         for name in ("max_tokens", "temperature", "top_k", "top_p", "min_p", "repeat_penalty", "seed"):
             setattr(params, name, getattr(sampling, name))
         params.timeout_ms = sampling.timeout_ms
+        params.user, params.client = client
         params.constrained = int(sampling.constrained)
         params.n_stop = len(stops)
         for index, stop in enumerate(stops):
@@ -458,37 +427,4 @@ class NativeEngine:
 
     def stats(self) -> Stats:
         """Return the engine's counters and measurements."""
-        s = self.stats_raw()
-        costs, short = s.costs, s.short_costs
-        return Stats(
-            sessions=s.sessions,
-            running=s.running,
-            queued=s.queued,
-            context_tokens=s.n_ctx,
-            threads=s.n_threads,
-            decodes=s.decodes,
-            decode_s=s.decode_us / 1e6,
-            prompt_tokens=s.tokens_prompt,
-            cached_tokens=s.tokens_cached,
-            generated_tokens=s.tokens_generated,
-            forced_tokens=s.tokens_forced,
-            evictions=s.evictions,
-            mask_wait_s=s.wait_mask_us / 1e6,
-            model_bytes=s.model_bytes,
-            kv_tokens=s.kv_tokens,
-            prefix_bytes=s.parked_bytes,
-            chunk_tokens=s.chunk,
-            batch_cost_s=tuple(us / 1e6 for us in costs.us[0 : costs.n]),
-            plan=tuple(costs.plan[0 : costs.n]),
-            short_cost_s=tuple(us / 1e6 for us in short.us[0 : short.n]) if s.rows_limit else (),
-            short_decodes=s.short_decodes,
-            rows=s.rows,
-            whole_decodes=s.whole_decodes,
-            whole_rows=s.whole_rows,
-            rows_limit=s.rows_limit,
-            rows_why=self._text_of(s.rows_why),
-            drafted_tokens=s.drafted,
-            draft_accepted_tokens=s.draft_accepted,
-            drafts_limit=s.drafts_limit,
-            drafts_why=self._text_of(s.drafts_why),
-        )
+        return read_stats(self.stats_raw(), self._text_of)

@@ -16,12 +16,13 @@ from pathlib import Path
 from fazai.errors import InputError
 from fazai.service import systemd
 from fazai.service.log import Log
-from fazai.worker.bridge import Code, EngineError, NativeEngine, Options, Reason, Sampling, Stats
+from fazai.worker.bridge import Code, EngineError, NativeEngine, Options, Reason, Sampling
 from fazai.worker.chat import ChatFormat, chat_of
-from fazai.worker.masks import Masks
+from fazai.worker.grammars.masks import Masks
 from fazai.worker.metrics import Metrics, serve_metrics
 from fazai.worker.server import ClientConnection, Worker
 from fazai.worker.sessions import WorkerSessions
+from fazai.worker.stats import Stats
 
 _DRAIN_S = 30.0
 _ABORT_S = 5.0

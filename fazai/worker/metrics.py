@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Literal
 
 from fazai.service.prometheus import CONTENT_TYPE, Family, Histogram, Metric, render_metrics
-from fazai.worker.bridge import Progress, Reason, Stats
+from fazai.worker.bridge import Progress, Reason
+from fazai.worker.stats import Stats
 
 _WAITS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _TOKENS_S = (0.002, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.03, 0.05, 0.075, 0.1, 0.2, 0.5, 1.0)

@@ -23,15 +23,17 @@ from fazai.wire.base import (
     WireError,
     encode,
 )
-from fazai.worker.bridge import Options, Stats
+from fazai.worker.bridge import Options
+from fazai.worker.clients import NOBODY, Client, Holdings, client_of
 from fazai.worker.metrics import Metrics
 from fazai.worker.sessions import MAX_TIMEOUT_MS, Generation, WorkerSessions
+from fazai.worker.stats import Stats
 
 _MAX_PENDING = 64  # requests of one connection that wait for their turn; more are not read
 #: Bytes of all connections together that were read and are not yet answered: lines without an end, requests
 #: that wait. Beyond, the connection that holds most is refused what it sent last.
 MAX_HELD_BYTES = 32 * 1024 * 1024
-MAX_CONNECTIONS = 256  # beyond, the one that is idle for longest goes
+MAX_CONNECTIONS = 256  # beyond, one of the client that has most goes
 _WRITE_HIGH = 64 * 1024
 _HALF_CLOSED_S = 0.1
 
@@ -55,23 +57,32 @@ class Worker:
             raise WireError("overloaded", "the model is being loaded", hint="ask again in some seconds")
         return self.sessions
 
-    def make_room(self) -> bool:
-        """Close the connection that is idle for longest when there are too many. Return False where all are
-        at work."""
+    def make_room(self, newcomer: Client) -> bool:
+        """Close a connection of the client that has most when there are too many: the one that is idle for
+        longest, else the latest, where the client has more than the newcomer. Return False where none is
+        closed."""
         if len(self.connections) < MAX_CONNECTIONS:
             return True
+        have = Holdings((found.client, 1) for found in self.connections)
         idle = [found for found in self.connections if found.idle]
         if idle:
-            min(idle, key=lambda found: found.used_s).drop()
-        return bool(idle)
+            max(idle, key=lambda found: (*have.rank(found.client), -found.used_s)).drop()
+            return True
+        most = max(self.connections, key=lambda found: (*have.rank(found.client), found.made_s))
+        if have.lead(most.client, newcomer) < 2:
+            return False
+        most.give_up(WireError("overloaded", "the connection's place went to a client that has fewer"))
+        return True
 
     def bound_held(self) -> None:
-        """Refuse what the largest holders sent last, until all of them hold no more than is allowed."""
+        """Refuse what the client that holds most sent last on its largest connection, until all of them hold
+        no more than is allowed."""
         while self.held_bytes > MAX_HELD_BYTES:
-            largest = max(self.connections, key=lambda found: found.refusable_bytes, default=None)
-            if largest is None or largest.refusable_bytes == 0:
+            holders = [found for found in self.connections if found.refusable_bytes]
+            if not holders:
                 return
-            largest.refuse_last()
+            hold = Holdings((found.client, found.refusable_bytes) for found in holders)
+            max(holders, key=lambda found: (*hold.rank(found.client), found.refusable_bytes)).refuse_last()
 
     def status(self, *, metrics: bool) -> wire.StatusAnswer:
         """Return the answer to a status request."""
@@ -98,6 +109,9 @@ class Worker:
                 max_sessions=self.options.sessions,
                 max_queue=self.options.queue,
                 max_timeout_ms=MAX_TIMEOUT_MS,
+                turn_tokens=stats.turn_tokens if stats is not None else None,
+                credit_tokens=stats.credit_tokens if stats is not None else None,
+                max_passes=stats.most_passes if stats is not None else None,
             ),
         )
 
@@ -115,7 +129,8 @@ class ClientConnection(asyncio.Protocol):
         self._pending: deque[tuple[wire.WorkerRequest | bytes, int]] = deque()  # and the bytes of a request
         self._pending_bytes = 0
         self._counted_bytes = 0
-        self.used_s = time.monotonic()
+        self.used_s = self.made_s = time.monotonic()
+        self.client = NOBODY
         self._generation: Generation | None = None
         self._parts: list[str] | None = None  # of a generation without a stream
         self._full = False
@@ -127,7 +142,8 @@ class ClientConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
-        if not self._worker.make_room():
+        self.client = client_of(cast(socket.socket, transport.get_extra_info("socket")))
+        if not self._worker.make_room(self.client):
             self._refuse(WireError("overloaded", f"{MAX_CONNECTIONS} connections are at work"))
             self._transport.close()
             return
@@ -135,6 +151,10 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
+        self._abandon()
+
+    def _abandon(self) -> None:
+        """Forget what was asked here, and abort what runs."""
         self._worker.connections.discard(self)
         self._pending.clear()
         self._pending_bytes = 0
@@ -196,6 +216,19 @@ class ClientConnection(asyncio.Protocol):
         self._worker.connections.discard(self)
         if self._transport is not None:
             self._transport.abort()
+
+    def give_up(self, error: WireError) -> None:
+        """Say why, and end the connection; one that does not read is not told."""
+        full = self._full  # read now: writing may fill it
+        if self._generation is not None:
+            self._write_error(error)
+        else:
+            self._refuse(error)
+        self._abandon()
+        if self._transport is not None and full:
+            self._transport.abort()
+        elif self._transport is not None:
+            self._transport.close()
 
     # --- what it holds
 
@@ -329,7 +362,8 @@ class ClientConnection(asyncio.Protocol):
     def _carry_out(self, request: wire.WorkerRequest) -> AnswerMessage:
         match request:
             case wire.CreateSession():
-                return SessionAnswer(session_id=self._worker.loaded_sessions().create(request.params))
+                made = self._worker.loaded_sessions().create(request.params, self.client)
+                return SessionAnswer(session_id=made)
             case wire.Abort():
                 self._worker.loaded_sessions().abort(request.session_id)
                 return OkAnswer()

@@ -17,7 +17,8 @@ from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams, Usage, merge_params
 from fazai.worker.bridge import Code, EngineError, NativeEngine, Progress, Reason, Sampling
 from fazai.worker.chat import ChatFormat
-from fazai.worker.masks import CompiledGrammar, Masks, deep_stack, schema_text
+from fazai.worker.clients import Client, Holdings
+from fazai.worker.grammars.masks import CompiledGrammar, Masks, deep_stack, schema_text
 from fazai.worker.metrics import Metrics
 
 MAX_TIMEOUT_MS = 3_600_000
@@ -39,6 +40,8 @@ T = TypeVar("T")
 class Sink(Protocol):
     """The receiver of a generation's events. `ready` returns whether it takes more now."""
 
+    client: Client
+
     def ready(self) -> bool: ...
     def text(self, generation: Generation, text: str) -> None: ...
     def ended(self, generation: Generation, reason: str, usage: Usage) -> None: ...
@@ -52,6 +55,7 @@ class WorkerSession:
     session_id: str
     handle: int
     params: SessionParams
+    client: Client  # that opened it
     used_s: float
     generation: Generation | None = None
 
@@ -63,6 +67,8 @@ class Generation:
     session: WorkerSession
     sink: Sink | None
     deadline_s: float
+    client: Client
+    begun_s: float
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
     submitted: bool = False
     tokens: int = 0
@@ -108,7 +114,7 @@ class WorkerSessions:
         """The number of sessions that generate."""
         return sum(session.generation is not None for session in self._by_id.values())
 
-    def create(self, params: SessionParams) -> str:
+    def create(self, params: SessionParams, client: Client) -> str:
         """Open a session and return its id. Raises WireError: overloaded; schema_unsupported for a schema
         that is too large to be kept, others are refused by generate."""
         if self.draining:
@@ -117,25 +123,42 @@ class WorkerSessions:
             schema_text(params.json_schema)
         self._expire()
         try:
-            handle = self._open_handle()
+            handle = self._open_handle(client)
         except EngineError as error:
             text = f"{len(self._by_id)} sessions are generating, and no more are allowed"
             raise _wire_error(error, text) from None
-        session = WorkerSession(f"s-{secrets.token_hex(8)}", handle, params, self._clock())
+        session = WorkerSession(f"s-{secrets.token_hex(8)}", handle, params, client, self._clock())
         self._by_id[session.session_id] = self._by_handle[handle] = session
         return session.session_id
 
-    def _open_handle(self) -> int:
-        """Return a session of the engine; the one that is idle for longest makes room for it. Raises
-        EngineError."""
+    def _open_handle(self, client: Client) -> int:
+        """Return a session of the engine. One of the client that has most makes room for it: the one that is
+        idle for longest, else the one that generates since last, where its client has more than this one.
+        Raises EngineError."""
         try:
             return self._engine.open_session()
         except EngineError as error:
-            idle = [s for s in self._by_id.values() if s.generation is None]
-            if error.code is not Code.OVERLOADED or not idle:
+            sessions = list(self._by_id.values())
+            if error.code is not Code.OVERLOADED or not sessions:
                 raise
-            self.close(min(idle, key=lambda s: s.used_s).session_id)
+            have = Holdings((s.client, 1) for s in sessions)
+            idle = [s for s in sessions if s.generation is None]
+            most = max(idle or sessions, key=lambda s: (*have.rank(s.client), _age_of(s, self._clock())))
+            if most.generation is not None and have.lead(most.client, client) < 2:
+                raise
+            self._take_away(most)
             return self._engine.open_session()
+
+    def _take_away(self, session: WorkerSession) -> None:
+        """Close a session for the sake of another client; its generation ends with an error."""
+        generation = session.generation
+        del self._by_id[session.session_id]
+        if generation is None:
+            self._free_handle(session)
+            return
+        self.stop(generation)
+        self._fail(generation, WireError("overloaded", "the session's place went to a client that has fewer"))
+        generation.sink = None  # one that is still being prepared ends once more
 
     def _expire(self) -> None:
         """Close sessions that were not used for long: some clients never close theirs."""
@@ -208,7 +231,8 @@ class WorkerSessions:
             )
         session.used_s = self._clock()
         asked = {**_DEFAULTS, **merge_params(params, session.params)}
-        generation = Generation(session, sink, session.used_s + asked["timeout_ms"] / 1000)
+        until_s = session.used_s + asked["timeout_ms"] / 1000
+        generation = Generation(session, sink, until_s, sink.client, session.used_s)
         if _is_constrained(asked) or len(prompt) + len(session.params.system or "") > _LONG_PROMPT:
             session.generation = generation
             generation.task = asyncio.get_running_loop().create_task(self._prepare(generation, prompt, asked))
@@ -288,7 +312,8 @@ class WorkerSessions:
     def _submit(self, generation: Generation, tokens: list[int], asked: Mapping[str, Any]) -> None:
         try:
             left_ms = max(1, int((generation.deadline_s - self._clock()) * 1000))
-            self._engine.submit(generation.session.handle, tokens, _sampling_of(asked, left_ms))
+            sampling = _sampling_of(asked, left_ms)
+            self._engine.submit(generation.session.handle, tokens, sampling, generation.client)
         except EngineError as error:
             raise _wire_error(error, error.message) from None
         generation.submitted = True
@@ -388,6 +413,11 @@ _DEFAULTS: Mapping[str, Any] = {
     "stop": (),
     "timeout_ms": 120_000,
 }
+
+
+def _age_of(session: WorkerSession, now_s: float) -> float:
+    """Return how long a session is idle; one that generates is the younger the longer it does."""
+    return now_s - session.used_s if session.generation is None else session.generation.begun_s
 
 
 def _is_constrained(asked: Mapping[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 /*
  * Restricted logits against llama.cpp's own, with real weights:
- *     rows_test MODEL TEXT STEPS         decodes the text of a file token by token; every hidden row and every logit that
- *                                        is compared must be the same, bit for bit
+ *     rows_test MODEL TEXT STEPS [THREADS]  decodes the text of a file token by token; every hidden row and every logit
+ *                                        that is compared must be the same, bit for bit
  *     rows_test --quantise FROM TO TYPE  makes weights of another type with llama.cpp's own quantiser
  * Prints a line; ends with 1 where something differs, with 2 where this model is computed whole (and why).
  */
@@ -97,8 +97,8 @@ static int64_t step(fz_engine *e, int32_t token, int32_t pos, uint32_t *seed, fl
 
 int main(int argc, char **argv) {
     if (argc == 5 && strcmp(argv[1], "--quantise") == 0) return quantise(argv[2], argv[3], argv[4]);
-    if (argc != 4) return 3;
-    fz_options o = {.n_ctx = 1024, .n_threads = 2, .n_slots = 4, .n_sessions = 4, .n_queue = 4};
+    if (argc != 4 && argc != 5) return 3;
+    fz_options o = {.n_ctx = 1024, .n_threads = argc == 5 ? atoi(argv[4]) : 2, .n_slots = 4, .n_sessions = 4, .n_queue = 4};
     char err[200] = "";
     fz_engine *e = NULL;
     if (fz_open(argv[1], &o, &e, err, sizeof err) != FZ_OK) {
@@ -123,6 +123,7 @@ int main(int argc, char **argv) {
         int64_t compared = step(e, tokens[i % n], pos, &seed, hidden, mask);
         if (compared < 0) differ++;
         else all += compared;
+        if ((i + 1) % 1000 == 0) fprintf(stderr, "%d of %d steps, %lld differ\n", i + 1, steps, (long long)differ);
     }
     printf("%d steps, %lld logits%s, %lld steps differ\n", steps, (long long)all, e->rows.whole_sizes ? " and all by our own kernel" : "",
            (long long)differ);

@@ -16,7 +16,7 @@
 #include "ggml-cpu.h"
 #include "llama.h"
 
-enum { SEQS = 128, LONGEST = 8192, ROWS = 512, SCRIPTS = 16 };
+enum { SEQS = 128, LONGEST = 8192, ROWS = 512, SCRIPTS = 16, LOGGED = 8192 };
 
 struct llama_model { int unused; };
 struct llama_context {
@@ -29,19 +29,39 @@ struct seq { int32_t tok[LONGEST]; int32_t n; };
 static struct llama_model the_model;
 static struct seq seqs[SEQS];
 static const char *scripts[SCRIPTS];
-static _Atomic int32_t cells, decode_us, busy_us, fail_next, widest, longest, tokens_seen, misuse, no_model, no_state, states, graph, shorts, most;
+static const float *_Atomic chain;
+static _Atomic int32_t cells, hold, held_now, begun, decode_us, busy_us, fail_next, widest, longest, tokens_seen, misuse, no_model, no_state, states, graph, shorts, most;
+
+static void forget_all(void) {
+    for (int s = 0; s < SEQS; s++) seqs[s].n = 0;
+}
+
+static _Atomic int32_t allowed, waits, done;
+static uint16_t took[LOGGED][26];           /* written by the loop before `done` counts the decode */
 
 void stub_reset(void) {
-    memset(seqs, 0, sizeof seqs);
+    memset(took, 0, sizeof took);
+    allowed = -1;
+    waits = done = 0;
+    forget_all();
     memset(scripts, 0, sizeof scripts);
+    chain = NULL;
     cells = 1 << 20;
-    decode_us = busy_us = fail_next = widest = longest = tokens_seen = misuse = no_model = no_state = states = graph = shorts = most = 0;
+    hold = held_now = begun = decode_us = busy_us = fail_next = widest = longest = tokens_seen = misuse = no_model = no_state = states = graph = shorts = most = 0;
 }
 void stub_cells(int32_t n) { cells = n; }
 void stub_decode_us(int32_t us) { decode_us = us; }
 void stub_busy_us(int32_t us) { busy_us = us; }
 void stub_room(int32_t n) { most = n; }
+void stub_allow(int32_t n) { allowed = n; }
+bool stub_waits(void) { return allowed == 0 && waits; }
+int32_t stub_decodes(void) { return done; }
+int32_t stub_took(int32_t decode, char first) { return decode < done && decode < LOGGED ? took[decode][first - 'A'] : 0; }
 void stub_fail_next(int32_t code) { fail_next = code; }
+void stub_hold(int32_t n) { hold = n; }
+int32_t stub_held(void) { return held_now; }
+int32_t stub_begun(void) { return begun; }
+void stub_chain(const float *logits) { chain = logits; }
 void stub_script(int32_t n, const char *bytes) { scripts[n] = bytes; }
 int32_t stub_widest(void) { return widest; }
 int32_t stub_longest(void) { return longest; }
@@ -168,7 +188,7 @@ void llama_batch_free(struct llama_batch b) {
 void llama_memory_clear(llama_memory_t m, bool data) {
     (void)m;
     (void)data;
-    memset(seqs, 0, sizeof seqs);
+    forget_all();
 }
 bool llama_memory_seq_rm(llama_memory_t m, llama_seq_id s, llama_pos from, llama_pos to) {
     (void)m;
@@ -227,9 +247,24 @@ void llama_set_n_threads(struct llama_context *c, int32_t n, int32_t n_batch) {
 }
 void llama_synchronize(struct llama_context *c) { (void)c; }
 
-static bool takes_time(struct llama_context *c) {
+/* Whether the decode may go on: it was allowed, and not aborted. */
+static bool may_decode(struct llama_context *c) {
+    waits = 1;
+    while (allowed == 0) {
+        if (c->params.abort_callback && c->params.abort_callback(c->params.abort_callback_data)) return false;
+        struct timespec t = {.tv_nsec = 20000};
+        nanosleep(&t, NULL);
+    }
+    waits = 0;
+    if (allowed > 0) allowed--;
+    return true;
+}
+
+static bool takes_time(struct llama_context *c, int32_t n_tokens) {
     int32_t us = c->params.n_threads > 1 && busy_us ? busy_us : decode_us;
-    for (int32_t left = us; left > 0; left -= 100) {
+    bool is_held = hold && n_tokens >= hold;
+    held_now += is_held;
+    for (int32_t left = us; left > 0 || (is_held && hold); left -= left > 0 ? 100 : 0) {
         if (c->params.abort_callback && c->params.abort_callback(c->params.abort_callback_data)) return false;
         struct timespec t = {.tv_nsec = 100000};
         nanosleep(&t, NULL);
@@ -308,13 +343,21 @@ static void compute_graph(struct llama_context *c, int32_t rows) {
         c->logits[i] = capped ? tanhf(c->hidden[i] * (1.0f / CAP)) * CAP : c->hidden[i];
 }
 
+/* The logits after this token: of letters alone, and of nothing that was before. */
+static void follow_chain(float *x, int32_t token) {
+    const float *row = chain + token % STUB_LETTERS * STUB_LETTERS;
+    for (int32_t t = 0; t < STUB_VOCAB; t++) x[t] = -40;
+    memcpy(x + 'a', row, sizeof *row * STUB_LETTERS);
+}
+
 int32_t llama_decode(struct llama_context *c, struct llama_batch b) {
     int32_t code = atomic_exchange(&fail_next, 0), rows = 0, n_seqs = 0;
     bool seen[SEQS] = {0};
+    begun++;
     if (code) return code;
     if (b.n_tokens < 1 || b.n_tokens > (int32_t)c->params.n_batch) misuse++;
     if (held() + b.n_tokens > cells || (most && b.n_tokens > most)) return 1;
-    if (!takes_time(c)) return 2;
+    if (!may_decode(c) || !takes_time(c, b.n_tokens)) return 2;
     for (int32_t i = 0; i < b.n_tokens; i++) {
         struct seq *s = &seqs[b.seq_id[i][0]];
         if (b.n_seq_id[i] != 1 || b.seq_id[i][0] >= (int32_t)c->params.n_seq_max || b.pos[i] != s->n || s->n >= LONGEST)
@@ -322,6 +365,7 @@ int32_t llama_decode(struct llama_context *c, struct llama_batch b) {
         n_seqs += !seen[b.seq_id[i][0]];
         seen[b.seq_id[i][0]] = true;
         s->tok[s->n++] = b.token[i];
+        if (done < LOGGED && s->tok[0] >= 'A' && s->tok[0] <= 'Z') took[done][s->tok[0] - 'A']++;
         c->row_of[i] = -1;
         if (!b.logits[i]) continue;
         if (rows == (int32_t)c->params.n_outputs_max) {
@@ -329,16 +373,21 @@ int32_t llama_decode(struct llama_context *c, struct llama_batch b) {
             continue;
         }
         float *x = c->hidden + rows * STUB_VOCAB;
+        c->row_of[i] = rows++;
+        if (chain) {
+            follow_chain(x, b.token[i]);
+            continue;
+        }
         uint32_t hash = (uint32_t)s->n;
         for (int32_t t = 0; t < STUB_VOCAB; t++) x[t] = (float)((hash = hash * 1664525u + 1013904223u) >> 24) / 256.0f;
         x[STUB_EOG] = -10;
         x[stub_next(s->tok, s->n)] = graph == STUB_WIDE && b.n_tokens > 1 ? 4.000001f : 4;
-        c->row_of[i] = rows++;
     }
     compute_graph(c, rows);
     tokens_seen += b.n_tokens;
     if (n_seqs > widest) widest = n_seqs;
     if (b.n_tokens > longest) longest = b.n_tokens;
+    done++;
     return 0;
 }
 float *llama_get_logits_ith(struct llama_context *c, int32_t i) {

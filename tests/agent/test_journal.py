@@ -109,6 +109,21 @@ def test_outcomes_wait_for_their_acknowledgement_oldest_first(reopen: Callable[.
     assert _unread(reopen()) == [f"a-{number}" for number in range(1, 50, 2)]
 
 
+def test_acknowledgements_go_with_the_next_intent(reopen: Callable[..., Journal], tmp_path: Path) -> None:
+    """Each record is waited for on the disk: an action has two, whenever the daemon acknowledges."""
+    records: list[str] = []
+    journal = reopen(fault=records.append)
+    for number in range(3):
+        _run(journal, f"a-{number}")
+        journal.acknowledge([f"a-{number}"])
+    synced = [name for name in records if name.endswith(".synced")]
+    assert synced == ["intent.synced", "outcome.synced"] * 3
+    lines = (tmp_path / "journal" / "journal-00000001").read_bytes().splitlines()
+    assert b'"what":"intent"' in lines[4]
+    assert b'"acks":["a-1"]' in lines[4]
+    assert _unread(reopen()) == []
+
+
 def test_acknowledgements_while_outcomes_are_read(reopen: Callable[..., Journal]) -> None:
     journal = reopen()
     for number in range(5):

@@ -6,13 +6,17 @@ from __future__ import annotations
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fazai.cli.agents.registry import make_token_here
 from fazai.cli.main import main
+from fazai.errors import InputError
+from fazai.store.certificates import Revocation
 from tests.daemon.live import live, token, until
 from tests.daemon.southbound.conftest import make_world
 from tests.daemon.southbound.world import World
@@ -89,6 +93,22 @@ def test_all_agents_that_the_daemon_knows(daemon: World, run: Run) -> None:
         assert 'did you mean "edge-1"?' in said
 
 
+def test_agents_that_were_removed_are_listed_on_demand(daemon: World, run: Run) -> None:
+    as_json = ("agents", "list", "--output", "json")
+    with daemon.agent("edge-1"), daemon.agent("edge-2"):
+        daemon.certificates.revoke(Revocation("edge-2", time.time(), "sold"))
+        until(lambda: names(run(*as_json)) == ["edge-1"])
+        assert {"edge-1", "edge-2", "daemon"} <= set(names(run(*as_json, "--all")))
+        assert names(run(*as_json, "--state", "removed")) == ["edge-2"]
+        assert "edge-2" not in names(run(*as_json, "--state", "away", "--all"))
+        _, line = run("agents", "list", "--state", "removed")[1].splitlines()
+        assert line.split()[:2] == ["edge-2", "removed"]
+        assert "the certificate of edge-2 was revoked at " in line
+        code, _, said = run("agents", "list", "edge-2")
+        assert code == 3
+        assert "no agent is called 'edge-2'" in said
+
+
 def test_a_daemon_that_is_not_there_or_is_none(
     run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -159,7 +179,10 @@ def test_enrol_says_where_nobody_tells_the_port(
     command = "fazai agent enrol --daemon wss://fazai.example.net:3121 --name edge-7\n"
     said = run(*enrol)[2]
     assert command in said
-    assert "no daemon runs here; 3121 is the port that it has without --agents-port" in said
+    state = f"warning: no daemon runs with the state {tmp_path}/state (FAZAI_STATE_DIR)"
+    assert (
+        f"{state}, and no other takes the token; 3121 is the port that it has without --agents-port" in said
+    )
     monkeypatch.setenv("FAZAI_URL", f"unix:{tmp_path}/daemon.sock")
     said = run(*enrol)[2]
     assert command in said
@@ -168,3 +191,29 @@ def test_enrol_says_where_nobody_tells_the_port(
         said = run(*enrol)[2]
     assert command in said
     assert "the daemon that runs here hears no agents: restart it, now that there is a CA" in said
+
+
+@pytest.mark.parametrize("other", ["state", "secrets"])
+def test_a_token_that_the_daemon_would_not_take_is_not_made(
+    daemon: World, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, other: str
+) -> None:
+    """Under another state folder than the daemon's, or with another CA."""
+    monkeypatch.setenv("FAZAI_URL", f"unix:{tmp_path}/daemon.sock")
+    monkeypatch.setenv("FAZAI_STATE_DIR" if other == "state" else "FAZAI_SECRETS", str(tmp_path / "mine"))
+    if other == "secrets":
+        assert run("pki", "init")[0] == 0
+    words = {
+        "state": f"the daemon has another state folder than {tmp_path}/mine: it would not take the token",
+        "secrets": f"{tmp_path}/mine/pki holds ",
+    }
+    code, out, said = run("pki", "enrol", "edge-7")
+    assert (code, out) == (3, "")
+    assert words[other] in said
+    assert f"{tmp_path}/daemon.sock" in said
+    with pytest.raises(InputError, match="would not take the token"):  # as `host.agent` asks for one
+        make_token_here("edge-7")
+    assert json.loads(run("pki", "list", "--output", "json")[1])["enrolments"] == []
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("FAZAI_SECRETS", str(tmp_path / "secrets"))
+    assert run("pki", "enrol", "edge-7")[0] == 0
+    assert make_token_here("edge-8").startswith("fza_")

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from fazai.errors import Unreachable
-from fazai.wire.southbound import CommandExec, FileApply, FileDiff, FileRead, decode_southbound_request
+from fazai.wire.southbound import (
+    CommandExec,
+    FileApply,
+    FileDiff,
+    FileList,
+    FileRead,
+    decode_southbound_request,
+)
 
 
 @dataclass
@@ -27,14 +34,17 @@ class Agent:
     away: bool = False
     reads: bool = True
     seen: list[str] = field(default_factory=list)
+    taken: int = 0  # bytes of messages
     ids: set[str] = field(default_factory=set)
 
     async def answer(self, message: Mapping[str, Any]) -> dict[str, Any]:
         if self.away:
             raise Unreachable("it is not connected", stage="connect")
-        request = decode_southbound_request(json.dumps(message), max_payload=64 << 20)
+        text = json.dumps(message)
+        request = decode_southbound_request(text, max_payload=64 << 20)
+        self.taken += len(text)
         self.seen.append(message["method"])
-        assert isinstance(request, CommandExec | FileDiff | FileApply | FileRead)
+        assert isinstance(request, CommandExec | FileDiff | FileApply | FileRead | FileList)
         assert request.action_id not in self.ids, "an id for two actions"
         self.ids.add(request.action_id)
         if self.says is not None:
@@ -45,6 +55,8 @@ class Agent:
             body = self.compare(request)
         elif isinstance(request, FileRead):
             body = self.read(request)
+        elif isinstance(request, FileList):
+            body = self.list(request)
         else:
             body = self.replace(request)
         return {"ok": "code" not in body, "action_id": request.action_id, **body}
@@ -71,9 +83,10 @@ class Agent:
         }
 
     def compare(self, request: FileDiff) -> dict[str, Any]:
-        assert request.want_base64 is not None
-        want, base = base64.b64decode(request.want_base64), self.hash_of(request.path)
-        return {"patch": "", "base_sha256": base, "differs": hashlib.sha256(want).hexdigest() != base}
+        want, base = request.want_sha256, self.hash_of(request.path)
+        if want is None:
+            want = hashlib.sha256(base64.b64decode(request.want_base64 or "")).hexdigest()
+        return {"patch": "", "base_sha256": base, "differs": want != base}
 
     def read(self, request: FileRead) -> dict[str, Any]:
         path = self.root / request.path.lstrip("/")
@@ -84,6 +97,16 @@ class Agent:
         data, mode = path.read_bytes(), f"{path.stat().st_mode & 0o777:04o}"
         body = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "mode": mode}
         return {**body, **({"content_base64": base64.b64encode(data).decode()} if request.content else {})}
+
+    def list(self, request: FileList) -> dict[str, Any]:
+        root = self.root / request.path.lstrip("/")
+        below = [path for path in sorted(root.rglob("*")) if not path.is_symlink()]
+        found = {
+            "folders": [path for path in below if path.is_dir()],
+            "files": [p for p in below if p.is_file()],
+        }
+        places = {name: [str(one.relative_to(root)) for one in paths] for name, paths in found.items()}
+        return {**places, "left_out": sum(path.is_symlink() for path in root.rglob("*"))}
 
     def replace(self, request: FileApply) -> dict[str, Any]:
         assert request.content_base64 is not None

@@ -13,6 +13,9 @@ from xml.etree import ElementTree
 
 import pytest
 
+from fazai.errors import InputError
+from fazai.fanout.agents import FolderListing
+from fazai.fanout.folders import check_listing, merges_names
 from tests.fanout.agent import Agent
 from tests.hosts.conftest import Result, World
 from tests.hosts.remote.relay import RelayServer
@@ -198,6 +201,35 @@ def test_a_file_goes_to_agents_once(world: World, fleet: Fleet) -> None:
     assert fleet["e1"].seen[3:] == ["file.diff"]
 
 
+def test_the_content_of_a_file_goes_once_and_not_again(world: World, fleet: Fleet) -> None:
+    """Whether the file there is the wanted one is told by its hash."""
+    source = world.folder / "big"
+    source.write_bytes(os.urandom(3 << 20))
+    words = ("cp", "e1:", str(source), "/file", "--output", "json")
+    assert world.fazai(*words).document["targets"][0]["status"] == "changed"
+    assert fleet["e1"].seen == ["file.diff", "file.apply", "file.diff"]
+    assert 4 << 20 < fleet["e1"].taken < (4 << 20) + 4096  # base64 has four bytes for three
+    assert world.fazai(*words).document["targets"][0]["status"] == "converged"
+    assert fleet["e1"].taken < (4 << 20) + 4096
+
+
+def test_an_agent_that_compares_contents_alone_is_sent_them(world: World, fleet: Fleet) -> None:
+    one = fleet["e1"]
+    compare = one.compare
+
+    def older(request: Any) -> dict[str, Any]:
+        if request.want_sha256 is not None:
+            return {"error": "unknown field 'want_sha256' in file.diff", "code": "bad_request"}
+        return compare(request)
+
+    one.compare = older  # type: ignore[method-assign]
+    (world.folder / "new").write_text("new")
+    words = ("cp", "e1:", world.folder / "new", "/file", "--mode", "0640", "--output", "json")
+    assert world.fazai(*words).document["targets"][0]["status"] == "changed"
+    assert world.fazai(*words).document["targets"][0]["status"] == "converged"
+    assert (one.root / "file").read_text() == "new"
+
+
 def test_an_older_agent_that_compares_bytes_alone_is_no_reason_to_call_a_mode_right(
     world: World, fleet: Fleet
 ) -> None:
@@ -270,6 +302,90 @@ def test_a_file_is_fetched_from_agents_once(world: World, fleet: Fleet, tmp_path
     again = world.fazai(*words)
     assert [each["status"] for each in again.document["targets"]] == ["converged"] * 4
     assert fleet["e1"].seen == ["file.read"] * 4  # looked at, fetched, and looked at again; then once more
+
+
+def test_a_folder_is_fetched_from_agents_once(world: World, fleet: Fleet, tmp_path: Path) -> None:
+    for name in ("e1", "e2"):
+        tree = world.folder / name / "tree"
+        (tree / "a/empty").mkdir(parents=True)
+        (tree / "one").write_bytes(b"of \0\xff" + name.encode())
+        (tree / "a/two").write_text("two")
+        (tree / "a/two").chmod(0o640)
+        (tree / "a/link").symlink_to("/etc/passwd")
+    words = ("cp", "-r", "e1,e2:/tree", f"{tmp_path}/got/", "--output", "json")
+    found = world.fazai(*words)
+    assert found.code == 0, found.out
+    assert [each["status"] for each in found.document["targets"]] == ["changed"] * 2
+    for name in ("e1", "e2"):
+        got = tmp_path / "got" / name / "tree"
+        assert (got / "one").read_bytes() == b"of \0\xff" + name.encode()
+        assert ((got / "a/two").read_text(), (got / "a/two").stat().st_mode & 0o777) == ("two", 0o640)
+        assert (got / "a/empty").is_dir()
+        assert not os.path.lexists(got / "a/link")
+        assert f"{name}: 1 of /tree left out, as links and what may not be read are" in found.err
+    again = world.fazai(*words)
+    assert [each["status"] for each in again.document["targets"]] == ["converged"] * 2
+    (world.folder / "e1/tree/a/two").write_text("three")
+    assert [each["status"] for each in world.fazai(*words).document["targets"]] == ["changed", "converged"]
+    assert (tmp_path / "got/e1/tree/a/two").read_text() == "three"
+
+
+@pytest.mark.parametrize(
+    ("places", "said"),
+    [
+        ((["a"], ["../x"]), "'../x' is no path that is written here"),
+        ((["a"], ["/etc/x"]), "'/etc/x' is no path"),
+        ((["a"], ["a/./x"]), "'a/./x' is no path"),
+        (([""], []), "'' is no path"),
+        ((["a"], ["x\n"]), "is no path"),
+        ((["a"], ["n" * 256]), "is no path"),
+        ((["a"], ["\ud800"]), "is no path"),
+        (([], ["a/x"]), "'a/x' stands in no folder that was listed"),
+        (([], ["x", "x"]), "'x' and 'x' would be one file here"),
+        ((["x"], ["x"]), "'x' and 'x' would be one file here"),
+        ((["link"], ["link/x"]), "is a link here, and nothing is written through it"),
+        (([], [f"{number}" for number in range(10_001)]), "more than 10000 files and folders"),
+        (([], 7), "does not say what stands at /tree"),
+    ],
+)
+def test_a_listing_that_leads_elsewhere_is_refused(
+    world: World, fleet: Fleet, tmp_path: Path, places: tuple[Any, Any], said: str
+) -> None:
+    (tmp_path / "got/tree").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "got/tree/link").symlink_to(tmp_path / "elsewhere")
+    fleet["e1"].list = lambda request: {"folders": places[0], "files": places[1]}  # type: ignore[method-assign]
+    found = world.fazai("cp", "-r", "e1:/tree", f"{tmp_path}/got", "--output", "json")
+    assert found.code != 0
+    assert said in found.document["targets"][0]["errors"][0]["message"]
+    assert [path.name for path in (tmp_path / "got").rglob("*")] == ["tree", "link"]
+    assert os.listdir(tmp_path / "elsewhere") == []
+
+
+def test_a_folder_of_too_many_bytes_is_not_fetched(world: World, fleet: Fleet, tmp_path: Path) -> None:
+    answer = {"sha256": "0" * 64, "size": 47 << 20, "mode": "0644"}
+    fleet["e1"].list = lambda request: {"folders": [], "files": [f"{n}" for n in range(9)]}  # type: ignore[method-assign]
+    fleet["e1"].read = lambda request: answer  # type: ignore[method-assign]
+    found = world.fazai("cp", "-r", "e1:/tree", f"{tmp_path}/got", "--output", "json")
+    assert found.code == 1
+    assert "/tree has more than 256 MiB" in found.document["targets"][0]["errors"][0]["message"]
+    assert not (tmp_path / "got").exists()
+
+
+def test_a_folder_is_not_fetched_over_ssh_or_from_here(world: World, fleet: Fleet, tmp_path: Path) -> None:
+    world.local("one")
+    found = world.fazai("cp", "-r", "one:/tree", f"{tmp_path}/got", "--output", "json")
+    assert found.code == 7
+    assert "folders are fetched from agents alone" in found.document["targets"][0]["errors"][0]["message"]
+
+
+def test_names_that_one_file_system_takes_for_the_same_are_refused(tmp_path: Path) -> None:
+    listing = FolderListing((), ("Readme", "readme"), 0)
+    check_listing(listing, tmp_path)
+    assert merges_names(tmp_path) is False
+    assert os.listdir(tmp_path) == []
+    with pytest.raises(InputError, match="'Readme' and 'readme' would be one file here"):
+        check_listing(listing, tmp_path, is_merging=True)
 
 
 def test_what_agents_do_not_hand_out_is_said(world: World, fleet: Fleet, tmp_path: Path) -> None:

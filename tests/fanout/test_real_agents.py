@@ -227,6 +227,30 @@ def test_files_are_fetched_from_every_agent(world: World, fleet: Any, tmp_path: 
 
 
 @pytest.mark.slow
+def test_a_folder_is_fetched_from_every_agent(world: World, fleet: Any, tmp_path: Path) -> None:
+    data = os.urandom(3 * 1024 * 1024)
+    for name in NAMES:
+        out = tmp_path / f"agent-{name}/root/out"
+        (out / "a/b").mkdir(parents=True)
+        (out / "a/big").write_bytes(data)
+        (out / "a/b/text").write_text(name)
+        (out / "a/link").symlink_to("big")
+    words = ("cp", "-r", "all:/out", f"{tmp_path}/got/", "--output", "json")
+    found = world.fazai(*words)
+    assert found.code == 0, found.out
+    for name in NAMES:
+        got = tmp_path / "got" / name / "out"
+        assert (got / "a/big").read_bytes() == data
+        assert (got / "a/b/text").read_text() == name
+        assert sorted(path.name for path in (got / "a").iterdir()) == ["b", "big"]
+        assert f"{name}: 1 of /out left out" in found.err
+    assert {each["status"] for each in world.fazai(*words).document["targets"]} == {"converged"}
+    refused = world.fazai("cp", "-r", "e1:/srv", f"{tmp_path}/got/", "--output", "json")
+    assert (refused.code, refused.document["targets"][0]["status"]) == (7, "refused")
+    assert "are not handed out" in refused.document["targets"][0]["errors"][0]["message"]
+
+
+@pytest.mark.slow
 def test_a_folder_goes_to_agents_that_may_be_reconciled(world: World, fleet: Any, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / "a/b").mkdir(parents=True)

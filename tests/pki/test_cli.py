@@ -374,6 +374,17 @@ def test_what_an_agent_says_of_the_cas_steers_no_terminal(ready: Run, folder: Pa
     assert lines[-1] == "0 of 1 agent ready; wait (fazai pki ca status), then: fazai pki ca switch"
 
 
+def test_who_is_left_behind_when_the_ca_goes_is_told(ready: Run, folder: Path) -> None:
+    assert ready("issue", "edge-7").code == 0
+    assert ready("ca", "rotate").code == 0
+    assert ready("ca", "switch").code == 7
+    assert ready("ca", "switch", "--force").code == 0
+    said = ready("ca", "retire", "--force")
+    assert said.code == 0
+    assert said.err == "edge-7 has to be enrolled anew: fazai pki enrol edge-7\n"
+    assert "its CA was retired: fazai pki enrol edge-7" in ready("list").out
+
+
 def test_list_in_a_pipe_that_is_closed(ready: Run) -> None:
     words = f"{sys.executable} -m fazai pki list | head -1"
     done = subprocess.run(["sh", "-c", words], capture_output=True, text=True, cwd=ROOT)

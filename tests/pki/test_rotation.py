@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fazai.errors import Refused
+from fazai.errors import InputError, Refused
 from fazai.pki import Authority, Enrolments, PeerChecker, PkiError
+from fazai.pki.listing import list_lines, list_record
 from fazai.pki.reading import fingerprint_of, is_issued_by, read_certificate
 from fazai.pki.rotation import Rotation, agent_states, rotation_lines, rotation_record
 from fazai.store.certificates import Revocation, TrustHolder
@@ -113,6 +114,7 @@ def test_the_ca_is_replaced_and_nobody_enrols_anew(world: World) -> None:
     assert sorted(path.name for path in last.folder.glob("*.key")) == ["ca.key", "listener.key"]
     for path in last.folder.glob("ca.*"):
         assert path.stat().st_mode & 0o777 == 0o600
+    assert not (last.folder / "endorsements.pem").exists()
     assert last.listener_certificate.read_text().count("BEGIN") == 2  # its own, and one CA
 
 
@@ -148,7 +150,8 @@ def test_who_was_away_is_told_apart_and_forced(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    "instant", ["next.key", "next.trusted", "old.kept", "switched", "listener.renewed", "retired"]
+    "instant",
+    ["next.key", "next.endorsed", "next.trusted", "old.kept", "switched", "listener.renewed", "retired"],
 )
 def test_a_replacement_that_was_killed_goes_on(world: World, instant: str) -> None:
     world.authority.issue_listener(["localhost"])
@@ -215,6 +218,66 @@ def test_a_state_that_knows_no_agent_says_nothing_of_them(world: World, tmp_path
         with pytest.raises(Refused, match="no agent was ever enrolled in this state"):
             rotation(world).switch(other, force=False)
     assert rotation(world).phase() == "overlap"
+
+
+def test_the_next_ca_is_endorsed_by_the_one_before(world: World) -> None:
+    both, _ = rotation(world).begin(None, YEAR_S)
+    first, second = map(fingerprint_of, both.trusted)
+    (one,) = both.endorsements
+    assert (one.issuer, one.endorsed) == (first, second)
+    path = world.folder / "endorsements.pem"
+    assert path.stat().st_mode & 0o777 == 0o600
+    agent_name = read_certificate(one.pem)
+    for name in ("edge-7", "fazai trust"):  # its key is no secret, and it is nobody's
+        with pytest.raises(PkiError, match="a certificate that is not an agent's"):
+            PeerChecker(both, world.store).check_peer(der(one.pem), name, world.clock())
+    assert is_issued_by(agent_name, both.trusted[0])
+    # a file that was lost is made anew, and until then that is said
+    path.unlink()
+    alone = Authority.load(world.folder, world.clock)
+    assert alone.bundle_mark != both.bundle_mark
+    lines = list(rotation_lines(rotation_record(rotation(world), alone, world.store)))
+    text = "warning: none endorses another, so agents take none that they do not know: fazai pki ca rotate"
+    assert text in lines
+    again, made = rotation(world).begin(None, YEAR_S)
+    assert (made, again.bundle_mark) == (False, both.bundle_mark)
+    assert text not in rotation_lines(rotation_record(rotation(world), again, world.store))
+
+
+@pytest.mark.parametrize("sort", ["text", "no key", "other key"])
+def test_endorsements_that_are_damaged_are_said(world: World, sort: str) -> None:
+    rotation(world).begin(None, YEAR_S)
+    path = world.folder / "endorsements.pem"
+    certificate = path.read_text().partition("-----BEGIN PRIVATE KEY")[0]
+    other = (world.folder / "ca.key").read_text()
+    texts = {"text": "-----BEGIN CERTIFICATE-----\n", "no key": certificate, "other key": certificate + other}
+    path.write_text(texts[sort])
+    words = "the key of another one" if sort == "other key" else "is damaged: it holds no endorsements"
+    with pytest.raises(InputError, match=words):
+        Authority.load(world.folder, world.clock)
+
+
+def test_a_certificate_of_a_retired_ca_is_listed_with_the_next_step(world: World) -> None:
+    enrol(world, world.machine("edge-7"))
+    enrol(world, world.machine("edge-8"))
+    rotation(world).begin(None, YEAR_S)
+    rotation(world).switch(world.store, force=True)
+    world.clock.now += 1
+    made = enrolments(world)
+    made.redeem(made.create("edge-8").token, world.machine("edge-8").request())
+
+    def states() -> list[str]:
+        authority = Authority.load(world.folder, world.clock)
+        record = list_record(authority, world.store, with_replaced=False)
+        lines = list(list_lines(record))
+        text = "  its CA was retired: fazai pki enrol edge-7"
+        states = [one["state"] for one in record["certificates"]]
+        assert any(line.endswith(text) for line in lines) == (states[0] == "retired")
+        return states
+
+    assert states() == ["valid", "valid"]
+    rotation(world).retire(world.store, force=True)
+    assert states() == ["retired", "valid"]
 
 
 def test_an_existing_ca_is_not_ours_to_replace(world: World, tmp_path: Path) -> None:

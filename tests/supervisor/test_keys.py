@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fazai.cli.commands import agent_keys as agentkeys
+from fazai.cli.agents import keys as agentkeys
 from fazai.errors import ExitCode, StateError
 from fazai.secrets.files import read_private
 from tests.daemon.live import live, token
@@ -145,7 +145,7 @@ def _cut(patch: pytest.MonkeyPatch, cut: str) -> None:
 
     patch.setattr(agentkeys.AgentKeyStore, "put", failing)
     if cut == "after the daemon":
-        patch.setattr("fazai.cli.commands.agent_fleet.AgentFleet.write", lambda *_: 1)
+        patch.setattr("fazai.cli.agents.fleet.AgentFleet.write", lambda *_: 1)
     if cut in ("after the daemon", "after the host"):
         patch.setattr(agentkeys, "_await_new_keys", nothing)
     if cut == "before the file":

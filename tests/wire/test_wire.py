@@ -246,6 +246,8 @@ def test_shell_names_one_program(said: dict[str, object], why: str) -> None:
     [
         ({"method": "file.diff", "path": "/p"}, "either `want` or `want_base64`"),
         ({"method": "file.diff", "path": "/p", "want": "", "want_base64": ""}, "either `want`"),
+        ({"method": "file.diff", "path": "/p", "want": "", "want_sha256": "0" * 64}, "or `want_sha256`"),
+        ({"method": "file.diff", "path": "/p", "want_sha256": "absent"}, "64 hexadecimal digits"),
         ({"method": "file.apply", "path": "/p"}, "either `patch` or `content_base64`"),
         ({"method": "file.apply", "path": "/p", "content_base64": ""}, "needs `base_sha256`"),
         ({"method": "file.apply", "path": "/p", "patch": "", "base_sha256": "0"}, "64 hexadecimal digits"),

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fazai.wire.base import WireError
-from fazai.worker.bridge import Code, EngineError, Options, Progress, Reason, Sampling, Stats
+from fazai.worker.bridge import Code, EngineError, Options, Progress, Reason, Sampling
+from fazai.worker.stats import Stats
 
 PAUSE_BYTES = 4096
 CONTEXT = 1_000_000
@@ -50,6 +51,7 @@ class FakeEngine:
         self._next = 1
         self._closed = False
         self.most_running = 0
+        self.clients: list[tuple[int, int]] = []  # of the generations that were submitted
         self.aborts = 0
         self.most_sessions = 0
         self.longest = 0
@@ -87,6 +89,9 @@ class FakeEngine:
             draft_accepted_tokens=0,
             drafts_limit=0,
             drafts_why="the fake has none",
+            turn_tokens=64,
+            credit_tokens=512,
+            most_passes=16,
         )
 
     def mask_next(self, timeout_ms: int) -> None:
@@ -129,7 +134,10 @@ class FakeEngine:
     def session_tokens(self, session: int) -> int:
         return self._sessions[session].tokens
 
-    def submit(self, session: int, tokens: Sequence[int], sampling: Sampling) -> None:
+    def submit(
+        self, session: int, tokens: Sequence[int], sampling: Sampling, client: tuple[int, int] = (0, 0)
+    ) -> None:
+        self.clients.append(client)
         with self._lock:
             running = sum(s.state == "running" for s in self._sessions.values())
             if running + len(self._order) >= self._options.slots + self._options.queue:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
@@ -15,12 +17,21 @@ from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.worker.bridge import NativeEngine, Options
 from fazai.worker.chat import chat_of
-from fazai.worker.masks import Masks
+from fazai.worker.grammars.masks import Masks
 from fazai.worker.metrics import Metrics
 from fazai.worker.server import ClientConnection, Worker
 from fazai.worker.sessions import WorkerSessions
 
 from .fake import FakeEngine, FakeMasks
+
+_CONNECT = """
+import socket, sys
+made = [socket.socket(socket.AF_UNIX) for _ in range(int(sys.argv[2]))]
+for each in made:
+    each.connect(sys.argv[1])
+with socket.socket(fileno=int(sys.argv[3])) as to:
+    socket.send_fds(to, [b"x"], [each.fileno() for each in made])
+"""
 
 
 class Peer:
@@ -90,6 +101,19 @@ class Live:
     async def peer(self) -> Peer:
         self.peers.append(Peer(*await asyncio.open_unix_connection(str(self.path), limit=8 << 20)))
         return self.peers[-1]
+
+    async def strangers(self, count: int) -> list[Peer]:
+        """Connections that another process made."""
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            command = [sys.executable, "-c", _CONNECT, str(self.path), str(count), str(theirs.fileno())]
+            connecting = await asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()])
+            assert await connecting.wait() == 0
+            _, descriptors, _, _ = socket.recv_fds(ours, 1, count)
+        for descriptor in descriptors:
+            sock = socket.socket(fileno=descriptor)
+            self.peers.append(Peer(*await asyncio.open_unix_connection(sock=sock, limit=8 << 20)))
+        return self.peers[-count:]
 
     async def until(self, condition: Any) -> None:
         async with asyncio.timeout(60):

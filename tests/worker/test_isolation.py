@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from typing import Any
 
 import pytest
@@ -175,6 +176,120 @@ def test_connections_that_are_all_at_work_are_not_closed(monkeypatch: pytest.Mon
             assert (refused["ok"], refused["code"]) == (False, "overloaded")
             assert "2 connections are at work" in refused["error"]
             assert await late.reader.read() == b""
+
+    asyncio.run(run())
+
+
+# --- what one client takes of it, others still get
+
+
+def test_a_session_of_whoever_has_most_makes_room() -> None:
+    """Another's idle session stays while one has more; where all generate, the one with most is told."""
+
+    async def run() -> None:
+        async with live(sessions=4) as worker:
+            plain = (await worker.strangers(1))[0]
+            kept = await plain.session(max_tokens=100_000)
+            greedy = [await worker.peer() for _ in range(4)]
+            theirs = [await peer.session(max_tokens=100_000) for peer in greedy]
+            assert (await greedy[0].ask({"type": "abort", "session_id": theirs[0]}))[
+                "code"
+            ] == "unknown_session"
+            for peer, session in ((plain, kept), *zip(greedy[1:], theirs[1:], strict=True)):
+                peer.send({"type": "generate", "session_id": session, "prompt": "x"})
+                assert (await peer.line())["type"] == "token"
+            other = (await worker.strangers(1))[0]
+            made = await other.session(max_tokens=100_000)
+            ended = (await greedy[3].events())[-1]
+            assert (ended["type"], ended["code"]) == ("error", "overloaded")
+            assert "the session's place went to a client that has fewer" in ended["message"]
+            other.send({"type": "generate", "session_id": made, "prompt": "x"})
+            assert (await other.line())["type"] == "token"
+            refused = await greedy[3].ask({"type": "create_session", "params": {}})
+            assert refused["code"] == "overloaded"
+            assert "4 sessions are generating" in refused["error"]
+
+    asyncio.run(run())
+
+
+def test_a_connection_of_whoever_has_most_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 4)
+
+    async def run() -> None:
+        async with live(slots=8) as worker:
+            idle = (await worker.strangers(1))[0]
+            greedy = []
+            for count in (2, 3, 4):
+                greedy.append(await worker.peer())
+                await worker.until(lambda count=count: len(worker.worker.connections) == count)
+            other = (await worker.strangers(1))[0]  # the one of another that is idle for longer stays
+            assert (await other.ask({"type": "status"}))["ok"] is True
+            assert await greedy[0].reader.read() == b""
+            for peer in (idle, other, *greedy[1:]):
+                session = await peer.session(max_tokens=100_000)
+                peer.send({"type": "generate", "session_id": session, "prompt": "x"})
+                assert (await peer.line())["type"] == "token"
+            third = (await worker.strangers(1))[0]
+            ended = (await greedy[2].events())[-1]
+            assert (ended["type"], ended["code"]) == ("error", "overloaded")
+            assert "the connection's place went to a client that has fewer" in ended["message"]
+            assert await greedy[2].reader.read() == b""
+            assert (await third.ask({"type": "status"}))["ok"] is True
+            await worker.until(lambda: worker.sessions.busy == 3)
+
+    asyncio.run(run())
+
+
+def test_a_client_that_does_not_read_makes_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 2)
+
+    async def run() -> None:
+        async with live(step_s=0.00001) as worker:
+            for _ in range(2):
+                peer = await worker.peer()
+                session = await peer.session(max_tokens=1_000_000)
+                peer.reader._transport.pause_reading()  # type: ignore[attr-defined]
+                peer.send({"type": "generate", "session_id": session, "prompt": "x"})
+            await worker.until(lambda: all(each._full for each in worker.worker.connections))
+            other = (await worker.strangers(1))[0]
+            assert (await other.ask({"type": "status"}))["ok"] is True
+            await worker.until(lambda: worker.sessions.busy == 1 and len(worker.worker.connections) == 2)
+
+    asyncio.run(run())
+
+
+def test_many_small_lines_of_one_client_are_refused_before_a_large_one_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "MAX_HELD_BYTES", 1_000_000)
+
+    async def run() -> None:
+        async with live() as worker:
+            plain = (await worker.strangers(1))[0]
+            session = await plain.session(max_tokens=2)
+            asked = json.dumps({"type": "generate", "session_id": session, "prompt": "x" * 300_000}).encode()
+            plain.writer.write(asked)
+            await worker.until(lambda: worker.worker.held_bytes == len(asked))
+            flooding = [await worker.peer() for _ in range(10)]
+            for peer in flooding:
+                peer.writer.write(b"x" * 100_000)
+            await worker.until(lambda: worker.worker.metrics.errors["overloaded"] >= 3)
+            plain.writer.write(b"\n")
+            assert (await plain.events())[-1]["reason"] == "length"
+
+    asyncio.run(run())
+
+
+def test_generations_are_counted_for_the_process_that_asks() -> None:
+    async def run() -> None:
+        async with live() as worker:
+            for peer in (await worker.peer(), *await worker.strangers(1)):
+                session = await peer.session(max_tokens=2)
+                peer.send({"type": "generate", "session_id": session, "prompt": "x"})
+                await peer.events()
+            (user, own), (other_user, other) = worker.engine.clients
+            assert (user, own, other_user) == (os.getuid(), os.getpid(), os.getuid())
+            assert other not in (0, own)
 
     asyncio.run(run())
 

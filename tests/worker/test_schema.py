@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from fazai.worker.keywords import unknown_keyword
-from fazai.worker.numbers import MAX_NUMBER, NumberEnds, number_token_bits
+from fazai.worker.grammars.keywords import unknown_keyword
+from fazai.worker.grammars.numbers import MAX_NUMBER, NumberEnds, number_token_bits
 
 UNKNOWN = [
     ({"type": "string", "maxLenght": 3}, "'maxLenght'", 'did you mean "maxLength"?'),

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 #: How the names of files end that stand beside the agent's own until they take their places: the next key,
-#: the next certificate, authorities that are proven.
-_NEXT_ENDS = tuple(
-    f"{end}{new}" for end in (".renewing", ".enrolling", ".offered", "") for new in ("", ".new") if end or new
-)
+#: the next certificate, authorities that are proven and what others say of them, the proxy of the enrolment.
+_ENDS = (".renewing", ".enrolling", ".offered", ".endorsement", ".proxy", "")
+_NEXT_ENDS = tuple(f"{end}{new}" for end in _ENDS for new in ("", ".new") if end or new)
 
 
 @dataclass(frozen=True)

@@ -30,10 +30,12 @@ def diff_file(
 ) -> dict[str, Any]:
     """Compare a file with `want` or `want_base64`, and with `mode` and `owner`. Raises Refused.
 
-    `binary` instead of a patch where one of the two is no UTF-8 or beyond what patches are made of.
+    `binary` instead of a patch where one of the two is no UTF-8 or beyond what patches are made of. With
+    `want_sha256` instead there is no patch.
     """
     path: str = request["path"]
-    want = read_content(request, "want", "want_base64")
+    digest: str | None = request.get("want_sha256")
+    want = None if digest is not None else read_content(request, "want", "want_base64")
     attributes = read_wanted(request)
     others = False
     try:
@@ -46,9 +48,10 @@ def diff_file(
                 os.close(file)
     except OSError as error:
         raise refuse_path(path, error) from None
-    differs = have != want or others
-    answer: dict[str, Any] = {"patch": "", "differs": differs, "base_sha256": hash_content(have)}
-    if have != want:
+    base = hash_content(have)
+    differs = others or (have != want if want is not None else base != digest)
+    answer: dict[str, Any] = {"patch": "", "differs": differs, "base_sha256": base}
+    if want is not None and have != want:
         try:
             texts = None if have is None else have.decode(), want.decode()
         except UnicodeDecodeError:

@@ -195,6 +195,17 @@ def open_target(path: str, config: AgentConfig, write: bool, *, read: bool = Fal
         raise refuse_path(path, error) from None
 
 
+def may_read(path: str, config: AgentConfig) -> bool:
+    """Return whether the policy lets a file be fetched."""
+    try:
+        parts = _split_path(path)
+        rule = _find_rule(path, parts, config)
+        _protect_own_files(path, parts, config)
+    except Refused:
+        return False
+    return rule.read
+
+
 def refuse_path(path: str, error: OSError) -> Refused:
     """Return the refusal for a path that could not be opened."""
     if error.errno in _LINKS:

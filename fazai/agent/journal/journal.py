@@ -99,27 +99,28 @@ class Journal:
         slot = self._index.find(key_of(action_id))
         if slot is not None:
             return self._recorded(slot, action_id, digest)
-        if not self.settle():
+        if self._unwritten and not self._write_outcomes():
             raise Refused("unavailable", f"the journal cannot be written: {self.trouble}")
         at = int(self._now())
         head = {"what": "intent", "id": action_id, "method": method, "digest": digest, "at": at}
-        line = pack_record(head)
+        size = len(pack_record(head))
         if len(self._index) >= self._limit_ids:
             self._forget_old()
-        if len(self._index) >= self._limit_ids or not self._make_room(len(line) + 2 * _RESERVE):
+        if len(self._index) >= self._limit_ids or not self._make_room(size + 2 * _RESERVE):
             raise Refused(
                 "overloaded",
                 f"the journal is full: it keeps {len(self._index)} actions",
                 "the daemon has to acknowledge outcomes; an id is kept for a day after that",
             )
         try:
-            number, offset = self._files.append(line, "intent")
+            number, offset, length = self._append(head, None, "intent")
         except OSError as error:
             self.trouble = error.strerror or str(error)
             raise Refused("unavailable", f"the journal cannot be written: {self.trouble}") from None
         slot = self._index.add(key_of(action_id))
-        self._index.place(slot, number, offset, len(line))
+        self._index.place(slot, number, offset, length)
         self._begun[action_id] = head
+        self.trouble = None
         return None
 
     def finish(self, action_id: str, answer: dict[str, Any]) -> bool:

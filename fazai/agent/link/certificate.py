@@ -291,7 +291,8 @@ class OwnCertificate:
             from fazai.agent.link import identity
 
             own = (config.certificate, config.key) if address.scheme == "wss" else None
-            return {"new": identity.keep_authorities(request["ca"], address, ca=config.ca, own=own)}
+            offer = identity.Offer(request["ca"], request.get("endorsements", ()))
+            return {"new": identity.keep_authorities(offer, address, ca=config.ca, own=own)}
 
         def done(answer: dict[str, Any]) -> None:
             if answer["new"]:

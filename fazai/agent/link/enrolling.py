@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import os
 import re
 import socket
+import stat
 
-from fazai.agent.config.reading import AGENT_ID, load_config, parse_proxy
+from fazai.agent.config.reading import AGENT_ID, load_config, parse_config, parse_proxy
 from fazai.agent.errors import ConfigError
 from fazai.agent.link import identity, keys, tls
 from fazai.agent.link.dialling import make_address, make_proxy, parse_address
 from fazai.agent.link.errors import LinkError
-from fazai.errors import StateError, UsageError
+from fazai.agent.link.identity import PROXY_NOTE
+from fazai.errors import FazaiError, StateError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from fazai.agent.config.settings import ProxyAddress
+    from fazai.agent.config.settings import AgentConfig, ProxyAddress
     from fazai.agent.link.dialling import Address
+    from fazai.agent.link.proxy import Proxy
 
 #: Codes of a daemon that was not reached at all: the next address is tried.
 _NOT_REACHED = frozenset({"resolve", "connect", "timeout", "closed"})
 
 
 class Identity:
-    """The name that is enrolled, the daemons that are asked, and the places of the files."""
+    """The name that is enrolled, the daemons that are asked, the places of the files, and the configuration
+    where there is one."""
 
     def __init__(
-        self, name: str, daemons: Sequence[Address], ca: str, certificate: str, key: str, *, configured: bool
+        self,
+        name: str,
+        daemons: Sequence[Address],
+        ca: str,
+        certificate: str,
+        key: str,
+        config: AgentConfig | None = None,
     ) -> None:
         self.name = name
         self.daemons = daemons
         self.ca = ca
         self.certificate = certificate
         self.key = key
-        self.configured = configured
+        self.config = config
 
 
 def enrol(
@@ -53,7 +65,9 @@ def enrol(
     token = read_token()
     try:
         said = _exchange(found, token)
-        if not found.configured:
+        if found.config is not None:
+            said += _keep_proxy(path, found, found.config)
+        else:
             _write_config(path, found)
             said += f"\n{path} was written; it allows nothing yet (docs/agents.md)"
             said += f"\nnext: fazai agent run --config {path}"
@@ -75,7 +89,7 @@ def _exchange(found: Identity, token: str) -> str:
             if error.code not in _NOT_REACHED or address is found.daemons[-1]:
                 raise
     dates = tls.read_certificate(found.ca, found.certificate, found.key)
-    then = "; an agent that runs takes it after SIGHUP" if found.configured else ""
+    then = "; an agent that runs takes it after SIGHUP" if found.config is not None else ""
     return f"enrolled as {dates.name}: {found.certificate} holds until {tls.show_time(dates.ends)}{then}"
 
 
@@ -114,7 +128,7 @@ def _find_identity(path: str, daemon: str | None, name: str | None, proxy: Proxy
             config.ca,
             config.certificate,
             config.key,
-            configured=True,
+            config,
         )
     if daemon is None:
         raise UsageError(f"there is no {path}", hint="write one, or say --daemon wss://HOST:3121")
@@ -128,8 +142,8 @@ def _find_identity(path: str, daemon: str | None, name: str | None, proxy: Proxy
         text = f"https:// needs `signing_key`, which {path} would have to name; there is none"
         raise UsageError(text, hint="wss://HOST:3121; or write that file first (docs/agents.md)")
     folder = os.path.join(os.path.dirname(os.path.abspath(path)), "agent")
-    files = [os.path.join(folder, file) for file in ("ca.pem", "cert.pem", "key.pem")]
-    return Identity(own, [address], *files, configured=False)
+    ca, certificate, key = (os.path.join(folder, file) for file in ("ca.pem", "cert.pem", "key.pem"))
+    return Identity(own, [address], ca, certificate, key)
 
 
 def _write_config(path: str, found: Identity) -> None:
@@ -138,8 +152,48 @@ def _write_config(path: str, found: Identity) -> None:
         f'agent_id: "{found.name}"\ndaemon: {found.daemons[0].url}\nca: {found.ca}\n'
         f"certificate: {found.certificate}\nkey: {found.key}\n"
     )
-    proxy = found.daemons[0].proxy
-    if proxy is not None:
-        text += f"proxy: http://{proxy.authority}\n"
-        text += f"proxy_credentials: {proxy.credentials}\n" if proxy.credentials else ""
+    text += write_proxy(found.daemons[0].proxy)
     keys.write_private(path, text.encode())
+
+
+def write_proxy(proxy: Proxy | None) -> str:
+    """Return the lines of agent.yml that name a proxy; none without one."""
+    if proxy is None:
+        return ""
+    credentials = f'proxy_credentials: "{proxy.credentials}"\n' if proxy.credentials else ""
+    return f"proxy: http://{proxy.authority}\n{credentials}"
+
+
+def _keep_proxy(path: str, found: Identity, config: AgentConfig) -> str:
+    """Write the proxy through which the agent was enrolled into its configuration, where that names none and
+    can be added to; return what to say of it. What is left to be written is kept beside the certificate for
+    `check`."""
+    lines, note = write_proxy(found.daemons[0].proxy), f"{found.certificate}{PROXY_NOTE}"
+    if lines in ("", write_proxy(make_proxy(config.proxy))):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(note)
+        return ""
+    if config.proxy is None and _add_lines(path, lines, config):
+        return f"\n{path}: the proxy was added at its end"
+    keys.write_private(note, lines.encode())
+    shown = "".join(f"\n  {line}" for line in lines.splitlines())
+    return f"\n{path} was left as it is, and does not name this proxy; write into it:{shown}"
+
+
+def _add_lines(path: str, lines: str, config: AgentConfig) -> bool:
+    """Add lines to the end of a configuration, whose comments and order stay; return whether it then says
+    what it said before, and these lines."""
+    status = os.lstat(path)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+        return False  # a link, or a file that would become ours
+    with open(path, "rb") as file:
+        data = file.read()
+    new = data + (b"" if data.endswith(b"\n") else b"\n") + lines.encode()
+    try:
+        after = parse_config(new, config.file)
+    except FazaiError:  # such as one that stands in braces
+        return False
+    if dataclasses.replace(after, proxy=None) != dataclasses.replace(config, proxy=None):
+        return False
+    keys.write_private(path, new, stat.S_IMODE(status.st_mode))
+    return True

@@ -23,7 +23,7 @@ from fazai.faults import no_fault
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from fazai.agent.link.dialling import Address
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 EXCHANGE_S = 30.0
 _CSR_FILE = "return.csr"
+#: Beside the certificate: the lines on the proxy of the enrolment that agent.yml lacks.
+PROXY_NOTE = ".proxy"
 _BESIDE = ".renewing"  # what a renewal makes, until it takes its place
 _HANDSHAKE, _CHANGE_CIPHER, _CERTIFICATE = 22, 20, 11
 
@@ -138,20 +140,16 @@ def enrol(address: Address, token: str, *, name: str, ca: str, certificate: str,
     found = _read_answer(exchange(address, context, "POST", "/southbound/enrol", body), address)
     issued = str(found.get("certificate"))
     authorities, beside = f"{ca}.enrolling", f"{certificate}.enrolling"
-    keys.write_private(authorities, _authorities_of(found.get("ca"), authority).encode(), 0o644)
+    proven = ssl.DER_cert_to_PEM_cert(
+        authority
+    )  # others that the answer names come with an endorsement, later
+    keys.write_private(authorities, proven.encode(), 0o644)
     keys.write_private(beside, issued.encode(), 0o644)
     dates = tls.read_certificate(authorities, beside, made)
     for path in (ca, key, certificate):  # an agent that was enrolled before has all of them, or is as it was
         os.rename(f"{path}.enrolling", path)
         keys.sync_folder(path)
     return dates.name
-
-
-def _authorities_of(said: object, proven: bytes) -> str:
-    """Return the authorities (PEM) that a daemon names which one of them has proven; that one, where it names
-    others."""
-    own = ssl.DER_cert_to_PEM_cert(proven)
-    return said if isinstance(said, str) and own.strip() in said.replace("\r\n", "\n") else own
 
 
 def _read_mark(token: str) -> str:
@@ -266,6 +264,8 @@ def keep_renewed(
     fault("renewal.key_renamed")
     with contextlib.suppress(FileNotFoundError):  # `finish_renewal` of a new connection was faster
         os.rename(new, certificate)
+    with contextlib.suppress(FileNotFoundError):  # it connects with what agent.yml says
+        os.unlink(f"{certificate}{PROXY_NOTE}")
     keys.sync_folder(certificate)
     fault("renewal.done")
     return dates
@@ -279,15 +279,29 @@ def finish_renewal(certificate: str, key: str) -> None:
         keys.sync_folder(certificate)
 
 
-def keep_authorities(text: str, address: Address, *, ca: str, own: tuple[str, str] | None) -> bool:
-    """Trust these authorities (PEM) and no others, once it is proven that the daemon's certificate is of one
-    of them, and our `own` (certificate, key). Returns whether they are other ones. Raises LinkError."""
+class Offer:
+    """The authorities (PEM) that a daemon offers, and for each that is new an endorsement: a certificate of
+    one that is trusted already, with its key (PEM)."""
+
+    def __init__(self, text: str, endorsements: Sequence[str] = ()) -> None:
+        self.text = text
+        self.endorsements = endorsements
+
+
+def keep_authorities(offer: Offer, address: Address, *, ca: str, own: tuple[str, str] | None) -> bool:
+    """Trust these authorities and no others, once it is proven that each that is new is endorsed by one that
+    is trusted until now, and that the daemon's certificate is of one of them, and our `own` (certificate,
+    key). Returns whether they are other ones. Raises LinkError."""
     beside = f"{ca}.offered"
     try:
-        with open(ca, encoding="utf-8", errors="replace") as file:
-            if file.read() == text:
-                return False
-        keys.write_private(beside, text.encode(), 0o644)
+        offered, trusted = tls.read_authorities(text=offer.text), tls.read_authorities(file=ca)
+        if not offered:
+            raise LinkError("tls", "the offer holds no certificate of an authority")
+        if set(offered) == set(trusted):
+            return False
+        _check_endorsed([one for one in offered if one not in trusted], offer, ca)
+        # what was looked at, and nothing else that a text can hold
+        keys.write_private(beside, "".join(map(ssl.DER_cert_to_PEM_cert, offered)).encode(), 0o644)
         try:
             if own is not None:
                 tls.read_certificate(beside, *own)
@@ -300,6 +314,32 @@ def keep_authorities(text: str, address: Address, *, ca: str, own: tuple[str, st
     except OSError as error:
         raise LinkError("tls", f"{ca} cannot be written: {error.strerror}") from None
     return True
+
+
+def _check_endorsed(new: Sequence[bytes], offer: Offer, ca: str) -> None:
+    """Check that each new authority (DER) is endorsed by one of `ca`. Whoever holds the key of the listener
+    alone can offer any, and endorse none. Raises LinkError."""
+    endorsed: set[str] = set()
+    why = ""
+    beside = f"{ca}.endorsement"
+    for text in offer.endorsements if new else ():
+        try:
+            keys.write_private(beside, text.encode())
+            endorsed |= tls.read_endorsed(ca, beside)
+        except LinkError as error:
+            why = error.message.replace(f"{beside} and {beside}", "its endorsement")
+            why = f": {why.replace(beside, 'of its endorsement')}"
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(beside)
+    for one in new:
+        mark = hashlib.sha256(one).hexdigest()
+        if mark not in endorsed:
+            raise LinkError(
+                "unknown_ca",
+                f"the authority {mark[:16]} is new, and none that this agent trusts has endorsed it{why}",
+                hint="fazai pki ca rotate makes an endorsement; for an existing CA: docs/pki.md",
+            )
 
 
 def keep_certificate(text: str, *, name: str, ca: str, certificate: str, key: str) -> tls.Dates:

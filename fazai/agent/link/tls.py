@@ -99,11 +99,51 @@ class Dates:
 
 def read_certificate(ca: str, certificate: str, key: str) -> Dates:
     """Return what the agent's certificate says, once it is proven that the authority made it and that the key
-    belongs to it: by a handshake with ourselves, in which one side checks as the daemon will. Dates are not
-    judged. Raises LinkError."""
+    belongs to it. Dates are not judged. Raises LinkError."""
+    found = _prove(ca, certificate, key, judge_dates=False)
+    names = [value for part in found["subject"] for name, value in part if name == "commonName"]
+    return Dates(
+        names[0] if len(names) == 1 else "",
+        float(ssl.cert_time_to_seconds(found["notBefore"])),
+        float(ssl.cert_time_to_seconds(found["notAfter"])),
+    )
+
+
+#: A certificate with this URI and a SHA-256 says that who made it endorses the authority of that fingerprint.
+_TRUST_URI = "fazai:trust:"
+
+
+def read_endorsed(ca: str, endorsement: str) -> set[str]:
+    """Return the fingerprints of the authorities that one of `ca` endorses, by a certificate that stands with
+    its key in a file. Raises LinkError where none of them made it, or where it does not hold now."""
+    names = _prove(ca, endorsement, endorsement, judge_dates=True).get("subjectAltName", ())
+    found = [
+        value[len(_TRUST_URI) :]
+        for sort, value in names
+        if sort == "URI" and value[: len(_TRUST_URI)] == _TRUST_URI
+    ]
+    return set(found) if len(found) == 1 else set()
+
+
+def read_authorities(*, file: str | None = None, text: str | None = None) -> list[bytes]:
+    """Return the authorities (DER) of a file or a text, as a connection would trust them; nothing else that
+    stands there. Raises LinkError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        context.load_verify_locations(cafile=file, cadata=text)
+    except (OSError, ValueError, ssl.SSLError) as error:
+        raise _unreadable_authority(file or "the offer", error) from None
+    return list(dict.fromkeys(context.get_ca_certs(binary_form=True)))
+
+
+def _prove(ca: str, certificate: str, key: str, *, judge_dates: bool) -> dict[str, Any]:
+    """Return the parts of a certificate, once it is proven that the authority made it and that the key
+    belongs to it: by a handshake with ourselves, in which one side checks as the daemon will. Raises
+    LinkError."""
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     server.verify_mode = ssl.CERT_REQUIRED
-    server.verify_flags |= _NO_CHECK_TIME
+    if not judge_dates:
+        server.verify_flags |= _NO_CHECK_TIME
     try:
         server.load_verify_locations(cafile=ca)
     except (OSError, ssl.SSLError) as error:
@@ -114,7 +154,7 @@ def read_certificate(ca: str, certificate: str, key: str) -> Dates:
     client.verify_mode = ssl.CERT_NONE
     _load_own(client, certificate, key)
     try:
-        found = _shake_hands(server, client)
+        return _shake_hands(server, client)
     except ssl.SSLCertVerificationError as error:
         raise LinkError(
             "bad_certificate",
@@ -123,12 +163,6 @@ def read_certificate(ca: str, certificate: str, key: str) -> Dates:
         ) from None
     except ssl.SSLError as error:
         raise LinkError("bad_certificate", f"{certificate} cannot be used: {_reason(error)}") from None
-    names = [value for part in found["subject"] for name, value in part if name == "commonName"]
-    return Dates(
-        names[0] if len(names) == 1 else "",
-        float(ssl.cert_time_to_seconds(found["notBefore"])),
-        float(ssl.cert_time_to_seconds(found["notAfter"])),
-    )
 
 
 def is_pair(certificate: str, key: str) -> bool:
@@ -194,6 +228,13 @@ _ALERTS = {
     "SSLV3_ALERT_CERTIFICATE_UNKNOWN": "the daemon does not take this agent's certificate",
     "TLSV13_ALERT_CERTIFICATE_REQUIRED": "the daemon wants a certificate, and the agent has none",
 }
+#: What helps where one of the two has another authority than the other.
+_ENROL_AGAIN = (
+    "was the authority replaced while this agent was away? then fazai pki enrol NAME there, and"
+    " fazai agent enrol here"
+)
+#: Codes of OpenSSL's verification for a chain that ends at nobody who is trusted.
+_UNKNOWN_CODES = (2, 18, 19, 20, 21)
 #: Codes of OpenSSL's verification that may come from a wrong clock: not yet valid, expired.
 _DATE_CODES = (9, 10)
 
@@ -209,16 +250,18 @@ def explain_tls_error(error: Exception, host: str) -> LinkError:
                 hint="look at both clocks, then at the daemon's certificate",
             )
         message = error.verify_message or str(error)
-        return LinkError(
-            "tls",
-            f"the certificate of {host} is not trusted: {message}",
-            hint="`ca` in agent.yml must be the authority of the daemon's listener, and its certificate must "
-            "name this host (there: fazai pki listener --name HOST)",
+        hint = (
+            "`ca` in agent.yml must be the authority of the daemon's listener, and its certificate must "
+            "name this host (there: fazai pki listener --name HOST)"
         )
+        if error.verify_code in _UNKNOWN_CODES:
+            hint = f"{_ENROL_AGAIN}; `ca` in agent.yml must be the authority of the daemon's listener"
+        return LinkError("tls", f"the certificate of {host} is not trusted: {message}", hint=hint)
     if isinstance(error, ssl.SSLError):
         known = _ALERTS.get(error.reason or "")
         if known is not None:
-            return LinkError("bad_certificate", known)
+            again = _ENROL_AGAIN if error.reason == "TLSV1_ALERT_UNKNOWN_CA" else None
+            return LinkError("bad_certificate", known, hint=again)
         return LinkError("tls", f"no TLS with {host}: {_reason(error)}")
     return LinkError("connect", f"the connection to {host} broke off: {_reason(error)}")
 

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from fazai.cli.commands.agent_fleet import KINDS, REMOTE, TELEMETRY, AgentFleet, ask_for_rows
-from fazai.cli.commands.agent_list import STATES, choose_agents, fetch_agents, list_table
-from fazai.cli.commands.agent_status import combine_records, status_record, status_table
+from fazai.cli.agents.fleet import KINDS, REMOTE, TELEMETRY, AgentFleet, ask_for_rows
+from fazai.cli.agents.known import fetch_agents
+from fazai.cli.agents.listing import STATES, choose_agents, list_table
+from fazai.cli.agents.status import combine_records, status_record, status_table
 from fazai.cli.host_targets import ask_hosts
 from fazai.cli.options import HOSTS, OUTPUT, add_options
 from fazai.errors import ExitCode, FazaiError, UsageError, worst_exit
@@ -47,14 +48,16 @@ def _read_fleet(only: str | None, options: dict[str, Any]) -> AgentFleet:
 @click.option(
     "--state", "states", multiple=True, type=click.Choice(STATES), help="Only these; may be repeated."
 )
-@click.option("--all", "all_sorts", is_flag=True, help="Also the daemon, its worker and telemetry hosts.")
+@click.option(
+    "--all", "all_sorts", is_flag=True, help="Also those removed; the daemon, its worker, telemetry hosts."
+)
 @OUTPUT
 def list_command(output: str, patterns: tuple[str, ...], states: tuple[str, ...], all_sorts: bool) -> None:
     """The remote agents that the daemon knows, however they were installed: who is connected, since when.
 
     NAME may be a pattern, such as 'edge-*'; '!edge-3' leaves one out.
     """
-    known = fetch_agents()
+    known = fetch_agents(removed=all_sorts or "removed" in states)
     rows = choose_agents(known.rows, patterns, states, all_sorts=all_sorts)
     if output == "json":
         click.echo(json.dumps(rows, indent=1))
@@ -210,6 +213,6 @@ def rotate_key(timeout_s: int, **options: Any) -> int:
 
     Each step can be repeated: after a crash, run it again.
     """
-    from fazai.cli.commands.agent_keys import rotate_keys
+    from fazai.cli.agents.keys import rotate_keys
 
     return rotate_keys(AgentFleet.read(options, (TELEMETRY,)), float(timeout_s))

@@ -49,7 +49,8 @@ def cp_command(
     """Copy files to the hosts that PATTERN chooses; SRC PATTERN:/DEST is understood as well.
 
     DEST is the file's new name there; where it ends with a slash, it is the folder. With PATTERN:/SRC DEST a
-    file is fetched from each host, to DEST/HOST/. What is there already is left alone.
+    file is fetched from each host, to DEST/HOST/, with -r a folder from agents. What is there already is left
+    alone.
     """
     from fazai.fanout.copying import parse_copy, read_items
 
@@ -59,11 +60,9 @@ def cp_command(
     given = {"mode": mode, "owner": owner, "group": group_name, "backup": backup or None}
     attributes = {name: value for name, value in given.items() if value is not None}
     if copy.direction == "from hosts":
-        if attributes or recursive:
-            text = "-r, --mode, --owner, --group and --backup are for files that go to hosts"
-            hint = "folders are not fetched: fetch an archive of one" if recursive else None
-            raise UsageError(text, hint=hint)
-        return _fetch(copy, options, timeout_s)
+        if attributes:
+            raise UsageError("--mode, --owner, --group and --backup are for files that go to hosts")
+        return (_fetch_folder if recursive else _fetch)(copy, options, timeout_s)
     items = read_items(copy.sources, copy.dest, recursive=recursive, attributes=attributes)
     return _bring(copy, items, options, timeout_s)
 
@@ -127,3 +126,41 @@ def _fetch(copy: CopyWords, options: dict[str, Any], timeout_s: float | None) ->
         ledger=ReadingStore,
         reads=True,
     )
+
+
+def _fetch_folder(copy: CopyWords, options: dict[str, Any], timeout_s: float | None) -> int:
+    """Fetch a folder from each agent."""
+    from fazai.errors import Refused
+    from fazai.fanout.agents import AgentAccess
+    from fazai.fanout.copying import local_names
+    from fazai.fanout.fetching import ReadingStore
+    from fazai.fanout.folders import FolderReport, FolderSession
+    from fazai.fanout.sessions import RefusedSession
+    from fazai.model import Resource
+
+    run = FanoutRun.prepare("cp", copy.inventories, (copy.pattern,), options).with_timeout(timeout_s)
+    path = copy.sources[0].rstrip("/")
+    names = local_names(copy.dest, path, [item.target.name for item in run.targets])
+    report = FolderReport(run.meter.tell)
+
+    def open_session(target: Target) -> Session:
+        access = run.access_to(target)
+        if not isinstance(access, AgentAccess):
+            text = f"{target.name} is reached without an agent, and folders are fetched from agents alone"
+            return RefusedSession(target, Refused(text, where=target.name, hint="fetch an archive of it"))
+        return FolderSession(target, access, Path(names[target.name]), report)
+
+    def resources(target: Target) -> tuple[Resource, ...]:
+        return (Resource("host.directory", path, {"path": path, "to": names[target.name]}),)
+
+    code = run.execute(
+        resources,
+        open_session,
+        title=f"cp -r {copy.pattern}:{path} {copy.dest}",
+        ledger=ReadingStore,
+        reads=True,
+    )
+    for name, count in sorted(report.left_out.items()):
+        if count:
+            click.echo(f"{name}: {count} of {path} left out, as links and what may not be read are", err=True)
+    return code

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -157,12 +157,13 @@ def enrol_command(name: str, expires: str | None) -> None:
     from fazai.timestamps import format_time
 
     authority, lifetime_s = _load_authority(), _parse_duration_s("--expires", expires, "token_lifetime")
+    port, warning = _find_agents_port(authority)  # before there is a token
     with _open_store() as store:
         made = Enrolments(authority, store).create(name, lifetime_s)
         now = authority.clock()
         valid = [one for one in store.certificates() if one.name == name and one.revoked is None]
     click.echo(made.token)
-    for line in _enrol_lines(authority, name):
+    for line in _enrol_lines(authority, name, port, warning):
         click.echo(line, err=True)
     click.echo(
         f"the token is for {name} alone, once, within {format_duration(made.expires - now)};"
@@ -175,7 +176,7 @@ def enrol_command(name: str, expires: str | None) -> None:
         click.echo(f"warning: {text}; lost machine? fazai pki revoke {name}, then enrol it", err=True)
 
 
-def _enrol_lines(authority: Authority, name: str) -> list[str]:
+def _enrol_lines(authority: Authority, name: str, port: int, warning: str) -> list[str]:
     """Return what is to be run on the machine that enrols."""
     from fazai.pki.building import host_names_of
 
@@ -185,28 +186,34 @@ def _enrol_lines(authority: Authority, name: str) -> list[str]:
         hint = "fazai pki listener --name HOST"
         return [f"warning: the daemon has no certificate yet, so agents cannot connect; make it with: {hint}"]
     host = f"[{names[0]}]" if ":" in names[0] else names[0]
-    port, warning = _find_agents_port()
     command = f"fazai agent enrol --daemon wss://{host}:{port} --name {name}"
     head = f"on {name}, which asks for the token (or reads it from standard input):"
     return [head, f"  {command}", *([warning] if warning else [])]
 
 
-def _find_agents_port() -> tuple[int, str]:
+def _find_agents_port(authority: Authority) -> tuple[int, str]:
     """Return the port on which the daemon here hears agents, and a warning where it does not, or nobody says
-    so."""
+    so. Raises InputError for a daemon that would not take the token."""
     from fazai.cli import environment
+    from fazai.cli.agents.known import fetch_agents
+    from fazai.cli.agents.registry import require_same_place
     from fazai.cli.clients import DaemonAddress
-    from fazai.cli.commands.agent_list import fetch_agents
 
     url = os.environ.get("FAZAI_URL", "")
     named = Path(url.removeprefix("unix:")) if url.startswith("unix:") else None
     path = named or environment.find_local_socket(os.geteuid() == 0)
     if path is None:
-        return _PORT, f"no daemon runs here; {_PORT} is the port that it has without --agents-port"
+        state = environment.read_config().state
+        text = (
+            f"warning: no daemon runs with the state {state} (FAZAI_STATE_DIR), and no other takes the token"
+        )
+        return _PORT, f"{text}; {_PORT} is the port that it has without --agents-port"
     try:
-        port = fetch_agents(DaemonAddress("http://fazai", socket=path), timeout_s=_ASKED_S).port
+        known = fetch_agents(DaemonAddress("http://fazai", socket=path), timeout_s=_ASKED_S)
     except FazaiError as error:
         return _PORT, f"{error.message}; {_PORT} is the port that it has without --agents-port"
+    require_same_place(known, authority, str(path))
+    port = known.port
     if port is None:
         return _PORT, "warning: the daemon that runs here hears no agents: restart it, now that there is a CA"
     return port, ""
@@ -362,24 +369,29 @@ def status_command(output: str) -> None:
 @click.option("--force", is_flag=True, help="Also while agents do not trust it; they are enrolled anew.")
 def switch_command(force: bool) -> None:
     """Have the next CA issue from now on, also the daemon's own certificate; agents renew in minutes."""
-    from fazai.pki.rotation import Rotation
-
-    rotation = Rotation(_pki_folder())
-    with _open_store() as store:
-        authority = rotation.switch(store, force=force)
-    _tell_rotation(rotation, authority)
+    _take_step("switch", force)
 
 
 @ca_command.command("retire")
 @click.option("--force", is_flag=True, help="Also while agents need it; they are enrolled anew.")
 def retire_command(force: bool) -> None:
     """Trust the CA before no more, and delete its key."""
-    from fazai.pki.rotation import Rotation
+    _take_step("retire", force)
+
+
+def _take_step(name: Literal["switch", "retire"], force: bool) -> None:
+    """Take a step of the replacement, and tell what stands then, and how agents come back that are left
+    behind."""
+    from fazai.pki.rotation import Rotation, agent_states
 
     rotation = Rotation(_pki_folder())
     with _open_store() as store:
-        authority = rotation.retire(store, force=force)
+        left = [one.name for one in agent_states(_load_authority(), store) if one.lacks]
+        step = rotation.switch if name == "switch" else rotation.retire
+        authority = step(store, force=force)
     _tell_rotation(rotation, authority)
+    for agent in left if name == "retire" else ():
+        click.echo(f"{agent} has to be enrolled anew: fazai pki enrol {agent}", err=True)
 
 
 def _tell_rotation(rotation: Rotation, authority: Authority) -> None:

@@ -25,7 +25,13 @@ QUEUED = 64
 _QUEUED_S = 3600.0  # that one waits for its turn: as long as the longest action may take
 GRACE_S = 15.0  # past its timeout, for the agent to end a tree of processes and to say so
 #: Of methods that name no timeout.
-_TIMEOUTS_S = {"file.diff": 60.0, "file.apply": 60.0, "file.read": 60.0, "state.close": 30.0}
+_TIMEOUTS_S = {
+    "file.diff": 60.0,
+    "file.apply": 60.0,
+    "file.read": 60.0,
+    "file.list": 60.0,
+    "state.close": 30.0,
+}
 _RETRY_S = 0.25  # after an agent said that another action runs
 _TRIES = int(_QUEUED_S / _RETRY_S)
 _BUSY = "another action runs"  # as the contract has it

@@ -50,11 +50,12 @@ METHODS = (
     "file.diff",
     "file.apply",
     "file.read",
+    "file.list",
     "state.observe",
     "state.apply",
     "state.close",
 )
-_SINCE_1_1 = frozenset({"file.read", "state.observe", "state.apply", "state.close"})
+_SINCE_1_1 = frozenset({"file.read", "file.list", "state.observe", "state.apply", "state.close"})
 #: Of the methods of 1.0, the fields that an agent of 1.0 knows.
 _FIELDS_1_0 = {
     "command.exec": {"action_id", "command", "args", "timeout", "cwd", "env", "stdin"},
@@ -258,9 +259,9 @@ def write_question(action_id: str, action_ids: tuple[str, ...]) -> bytes:
     return encode(AskOutcomes(action_id=action_id, action_ids=action_ids))
 
 
-def write_trust(action_id: str, pem: str, *, renew: bool) -> bytes:
-    """Return the request to trust CAs."""
-    return encode(Trust(action_id=action_id, ca=pem, renew=renew))
+def write_trust(action_id: str, pem: str, endorsements: tuple[str, ...], *, renew: bool) -> bytes:
+    """Return the request to trust CAs, with what others say of them."""
+    return encode(Trust(action_id=action_id, ca=pem, endorsements=endorsements, renew=renew))
 
 
 def read_unknown(message: bytes) -> frozenset[str]:

@@ -11,7 +11,7 @@ from fazai.daemon.events.announcer import Announcer, log_event, row_of
 from fazai.daemon.southbound.messages import Head, outcome_of, read_head, refusal, sentence_of
 from fazai.faults import no_fault
 from fazai.service.prometheus import Family, Histogram, Metric
-from fazai.store.daemon import NOT_SENT, AgentAction, DaemonStore
+from fazai.store.daemon import NOT_SENT, UNKNOWN, UNSETTLED, AgentAction, DaemonStore
 from fazai.wire.base import WireError
 from fazai.wire.events import Level
 from fazai.wire.southbound import EFFECTS
@@ -33,12 +33,12 @@ _KEPT_BYTES = 1 << 20
 
 def recorded_answer(action_id: str, digest: str, found: AgentAction | None) -> bytes | WireError | None:
     """Return what an action that is asked for is answered with by what is recorded of it; None where it has
-    no outcome, or did not reach the agent."""
+    no outcome that is known, or did not reach the agent."""
     if found is None:
         return None
     if found.digest not in ("", digest):
         return WireError("conflict", f"{action_id} was another action")
-    if found.done is None or found.answer == NOT_SENT:
+    if found.done is None or found.answer in UNSETTLED:
         return None
     return found.answer or WireError("not_found", "its outcome came, and its text is no longer kept")
 
@@ -87,6 +87,11 @@ class Outcomes:
             text = "neither the daemon nor the agent knows what became of it"
             answer = refusal(WireError("agent_lost", text), action.action_id)
         await self.finish(replace(action, done=now, answer=answer), read_head(answer))
+
+    async def settle_unknown(self, action: AgentAction) -> None:
+        """Record of an action without an outcome that its agent cannot say what became of it. Raises
+        StateError."""
+        await self.finish(replace(action, done=time.time(), answer=UNKNOWN), read_head(UNKNOWN))
 
     async def finish(self, action: AgentAction, head: Head, note: str = "") -> bool:
         """Record an outcome and publish it, once; return whether it was new. Raises StateError."""

@@ -78,21 +78,37 @@ class OwnRequests:
 
     def ask_outcomes(self) -> None:
         """Ask what became of actions that were recorded, and whose outcome is not: the agent delivers what it
-        has, and says which of them never reached it."""
-        if self._serves("outcomes"):
-            task = asyncio.get_running_loop().create_task(self._ask_outcomes())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+        has, and says which of them never reached it. One that can neither be asked nor deliver anything is
+        not waited for."""
+        if not self._serves("outcomes") and self._serves("result"):
+            return  # it may deliver them at any time
+        work = self._ask_outcomes if self._serves("outcomes") else self._give_up_outcomes
+        task = asyncio.get_running_loop().create_task(work())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
-    async def _ask_outcomes(self) -> None:
+    async def _find_unsettled(self) -> dict[str, AgentAction]:
         try:
             found = await self._registry.outcomes.find_open(self._agent.agent_id)
         except StateError:
-            return
-        unsettled = {one.action_id: one for one in found if not self._agent.queue.is_open(one.action_id)}
+            return {}
+        return {one.action_id: one for one in found if not self._agent.queue.is_open(one.action_id)}
+
+    async def _ask_outcomes(self) -> None:
+        unsettled = await self._find_unsettled()
         if unsettled:
             action_id = self._request(functools.partial(self._settle, unsettled))
             self._link.send(write_question(action_id, tuple(unsettled)))
+
+    async def _give_up_outcomes(self) -> None:
+        """Record that nobody knows what became of those actions, so that an operator sees them."""
+        try:
+            while unsettled := await self._find_unsettled():
+                for action in unsettled.values():
+                    if not self._agent.queue.is_open(action.action_id):  # it was asked for again meanwhile
+                        await self._registry.outcomes.settle_unknown(action)
+        except StateError as error:
+            self._registry.outcomes.report(f"what is open of {self._agent.agent_id}: {error}")
 
     async def _settle(self, asked: dict[str, AgentAction], head: Head, message: bytes) -> None:
         """Record which actions the agent does not know; an id that is asked for again has an outcome of its
@@ -113,7 +129,7 @@ class OwnRequests:
         if offer is not None and offer.mark != self._offered:
             self._offered = offer.mark
             action_id = self._request(functools.partial(self._take_trust, offer))
-            self._link.send(write_trust(action_id, offer.pem, renew=offer.renew))
+            self._link.send(write_trust(action_id, offer.pem, offer.endorsements, renew=offer.renew))
 
     async def _take_trust(self, offer: TrustOffer, head: Head, message: bytes) -> None:
         name = self._agent.agent_id

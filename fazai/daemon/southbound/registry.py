@@ -6,15 +6,16 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import replace
-from typing import Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast
 
 from fazai.daemon.agent_states import AgentEntry
 from fazai.daemon.events.announcer import Announcer, row_of
 from fazai.daemon.southbound.actions import GRACE_S, ActionQueue, AgentPort
 from fazai.daemon.southbound.messages import Head, outcome_of
 from fazai.daemon.southbound.outcomes import LOGGER, Outcomes
+from fazai.daemon.southbound.trust import Removal
 from fazai.errors import StateError
 from fazai.service.prometheus import Family, Metric
 from fazai.store.daemon import AgentRecord, DaemonStore
@@ -39,6 +40,8 @@ _TRIES = 4
 _RENEWALS, _RENEWALS_S = 16, 600.0
 _AGAIN_S = 600.0  # after which a refusal is announced again
 _REMEMBERED = 4096
+#: The row of an agent that was removed stays as long as its actions do.
+_REMOVED_S = 30 * 86400.0
 #: Whom events name where a connection did not say who it is.
 UNKNOWN = "unknown"
 
@@ -128,7 +131,7 @@ class AgentRegistry:
         self.outcomes = outcomes
         self.grace_s = GRACE_S
         self._agents: dict[str, RemoteAgent] = {}
-        self._writes: set[asyncio.Task[None]] = set()
+        self._writes: set[asyncio.Task[object]] = set()
         self._told_s: OrderedDict[tuple[str, str], float] = OrderedDict()
         self.refusals: Counter[str] = Counter()
 
@@ -148,6 +151,23 @@ class AgentRegistry:
                     self, AgentRecord(name, name, "websocket", "registration", since)
                 )
 
+    def note_removals(self, find: Callable[[str], Removal | None]) -> None:
+        """Note which agents were removed, and which of these may come again; of one that is connected nothing
+        is noted. Those that were removed long ago are forgotten."""
+        forgotten = time.time() - _REMOVED_S
+        for agent in list(self._agents.values()):
+            removal, row = find(agent.agent_id), agent.entry.row
+            if agent.connection is not None or (removal is None and row.removed_at is None):
+                continue
+            if removal is not None and removal.time < forgotten:
+                del self._agents[agent.agent_id]
+                self._store_soon(self._store.delete_agent(agent.agent_id))
+            elif removal is None or removal.time != row.removed_at:
+                agent.entry.row = replace(row, removed_at=None if removal is None else removal.time)
+                if removal is not None:
+                    self.enter(agent, "closing", removal.reason, "info", error=removal.reason)
+                self.keep(agent)
+
     def find(self, agent_id: str) -> RemoteAgent | None:
         """Return an agent by its id."""
         return self._agents.get(agent_id)
@@ -157,7 +177,7 @@ class AgentRegistry:
         return list(self._agents.values())
 
     def rows(self) -> list[AgentRecord]:
-        """Return a row for each agent."""
+        """Return a row for each agent, also for those that were removed."""
         return [agent.current_row() for agent in self._agents.values()]
 
     def connected(self) -> list[RemoteAgent]:
@@ -205,6 +225,7 @@ class AgentRegistry:
             contract=hello.contract or "1.0",
             reconcile=hello.reconcile,
             last_error=None,
+            removed_at=None,
         )
         self.enter(agent, "handshake", f"connected from {connection.address}", "debug")
 
@@ -287,11 +308,14 @@ class AgentRegistry:
 
     def keep(self, agent: RemoteAgent) -> None:
         """Have the agent's row stored."""
-        task = asyncio.get_running_loop().create_task(self._store.put_agent(agent.entry.row))
+        self._store_soon(self._store.put_agent(agent.entry.row))
+
+    def _store_soon(self, write: Coroutine[Any, Any, object]) -> None:
+        task = asyncio.get_running_loop().create_task(write)
         self._writes.add(task)
         task.add_done_callback(self._kept)
 
-    def _kept(self, task: asyncio.Task[None]) -> None:
+    def _kept(self, task: asyncio.Task[object]) -> None:
         self._writes.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, StateError):
@@ -307,7 +331,8 @@ class AgentRegistry:
     def families(self) -> Iterable[Family]:
         """Return the metrics of agents and their actions."""
         states: Counter[str] = Counter(dict.fromkeys(_STATES, 0))
-        states.update(agent.entry.row.state for agent in self._agents.values())
+        rows = (agent.entry.row for agent in self._agents.values())
+        states.update(row.state for row in rows if row.removed_at is None)
         yield _AGENTS.by_label(states)
         yield _QUEUE.single(sum(len(agent.queue) for agent in self._agents.values()))
         yield _REFUSED.by_label(self.refusals)

@@ -41,6 +41,7 @@ from fazai.daemon.southbound.registry import AgentRegistry, RemoteAgent
 from fazai.daemon.southbound.transport.websocket import WebSocketConnection, Work
 from fazai.errors import StateError
 from fazai.service.log import Log
+from fazai.store.daemon import UNKNOWN
 from fazai.wire.base import WireError
 from fazai.wire.daemon import HTTP_STATUS
 
@@ -236,7 +237,7 @@ class RelayClient:
         except StateError:
             found = None
         answer = recorded_answer(action.action_id, action.digest, found)
-        if answer is None and found is not None and found.done is None:
+        if answer is None and found is not None and (found.done is None or found.answer == UNKNOWN):
             text = f"{action.action_id} was sent before, and its outcome has not come: {refused.message}"
             answer = WireError("agent_lost", text, hint="what became of it is not known yet")
         if number in self._open:

@@ -30,6 +30,7 @@ from fazai.wire.base import WireError
 _CLIENTS = Metric("fazai_agent_clients", "gauge", "Clients that ask agents through the daemon.")
 _BUFFER_BYTES = 256 << 20
 _LOOK_AT_TRUST_S = 0.25
+_NOTE_AGAIN_S = 3600.0
 _SWEEPS = 20  # in one heartbeat
 _LEAST_S, _MOST_S = 0.02, 1.0  # between two sweeps
 _LATENCY_S = 60.0  # between two looks at how long an agent takes to answer
@@ -66,6 +67,7 @@ class Southbound:
         self._loop = asyncio.get_running_loop()
         self._tasks: list[asyncio.Task[None]] = []
         self._trust_problem: str | None = None
+        self._noted_s = 0.0
 
     def report(self, text: str) -> None:
         """Write a failure to the log."""
@@ -80,7 +82,12 @@ class Southbound:
         """Read what was known before, and the certificates. Raises FazaiError."""
         await self.registry.load()
         await asyncio.to_thread(self.trust.refresh)
+        self._note_agents()
+
+    def _note_agents(self) -> None:
         self.registry.note_names(self.trust.names())
+        self.registry.note_removals(self.trust.find_removal)
+        self._noted_s = self._loop.time()
 
     def announce(self, notice: PkiNotice) -> None:
         """Publish what the authority has to say; from any thread."""
@@ -149,10 +156,11 @@ class Southbound:
             self._trust_problem = problem
             if changed:
                 self.apply_trust(list(self.sessions))
+            elif self._loop.time() - self._noted_s > _NOTE_AGAIN_S:  # what was removed long ago goes
+                self._note_agents()
 
     def apply_trust(self, sessions: Sequence[AgentSession]) -> None:
         """End the sessions whose certificate is not good any more."""
-        self.registry.note_names(self.trust.names())
         for session in sessions:
             if not session.is_greeted:
                 continue
@@ -163,6 +171,7 @@ class Southbound:
                     self.trust.check_peer(session.link.certificate, session.agent_id, time.time())
             except FazaiError as error:
                 session.end(wire_error(error))
+        self._note_agents()
         for session in sessions:
             session.offer_trust()
 

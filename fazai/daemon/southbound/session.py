@@ -67,6 +67,7 @@ _TIMEOUTS = {
     "apply": 3_600_000,
     "diff": 60_000,
     "read": 60_000,
+    "list": 60_000,
     "push": 30_000,
 }
 
@@ -251,10 +252,10 @@ class AgentSession:
         self._agent = agent
         self._link.reply(encode(self._hello_answer()))
         self._parts.registry.ready(agent, self)
-        if self._knows_1_1:
-            self._own = OwnRequests(self._parts.registry, self._parts.trust, self._link, agent, self.serves)
-            self._own.ask_outcomes()
-            self._own.offer_trust()
+        serves = self.serves if self._knows_1_1 else _serves_nothing
+        self._own = OwnRequests(self._parts.registry, self._parts.trust, self._link, agent, serves)
+        self._own.ask_outcomes()
+        self._own.offer_trust()
 
     def _check(self, hello: Hello) -> None:
         """Check who says hello, its clock and its version. Raises WireError."""
@@ -454,6 +455,11 @@ def _check_answer(head: Head) -> None:
     """Refuse a message that is neither a request nor an answer. Raises WireError."""
     if head.ok is None:
         raise WireError("bad_request", "a message has neither `method` nor `ok`")
+
+
+def _serves_nothing(method: str) -> bool:
+    """Tell of an agent of 1.0 that it takes no request of the daemon's own."""
+    return False
 
 
 def _version_of(hello: Hello) -> tuple[int, int]:

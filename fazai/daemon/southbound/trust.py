@@ -21,12 +21,20 @@ from fazai.pki import (
     PkiNotice,
     server_context,
 )
-from fazai.pki.files import CA_CERTIFICATE, CA_KEY, LISTENER_CERTIFICATE, LISTENER_KEY, SETTINGS
-from fazai.pki.reading import is_issued_by
+from fazai.pki.files import (
+    CA_CERTIFICATE,
+    CA_KEY,
+    ENDORSEMENTS,
+    LISTENER_CERTIFICATE,
+    LISTENER_KEY,
+    SETTINGS,
+)
+from fazai.pki.peers import revoked_error
+from fazai.pki.reading import fingerprint_of, is_issued_by
 from fazai.store.certificates import CertificateStore, TrustHolder
 from fazai.wire.base import WireError
 
-_FILES = (CA_CERTIFICATE, CA_KEY, SETTINGS, LISTENER_CERTIFICATE, LISTENER_KEY)
+_FILES = (CA_CERTIFICATE, CA_KEY, ENDORSEMENTS, SETTINGS, LISTENER_CERTIFICATE, LISTENER_KEY)
 _NAMES_AGAIN_S = 15.0
 _RENEW_AGAIN_S = 3600.0
 _SAME = frozenset({"bad_request", "bad_signature", "bad_clock"})
@@ -42,11 +50,21 @@ Announce = Callable[[PkiNotice], None]
 
 @dataclass(frozen=True, slots=True)
 class TrustOffer:
-    """The CAs that an agent is to trust, and their mark; `renew`: its certificate is of one that will go."""
+    """The CAs that an agent is to trust, their mark, and their endorsements by one another; `renew`: its
+    certificate is of one that will go."""
 
     mark: str
     pem: str
+    endorsements: tuple[str, ...]
     renew: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """The end of an agent that may not come back, by an admin. `reason` is a sentence."""
+
+    time: float
+    reason: str
 
 
 class AgentTrust(Protocol):
@@ -67,8 +85,19 @@ class AgentTrust(Protocol):
         wrong."""
         ...
 
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the first CA, which issues where it is our own."""
+        ...
+
     def names(self) -> dict[str, float]:
-        """Return the agents that have a certificate, and since when, as of the last `refresh`."""
+        """Return the agents that have a certificate which was not revoked, and since when, as of the last
+        `refresh`."""
+        ...
+
+    def find_removal(self, agent_id: str) -> Removal | None:
+        """Return when and why an agent was removed: its name is revoked; None: it may connect. From
+        memory."""
         ...
 
     def check_peer(self, certificate: bytes | None, agent_id: str, now: float) -> None:
@@ -188,6 +217,10 @@ class PkiTrust:
                 found.append((0, 0, 0))
         return tuple(found)
 
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint_of(self._authority.trusted[0])
+
     def names(self) -> dict[str, float]:
         return self._names
 
@@ -197,6 +230,13 @@ class PkiTrust:
     def check_name(self, agent_id: str) -> None:
         self._peers.check_name(agent_id)
 
+    def find_removal(self, agent_id: str) -> Removal | None:
+        found = self._peers.find_removal(agent_id)
+        if found is None:
+            return None
+        error = wire_error(revoked_error(agent_id, found))
+        return Removal(found.time, f"{error.code}: {error.message}")  # as a connection is told
+
     def expires(self, certificate: bytes) -> float:
         return x509.load_der_x509_certificate(certificate).not_valid_after_utc.timestamp()
 
@@ -204,12 +244,14 @@ class PkiTrust:
         authority, holder = self._authority, self._holders.get(agent_id)
         if len(authority.trusted) == 1 and holder is None:
             return None  # as it was enrolled, or as its admin set it up
+        own = None if certificate is None else x509.load_der_x509_certificate(certificate)
         renew = False
-        if certificate is not None and authority.can_issue and len(authority.trusted) > 1:
-            renew = not is_issued_by(x509.load_der_x509_certificate(certificate), authority.trusted[0])
+        if own is not None and authority.can_issue and len(authority.trusted) > 1:
+            renew = not is_issued_by(own, authority.trusted[0])
         if holder is not None and holder.bundle == authority.bundle_mark and not holder.problem and not renew:
             return None
-        return TrustOffer(authority.bundle_mark, authority.ca_pem, renew)
+        endorsements = tuple(one.pem for one in authority.endorsements)
+        return TrustOffer(authority.bundle_mark, authority.needed_by(own), endorsements, renew)
 
     def note_trust(self, agent_id: str, mark: str, problem: str) -> None:
         holder = TrustHolder(agent_id, mark, time.time(), problem)
@@ -267,7 +309,18 @@ def wire_error(error: FazaiError, names: str = "bad_certificate") -> WireError:
     return WireError(known, error.message, hint=error.hint)
 
 
-def tls_sentence(error: ssl.SSLError) -> str:
-    """Return why TLS refused a client, for people."""
-    text = str(getattr(error, "verify_message", "") or error.reason or error).replace("_", " ")
-    return text.strip().lower()[:200]
+#: Codes of OpenSSL's verification for a chain that ends at nobody who is trusted.
+_UNKNOWN_CODES = (2, 18, 19, 20, 21)
+_REPLACED = "was the CA replaced while it was away? then: fazai pki list, fazai pki enrol NAME"
+
+
+def tls_sentence(error: ssl.SSLError) -> str | None:
+    """Return why TLS ended the connection of an agent, for people; None: it was none, or nobody knows."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        if error.verify_code in _UNKNOWN_CODES:
+            return f"its certificate is of a CA that this daemon does not trust ({_REPLACED})"
+        text = str(error.verify_message or error.reason or error).replace("_", " ")
+        return text.strip().lower()[:200]
+    if error.reason == "TLSV1_ALERT_UNKNOWN_CA":
+        return f"it does not trust the CA of this daemon's certificate ({_REPLACED})"
+    return None

@@ -7,15 +7,17 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from fazai.store.daemon import NOT_SENT, AgentAction, NewEvent, StoreLimits
+from fazai.store.daemon import UNSETTLED, AgentAction, NewEvent, StoreLimits
 from fazai.store.sqlite.schema import escape_text
 from fazai.store.sqlite.writer import Statement
 
 _COLUMNS = "agent, action, method, digest, client, sent, done, answer"
 _INSERT = f"INSERT INTO agent_actions ({_COLUMNS}, bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+_UNSETTLED = ", ".join(f"x'{one.hex()}'" for one in UNSETTLED)
 _BEGIN = f"{_INSERT} ON CONFLICT (agent, action) DO UPDATE SET" + (
     " client = excluded.client, sent = excluded.sent, done = NULL, answer = NULL"
-    f" WHERE agent_actions.answer = x'{NOT_SENT.hex()}' AND agent_actions.digest = excluded.digest"
+    f" WHERE agent_actions.answer IN ({_UNSETTLED})"
+    " AND agent_actions.digest = excluded.digest"
 )
 _FINISH = f"{_INSERT} ON CONFLICT (agent, action) DO UPDATE SET" + (
     " done = excluded.done, answer = excluded.answer, bytes = excluded.bytes"
@@ -60,7 +62,7 @@ class AgentActionTable:
         own = self._finishing[key] = asyncio.get_running_loop().create_future()
         try:
             found = await self.find(*key) if key not in self._open else None
-            if found is not None and found.done is not None and found.answer != NOT_SENT:
+            if found is not None and found.done is not None and found.answer not in UNSETTLED:
                 return False
             await self._publish(event, (_FINISH, _row_of(action)))
             self._open.pop(key, None)
@@ -84,7 +86,9 @@ class AgentActionTable:
 
 
 def _row_of(action: AgentAction) -> tuple[Any, ...]:
-    kept = b"" if action.answer is None or action.answer == NOT_SENT else action.answer  # that is never cut
+    kept = action.answer or b""
+    if kept in UNSETTLED:  # which are never cut
+        kept = b""
     return (
         *(action.agent_id, action.action_id, action.method, action.digest, escape_text(action.client)),
         *(action.sent, action.done, action.answer, len(kept)),

@@ -51,7 +51,8 @@ class CertificateFile:
 
     def names(self) -> dict[str, float]:
         with self._read() as connection:
-            return dict(connection.execute("SELECT name, max(issued) FROM certificates GROUP BY name"))
+            query = "SELECT name, max(issued) FROM certificates WHERE revoked IS NULL GROUP BY name"
+            return dict(connection.execute(query))
 
     def find_certificate(self, fingerprint: str) -> CertificateRecord | None:
         with self._read() as connection:

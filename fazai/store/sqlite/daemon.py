@@ -29,6 +29,7 @@ from fazai.store.daemon import (
     Token,
 )
 from fazai.store.sqlite.agent_actions import AgentActionTable, trim_agent_actions
+from fazai.store.sqlite.checkpoints import Checkpointer
 from fazai.store.sqlite.event_log import EventLog
 from fazai.store.sqlite.leases import hold_daemon_lock
 from fazai.store.sqlite.ledger import SqliteStore
@@ -39,7 +40,14 @@ from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.compaction import TelemetryCompaction, read_mark
 from fazai.store.sqlite.telemetry.hosts import Telemetry
 from fazai.store.sqlite.telemetry.reading import TelemetryReader
-from fazai.store.sqlite.writer import GroupWriter, Statement, StatementHandler, WriteHandler, resolve_waiter
+from fazai.store.sqlite.writer import (
+    GroupWriter,
+    Pace,
+    Statement,
+    StatementHandler,
+    WriteHandler,
+    resolve_waiter,
+)
 
 T = TypeVar("T")
 
@@ -61,8 +69,10 @@ class SqliteDaemonStore:
         folder: Path,
         limits: StoreLimits | None = None,
         now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
+        checkpointer: Checkpointer | None = None,
     ) -> None:
         self.folder = folder
+        self._checkpointer = checkpointer or Checkpointer(folder)
         self.limits = limits or StoreLimits()
         self._path = folder / FILE_NAME
         self._now_us = now_us
@@ -77,9 +87,15 @@ class SqliteDaemonStore:
         self._upkeep = TelemetryCompaction(self._telemetry, self.limits, now_us)
         hint = "the daemon ends; systemd starts it again"
         self._writer = GroupWriter(
-            folder, "fazai-daemon-store", self._keep_up, self.limits.upkeep_s, _REST_S, hint
+            folder,
+            "fazai-daemon-store",
+            self._keep_up,
+            self.limits.upkeep_s,
+            _REST_S,
+            hint,
+            self._checkpointer,
         )
-        self._actions = AgentActionTable(self._change, self._publish_beside, self._query)
+        self._actions = AgentActionTable(self._change_at_once, self._publish_beside, self._query)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = f"another daemon uses the state folder {folder}"
@@ -95,6 +111,7 @@ class SqliteDaemonStore:
         except StateError:
             os.close(self._lock)
             raise
+        self._checkpointer.start()
         self._writer.start()
 
     def _open(self) -> None:
@@ -120,6 +137,7 @@ class SqliteDaemonStore:
                 forgives=True,
                 keep_runs=self.limits.ledger_runs,
                 targets_age_s=self.limits.targets_age_s,
+                checkpointer=self._checkpointer,
             )
         return self._ledger
 
@@ -132,6 +150,7 @@ class SqliteDaemonStore:
         self._writer.close()
         self._watcher.close()
         self._readers.close()
+        self._checkpointer.close()
         if self._ledger is not None:
             self._ledger.close()
             self._ledger = None
@@ -321,7 +340,7 @@ class SqliteDaemonStore:
         return {
             "commits": self._writer.commits,
             "writes": self._writer.jobs,
-            "failures": self._writer.failures,
+            "failures": self._writer.failures + self._checkpointer.failures,
             "lost": self._writer.lost,
             "queue": self._writer.waiting,
             "telemetry_bytes": self._telemetry.bytes,
@@ -338,12 +357,14 @@ class SqliteDaemonStore:
             [(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, text))],  # noqa: S608 - our names
         )
 
-    async def _change(self, statements: Sequence[Statement]) -> int:
-        changed: int = await self._writer.write(self._statements, statements)
+    async def _change_at_once(self, statements: Sequence[Statement]) -> int:
+        changed: int = await self._writer.write(self._statements, statements, pace=Pace.URGENT)
         return changed
 
     async def _publish_beside(self, event: NewEvent, statement: Statement) -> object:
-        return await self._writer.write(self._events, [_escape_texts(event)], len(event.data), statement)
+        return await self._writer.write(
+            self._events, [_escape_texts(event)], len(event.data), statement, pace=Pace.PATIENT
+        )
 
     async def _delete(self, table: str, column: str, key: str) -> bool:
         job = (f"DELETE FROM {table} WHERE {column} = ?", (key,))  # noqa: S608 - our names

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from fazai.errors import LockHeld, StateError
 from fazai.model import Change, Verb
 from fazai.store.base import LEASE_S, Action, Lease, Run, TargetMemory, TargetState
+from fazai.store.sqlite.checkpoints import Checkpointer
 from fazai.store.sqlite.leases import FileLease, LockFolder
 from fazai.store.sqlite.schema import FILE_NAME, connect, migrate, state_error
 from fazai.store.sqlite.writer import GroupWriter, Statement, StatementHandler
@@ -38,6 +39,7 @@ class SqliteStore:
         keep_runs: int = KEEP_RUNS,
         targets_age_s: float = 90 * 86400.0,
         clock: Callable[[], float] = time.time,
+        checkpointer: Checkpointer | None = None,
     ) -> None:
         self.folder = folder
         self._clock = clock
@@ -51,7 +53,7 @@ class SqliteStore:
             raise state_error(folder, error) from error
         self._locks = LockFolder(folder / "locks", clock, self._read_token)
         self._statements = StatementHandler()
-        self._writer = GroupWriter(folder, "fazai-store")
+        self._writer = GroupWriter(folder, "fazai-store", checkpointer=checkpointer)
         try:
             self._reader = connect(self._path)
             migrate(self._reader)

@@ -20,7 +20,8 @@ from fazai.errors import StateError, StoreFull
 
 FILE_NAME = STATE_FILE
 
-_BUSY_S = 30.0
+BUSY_S = 30.0
+_LOG_PAGES = 5000  # of 4 KiB, after which a connection of its own accord copies the log
 
 #: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon. Version 3: by the box, where it
 #: was by the name of the target: what was remembered by name stays, and is found under the name. Version 4:
@@ -160,10 +161,13 @@ _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 def connect(path: Path) -> sqlite3.Connection:
     """Open a connection that may write; the file is ours alone. Raises sqlite3.Error."""
     _keep_private(path)
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")  # a journal that a power cut forgets is none
+        # where a daemon runs, it has copied the log before (`checkpoints`)
+        connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit={_LOG_PAGES * 4096}")
     except sqlite3.Error:
         connection.close()
         raise
@@ -187,7 +191,7 @@ def _keep_private(path: Path) -> None:
 
 def open_reader(path: Path) -> sqlite3.Connection:
     """Open a connection that only reads, of a file that is there. Raises sqlite3.Error."""
-    connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA query_only=1")
     return connection
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import enum
 import functools
 import queue
 import sqlite3
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fazai.errors import FazaiError, StateError
+from fazai.store.sqlite.checkpoints import Checkpointer
 from fazai.store.sqlite.leases import fence_failure
 from fazai.store.sqlite.schema import FILE_NAME, connect, escape_text, state_error
 
@@ -30,7 +32,7 @@ _OF_ONE = (
 _HARMLESS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)  # after a ROLLBACK the connection is as good as before
 _GROUP_BYTES = 8 << 20
 _GROUP_JOBS = 4096
-_WAL_PAGES = 4000  # 16 MB between two checkpoints
+_PATIENCE_S = 0.003  # that a patient write waits for others
 
 
 class WriteHandler(Protocol):
@@ -67,6 +69,16 @@ class StatementHandler(WriteHandler):
         return changed
 
 
+class Pace(enum.Enum):
+    """How soon a write is wanted. An urgent one depends on no other, nor another on it: it goes ahead of the
+    others, and where it is the only urgent one, in a commit of its own. A patient one waits a moment for
+    others, to share a commit with them and to leave the way to urgent ones."""
+
+    URGENT = enum.auto()
+    PLAIN = enum.auto()
+    PATIENT = enum.auto()
+
+
 #: Who is told of a result, or of an error: on the event loop that the write came from.
 Waiter = Callable[[Any], object]
 
@@ -82,6 +94,7 @@ class _Job(NamedTuple):
     waiter: Waiter | None
     loop: asyncio.AbstractEventLoop | None
     beside: Statement | None = None  # stored with the payload, or neither
+    pace: Pace = Pace.PLAIN
 
 
 class GroupWriter:
@@ -89,8 +102,9 @@ class GroupWriter:
 
     `upkeep(connection, closing)` runs between groups at least every `upkeep_s`; it does one bounded piece of
     work in its own transaction and returns whether there is more. `rest_s`: how long the thread leaves the
-    interpreter to the event loop after a group of several; 0: it does not, and each write wakes it at once.
-    `hint`: the next step, should the thread end.
+    interpreter to the event loop after a group of several; 0: it does not, each write wakes it at once, and
+    all have one pace. `hint`: the next step, should the thread end. Without a `checkpointer` commits copy the
+    log themselves.
     """
 
     def __init__(
@@ -101,13 +115,19 @@ class GroupWriter:
         upkeep_s: float = 3600.0,
         rest_s: float = 0.0,
         hint: str = "",
+        checkpointer: Checkpointer | None = None,
     ) -> None:
         self._folder = folder
+        self._checkpointer = checkpointer
         self._upkeep, self._upkeep_s = upkeep, upkeep_s
         self._rest_s, self._hint = rest_s, hint
         self._jobs: deque[_Job | None] = deque()  # None: the end
+        self._urgent: deque[_Job] = deque()
+        self._went_ahead = False  # the group before was an urgent write alone
         self._asleep = False  # the thread waits for `_wake`: it is only told when nobody has told it yet
+        self._pressing = False  # a write waits that is not patient, or was for long enough
         self._rouser: asyncio.AbstractEventLoop | None = None  # which has promised to wake it
+        self._timekeeper: asyncio.AbstractEventLoop | None = None  # which has promised to end the patience
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._connection: sqlite3.Connection | None = None
         self._closed = False
@@ -127,7 +147,8 @@ class GroupWriter:
         """Write what is queued, and refuse what comes later."""
         if not self._closed:
             self._closed = True
-            self._put(None)
+            self._jobs.append(None)
+            self._press()
             self._thread.join()
 
     def check_alive(self) -> None:
@@ -138,17 +159,23 @@ class GroupWriter:
     @property
     def waiting(self) -> int:
         """Jobs in the queue."""
-        return len(self._jobs)
+        return len(self._jobs) + len(self._urgent)
 
     async def write(
-        self, part: WriteHandler, payload: Any, size_bytes: int = 0, beside: Statement | None = None
+        self,
+        part: WriteHandler,
+        payload: Any,
+        size_bytes: int = 0,
+        beside: Statement | None = None,
+        *,
+        pace: Pace = Pace.PLAIN,
     ) -> Any:
         """Write, and return the handler's result for this payload once it is on disk, with the statement
         `beside` it. Raises StateError."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Any] = loop.create_future()
         told = functools.partial(resolve_waiter, waiter)
-        self.write_then(part, payload, size_bytes, told, loop, beside)
+        self.write_then(part, payload, size_bytes, told, loop, beside, pace=pace)
         return await waiter
 
     def write_then(
@@ -159,31 +186,56 @@ class GroupWriter:
         told: Waiter,
         loop: asyncio.AbstractEventLoop,
         beside: Statement | None = None,
+        *,
+        pace: Pace = Pace.PLAIN,
     ) -> None:
         """Write, and call `told` on the loop with the result or an error; it must raise nothing."""
         if self._closed:
             raise StateError("the store is closed")
         self.check_alive()
-        job = _Job(part, payload, size_bytes, told, loop, beside)
-        self._jobs.append(job)
+        job = _Job(part, payload, size_bytes, told, loop, beside, pace)
+        (self._urgent if pace is Pace.URGENT else self._jobs).append(job)
         if self._died is not None:  # between the two lines: nobody else answers it
             self._refuse_queued()
             return
         if not self._rest_s:
-            self._rouse()
-        elif self._asleep and self._rouser is not loop:
-            self._rouser = loop
-            loop.call_soon(self._rouse)  # after all that the loop has read by now: they share a commit
+            self._press()
+        elif pace is Pace.PATIENT:
+            self._press_later(loop)
+        else:
+            if pace is Pace.PLAIN:
+                self._pressing = True
+            if self._asleep and self._rouser is not loop:
+                self._rouser = loop
+                loop.call_soon(self._rouse)  # after all that the loop has read by now: they share a commit
 
     def write_soon(self, part: WriteHandler, payload: Any) -> None:
-        """Write with the next commit; not waited for."""
+        """Write with the next commit; not waited for, and patient."""
         if self._closed or self._died is not None:
             self.lost += 1
+            return
+        self._jobs.append(_Job(part, payload, 0, None, None, pace=Pace.PATIENT))
+        try:
+            loop = asyncio.get_running_loop() if self._rest_s else None
+        except RuntimeError:  # another thread, in which no loop could keep the time
+            loop = None
+        if loop is None:
+            self._press()
         else:
-            self._put(_Job(part, payload, 0, None, None))
+            self._press_later(loop)
 
-    def _put(self, job: _Job | None) -> None:
-        self._jobs.append(job)
+    def _press_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._pressing and self._timekeeper is not loop:
+            self._timekeeper = loop
+            loop.call_later(_PATIENCE_S, self._end_patience)
+
+    def _end_patience(self) -> None:
+        self._timekeeper = None
+        if self._jobs:
+            self._press()
+
+    def _press(self) -> None:
+        self._pressing = True
         self._rouse()
 
     def _rouse(self) -> None:
@@ -209,11 +261,12 @@ class GroupWriter:
 
     def _refuse_queued(self) -> None:
         left, self._in_hand = [*self._in_hand], []
-        with contextlib.suppress(IndexError):
-            while True:
-                job = self._jobs.popleft()
-                if job is not None:
-                    left.append(job)
+        for jobs in (self._urgent, self._jobs):
+            with contextlib.suppress(IndexError):
+                while True:
+                    job = jobs.popleft()
+                    if job is not None:
+                        left.append(job)
         self.failures += 1
         self.lost += sum(job.waiter is None for job in left)
         self._answer([(job, self._died) for job in left])
@@ -227,9 +280,10 @@ class GroupWriter:
                 self._in_hand = jobs
                 self._commit(jobs)
                 self._in_hand = []
+                self._note_commit()
                 # under load the loop first answers these and reads what comes for them: one commit for all,
                 # and no fight over the interpreter
-                if self._rest_s and len(self._jobs) < len(jobs) > 1 and not ended:
+                if self._rest_s and len(self._jobs) < _count_pressing(jobs) > 1 and not ended:
                     time.sleep(self._rest_s)
             if time.monotonic() >= due and not ended:
                 more = self._keep_up(closing=False)
@@ -239,15 +293,24 @@ class GroupWriter:
         self._drop_connection()
 
     def _group(self, wait_s: float) -> tuple[list[_Job], bool]:
-        """Take what waits now, at least one within `wait_s`; return it and whether the end was reached."""
-        waiting = self._jobs
-        if not waiting and wait_s:
+        """Take what waits once that presses, or after `wait_s`; return it and whether the end was reached."""
+        waiting, urgent = self._jobs, self._urgent
+        if not self._pressing and not urgent and wait_s:
             self._asleep = True
-            if not waiting:  # else it came between the two lines, and perhaps nobody tells
+            if (
+                not self._pressing and not urgent
+            ):  # else it came between the two lines, and perhaps nobody tells
                 with contextlib.suppress(queue.Empty):
                     self._wake.get(timeout=wait_s)
+                    if not self._pressing and not urgent:  # that was for what the group before had taken
+                        self._asleep = False
+                        return [], False
             self._asleep = False
-        jobs: list[_Job] = []
+        self._went_ahead = len(urgent) == 1 and not self._went_ahead
+        if self._went_ahead:
+            return [urgent.popleft()], False
+        self._pressing = False  # before it is taken: who comes later presses again
+        jobs = [urgent.popleft() for _ in range(len(urgent))]
         size = 0
         while waiting and size < _GROUP_BYTES and len(jobs) < _GROUP_JOBS:
             job = waiting.popleft()
@@ -255,6 +318,8 @@ class GroupWriter:
                 return jobs, True
             jobs.append(job)
             size += job.size_bytes
+        if waiting:  # more than a group takes, or what came this moment
+            self._pressing = True
         return jobs, False
 
     def _commit(self, jobs: list[_Job]) -> None:
@@ -305,21 +370,32 @@ class GroupWriter:
             with contextlib.suppress(RuntimeError):  # the loop is gone, and with it whoever waited
                 loop.call_soon_threadsafe(_tell_waiters, pairs)
 
+    def _note_commit(self) -> None:
+        if self._checkpointer is None or self._connection is None:
+            return
+        try:
+            self._checkpointer.note_commit(self._connection)
+        except sqlite3.Error as error:
+            self._roll_back(error)
+            self.failures += 1
+
     def _keep_up(self, *, closing: bool) -> bool:
         if self._upkeep is None:
             return False
         try:
-            return self._upkeep(self._connected(), closing)
+            more = self._upkeep(self._connected(), closing)
         except sqlite3.Error as error:
             self._roll_back(error)
             self.failures += 1
             return False
+        self._note_commit()
+        return more
 
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             connection = connect(self._folder / FILE_NAME)
-            connection.execute(f"PRAGMA wal_autocheckpoint={_WAL_PAGES}")
-            connection.execute(f"PRAGMA journal_size_limit={_WAL_PAGES * 4096 * 2}")
+            if self._checkpointer is not None:
+                self._checkpointer.set_up(connection)
             self._connection = connection
         return self._connection
 
@@ -343,6 +419,10 @@ class GroupWriter:
             with contextlib.suppress(sqlite3.Error):
                 self._connection.close()
             self._connection = None
+
+
+def _count_pressing(jobs: list[_Job]) -> int:
+    return sum(job.pace is not Pace.PATIENT for job in jobs)
 
 
 def _tell_waiters(pairs: Sequence[tuple[Waiter, Any]]) -> None:

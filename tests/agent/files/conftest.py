@@ -16,6 +16,7 @@ from fazai.agent.config.settings import AgentConfig, FilesRoot
 from fazai.agent.errors import Refused
 from fazai.agent.files.applying import apply_file
 from fazai.agent.files.diffing import diff_file
+from fazai.agent.files.listing import list_folder
 from fazai.agent.files.reading import read_file
 
 #: Where each fault of file.apply may end the process, in order.
@@ -68,6 +69,10 @@ class Machine:
     def read(self, path: str, **fields: Any) -> dict[str, Any]:
         request = {"method": "file.read", "action_id": "f-1", "path": path, **fields}
         return read_file(request, self.config, confine=no_confinement)
+
+    def list(self, path: str) -> dict[str, Any]:
+        request = {"method": "file.list", "action_id": "l-1", "path": path}
+        return list_folder(request, self.config, confine=no_confinement)
 
     def apply(self, path: str, options: dict[str, Any] | None = None, **fields: Any) -> dict[str, Any]:
         request = {"method": "file.apply", "action_id": "p-1", "path": path, **fields}

@@ -100,3 +100,16 @@ def test_a_wanted_content_that_is_none(machine: Machine, fields: dict[str, str],
     with pytest.raises(Refused, match=said) as found:
         machine.diff("/srv/motd", **fields)
     assert found.value.code == "bad_request"
+
+
+def test_a_hash_is_compared_without_the_content(machine: Machine) -> None:
+    (machine / "srv/blob").write_bytes(b"\0 of this")
+    (machine / "srv/blob").chmod(0o640)
+    digest = hashlib.sha256(b"\0 of this").hexdigest()
+    same = {"patch": "", "differs": False, "base_sha256": digest}
+    assert machine.diff("/srv/blob", want_sha256=digest) == same
+    assert machine.diff("/srv/blob", want_sha256=digest, mode="0600") == {**same, "differs": True}
+    other = hashlib.sha256(b"").hexdigest()
+    assert machine.diff("/srv/blob", want_sha256=other) == {**same, "differs": True}
+    absent = {"patch": "", "differs": True, "base_sha256": "absent"}
+    assert machine.diff("/srv/none", want_sha256=other) == absent

@@ -52,6 +52,20 @@ class Authority:
         """The part of a token behind the dot."""
         return self._made.fingerprint(hashes.SHA256()).hex()[:16]
 
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 of its certificate."""
+        return self._made.fingerprint(hashes.SHA256()).hex()
+
+    def endorse(self, fingerprint: str, *, ends_s: float = 30 * DAY) -> str:
+        """Issue an endorsement of another authority: a certificate and its key (PEM)."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        uri: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"fazai:trust:{fingerprint}")]
+        use = ExtendedKeyUsageOID.CLIENT_AUTH
+        text = self._sign("fazai trust", key.public_key(), use, uri, -300, ends_s)
+        pair = self._keep(f"endorsement-{fingerprint[:8]}", text, key)
+        return text.decode() + pair.key.read_text()
+
     def agent(self, name: str, *, begins_s: float = -300, ends_s: float = 30 * DAY) -> Pair:
         """Issue an agent's certificate; times are seconds from now."""
         key = ec.generate_private_key(ec.SECP256R1())

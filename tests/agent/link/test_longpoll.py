@@ -203,8 +203,17 @@ def test_the_authorities_are_replaced_over_signed_http(
     assert "trust" in peer.take()["capabilities"]
     after = Authority(tmp_path / "after", "the next authority")
     both = polled.authority.file.read_text() + after.file.read_text()
-    assert peer.ask(method="trust", action_id="q-1", ca=both, renew=True) == {"ok": True, "action_id": "q-1"}
-    assert polled.authority.file.read_text() == both
+    alone = peer.ask(method="trust", action_id="q-0", ca=both, renew=True)
+    assert alone["code"] == "conflict"
+    assert (
+        f"the authority {after.mark} is new, and none that this agent trusts has endorsed it"
+        in alone["error"]
+    )
+    assert after.file.read_text() not in polled.authority.file.read_text()
+    words = [polled.authority.endorse(after.fingerprint)]
+    answer = peer.ask(method="trust", action_id="q-1", ca=both, endorsements=words, renew=True)
+    assert answer == {"ok": True, "action_id": "q-1"}
+    assert after.file.read_text() in polled.authority.file.read_text()
     refused = peer.ask(method="trust", action_id="q-2", ca=after.file.read_text())
     assert (refused["code"], refused["action_id"]) == ("conflict", "q-2")
     assert "the certificate of localhost is not trusted" in refused["error"]

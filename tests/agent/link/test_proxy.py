@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from fazai.agent.checking import run_check
 from fazai.agent.children import LifePipe
 from fazai.agent.config.reading import parse_config
+from fazai.agent.config.yamltext import plain_value, read_yaml
 from fazai.agent.errors import ConfigError
 from fazai.agent.link.dialling import Address, Opening
 from fazai.agent.link.errors import LinkError
@@ -182,6 +185,59 @@ def test_enrolment_goes_through_the_proxy(
     agent.config.write_text(config.read_text() + f"state: {agent.state}\n")
     agent.start()
     far.accept().hello()
+
+
+@pytest.mark.parametrize("sort", ["none", "other", "braces", "link", "same"])
+def test_enrolment_beside_a_configuration_keeps_the_proxy_or_says_it(
+    tmp_path: Path,
+    agent: Agent,
+    authority: Authority,
+    start_daemon: Callable[..., Daemon],
+    start_proxy: Callable[..., ConnectProxy],
+    capsys: pytest.CaptureFixture[str],
+    sort: str,
+) -> None:
+    far = start_daemon(
+        pair=authority.listener(host="far.invalid"), posts={"/southbound/enrol": Registrar(authority)}
+    )
+    proxy = start_proxy(far.port)
+    url = f"http://127.0.0.1:{proxy.port}"
+    before = {"other": "proxy: http://elsewhere:3128 # old\n", "same": f"proxy: '{url}'\n"}.get(sort, "")
+    agent.configure(
+        f"wss://far.invalid:{far.port}", more=f"# who may do what\n{before}name: 'Rack 7'  # kept"
+    )
+    agent.config.chmod(0o640)
+    if sort == "braces":
+        values = plain_value(read_yaml(agent.config.read_bytes(), "agent.yml"))
+        agent.config.write_text(json.dumps(values))
+    elif sort == "link":
+        agent.config.rename(tmp_path / "real.yml")
+        agent.config.symlink_to(tmp_path / "real.yml")
+    text = agent.config.read_text()
+    words, token = ["--config", str(agent.config), "--proxy", url], f"{SECRET}.{authority.mark}"
+    done = _run(*words, token=token, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run_check(str(agent.config))
+    warning = capsys.readouterr().out
+    if sort in ("none", "same"):
+        added = f"{agent.config}: the proxy was added at its end"
+        assert (added in done.stdout) == (sort == "none")
+        assert agent.config.read_text() == text + (f"\nproxy: {url}\n" if sort == "none" else "")
+        assert agent.config.stat().st_mode & 0o777 == 0o640
+        assert "it was enrolled through a proxy" not in warning
+        agent.start()
+        far.accept().hello()
+    else:
+        left = f"{agent.config} was left as it is, and does not name this proxy; write into it:\n"
+        assert f"{left}  proxy: {url}\n" in done.stdout
+        assert agent.config.read_text() == text
+        named = "names http://elsewhere:3128" if sort == "other" else "names none"
+        assert (
+            f"it was enrolled through a proxy, and this file {named}; there it was: proxy: {url}" in warning
+        )
+        agent.configure(f"wss://far.invalid:{far.port}", more=f"proxy: {url}\n")
+        run_check(str(agent.config))
+        assert "it was enrolled through a proxy" not in capsys.readouterr().out
 
 
 #: What a proxy may answer, and what is told of it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 from pathlib import Path
 from typing import Any
@@ -122,12 +123,30 @@ def test_what_fails_in_tls_is_written_down_and_announced(world: World, tmp_path:
     until(lambda: world.events("unknown", "agent"))
     (event,) = world.events("unknown", "agent")
     words = {
-        "unknown": "unable to get local issuer certificate",
+        "unknown": "its certificate is of a CA that this daemon does not trust (was the CA replaced while it"
+        " was away? then: fazai pki list, fazai pki enrol NAME)",
         "expired": "certificate has expired",
         "not yet valid": "certificate is not yet valid",
     }
     assert event["reason"] == f"refused from 127.0.0.1: bad_certificate: {words[sort]}"
     assert words[sort] in world.live.log()
+
+
+def test_an_agent_that_does_not_trust_the_daemons_ca_is_announced(world: World, tmp_path: Path) -> None:
+    """As one that was away while the CA was replaced: it learns of it in TLS, and so do we."""
+    (tmp_path / "other").mkdir(mode=0o700)
+    other = Authority(tmp_path / "other/pki")
+    with (
+        pytest.raises(ssl.SSLCertVerificationError, match="certificate verify failed"),
+        client.agent(world.port, other.file, other.issue("edge-7"), "edge-7"),
+    ):
+        pass
+    until(lambda: world.events("unknown", "agent"))
+    (event,) = world.events("unknown", "agent")
+    why = (
+        "it does not trust the CA of this daemon's certificate (was the CA replaced while it was away? then: "
+    )
+    assert event["reason"].startswith(f"refused from 127.0.0.1: bad_certificate: {why}fazai pki list")
 
 
 def test_a_refusal_that_comes_again_and_again_is_announced_once(world: World) -> None:

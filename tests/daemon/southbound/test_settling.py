@@ -4,12 +4,13 @@ the agent is connected or not."""
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 from typing import Any
 
 import pytest
 
-from fazai.store.daemon import NOT_SENT
+from fazai.store.daemon import NOT_SENT, UNKNOWN
 from fazai.store.sqlite.schema import FILE_NAME
 from tests.daemon.live import until
 from tests.daemon.southbound import client
@@ -66,6 +67,56 @@ def test_an_action_whose_outcome_has_not_come_is_not_told_as_without_effect(worl
         found = relay.ask("edge-7", execute("a-1"))
     assert found["code"] == "agent_lost"
     assert found["error"].startswith("a-1 was sent before, and its outcome has not come: edge-7 is not conn")
+
+
+OLD: dict[str, Any] = {"contract": None, "capabilities": ["command.exec", "file.diff", "file.apply"]}
+
+
+def test_what_an_agent_cannot_say_is_told_as_unknown_once_it_is_back(world: World) -> None:
+    """One of contract 1.0: nobody waits for an outcome that cannot come."""
+    leave_open(world, "a-1", **OLD)
+    assert stored(world, "a-1").done is None
+    with world.agent(**OLD) as agent, world.relay() as relay:
+        until(lambda: stored(world, "a-1").done is not None)
+        assert stored(world, "a-1").answer == UNKNOWN
+        (event,) = outcomes(world, "a-1")
+        assert event["level"] == "warning"
+        assert event["message"] == (
+            "command.exec on edge-7: agent_lost: the agent cannot say what became of it: look at the machine,"
+            " and update the agent"
+        )
+        # asked for again, the agent is asked, which knows what it did
+        other = relay.ask("edge-7", execute("a-1", "other"))
+        assert (other["code"], other["error"]) == ("conflict", "a-1 was another action")
+        relay.begin("edge-7", execute("a-1"))
+        answer = done(agent.recv(), exit_code=5)
+        agent.send(answer)
+        assert relay.recv()["answer"] == answer
+        until(lambda: stored(world, "a-1").answer not in (None, UNKNOWN))
+    until(lambda: world.row()["state"] == "closing")
+    with world.relay() as relay:
+        assert relay.ask("edge-7", execute("a-1"))["answer"] == answer
+
+
+def test_what_is_unknown_is_not_told_as_without_effect_while_the_agent_is_away(world: World) -> None:
+    leave_open(world, "a-1", **OLD)
+    with world.agent(**OLD):
+        until(lambda: stored(world, "a-1").done is not None)
+    until(lambda: world.row()["state"] == "closing")
+    with world.relay() as relay:
+        found = relay.ask("edge-7", execute("a-1"))
+    assert found["code"] == "agent_lost"
+    assert "a-1 was sent before, and its outcome has not come" in found["error"]
+
+
+def test_an_agent_that_delivers_outcomes_by_itself_is_waited_for(world: World) -> None:
+    leave_open(world, "a-1")
+    with world.agent() as agent:
+        assert agent.ask({"method": "time"})["ok"] is True
+        answer = done(execute("a-1"), exit_code=6)
+        assert agent.ask(result("a-1", answer))["ok"] is True
+        assert json.loads(stored(world, "a-1").answer)["exit_code"] == 6
+        assert [event["level"] for event in outcomes(world, "a-1")] == ["info"]
 
 
 def test_an_agent_is_asked_about_actions_without_an_outcome(world: World) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from fazai.pki import Authority
+from fazai.pki.building import build_request, make_key, pem_of
+from fazai.pki.files import write_key
 from fazai.pki.rotation import Rotation, agent_states
 from tests.daemon.live import until
 from tests.daemon.southbound import client
+from tests.daemon.southbound.authority import Pair
 from tests.daemon.southbound.test_http import Poller, poller  # noqa: F401 - a fixture
 from tests.daemon.southbound.world import World
 
@@ -37,6 +40,7 @@ def test_an_agent_is_told_over_the_connection_that_stands(world: World) -> None:
         request = agent.recv()
         assert (request["method"], request["ca"]) == ("trust", both.ca_pem)
         assert request["ca"].count("BEGIN CERTIFICATE") == 2
+        assert request["endorsements"] == [both.endorsements[0].pem]
         assert not request.get("renew")
         agent.send({"ok": True, "action_id": request["action_id"]})
         until(lambda: told(world, "edge-7"))
@@ -72,6 +76,43 @@ def test_an_agent_with_a_certificate_of_the_ca_before_is_asked_to_renew(world: W
         until(lambda: told(world, "edge-7"))
     with world.agent(capabilities=KNOWS) as agent:  # until it has done so
         assert agent.recv()["renew"] is True
+
+
+def test_who_has_a_certificate_of_the_next_ca_is_not_told_of_the_one_before(world: World) -> None:
+    """Which nobody endorses: who enrolled after the switch has never trusted it."""
+    begin(world)
+    after = Rotation(world.authority.folder).switch(world.certificates, force=True)
+    until(lambda: world.trust.refresh() or True)
+    key = make_key("p256")
+    pair = Pair(after.folder / "edge-9.pem", after.folder / "edge-9.key")
+    write_key(pair.key, key)
+    pair.cert.write_text(after.issue(build_request(key, "edge-9"), "edge-9").pem)
+    with client.agent(world.port, world.authority.file, pair, "edge-9", capabilities=KNOWS) as agent:
+        request = agent.recv()
+        assert request["ca"] == pem_of(after.trusted[0])
+        assert request.get("renew", False) is False
+        agent.send({"ok": True, "action_id": request["action_id"]})
+        until(lambda: told(world, "edge-9"))
+    assert lacks(world, "edge-9") == ""
+
+
+def test_an_endorsement_that_comes_later_is_told_at_once(world: World) -> None:
+    """As that of an existing CA, whose admin was asked for it."""
+    both = begin(world)
+    path = world.authority.folder / "endorsements.pem"
+    word = path.read_text()
+    path.unlink()
+    until(lambda: world.trust.refresh() or True)
+    with world.agent(capabilities=KNOWS) as agent:
+        request = agent.recv()
+        assert (request["ca"], request.get("endorsements", [])) == (both.ca_pem, [])
+        text = "the authority 0b7ac19ed2f84415 is new, and none that this agent trusts has endorsed it"
+        agent.send({"ok": False, "error": text, "code": "conflict", "action_id": request["action_id"]})
+        until(lambda: told(world, "edge-7"))
+        assert lacks(world, "edge-7") == f"it did not take the CAs: {text}"
+        path.write_text(word)
+        path.chmod(0o600)
+        assert agent.recv()["endorsements"] == [word]
 
 
 @pytest.mark.parametrize("said", [{"ok": True, "unknown": "x"}, {"ok": True}])

@@ -60,7 +60,7 @@ def test_the_token_is_on_no_command_line_and_in_no_file(
 
 @pytest.mark.slow
 def test_a_refused_token_leaves_nothing(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fazai.cli.agent_registry.make_token_here", lambda name: "fza_stale." + "0" * 16)
+    monkeypatch.setattr("fazai.cli.agents.registry.make_token_here", lambda name: "fza_stale." + "0" * 16)
     root = fleet.host()
     done = fleet.fazai("apply")
     assert done.code == 1
@@ -92,7 +92,7 @@ def test_a_certificate_that_is_lost_or_of_another_name_is_had_anew(
 def test_who_is_revoked_is_drift_with_the_reason_and_stays_out(
     fleet: Fleet, keeper: Callable[[Path], Keeper], tmp_path: Path
 ) -> None:
-    from fazai.cli.agent_registry import revoke_here
+    from fazai.cli.agents.registry import revoke_here
 
     root = fleet.host()
     assert fleet.fazai("apply").code == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from fazai.cli.agent_registry import DaemonAgents
+from fazai.cli.agents.registry import DaemonAgents
 from fazai.errors import DeviceError
 from fazai.model import Resource
 from tests.hosts.helpers import Host, resource

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from fazai.worker.bridge import Drafts, NativeEngine, Options, Sampling, Stats
+from fazai.worker.bridge import Drafts, NativeEngine, Options, Sampling
 from fazai.worker.demo import find_demo_model
+from fazai.worker.stats import Stats
 from tests.worker.running.test_native import Loaded
 
 pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]

@@ -26,8 +26,8 @@ from fazai.worker.bridge import (
 )
 from fazai.worker.chat import chat_of
 from fazai.worker.demo import find_demo_model
-from fazai.worker.masks import Masks
-from fazai.worker.numbers import MAX_NUMBER
+from fazai.worker.grammars.masks import Masks
+from fazai.worker.grammars.numbers import MAX_NUMBER
 from tests.worker.process import until
 
 pytestmark = [pytest.mark.gemma, pytest.mark.xdist_group("model")]
@@ -48,6 +48,20 @@ SCHEMA = {
 }
 
 
+def finish(engine: NativeEngine, session: int) -> tuple[str, Progress]:
+    """What a generation says to its end."""
+    text = ""
+    while True:
+        found = engine.take(session)
+        assert found is not None
+        text += found[0]
+        if found[1].reason is not Reason.RUNNING and not found[1].more:
+            return text, found[1]
+        if not found[0]:
+            select.select([engine], [], [], 5)
+            engine.ready()
+
+
 class Loaded:
     """An engine, its masks, and generations to their end."""
 
@@ -64,16 +78,7 @@ class Loaded:
         self.engine.close()
 
     def finish(self, session: int) -> tuple[str, Progress]:
-        text = ""
-        while True:
-            found = self.engine.take(session)
-            assert found is not None
-            text += found[0]
-            if found[1].reason is not Reason.RUNNING and not found[1].more:
-                return text, found[1]
-            if not found[0]:
-                select.select([self.engine], [], [], 5)
-                self.engine.ready()
+        return finish(self.engine, session)
 
     def run(
         self, prompt: str, sampling: Sampling = GREEDY, session: int | None = None

@@ -169,8 +169,8 @@ class AgentListener:
         return make_relay(self._south.relay_parts, local=True)
 
     def _tls_refused(self, address: str, error: ssl.SSLError) -> None:
-        """Announce a certificate that TLS refused; what else fails in TLS is no agent."""
-        if isinstance(error, ssl.SSLCertVerificationError):
-            why = WireError("bad_certificate", tls_sentence(error))
+        """Announce a certificate that TLS refused, here or there; what else fails in TLS is no agent."""
+        sentence = tls_sentence(error)
+        if sentence is not None:
             self._south.registry.refusals["bad_certificate"] += 1
-            self._south.registry.note_refusal(None, address, why)
+            self._south.registry.note_refusal(None, address, WireError("bad_certificate", sentence))

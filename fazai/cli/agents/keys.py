@@ -29,7 +29,7 @@ from fazai.errors import FazaiError, InputError, Refused, Unreachable, worst_exi
 from fazai.model import Secret
 
 if TYPE_CHECKING:
-    from fazai.cli.commands.agent_fleet import AgentFleet
+    from fazai.cli.agents.fleet import AgentFleet
     from fazai.providers.hosts.agent.health import AgentReport
 
 _PAUSE_S = 0.3

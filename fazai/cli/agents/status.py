@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from fazai.cli.commands.agent_fleet import REMOTE, TELEMETRY, RegistryRow
+from fazai.cli.agents.fleet import REMOTE, TELEMETRY, RegistryRow
 from fazai.errors import FazaiError
 
 if TYPE_CHECKING:

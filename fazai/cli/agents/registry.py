@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fazai.cli import environment
-from fazai.errors import FazaiError, Unreachable
+from fazai.errors import FazaiError, InputError, Refused, Unreachable
 from fazai.model import Secret
 
 if TYPE_CHECKING:
+    from fazai.cli.agents.known import KnownAgents
     from fazai.cli.clients import DaemonAddress
+    from fazai.pki import Authority
     from fazai.store.certificates import CertificateStore
 
 _SECONDS = 20.0
@@ -89,12 +91,39 @@ async def _get_row(place: DaemonAddress, verify: Any, agent_id: str) -> Mapping[
     return row
 
 
+def require_same_place(known: KnownAgents, authority: Authority, where: str) -> None:
+    """Refuse to make a token that the daemon which answers here would not take: its CA, or its state, is not
+    the one that a command would use. Raises InputError."""
+    from fazai.files import mark_folder
+    from fazai.pki.reading import fingerprint_of
+
+    config = environment.read_config()
+    own = fingerprint_of(authority.trusted[0])
+    if known.ca is not None and known.ca != own:
+        text = f"the daemon has the CA {known.ca[:16]}, and {authority.folder} holds {own[:16]}"
+        raise InputError(
+            f"{text}: it would not take the token", where=where, hint="FAZAI_SECRETS as it has it"
+        )
+    if known.state not in (None, mark_folder(config.state)):
+        text = f"the daemon has another state folder than {config.state}: it would not take the token"
+        raise InputError(
+            text, where=where, hint="FAZAI_STATE_DIR as it has it; another daemon: FAZAI_URL=unix:PATH"
+        )
+
+
 def make_token_here(agent_id: str) -> str:
     """Make an enrolment token with the CA on this machine. Raises FazaiError."""
+    from fazai.cli.agents.known import fetch_agents
+    from fazai.cli.clients import find_daemon
     from fazai.pki import Authority, Enrolments
 
     config = environment.read_config()
     authority = Authority.load(config.secrets / "pki")
+    place = find_daemon(os.environ, root=os.geteuid() == 0)
+    if place is not None and place.socket is not None:
+        with contextlib.suppress(Unreachable, Refused):  # whoever waits for the agent says so
+            known = fetch_agents(place)
+            require_same_place(known, authority, place.name)
     with contextlib.closing(_open_store(config.state)) as store:
         return Enrolments(authority, store).create(agent_id).token
 

@@ -22,10 +22,10 @@ from typing import Any
 
 from fazai.errors import FazaiError
 from fazai.wire.base import WireError
-from fazai.worker import precheck
 from fazai.worker.bridge import MAX_FORCED, Code, EngineError, MaskJob, NativeEngine
-from fazai.worker.keywords import unknown_keyword
-from fazai.worker.numbers import NumberEnds, number_token_bits
+from fazai.worker.grammars import precheck
+from fazai.worker.grammars.keywords import unknown_keyword
+from fazai.worker.grammars.numbers import NumberEnds, number_token_bits
 
 #: As JSON. Text that a schema forces is tokenized in one piece, while which no other client is heard.
 MAX_SCHEMA_BYTES = 131_072

@@ -1,0 +1,1 @@
+"""What commands know of agents: those that the daemon knows, and those that hosts declare."""

@@ -1,0 +1,219 @@
+"""A folder that is fetched from agents: its files one by one, within bounds, and to no other place."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Protocol, Self
+
+from fazai.errors import DeviceError, InputError
+from fazai.fanout.agents import FolderListing
+from fazai.fanout.fetching import FileAccess, FileState, has_hash, replacing
+from fazai.fanout.sessions import StepSession
+from fazai.model import Change, Diff, Observation, Resource, Target, Verb
+
+#: As many bytes and entries as go to hosts.
+FETCH_BYTES: Final = 256 * 1024 * 1024
+FETCH_ENTRIES: Final = 10_000
+_NAME_BYTES: Final = 255
+
+
+class FolderAccess(FileAccess, Protocol):
+    """The way to one host for a folder."""
+
+    async def list_folder(self, path: str) -> FolderListing: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FolderSeen:
+    """The files there, and the paths of what the copy here lacks."""
+
+    states: Mapping[str, FileState]
+    lacking: tuple[str, ...]
+    count: int
+
+    @property
+    def digest(self) -> str:
+        lines = [f"{path}\0{state.sha256}" for path, state in sorted(self.states.items())]
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class FolderReport:
+    """Who hears of a folder on its way: of bytes (the target, how many of how many), and of what was left
+    out."""
+
+    tell: Callable[[str, int, int], object]
+    left_out: dict[str, int] = field(default_factory=dict)
+
+
+class FolderSession(StepSession):
+    """Session that fetches a folder to `dest`: each file whole or not at all, and not again where it is
+    there. Nothing is removed here."""
+
+    def __init__(
+        self,
+        target: Target,
+        access: AbstractAsyncContextManager[FolderAccess],
+        dest: Path,
+        report: FolderReport,
+    ) -> None:
+        super().__init__(target)
+        self._access, self._dest, self._report = access, dest, report
+        self._files: FolderAccess | None = None
+        self._seen: FolderSeen | None = None
+        self._root = ""
+
+    async def __aenter__(self) -> Self:
+        self._files = await self._access.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._access.__aexit__(kind, error, trace)
+
+    async def observe(self, wanted: Sequence[Resource]) -> Observation:
+        """Look at the folder there, and at the copy here. Raises Unreachable, DeviceError, Refused,
+        InputError."""
+        assert self._files is not None
+        self._root = wanted[0].identity
+        listing = await self._files.list_folder(self._root)
+        self._report.left_out[self._target.name] = listing.left_out
+        try:
+            await asyncio.to_thread(check_listing, listing, self._dest)
+        except (DeviceError, InputError) as error:
+            text = f"{self._root}: {error.message}"
+            raise type(error)(text, where=self._target.name, hint=error.hint) from None
+        states: dict[str, FileState] = {}
+        lacking = [one for one in ("", *listing.folders) if not (self._dest / one).is_dir()]
+        total = 0
+        for place in listing.files:
+            state = states[place] = await self._look(place)
+            total += state.size
+            if total > FETCH_BYTES:
+                text = f"{self._root} has more than {FETCH_BYTES >> 20} MiB"
+                raise DeviceError(text, where=self._target.name, hint="fetch an archive of it")
+            if not await asyncio.to_thread(has_hash, self._dest / place, state):
+                lacking.append(place)
+        self._seen = FolderSeen(states, tuple(lacking), 1 + len(listing.folders) + len(listing.files))
+        return self._seen
+
+    async def _look(self, place: str) -> FileState:
+        assert self._files is not None
+        path = f"{self._root}/{place}"
+        state = await self._files.look(path)
+        if state.type != "file" or state.unsafe or not state.sha256:
+            text = f"{path} is no file any more that can be read"
+            raise DeviceError(text, where=self._target.name, hint="run it again")
+        return state
+
+    def diff(self, wanted: Sequence[Resource], seen: Observation, **_: object) -> Diff:
+        assert isinstance(seen, FolderSeen)
+        steps = tuple(self._step(place, seen) for place in seen.lacking)
+        return Diff(steps, unchanged=seen.count - len(steps))
+
+    def _step(self, place: str, seen: FolderSeen) -> Change:
+        path, to = f"{self._root}/{place}".rstrip("/"), str(self._dest / place)
+        kind = "host.file" if place in seen.states else "host.directory"
+        fields = {"path": path, "to": to}
+        note = f"fetched to {to}"
+        return Change(self._target.name, kind, path, Verb.CREATE, {}, fields, ref=place, note=note)
+
+    async def write(self, change: Change) -> str:
+        """Fetch a file, or make a folder here. Raises Unreachable, DeviceError, InputError where it cannot be
+        written here."""
+        assert self._files is not None
+        assert self._seen is not None
+        path = self._dest / change.ref
+        state = self._seen.states.get(change.ref)
+        try:
+            check_place(self._dest, change.ref)
+            folder = path if state is None else path.parent
+            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            if state is None:
+                return change.ref
+            with replacing(path, state.mode) as write:
+                await self._files.fetch_file(change.identity, state.size, state.sha256, write)
+        except OSError as error:
+            raise InputError(f"{path} cannot be written: {error.strerror}") from None
+        self._report.tell(self._target.name, state.size, state.size)
+        return change.ref
+
+
+def check_listing(listing: FolderListing, dest: Path, *, is_merging: bool | None = None) -> None:
+    """Check that each path of a listing is a place of its own below `dest`, here. Raises DeviceError for a
+    path that is none, InputError for a place that cannot be had. `is_merging`: names that differ in case
+    alone are the same here; None: it is looked at."""
+    places = (*listing.folders, *listing.files)
+    if len(places) > FETCH_ENTRIES:
+        hint = "fetch an archive of it"
+        raise DeviceError(f"more than {FETCH_ENTRIES} files and folders", hint=hint)
+    folders = set(listing.folders)
+    merged: dict[str, str] = {}
+    if is_merging is None:
+        is_merging = merges_names(dest)
+    for place in places:
+        _check_path(place)
+        if any(parent not in folders for parent in _parents(place)):
+            raise DeviceError(f"{_show(place)} stands in no folder that was listed")
+        key = unicodedata.normalize("NFC", place).casefold() if is_merging else place
+        if key in merged:
+            other = merged[key]
+            text = f"{_show(other)} and {_show(place)} would be one file here"
+            raise InputError(text, hint="another DEST")
+        merged[key] = place
+        check_place(dest, place)
+
+
+def _check_path(place: str) -> None:
+    """Check that a text is a path downwards of names that are good here. Raises DeviceError."""
+    for name in place.split("/"):
+        try:
+            size = len(name.encode())
+        except UnicodeEncodeError:
+            size = 0
+        if name in ("", ".", "..") or not 0 < size <= _NAME_BYTES or any(map(_is_control, name)):
+            raise DeviceError(f"{_show(place)} is no path that is written here")
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) == "Cc"
+
+
+def _show(place: str) -> str:
+    return repr(place[:200])
+
+
+def _parents(place: str) -> Iterator[str]:
+    """Yield the folders above a path."""
+    parts = place.split("/")
+    return ("/".join(parts[:count]) for count in range(1, len(parts)))
+
+
+def check_place(dest: Path, place: str) -> None:
+    """Check that what stands here on the way to a place are folders, and no links. Raises InputError."""
+    for parent in (*_parents(place), place):
+        if parent and (dest / parent).is_symlink():
+            raise InputError(f"{dest / parent} is a link here, and nothing is written through it")
+
+
+def merges_names(dest: Path) -> bool:
+    """Tell whether the file system of `dest` takes names for the same that differ in case alone."""
+    existing = next(folder for folder in (dest, *dest.parents) if folder.exists())
+    probe = existing / f".fazai-Case-{os.getpid()}-{os.urandom(4).hex()}"
+    try:
+        probe.touch(exist_ok=False)
+    except OSError:
+        return False  # nothing is written here anyway
+    try:
+        return probe.with_name(probe.name.swapcase()).exists()
+    finally:
+        probe.unlink()
