@@ -119,6 +119,7 @@ def test_an_agent_that_delivers_outcomes_by_itself_is_waited_for(world: World) -
         assert [event["level"] for event in outcomes(world, "a-1")] == ["info"]
 
 
+@pytest.mark.slow  # 45 s: the second action waits until the first is given up
 def test_an_agent_is_asked_about_actions_without_an_outcome(world: World) -> None:
     leave_open(world, "a-1")
     leave_open(world, "a-2")
