@@ -75,9 +75,12 @@ static void suspend(fz_engine *e, fz_session *s) {
     s->in_batch = 0;
     s->tried = true; /* others first */
     s->blocked = !fz_turn_is_over(s) && !fz_is_paused(e, s);
-    if (fz_turn_is_over(s)) s->passed = 0;
+    s->beside = false;
+    s->due = FZ_DUE_NOT;
     if (!s->blocked) s->ticket = ++e->tickets;
-    e->lanes[s->lane].used_us = fz_now_us();
+    fz_lane *lane = &e->lanes[s->lane];
+    if (lane->n > s->reached) s->reached = lane->n;
+    lane->used_us = fz_now_us();
 }
 
 bool fz_give_way(fz_engine *e) {
@@ -91,8 +94,11 @@ bool fz_give_way(fz_engine *e) {
         if (!most || most->due > s->due || (most->due == s->due && s->n_tok > most->n_tok)) most = s;
     }
     if (e->n_running < 2) return false;
+    bool own = true;
+    for (int32_t i = 0; i < e->n_running; i++) own = own && e->running[i]->client == most->client;
     suspend(e, most);
-    most->passed++;
+    if (own) most->passed_own++;
+    else most->passed++;
     most->gave_way = true;
     return true;
 }
@@ -113,7 +119,8 @@ static void start(fz_engine *e, fz_session *s) {
     }
     if (!first) s->n_cached = cached;
     else if (s->params.constrained) fz_want_mask(e, s, -1);
-    fz_begin_turn(s, first ? 0 : s->n_tok - e->lanes[s->lane].n);
+    int32_t lost = s->reached - e->lanes[s->lane].n;
+    fz_begin_turn(s, lost > 0 ? lost : 0);
 }
 
 static bool can_start(const fz_engine *e, const fz_session *s) { return !s->mask_stale && !fz_is_paused(e, s); }
@@ -135,7 +142,7 @@ static fz_session *much_larger(const fz_engine *e, const fz_session *waits) {
     fz_session *found = NULL;
     for (int32_t i = 0; i < e->n_running; i++)
         if (!found || e->running[i]->n_tok > found->n_tok) found = e->running[i];
-    return found && !found->due && need_of(e, waits) <= found->n_tok / 2 ? found : NULL;
+    return found && !fz_is_whole(found, waits) && need_of(e, waits) <= found->n_tok / 2 ? found : NULL;
 }
 
 /* Gives it a slot and the cells that it needs, if others yield what is lacking. *room: false when cells are. */
@@ -176,13 +183,44 @@ static fz_session *first_of_queue(const fz_engine *e) {
     return found;
 }
 
+/* Whether it would take the room of one that waits and goes before it: what that one needs is left to it, beside those
+ * that were let past it before. The others make room when their turns are over. */
+static bool is_held_back(const fz_engine *e, const fz_session *s) {
+    int64_t need = need_of(e, s);
+    for (int32_t i = 0; i < e->n_running; i++)
+        if (e->running[i]->beside && !fz_turn_is_over(e->running[i])) need += need_of(e, e->running[i]);
+    for (int32_t i = 0; i < e->n_queued; i++) {
+        const fz_session *first = e->queue[i];
+        if (first->tried && first != s && can_start(e, first) && fz_is_due(first, s) && need_of(e, first) + need > e->n_ctx) return true;
+    }
+    return false;
+}
+
+static bool goes_beside(const fz_engine *e, const fz_session *s) {
+    bool beside = false;
+    for (int32_t i = 0; i < e->n_queued; i++) beside = beside || (can_start(e, e->queue[i]) && fz_is_due(e->queue[i], s));
+    return beside;
+}
+
 /* It passes those that find no room or were interrupted for it, and those of its client that wait for longer because
  * they must be computed again. */
+static bool is_passed(const fz_engine *e, const fz_session *s, const fz_session *starts) {
+    bool later = s->begun && s->client == starts->client && s->ticket < starts->ticket;
+    return s->blocked || (later && can_start(e, s));
+}
+
+/* Of each client the one counts that goes first: so many passes give a client one turn, not each of its generations. */
 static void note_passed(fz_engine *e, const fz_session *starts) {
     for (int32_t i = 0; i < e->n_queued; i++) {
         fz_session *s = e->queue[i];
-        bool later = s->begun && s->client == starts->client && s->ticket < starts->ticket;
-        if (s->blocked || (later && can_start(e, s))) s->passed++;
+        bool first = is_passed(e, s, starts);
+        for (int32_t k = 0; k < e->n_queued && first; k++) {
+            const fz_session *other = e->queue[k];
+            first = other == s || other->client != s->client || !is_passed(e, other, starts) || fz_goes_first(e, s, other);
+        }
+        if (!first) continue;
+        if (s->client == starts->client) s->passed_own++;
+        else s->passed++;
     }
 }
 
@@ -196,14 +234,13 @@ bool fz_admit(fz_engine *e) {
         if (fz_is_paused(e, e->running[i])) suspend(e, e->running[i]);
     fz_session *s;
     for (int32_t tries = 0; tries < TRIES && (s = first_of_queue(e)); tries++) {
-        bool room = true;
+        bool room = false;
         s->tried = true;
-        if (make_place(e, s, &room)) {
+        if (!is_held_back(e, s) && make_place(e, s, &room)) {
             leave_queue(e, s);
             note_passed(e, s);
+            s->beside = goes_beside(e, s);
             start(e, s);
-        } else if (s->passed >= FZ_PASSES) {
-            break; /* nobody passes it any more */
         } else {
             s->blocked = !room;
         }

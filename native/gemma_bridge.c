@@ -166,8 +166,9 @@ static void reset_request(fz_session *s) {
     memset(&s->end, 0, sizeof s->end);
     s->held.len = s->out.len = 0;
     s->abort = s->ended = s->noted = s->prompt_done = s->over = s->mask_done = s->begun = false;
-    s->due = s->gave_way = false;
-    s->passed = 0;
+    s->gave_way = s->beside = false;
+    s->due = FZ_DUE_NOT;
+    s->passed = s->passed_own = s->reached = 0;
     s->n_prompt = s->n_tok;
     s->n_cached = s->n_gen = s->n_forced = s->n_ff = s->in_batch = 0;
     s->row = -1;
@@ -189,7 +190,7 @@ static int32_t submit(fz_engine *e, fz_session *s, const int32_t *tokens, int32_
         return fz_fail(err, len, FZ_E_CONTEXT, "the conversation has %d of %d tokens, and this adds %d", (int)s->n_tok,
                     (int)e->n_ctx, (int)n);
     fz_client *client = fz_client_of(e, params->user, params->client);
-    if (fz_busy(e) >= e->opt.n_slots + e->opt.n_queue && !fz_push_out(e, client))
+    if (fz_busy(e) >= e->opt.n_slots + e->opt.n_queue && !fz_make_room(e, client))
         return fz_fail(err, len, FZ_E_OVERLOADED, "%d generations wait already", (int)fz_waiting(e));
     if (params->constrained && !s->bits && !(s->bits = calloc((size_t)e->n_words, sizeof *s->bits)))
         return fz_fail(err, len, FZ_E_MEMORY, "no memory for a mask");

@@ -119,6 +119,7 @@ bool fz_draft_drop(fz_engine *e) {
 
 void fz_draft_end(fz_engine *e) {
     fz_drafts *d = &e->drafts;
+    if (d->accepted && e->lanes[d->lane].owner) fz_charge_drafted(e->lanes[d->lane].owner, d->accepted);
     if (d->n > d->accepted) fz_lane_trim(e, d->lane, e->lanes[d->lane].n);
     e->stats.draft_accepted += d->accepted;
     d->n = d->accepted = 0;

@@ -39,14 +39,30 @@ fz_client *fz_client_of(fz_engine *e, uint32_t user, uint32_t id) {
     return found;
 }
 
-bool fz_has_credit(const fz_session *s) { return s->due || s->client->credit >= 0; }
+bool fz_has_credit(const fz_session *s) { return s->due == FZ_DUE_ALL || s->client->credit >= 0; }
 
 bool fz_turn_is_over(const fz_session *s) { return s->turn >= s->turn_most; }
+
+/* By its own client's it is passed before these, and before no other client. */
+bool fz_is_due(const fz_session *s, const fz_session *other) {
+    return s->passed + (s->client == other->client ? s->passed_own : 0) >= FZ_PASSES;
+}
+
+bool fz_is_whole(const fz_session *runs, const fz_session *waits) {
+    return runs->due == FZ_DUE_ALL || (runs->due == FZ_DUE_OWN && runs->client == waits->client);
+}
 
 void fz_begin_turn(fz_session *s, int32_t again) {
     s->turn = 0;
     s->turn_most = FZ_TURN + again / 4;
-    s->due = s->passed >= FZ_PASSES;
+    s->due = s->passed >= FZ_PASSES ? FZ_DUE_ALL : fz_is_due(s, s) ? FZ_DUE_OWN : FZ_DUE_NOT;
+}
+
+static void go_on(fz_session *s, int32_t n) {
+    s->turn += n;
+    if (!fz_turn_is_over(s)) return;
+    s->due = FZ_DUE_NOT;
+    s->passed = s->passed_own = 0;
 }
 
 /* After a decode: who took part pays, who did not is paid. One that is being computed for the first token of its turn is
@@ -55,7 +71,7 @@ void fz_charge(fz_engine *e) {
     for (int32_t i = 0; i < e->n_clients; i++) e->clients[i].marked = false;
     for (int32_t i = 0; i < e->n_running; i++) {
         fz_session *s = e->running[i];
-        if (s->row >= 0 || (!s->in_batch && !s->due)) s->turn++;
+        if (s->row >= 0 || (!s->in_batch && !s->due)) go_on(s, 1);
         if (!s->in_batch) continue;
         s->client->marked = true;
         s->client->credit -= s->in_batch + (s->row >= 0 ? UNIT - 1 : 0);
@@ -65,6 +81,12 @@ void fz_charge(fz_engine *e) {
         if (!c->marked) c->credit += UNIT;
         c->credit = c->credit > FULL ? FULL : c->credit < -FULL ? -FULL : c->credit;
     }
+}
+
+void fz_charge_drafted(fz_session *s, int32_t n) {
+    go_on(s, n);
+    s->client->credit -= n * UNIT;
+    if (s->client->credit < -FULL) s->client->credit = -FULL;
 }
 
 /* How many of these sessions are the client's, or its user's. */
@@ -87,7 +109,8 @@ static bool is_cached(const fz_engine *e, const fz_session *s) {
 
 bool fz_yields(const fz_engine *e, const fz_session *runs, const fz_session *waits) {
     bool over = fz_turn_is_over(runs);
-    if (waits->due || (runs->due && !over)) return over;
+    if (fz_is_whole(runs, waits)) return false;
+    if (over && fz_is_due(waits, runs)) return true;
     if (!fz_has_credit(waits) && fz_has_credit(runs)) return false;
     if (runs->client == waits->client) return over && (!waits->begun || is_cached(e, waits));
     int32_t more = more_slots(e, runs->client, waits->client);
@@ -95,7 +118,7 @@ bool fz_yields(const fz_engine *e, const fz_session *runs, const fz_session *wai
 }
 
 bool fz_goes_first(const fz_engine *e, const fz_session *a, const fz_session *b) {
-    bool due_a = a->passed >= FZ_PASSES, due_b = b->passed >= FZ_PASSES;
+    bool due_a = fz_is_due(a, b), due_b = fz_is_due(b, a);
     if (due_a != due_b) return due_a;
     if (fz_has_credit(a) != fz_has_credit(b)) return fz_has_credit(a);
     int32_t more = more_slots(e, a->client, b->client);
@@ -109,15 +132,19 @@ static int32_t more_of(const fz_engine *e, const fz_client *a, const fz_client *
            count(e->running, e->n_running, b, user) - count(e->queue, e->n_queued, b, user);
 }
 
-bool fz_push_out(fz_engine *e, const fz_client *newcomer) {
-    fz_session *most = NULL;
+bool fz_make_room(fz_engine *e, const fz_client *newcomer) {
+    const fz_client *most = NULL;
+    fz_session *latest = NULL;
     for (int32_t i = 0; i < e->n_queued; i++) {
-        fz_session *s = e->queue[i];
-        if (s->begun || more_of(e, s->client, newcomer) < 2) continue;
-        int32_t more = most ? more_of(e, s->client, most->client) : 1;
-        if (more > 0 || (more == 0 && s->ticket > most->ticket)) most = s;
+        const fz_client *c = e->queue[i]->client;
+        if (more_of(e, c, newcomer) >= 2 && (!most || more_of(e, c, most) > 0)) most = c;
     }
-    if (!most) return false;
-    fz_finish(e, most, FZ_FAILED, FZ_E_OVERLOADED, "its place in the queue went to a client that has fewer requests under way");
-    return true;
+    for (int32_t i = 0; i < e->n_queued && most; i++) {
+        fz_session *s = e->queue[i];
+        bool is_of_most = s->client == most || more_of(e, s->client, most) == 0;
+        if (!s->begun && is_of_most && (!latest || s->ticket > latest->ticket)) latest = s;
+    }
+    if (latest)
+        fz_finish(e, latest, FZ_FAILED, FZ_E_OVERLOADED, "its place in the queue went to a client that has fewer requests under way");
+    return most != NULL;
 }

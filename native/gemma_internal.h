@@ -166,6 +166,9 @@ int32_t fz_draft_find(const int32_t *tok, int32_t n, int32_t most, int32_t *draf
 enum fz_state { FZ_S_IDLE, FZ_S_QUEUED, FZ_S_RUNNING };
 enum fz_mask_state { FZ_M_NONE, FZ_M_WANTED, FZ_M_TAKEN, FZ_M_FORCED, FZ_M_READY };
 
+/* A turn that others may interrupt; all but its own client; nobody. */
+enum fz_due { FZ_DUE_NOT, FZ_DUE_OWN, FZ_DUE_ALL };
+
 typedef struct fz_session fz_session;
 
 /* A process that asks. */
@@ -217,9 +220,12 @@ struct fz_session {
     fz_client *client;          /* while it runs or waits */
     int64_t ticket;             /* since when it waits: smaller is earlier */
     int32_t turn, turn_most;    /* tokens since it started, and after how many its turn is over */
-    int32_t passed;             /* since its last whole turn: how often others started for whom there was room, or took its place */
-    bool due;                   /* it was passed often enough: nobody interrupts this turn */
+    int32_t passed;             /* since its last turn: how often other clients' started for whom there was room, or took its place */
+    int32_t passed_own;         /* the same, by its own client's, and how often those went first that need not be computed again */
+    enum fz_due due;            /* it was passed often enough: who may not interrupt this turn */
+    bool beside;                /* it started while another waited that goes before it */
     bool gave_way;              /* its room was needed */
+    int32_t reached;            /* so many of its tokens were in the cache when it last lost its slot; what is beyond is new */
     bool tried, blocked, yielding; /* while slots are given out: looked at, without room, lets another go first */
     float *late;                /* its logits, while its mask is late */
     int64_t late_until_us;      /* 0: none are */
@@ -340,11 +346,14 @@ void fz_want_mask(fz_engine *e, fz_session *s, int32_t token);
 fz_client *fz_client_of(fz_engine *e, uint32_t user, uint32_t id); /* a generation of it begins */
 bool fz_has_credit(const fz_session *s);
 bool fz_turn_is_over(const fz_session *s);
+bool fz_is_due(const fz_session *s, const fz_session *other); /* it was passed so often that it goes before that one */
+bool fz_is_whole(const fz_session *runs, const fz_session *waits); /* its turn is not interrupted for that one */
 void fz_begin_turn(fz_session *s, int32_t again);       /* which needs so many tokens computed again */
 void fz_charge(fz_engine *e);                           /* a decode was done */
+void fz_charge_drafted(fz_session *s, int32_t n);       /* so many tokens of a draft were said beside the decode's own */
 bool fz_yields(const fz_engine *e, const fz_session *runs, const fz_session *waits); /* its slot */
 bool fz_goes_first(const fz_engine *e, const fz_session *a, const fz_session *b); /* of two that wait */
-bool fz_push_out(fz_engine *e, const fz_client *newcomer); /* the queue is full; false: for nobody else */
+bool fz_make_room(fz_engine *e, const fz_client *newcomer); /* the queue is full; false: no client has so much more */
 
 /* gemma_batch.c; the loop only, locked */
 bool fz_awaits_force(const fz_session *s);

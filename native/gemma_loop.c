@@ -242,7 +242,7 @@ static int32_t decode(fz_engine *e) {
 
 /* Locked. The batch is in the cache, or what came of it is taken out again. */
 static void settle(fz_engine *e, int32_t code) {
-    if (code == 0) fz_charge(e);
+    if (code == 0 || code == 2) fz_charge(e); /* 2: an abort ended it, which does not give back what was computed */
     if (code == 1 && fz_give_way(e)) code = 2; /* the others again, without it */
     for (int32_t i = e->n_running - 1; i >= 0; i--) {
         fz_session *s = e->running[i];

@@ -389,6 +389,6 @@ static void measure_whole(fz_engine *e, uint32_t sizes) {
 
 void fz_rows_measure(fz_engine *e, uint32_t sizes) {
     if (e->rows.state != FZ_ROWS_ON) return;
+    measure_whole(e, sizes); /* first: what few rows save is what all of them take */
     measure_few(e);
-    measure_whole(e, sizes);
 }

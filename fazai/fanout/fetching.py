@@ -153,7 +153,8 @@ def replacing(path: Path, mode: int) -> Iterator[Callable[[bytes], object]]:
     not read it there."""
     umask = os.umask(0)
     os.umask(umask)
-    temporary = path.with_name(f".{path.name[:200]}.{os.getpid()}.{os.urandom(4).hex()}")
+    start = os.fsencode(path.name)[:200].decode(errors="ignore")  # a name has 255 bytes at most
+    temporary = path.with_name(f".{start}.{os.getpid()}.{os.urandom(4).hex()}")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(handle, "wb") as file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -23,6 +24,11 @@ from fazai.model import Change, Diff, Observation, Resource, Target, Verb
 FETCH_BYTES: Final = 256 * 1024 * 1024
 FETCH_ENTRIES: Final = 10_000
 _NAME_BYTES: Final = 255
+_DEPTH: Final = 64
+#: PATH_MAX, less what the temporary name of a file has beyond its own.
+_PATH_BYTES: Final = 4095 - 32
+_LETTERS: Final = 4 * 1024 * 1024
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class FolderAccess(FileAccess, Protocol):
@@ -88,12 +94,11 @@ class FolderSession(StepSession):
         listing = await self._files.list_folder(self._root)
         self._report.left_out[self._target.name] = listing.left_out
         try:
-            await asyncio.to_thread(check_listing, listing, self._dest)
+            lacking = await asyncio.to_thread(self._check, listing)
         except (DeviceError, InputError) as error:
             text = f"{self._root}: {error.message}"
             raise type(error)(text, where=self._target.name, hint=error.hint) from None
         states: dict[str, FileState] = {}
-        lacking = [one for one in ("", *listing.folders) if not (self._dest / one).is_dir()]
         total = 0
         for place in listing.files:
             state = states[place] = await self._look(place)
@@ -105,6 +110,11 @@ class FolderSession(StepSession):
                 lacking.append(place)
         self._seen = FolderSeen(states, tuple(lacking), 1 + len(listing.folders) + len(listing.files))
         return self._seen
+
+    def _check(self, listing: FolderListing) -> list[str]:
+        """Check a listing, and return the folders that are not here. Raises DeviceError, InputError."""
+        check_listing(listing, self._dest)
+        return [one for one in ("", *listing.folders) if not os.path.isdir(self._dest / one)]
 
     async def _look(self, place: str) -> FileState:
         assert self._files is not None
@@ -136,8 +146,8 @@ class FolderSession(StepSession):
         state = self._seen.states.get(change.ref)
         try:
             check_place(self._dest, change.ref)
-            folder = path if state is None else path.parent
-            await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
+            folder = change.ref if state is None else change.ref.rpartition("/")[0]
+            await asyncio.to_thread(_make_folder, self._dest, folder)
             if state is None:
                 return change.ref
             with replacing(path, state.mode) as write:
@@ -153,39 +163,54 @@ def check_listing(listing: FolderListing, dest: Path, *, is_merging: bool | None
     path that is none, InputError for a place that cannot be had. `is_merging`: names that differ in case
     alone are the same here; None: it is looked at."""
     places = (*listing.folders, *listing.files)
+    hint = "fetch an archive of it"
     if len(places) > FETCH_ENTRIES:
-        hint = "fetch an archive of it"
         raise DeviceError(f"more than {FETCH_ENTRIES} files and folders", hint=hint)
-    folders = set(listing.folders)
-    merged: dict[str, str] = {}
-    if is_merging is None:
-        is_merging = merges_names(dest)
+    if sum(map(len, places)) > _LETTERS:
+        raise DeviceError(f"the paths have more than {_LETTERS >> 20} MiB", hint=hint)
     for place in places:
         _check_path(place)
-        if any(parent not in folders for parent in _parents(place)):
-            raise DeviceError(f"{_show(place)} stands in no folder that was listed")
+    try:
+        _check_here(listing, dest, merges_names(dest) if is_merging is None else is_merging)
+    except OSError as error:
+        text = f"{str(error.filename or dest)[:200]} cannot be looked at: {error.strerror}"
+        raise InputError(text, hint="another DEST") from None
+
+
+def _check_here(listing: FolderListing, dest: Path, is_merging: bool) -> None:
+    """Check places in the order of the listing, so that those above each one were checked before it. Raises
+    DeviceError, InputError, OSError."""
+    folders = {""}
+    merged: dict[str, str] = {}
+    most = _PATH_BYTES - len(os.fsencode(dest)) - 1
+    for number, place in enumerate((*listing.folders, *listing.files)):
+        if place.rpartition("/")[0] not in folders:
+            raise DeviceError(f"{_show(place)} stands in no folder that was listed before it")
+        if len(place.encode()) > most:
+            raise InputError(f"{_show(place)} would be too long a path here", hint="a shorter DEST")
         key = unicodedata.normalize("NFC", place).casefold() if is_merging else place
         if key in merged:
             other = merged[key]
             text = f"{_show(other)} and {_show(place)} would be one file here"
             raise InputError(text, hint="another DEST")
         merged[key] = place
-        check_place(dest, place)
+        _refuse_link(dest / place)
+        if number < len(listing.folders):
+            folders.add(place)
 
 
 def _check_path(place: str) -> None:
     """Check that a text is a path downwards of names that are good here. Raises DeviceError."""
-    for name in place.split("/"):
+    names = place.split("/")
+    if len(names) > _DEPTH:
+        raise DeviceError(f"{_show(place)} is more than {_DEPTH} deep", hint="fetch an archive of it")
+    for name in names:
         try:
             size = len(name.encode())
         except UnicodeEncodeError:
             size = 0
-        if name in ("", ".", "..") or not 0 < size <= _NAME_BYTES or any(map(_is_control, name)):
+        if name in ("", ".", "..") or not 0 < size <= _NAME_BYTES or _CONTROL.search(name):
             raise DeviceError(f"{_show(place)} is no path that is written here")
-
-
-def _is_control(char: str) -> bool:
-    return unicodedata.category(char) == "Cc"
 
 
 def _show(place: str) -> str:
@@ -199,14 +224,33 @@ def _parents(place: str) -> Iterator[str]:
 
 
 def check_place(dest: Path, place: str) -> None:
-    """Check that what stands here on the way to a place are folders, and no links. Raises InputError."""
+    """Check that what stands here on the way to a place are folders, and no links. Raises InputError,
+    OSError."""
     for parent in (*_parents(place), place):
-        if parent and (dest / parent).is_symlink():
-            raise InputError(f"{dest / parent} is a link here, and nothing is written through it")
+        if parent:
+            _refuse_link(dest / parent)
+
+
+def _refuse_link(path: Path) -> None:
+    if path.is_symlink():
+        raise InputError(f"{path} is a link here, and nothing is written through it")
+
+
+def _make_folder(dest: Path, place: str) -> None:
+    """Make a folder and those above it. From `dest` on they are ours alone: the modes of those there are not
+    known, and one that only its owner may enter keeps others from files that anybody may read."""
+    if os.path.isdir(dest / place):
+        return
+    if place:
+        _make_folder(dest, place.rpartition("/")[0])
+    else:
+        dest.parent.mkdir(parents=True, exist_ok=True)
+    (dest / place).mkdir(0o700, exist_ok=True)
 
 
 def merges_names(dest: Path) -> bool:
-    """Tell whether the file system of `dest` takes names for the same that differ in case alone."""
+    """Tell whether the file system of `dest` takes names for the same that differ in case alone. Raises
+    OSError where nobody can tell what stands there."""
     existing = next(folder for folder in (dest, *dest.parents) if folder.exists())
     probe = existing / f".fazai-Case-{os.getpid()}-{os.urandom(4).hex()}"
     try:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -30,6 +32,8 @@ from fazai.pki.files import (
     ENDORSEMENTS,
     LISTENER_CERTIFICATE,
     LISTENER_KEY,
+    NEXT_KEY,
+    OLD_KEY,
     PrivateKey,
     check_folder,
     hold_folder,
@@ -39,12 +43,14 @@ from fazai.pki.files import (
     write_key,
 )
 from fazai.pki.reading import (
+    TRUST_URI,
     check_agent_name,
     check_public_key,
     common_name,
     endorsed_ca,
     fingerprint_of,
     is_issued_by,
+    names_somebody,
     read_certificate,
     read_request,
     same_key,
@@ -54,6 +60,10 @@ from fazai.pki.settings import PkiSettings, read_settings
 from fazai.store.certificates import CertificateOrigin, CertificateRecord
 from fazai.timestamps import format_time
 
+ENDORSEMENTS_MAX: Final = 16  # of one offer, as the contract has it
+_ENDORSEMENT_MAX_CHARS = 65_536
+_PEM_BLOCK = re.compile(r"-----BEGIN ([A-Z0-9 ]{1,40})-----.*?-----END \1-----", re.DOTALL)
+_NO_KEY = "a certificate has no key behind it"
 _RENEW_AT = 1 / 3  # the listener's certificate is renewed when so much of its lifetime is left
 
 
@@ -99,7 +109,7 @@ class Authority:
     """A CA: our own, which issues, or existing ones, which are only trusted. The key never leaves it.
 
     `trusted` are the certificates of the CAs; the first one issues, where this is our own. `endorsements` is
-    what they say of one another.
+    what they say of one another. `is_switched`: it took the place of another, which is trusted still.
     """
 
     def __init__(
@@ -115,7 +125,9 @@ class Authority:
         self.trusted = tuple(trusted)
         self.clock = clock
         self._key = key
-        self.endorsements = read_endorsements(folder / ENDORSEMENTS, self.trusted)
+        kept, coming = folder / OLD_KEY, folder / NEXT_KEY  # both: a switch that was cut off
+        self.is_switched = key is not None and kept.exists() and not coming.exists()
+        self.endorsements, self._problems = read_endorsements(folder / ENDORSEMENTS, self.trusted)
 
     @classmethod
     def load(cls, folder: Path, clock: Callable[[], float] = time.time) -> Authority:
@@ -151,6 +163,19 @@ class Authority:
         return self._key is not None
 
     @property
+    def problem(self) -> str | None:
+        """What is wrong with the endorsements and ends nothing, for an admin; None: nothing."""
+        if not self._problems:
+            return None
+        more = f", and {len(self._problems) - 1} more" if len(self._problems) > 1 else ""
+        hint = "docs/pki.md, The word of an existing CA"
+        if self.can_issue:
+            again = "fazai pki ca rotate makes it anew"
+            hint = again if len(self.trusted) > 1 else "nothing needs it now: remove it"
+        text = f"not all of {self.folder / ENDORSEMENTS} is used: {self._problems[0]}{more}"
+        return str(InputError(text, hint=hint))
+
+    @property
     def ca_pem(self) -> str:
         """The certificates of the trusted CAs, PEM."""
         return "".join(map(pem_of, self.trusted))
@@ -171,12 +196,11 @@ class Authority:
         issues is no business of an agent whose certificate is not of it: nobody endorses what will go."""
         if not self.can_issue:
             return self.ca_pem
-        first = fingerprint_of(self.trusted[0])
-        before = {one.issuer for one in self.endorsements if one.endorsed == first}
+        before = self.trusted[1:] if self.is_switched else ()
         return "".join(
             pem_of(ca)
             for ca in self.trusted
-            if fingerprint_of(ca) not in before or (certificate is not None and is_issued_by(certificate, ca))
+            if ca not in before or (certificate is not None and is_issued_by(certificate, ca))
         )
 
     @property
@@ -312,39 +336,97 @@ def read_ca_certificates(path: Path) -> tuple[x509.Certificate, ...]:
         hint = "PEM; bring it back from a backup"
         raise InputError(f"{path} is damaged: it holds no certificate", hint=hint) from None
     for certificate in found:
-        try:
-            is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-        except (x509.ExtensionNotFound, ValueError):
-            is_ca = False
-        if not is_ca:
+        if not _is_ca(certificate):
             name = show_text(common_name(certificate.subject))
             raise InputError(f"{path} holds the certificate of {name!r}, which is no CA")
     return tuple(found)
 
 
-def read_endorsements(path: Path, trusted: Sequence[x509.Certificate]) -> tuple[Endorsement, ...]:
-    """Read what trusted CAs say of one another; what concerns others is left out. Without a file there is
-    nothing. Raises InputError."""
+def _is_ca(certificate: x509.Certificate) -> bool:
+    try:
+        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except (x509.ExtensionNotFound, ValueError):
+        return False
+
+
+def read_endorsements(
+    path: Path, trusted: Sequence[x509.Certificate]
+) -> tuple[tuple[Endorsement, ...], tuple[str, ...]]:
+    """Read what trusted CAs say of one another, and return it, and what is wrong with the file: it is public
+    and nothing but the replacement needs it, so that no fault in it may end anything. What concerns others is
+    left out."""
     if not path.exists():
-        return ()
-    begin = "-----BEGIN CERTIFICATE-----"
-    found = []
-    for block in read_public(path, "endorsement").decode("ascii", "replace").split(begin)[1:]:
+        return (), ()
+    try:
+        text = read_public(path, "endorsement").decode("ascii", "replace")
+    except InputError as error:
+        return (), (error.message.removeprefix(f"{path} "),)
+    found: list[Endorsement] = []
+    problems: list[str] = []
+    waiting: list[x509.Certificate] = []  # whose key has not come yet
+    for block in _PEM_BLOCK.finditer(text):
         try:
-            certificate = read_certificate(begin + block)
-            key = serialization.load_pem_private_key(
-                block.partition("-----END CERTIFICATE-----")[2].encode(), None
-            )
-        except (PkiError, ValueError, TypeError, UnsupportedAlgorithm):
-            hint = "a certificate and its key, one after the other; ours is made by: fazai pki ca rotate"
-            raise InputError(f"{path} is damaged: it holds no endorsements", hint=hint) from None
-        if not same_key(check_public_key(key.public_key()), certificate.public_key()):
-            raise InputError(f"{path} holds a certificate that is followed by the key of another one")
-        endorsed = endorsed_ca(certificate)
-        issuers = [fingerprint_of(ca) for ca in trusted if is_issued_by(certificate, ca)]
-        if issuers and endorsed in [fingerprint_of(ca) for ca in trusted]:
-            found.append(Endorsement((begin + block).strip() + "\n", issuers[0], endorsed))
-    return tuple(found)
+            if block[1].endswith("CERTIFICATE"):
+                waiting.append(read_certificate(block[0]))
+            elif block[1].endswith("PRIVATE KEY"):
+                chain, waiting = waiting, []
+                found.extend(_read_endorsement(chain, block[0], trusted, problems))
+        except PkiError as error:
+            problems.append(f"{error.message} in block {text.count('-----BEGIN', 0, block.end())} of it")
+    problems += [_NO_KEY] * len(waiting)
+    if "-----BEGIN" in _PEM_BLOCK.sub("", text):
+        problems.append("a block of it has no end")
+    elif not _PEM_BLOCK.search(text):
+        problems.append("it holds no endorsements")
+    if len(found) > ENDORSEMENTS_MAX:
+        problems.append(f"it holds more than {ENDORSEMENTS_MAX} endorsements")
+    return tuple(found[:ENDORSEMENTS_MAX]), tuple(problems)
+
+
+def _read_endorsement(
+    certificates: Sequence[x509.Certificate],
+    key_pem: str,
+    trusted: Sequence[x509.Certificate],
+    problems: list[str],
+) -> Iterator[Endorsement]:
+    """Yield the endorsement that a key and the certificates before it make: the key's own, and behind that
+    what leads to its CA; nothing where it concerns others. Raises PkiError(bad_request)."""
+    try:
+        public = check_public_key(serialization.load_pem_private_key(key_pem.encode(), None).public_key())
+    except (PkiError, ValueError, TypeError, UnsupportedAlgorithm):
+        raise PkiError("bad_request", "a key cannot be used") from None
+    own = [place for place, one in enumerate(certificates) if same_key(public, one.public_key())]
+    if not own:
+        raise PkiError("bad_request", "a key follows no certificate of its own")
+    problems += [_NO_KEY] * own[-1]
+    chain = certificates[own[-1] :]
+    endorsed, issuer = endorsed_ca(chain[0]), _find_issuer(chain, trusted)
+    if not endorsed:
+        raise PkiError("bad_request", f"a certificate names no CA ({TRUST_URI}SHA-256)")
+    name = names_somebody(chain[0])
+    if name:  # whoever has read the file could be it: the key is no secret
+        text = f"a certificate names {name!r}, which an agent or a host may be called"
+        raise PkiError("bad_request", f"{text}, and its key is no secret")
+    if _is_ca(chain[0]):
+        raise PkiError("bad_request", "a certificate is one of a CA, and its key is no secret")
+    pem = "".join(map(pem_of, chain)) + key_pem + "\n"
+    if len(pem) > _ENDORSEMENT_MAX_CHARS:
+        raise PkiError("bad_request", f"an endorsement is longer than {_ENDORSEMENT_MAX_CHARS} characters")
+    if issuer is not None and endorsed in map(fingerprint_of, trusted):
+        yield Endorsement(pem, fingerprint_of(issuer), endorsed)
+
+
+def _find_issuer(
+    chain: Sequence[x509.Certificate], trusted: Sequence[x509.Certificate]
+) -> x509.Certificate | None:
+    """Return the trusted CA to which the first certificate of a chain leads; None: to none."""
+    found: x509.Certificate | None = chain[0]
+    for _ in chain:
+        for ca in trusted:
+            if found is not None and is_issued_by(found, ca):
+                return ca
+        found = next((one for one in chain[1:] if found is not None and is_issued_by(found, one)), None)
+    return None
 
 
 def read_certificate_file(path: Path) -> x509.Certificate:

@@ -101,7 +101,7 @@ def _ca_record(authority: Authority, store: CertificateStore) -> dict[str, Any]:
         "not_after": _time_text(ca.not_valid_after_utc.timestamp()),
         "agent_lifetime": format_duration(settings.agent_lifetime),
         "return_window": format_duration(settings.return_window),
-        "problem": PeerChecker(authority, store).problem,
+        "problem": PeerChecker(authority, store).problem or authority.problem,
     }
 
 

@@ -23,6 +23,8 @@ AGENT_URI: Final = "fazai:agent:"
 TRUST_URI: Final = "fazai:trust:"
 REQUEST_MAX_BYTES: Final = 16 << 10
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+#: An agent's id, or a host's name in a common name, also one with `*`: one word.
+_AGENT_OR_HOST: Final = re.compile(r"[A-Za-z0-9._*:-]+", re.ASCII)
 _CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 #: What cryptography raises for what is none, as soon as it is looked at.
 _UNREADABLE: Final = (
@@ -150,6 +152,19 @@ def endorsed_ca(certificate: x509.Certificate) -> str:
     uris = other.get_values_for_type(x509.UniformResourceIdentifier) if other is not None else []
     found = [uri.removeprefix(TRUST_URI) for uri in uris if uri.startswith(TRUST_URI)]
     return found[0] if len(found) == 1 else ""
+
+
+def names_somebody(certificate: x509.Certificate) -> str:
+    """Return the name of an agent or a host that a certificate can stand for; an empty text: of none."""
+    names = [str(one.value) for one in certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    found = [one for one in names if _AGENT_OR_HOST.fullmatch(one)]
+    other = alternative_names(certificate)
+    if other is not None:
+        uris = other.get_values_for_type(x509.UniformResourceIdentifier)
+        found += other.get_values_for_type(x509.DNSName)
+        found += map(str, other.get_values_for_type(x509.IPAddress))
+        found += [uri for uri in uris if uri.startswith(AGENT_URI)]
+    return show_text(found[0]) if found else ""
 
 
 def may_be_client(certificate: x509.Certificate) -> bool:

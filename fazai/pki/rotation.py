@@ -76,13 +76,16 @@ class Rotation:
         return "switched" if (self.folder / OLD_KEY).exists() else "single"
 
     def begin(self, key_type: KeyType | None, lifetime_s: float) -> tuple[Authority, bool]:
-        """Make the next CA, and trust it beside the one that issues; return whether it was made. Raises
-        Refused where the one before was not retired."""
+        """Make the next CA, and trust it beside the one that issues; return whether it was made. After the
+        switch it makes what the CA before says of this one, where that was lost, and raises Refused
+        otherwise: no third one is made."""
         self._load()
         path = self.folder / NEXT_KEY
         with hold_folder(self.folder):
             authority = self._load()  # another command may have gone on meanwhile
             if self.phase() == "switched":
+                if self._endorse_issuing(authority):
+                    return Authority.load(self.folder, self.clock), False
                 hint = "fazai pki ca status, then: fazai pki ca retire"
                 raise Refused("the CA before this one is trusted still, and no third one is made", hint=hint)
             if not path.exists():
@@ -95,10 +98,8 @@ class Rotation:
             made, now = not found, self.clock()
             period = Period(now - BACKDATE_S, now + lifetime_s)
             next_ca = found[0] if found else build_ca(key, f"fazai CA {os.urandom(4).hex()}", period)
-            if not authority.is_endorsed(next_ca):  # also where the file was lost
-                endorsement = build_endorsement(authority.trusted[0], read_key(self.folder / CA_KEY), next_ca)
-                write_file(self.folder / ENDORSEMENTS, endorsement.encode())
-                self.fault("next.endorsed")
+            if not authority.is_endorsed(next_ca) or authority.problem:  # also where the file was lost
+                self._endorse(authority.trusted[0], self.folder / CA_KEY, next_ca)
             if made:
                 self._write_trusted([*authority.trusted, next_ca])
                 self.fault("next.trusted")
@@ -147,6 +148,21 @@ class Rotation:
         remove_file(self.folder / OLD_KEY)
         return authority
 
+    def _endorse(self, issuer: x509.Certificate, key: Path, endorsed: x509.Certificate) -> None:
+        write_file(self.folder / ENDORSEMENTS, build_endorsement(issuer, read_key(key), endorsed).encode())
+        self.fault("next.endorsed")
+
+    def _endorse_issuing(self, authority: Authority) -> bool:
+        """Have the CA before endorse the one that issues, where nothing that holds says so, and return
+        whether it was done: agents that know the one before alone take no other without it."""
+        if authority.is_endorsed(authority.trusted[0]) and not authority.problem:
+            return False
+        public = check_public_key(read_key(self.folder / OLD_KEY).public_key())
+        before = [one for one in authority.trusted[1:] if same_key(public, one.public_key())]
+        if before:
+            self._endorse(before[0], self.folder / OLD_KEY, authority.trusted[0])
+        return bool(before)
+
     def _load(self) -> Authority:
         authority = Authority.load(self.folder, self.clock)
         authority.require_issuing("the replacement of the CA")
@@ -191,7 +207,6 @@ def agent_states(authority: Authority, store: CertificateStore) -> list[AgentTru
     }
     names = {*good, *(name for name in holders if name not in newest and name not in revoked.names)}
     is_changed = len(authority.trusted) > 1
-    is_switched = authority.can_issue and Rotation(authority.folder).phase() == "switched"
     found = []
     for name in sorted(names):
         holder, lacks = holders.get(name), ""
@@ -201,7 +216,7 @@ def agent_states(authority: Authority, store: CertificateStore) -> list[AgentTru
             lacks = "not told yet of this step: it is when it is connected"
         elif holder is None and is_changed:
             lacks = "not told yet: it is when it is connected, unless it is too old"
-        elif is_switched and name in good and good[name].issuer != issuer:
+        elif authority.is_switched and name in good and good[name].issuer != issuer:
             lacks = "its certificate is of the CA before: it renews within minutes while it is connected"
         found.append(AgentTrustState(name, lacks))
     return found
@@ -213,6 +228,7 @@ def rotation_record(rotation: Rotation, authority: Authority, store: Certificate
     roles = {"overlap": "next", "switched": "before"}
     return {
         "phase": phase if authority.can_issue else "existing",
+        "problem": authority.problem,
         "cas": [
             {
                 "name": show_text(common_name(one.subject)),
@@ -239,6 +255,8 @@ def rotation_lines(record: dict[str, Any]) -> Iterator[str]:
     if len(record["cas"]) > 1 and not any(one["endorsed"] for one in record["cas"]):
         mend = "docs/pki.md, An existing CA" if record["phase"] == "existing" else "fazai pki ca rotate"
         yield f"warning: none endorses another, so agents take none that they do not know: {mend}"
+    if record["problem"]:
+        yield f"warning: {record['problem']}"
     agents = record["agents"]
     waiting = [one for one in agents if not one["ready"]]
     for one in waiting:

@@ -149,8 +149,9 @@ class CertificateStore(Protocol):
     def find_enrolment(self, hash_: str) -> EnrolmentRecord | None: ...
 
     def redeem_enrolment(self, hash_: str, record: CertificateRecord) -> bool:
-        """Use up the token for a certificate that is stored with it, both or neither. Of several at the same
-        time one gets True; also False where it has expired, at the time of the record, or was withdrawn."""
+        """Use up the token for a certificate that is stored with it, both or neither; which CAs the agent
+        trusts is forgotten with it. Of several at the same time one gets True; also False where it has
+        expired, at the time of the record, or was withdrawn."""
         ...
 
     def count_refusal(self, hash_: str, now: float) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fazai.errors import LockHeld, StateError, missing_file
+from fazai.store.sqlite.checkpoints import empty_log
 from fazai.store.sqlite.leases import hold_daemon_lock
 from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, open_reader, state_error
 from fazai.store.sqlite.telemetry import packing
@@ -87,8 +88,9 @@ def vacuum(folder: Path) -> tuple[int, int]:
     try:
         before = _size_with_log(path)
         with contextlib.closing(sqlite3.connect(path, timeout=30, isolation_level=None)) as connection:
+            connection.execute("PRAGMA wal_autocheckpoint=0")
             connection.execute("VACUUM")
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            empty_log(path, connection, "TRUNCATE")
         return before, _size_with_log(path)
     except sqlite3.Error as error:
         raise state_error(folder, error) from error

@@ -6,7 +6,10 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
 
 
 class Client(NamedTuple):
@@ -44,3 +47,28 @@ class Holdings:
         if client.user != other.user:
             return self._users[client.user] - self._users[other.user]
         return self._clients[client] - self._clients[other]
+
+
+@dataclass(frozen=True, slots=True)
+class Place(Generic[T]):
+    """A session or connection: `since_s` is when it was used last, if it is idle, else when it began."""
+
+    what: T
+    client: Client
+    idle: bool
+    since_s: float
+
+
+def find_place(places: Iterable[Place[T]], newcomer: Client) -> T | None:
+    """Return what makes room for a newcomer, of the client that has most (the newcomer is counted): what is
+    idle for longest; else the latest, where that client has two more than the newcomer has now."""
+    places = list(places)
+    have = Holdings([*((place.client, 1) for place in places), (newcomer, 1)])
+    most = max(have.rank(place.client) for place in places)
+    theirs = [place for place in places if have.rank(place.client) == most]
+    # Of clients with one each, too: what nobody uses may be of a process that is no more.
+    idle = [place for place in theirs if place.idle and have.lead(place.client, newcomer) >= 0]
+    if idle:
+        return min(idle, key=lambda place: place.since_s).what
+    latest = max(theirs, key=lambda place: place.since_s)
+    return latest.what if have.lead(latest.client, newcomer) >= 1 else None

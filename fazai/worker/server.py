@@ -24,14 +24,14 @@ from fazai.wire.base import (
     encode,
 )
 from fazai.worker.bridge import Options
-from fazai.worker.clients import NOBODY, Client, Holdings, client_of
+from fazai.worker.clients import NOBODY, Client, Holdings, Place, client_of, find_place
 from fazai.worker.metrics import Metrics
 from fazai.worker.sessions import MAX_TIMEOUT_MS, Generation, WorkerSessions
 from fazai.worker.stats import Stats
 
 _MAX_PENDING = 64  # requests of one connection that wait for their turn; more are not read
 #: Bytes of all connections together that were read and are not yet answered: lines without an end, requests
-#: that wait. Beyond, the connection that holds most is refused what it sent last.
+#: that wait. Beyond, the client that holds most is refused what it sent last.
 MAX_HELD_BYTES = 32 * 1024 * 1024
 MAX_CONNECTIONS = 256  # beyond, one of the client that has most goes
 _WRITE_HIGH = 64 * 1024
@@ -58,31 +58,40 @@ class Worker:
         return self.sessions
 
     def make_room(self, newcomer: Client) -> bool:
-        """Close a connection of the client that has most when there are too many: the one that is idle for
-        longest, else the latest, where the client has more than the newcomer. Return False where none is
+        """Close a connection of the client that has most when there are too many. Return False where none is
         closed."""
         if len(self.connections) < MAX_CONNECTIONS:
             return True
-        have = Holdings((found.client, 1) for found in self.connections)
-        idle = [found for found in self.connections if found.idle]
-        if idle:
-            max(idle, key=lambda found: (*have.rank(found.client), -found.used_s)).drop()
-            return True
-        most = max(self.connections, key=lambda found: (*have.rank(found.client), found.made_s))
-        if have.lead(most.client, newcomer) < 2:
+        found = find_place(
+            (
+                Place(each, each.client, each.idle, each.used_s if each.idle else each.made_s)
+                for each in self.connections
+            ),
+            newcomer,
+        )
+        if found is None:
             return False
-        most.give_up(WireError("overloaded", "the connection's place went to a client that has fewer"))
+        if found.idle:
+            found.drop()
+        else:
+            found.give_up(WireError("overloaded", "the connection's place went to a client that has fewer"))
         return True
 
     def bound_held(self) -> None:
-        """Refuse what the client that holds most sent last on its largest connection, until all of them hold
-        no more than is allowed."""
+        """Refuse what the client that holds most sent last, or close its largest connection where nothing of
+        it can be refused, until all of them hold no more than is allowed."""
         while self.held_bytes > MAX_HELD_BYTES:
-            holders = [found for found in self.connections if found.refusable_bytes]
+            holders = [found for found in self.connections if found.held_bytes]
             if not holders:
-                return
-            hold = Holdings((found.client, found.refusable_bytes) for found in holders)
-            max(holders, key=lambda found: (*hold.rank(found.client), found.refusable_bytes)).refuse_last()
+                return  # one that is being closed
+            hold = Holdings((found.client, found.held_bytes) for found in holders)
+            most = max(hold.rank(found.client) for found in holders)
+            theirs = [found for found in holders if hold.rank(found.client) == most]
+            largest = max(theirs, key=lambda found: (found.refusable_bytes, found.held_bytes))
+            if largest.refusable_bytes:
+                largest.refuse_last()
+            else:
+                largest.give_up(_too_much())
 
     def status(self, *, metrics: bool) -> wire.StatusAnswer:
         """Return the answer to a status request."""
@@ -128,7 +137,7 @@ class ClientConnection(asyncio.Protocol):
         self._skipping = False
         self._pending: deque[tuple[wire.WorkerRequest | bytes, int]] = deque()  # and the bytes of a request
         self._pending_bytes = 0
-        self._counted_bytes = 0
+        self.held_bytes = 0  # as the worker counts them
         self.used_s = self.made_s = time.monotonic()
         self.client = NOBODY
         self._generation: Generation | None = None
@@ -144,7 +153,9 @@ class ClientConnection(asyncio.Protocol):
         self._transport.set_write_buffer_limits(high=_WRITE_HIGH)
         self.client = client_of(cast(socket.socket, transport.get_extra_info("socket")))
         if not self._worker.make_room(self.client):
-            self._refuse(WireError("overloaded", f"{MAX_CONNECTIONS} connections are at work"))
+            self._refuse(
+                WireError("overloaded", f"{MAX_CONNECTIONS} connections are open, and none makes room")
+            )
             self._transport.close()
             return
         self._worker.connections.add(self)
@@ -218,14 +229,14 @@ class ClientConnection(asyncio.Protocol):
             self._transport.abort()
 
     def give_up(self, error: WireError) -> None:
-        """Say why, and end the connection; one that does not read is not told."""
-        full = self._full  # read now: writing may fill it
+        """Say why, and end the connection now. One that did not read what came before is not told: its
+        descriptor would stay open for as long as it does not read."""
         if self._generation is not None:
             self._write_error(error)
         else:
             self._refuse(error)
         self._abandon()
-        if self._transport is not None and full:
+        if self._transport is not None and self._transport.get_write_buffer_size():
             self._transport.abort()
         elif self._transport is not None:
             self._transport.close()
@@ -249,7 +260,7 @@ class ClientConnection(asyncio.Protocol):
 
     def refuse_last(self) -> None:
         """Forget the line that is being read, or the request that came last, and say so."""
-        error = WireError("overloaded", "all clients together have sent more than is kept", hint="ask again")
+        error = _too_much()
         if self._unfinished_bytes:
             self._skipping = True
             self._buffer.clear()
@@ -268,8 +279,8 @@ class ClientConnection(asyncio.Protocol):
 
     def _count_held(self) -> None:
         now = len(self._buffer) + self._pending_bytes
-        self._worker.held_bytes += now - self._counted_bytes
-        self._counted_bytes = now
+        self._worker.held_bytes += now - self.held_bytes
+        self.held_bytes = now
 
     # --- lines in
 
@@ -428,6 +439,10 @@ class ClientConnection(asyncio.Protocol):
     def _write(self, line: bytes) -> None:
         if self._transport is not None:
             self._transport.write(line)
+
+
+def _too_much() -> WireError:
+    return WireError("overloaded", "all clients together have sent more than is kept", hint="ask again")
 
 
 def _encode_line(message: Message) -> bytes:

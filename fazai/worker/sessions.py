@@ -9,7 +9,7 @@ import secrets
 import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from fazai.service.log import Log
@@ -17,7 +17,7 @@ from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams, Usage, merge_params
 from fazai.worker.bridge import Code, EngineError, NativeEngine, Progress, Reason, Sampling
 from fazai.worker.chat import ChatFormat
-from fazai.worker.clients import Client, Holdings
+from fazai.worker.clients import Client, Place, find_place
 from fazai.worker.grammars.masks import CompiledGrammar, Masks, deep_stack, schema_text
 from fazai.worker.metrics import Metrics
 
@@ -62,7 +62,8 @@ class WorkerSession:
 
 @dataclass(slots=True, eq=False)
 class Generation:
-    """One `generate` request. `sink` is None once its client is gone."""
+    """One `generate` request. `sink` is None once its client is gone. One that is `over` has ended, and its
+    client is told next."""
 
     session: WorkerSession
     sink: Sink | None
@@ -71,6 +72,7 @@ class Generation:
     begun_s: float
     aborted: asyncio.Event = field(default_factory=asyncio.Event)
     submitted: bool = False
+    over: bool = False
     tokens: int = 0
     last_s: float = 0.0
     task: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -125,28 +127,29 @@ class WorkerSessions:
         try:
             handle = self._open_handle(client)
         except EngineError as error:
-            text = f"{len(self._by_id)} sessions are generating, and no more are allowed"
+            text = f"{self.busy} of {len(self)} sessions are generating, and none makes room"
             raise _wire_error(error, text) from None
         session = WorkerSession(f"s-{secrets.token_hex(8)}", handle, params, client, self._clock())
         self._by_id[session.session_id] = self._by_handle[handle] = session
         return session.session_id
 
     def _open_handle(self, client: Client) -> int:
-        """Return a session of the engine. One of the client that has most makes room for it: the one that is
-        idle for longest, else the one that generates since last, where its client has more than this one.
-        Raises EngineError."""
+        """Return a session of the engine, for which one of the client that has most makes room. Raises
+        EngineError."""
         try:
             return self._engine.open_session()
         except EngineError as error:
-            sessions = list(self._by_id.values())
-            if error.code is not Code.OVERLOADED or not sessions:
+            if error.code is not Code.OVERLOADED:
                 raise
-            have = Holdings((s.client, 1) for s in sessions)
-            idle = [s for s in sessions if s.generation is None]
-            most = max(idle or sessions, key=lambda s: (*have.rank(s.client), _age_of(s, self._clock())))
-            if most.generation is not None and have.lead(most.client, client) < 2:
+            if len(self._by_handle) > len(self._by_id):
+                self._free_closed()
+                return self._engine.open_session()
+            if not self._by_id:
                 raise
-            self._take_away(most)
+            found = find_place(map(_place_of, self._by_id.values()), client)
+            if found is None:
+                raise
+            self._take_away(found)
             return self._engine.open_session()
 
     def _take_away(self, session: WorkerSession) -> None:
@@ -158,7 +161,6 @@ class WorkerSessions:
             return
         self.stop(generation)
         self._fail(generation, WireError("overloaded", "the session's place went to a client that has fewer"))
-        generation.sink = None  # one that is still being prepared ends once more
 
     def _expire(self) -> None:
         """Close sessions that were not used for long: some clients never close theirs."""
@@ -185,13 +187,26 @@ class WorkerSessions:
             self._engine.abort(generation.session.handle)
 
     def close(self, session_id: str) -> None:
-        """Close a session. Raises WireError(unknown_session)."""
+        """Close a session. What it generates ends within a decode, also when its client reads nothing more.
+        Raises WireError(unknown_session)."""
         session = self._find(session_id)
         del self._by_id[session_id]
-        if session.generation is not None:
-            self.stop(session.generation)  # it ends as any other; then the session is freed
-        else:
+        generation = session.generation
+        if generation is None:
             self._free_handle(session)
+        elif generation.submitted:
+            self.stop(generation)
+            self.pump(generation)
+        else:
+            self.stop(generation)
+            self._end_unsubmitted(generation, "aborted")
+
+    def _free_closed(self) -> None:
+        """End what still generates for closed sessions, without its last tokens."""
+        for session in [each for each in self._by_handle.values() if each.session_id not in self._by_id]:
+            progress = self._take(session.generation) if session.generation is not None else None
+            if session.generation is not None and progress is not None:
+                self._end(session.generation, replace(progress, reason=Reason.ABORTED))
 
     def _free_handle(self, session: WorkerSession) -> None:
         self._engine.close_session(session.handle)
@@ -252,8 +267,7 @@ class WorkerSessions:
                 self._masks.attach(session.handle, compiled)
             self._submit(generation, tokens, asked)
         except _TooLateError as error:
-            self._metrics.ended[error.reason] += 1
-            self._finish(generation, error.reason, _NOTHING)
+            self._end_unsubmitted(generation, error.reason)
         except WireError as error:
             self._fail(generation, error)
         except Exception as error:  # noqa: BLE001 - the border: one job's fault is not another's
@@ -326,23 +340,30 @@ class WorkerSessions:
                 self.pump(session.generation)
 
     def pump(self, generation: Generation) -> None:
-        """Pass text on, as long as the client takes it; the rest stays in the engine, which pauses."""
-        if not generation.submitted:
-            return  # what the engine has is the end of the one before
-        while generation.sink is None or generation.sink.ready():
-            found = self._engine.take(generation.session.handle)
-            if found is None:
-                self._fail(generation, WireError("unknown_session", "the session was closed"))
-                return
-            text, progress = found
-            if text and generation.sink is not None:
-                generation.sink.text(generation, text)
-            self._measure(generation, progress)
-            if progress.more:
+        """Pass text on, as long as the client takes it; the rest stays in the engine, which pauses. Nothing
+        stays of a closed session."""
+        if not generation.submitted or generation.over:
+            return  # what the engine has is the end of the one before, or of none
+        closed = generation.session.session_id not in self._by_id
+        while closed or generation.sink is None or generation.sink.ready():
+            progress = self._take(generation)
+            if progress is not None and progress.more:
                 continue
-            if progress.reason is not Reason.RUNNING:
+            if progress is not None and progress.reason is not Reason.RUNNING:
                 self._end(generation, progress)
             return
+
+    def _take(self, generation: Generation) -> Progress | None:
+        """Pass on the text that the engine has, and return how far it is; None: the generation failed."""
+        found = self._engine.take(generation.session.handle)
+        if found is None:
+            self._fail(generation, WireError("unknown_session", "the session was closed"))
+            return None
+        text, progress = found
+        if text and generation.sink is not None:
+            generation.sink.text(generation, text)
+        self._measure(generation, progress)
+        return progress
 
     def _measure(self, generation: Generation, progress: Progress) -> None:
         fresh = progress.completion_tokens - generation.tokens
@@ -368,24 +389,31 @@ class WorkerSessions:
         )
         self._finish(generation, progress.reason.name.lower(), usage)
 
+    def _end_unsubmitted(self, generation: Generation, reason: str) -> None:
+        if not generation.over:
+            self._metrics.ended[reason] += 1
+            self._finish(generation, reason, Usage(prompt_tokens=0, cached_tokens=0, completion_tokens=0))
+
     def _finish(self, generation: Generation, reason: str, usage: Usage) -> None:
-        self._release(generation)
-        if generation.sink is not None:
-            generation.sink.ended(generation, reason, usage)
+        self._release(generation, lambda sink: sink.ended(generation, reason, usage))
 
     def _fail(self, generation: Generation, error: WireError) -> None:
         if error.code == "internal":
             self._log.say("error", error.message, session_id=generation.session.session_id)
-        self._release(generation)
-        if generation.sink is not None:
-            generation.sink.failed(generation, error)
+        self._release(generation, lambda sink: sink.failed(generation, error))
 
-    def _release(self, generation: Generation) -> None:
+    def _release(self, generation: Generation, tell: Callable[[Sink], None]) -> None:
+        """End a generation and free its session, if that was closed. Its client is told afterwards: it may
+        ask for more at once, and would take what was freed for another."""
+        if generation.over:
+            return  # it was being prepared when its session went
+        generation.over = True
         session = generation.session
         session.generation = None
         session.used_s = self._clock()
         if session.session_id not in self._by_id:
             self._free_handle(session)
+        asyncio.get_running_loop().call_soon(_tell_sink, generation, tell)
         if not self._generating():
             self._idle.set()
 
@@ -398,7 +426,9 @@ class _TooLateError(Exception):
         self.reason = reason
 
 
-_NOTHING = Usage(prompt_tokens=0, cached_tokens=0, completion_tokens=0)
+def _tell_sink(generation: Generation, tell: Callable[[Sink], None]) -> None:
+    if generation.sink is not None:
+        tell(generation.sink)
 
 
 #: The worker's own choice of what neither a request nor its session says.
@@ -415,9 +445,10 @@ _DEFAULTS: Mapping[str, Any] = {
 }
 
 
-def _age_of(session: WorkerSession, now_s: float) -> float:
-    """Return how long a session is idle; one that generates is the younger the longer it does."""
-    return now_s - session.used_s if session.generation is None else session.generation.begun_s
+def _place_of(session: WorkerSession) -> Place[WorkerSession]:
+    generation = session.generation
+    since_s = session.used_s if generation is None else generation.begun_s
+    return Place(session, session.client, generation is None, since_s)
 
 
 def _is_constrained(asked: Mapping[str, Any]) -> bool:

@@ -251,7 +251,10 @@ void llama_synchronize(struct llama_context *c) { (void)c; }
 static bool may_decode(struct llama_context *c) {
     waits = 1;
     while (allowed == 0) {
-        if (c->params.abort_callback && c->params.abort_callback(c->params.abort_callback_data)) return false;
+        if (c->params.abort_callback && c->params.abort_callback(c->params.abort_callback_data)) {
+            waits = 0;
+            return false;
+        }
         struct timespec t = {.tv_nsec = 20000};
         nanosleep(&t, NULL);
     }

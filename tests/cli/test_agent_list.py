@@ -5,17 +5,23 @@ from __future__ import annotations
 
 import json
 import socket
+import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fazai.cli.agents.registry import make_token_here
+from fazai.cli.agents.registry import ask_same_place, make_token_here
+from fazai.cli.clients import DaemonAddress
 from fazai.cli.main import main
 from fazai.errors import InputError
+from fazai.files import mark_folder
+from fazai.pki import Authority
+from fazai.pki.reading import fingerprint_of
 from fazai.store.certificates import Revocation
 from tests.daemon.live import live, token, until
 from tests.daemon.southbound.conftest import make_world
@@ -217,3 +223,88 @@ def test_a_token_that_the_daemon_would_not_take_is_not_made(
     monkeypatch.setenv("FAZAI_SECRETS", str(tmp_path / "secrets"))
     assert run("pki", "enrol", "edge-7")[0] == 0
     assert make_token_here("edge-8").startswith("fza_")
+
+
+class RereadingDaemon(socketserver.ThreadingUnixStreamServer):
+    """Tells the registry of a daemon that has read another CA until it was asked so many times."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, state: Path, cas: list[str]) -> None:
+        self.state, self.cas, self.asked = mark_folder(state), cas, 0
+        super().__init__(str(path), _RegistryHandler)
+
+
+class _RegistryHandler(BaseHTTPRequestHandler):
+    server: RereadingDaemon
+
+    def do_GET(self) -> None:
+        cas = self.server.cas
+        ca = cas[min(self.server.asked, len(cas) - 1)]
+        self.server.asked += 1
+        body = json.dumps({"agents": [], "port": 3121, "ca": ca, "state": self.server.state}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self) -> str:
+        return "local"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def rereading(
+    run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[[list[str]], RereadingDaemon]]:
+    assert run("pki", "init", "--name", "localhost")[0] == 0
+    monkeypatch.setenv("FAZAI_URL", f"unix:{tmp_path}/daemon.sock")
+    (tmp_path / "state").mkdir(exist_ok=True)
+    started: list[tuple[RereadingDaemon, threading.Thread]] = []
+
+    def start(cas: list[str]) -> RereadingDaemon:
+        server = RereadingDaemon(tmp_path / "daemon.sock", tmp_path / "state", cas)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        started.append((server, thread))
+        return server
+
+    yield start
+    for server, thread in started:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("way", ["enrol", "host.agent"])
+def test_a_token_waits_until_the_daemon_has_read_the_next_ca(
+    run: Run, rereading: Callable[[list[str]], RereadingDaemon], tmp_path: Path, way: str
+) -> None:
+    """As straight after `fazai pki ca switch`."""
+    own = Authority.load(tmp_path / "secrets/pki")
+    server = rereading(["0" * 64, "0" * 64, fingerprint_of(own.trusted[0])])
+    if way == "enrol":
+        code, out, said = run("pki", "enrol", "edge-7")
+        assert (code, out[:4]) == (0, "fza_"), said
+    else:
+        assert make_token_here("edge-7").startswith("fza_")
+    assert server.asked == 3
+
+
+def test_a_daemon_that_does_not_read_the_ca_again_is_said(
+    rereading: Callable[[list[str]], RereadingDaemon], tmp_path: Path
+) -> None:
+    own = Authority.load(tmp_path / "secrets/pki")
+    server = rereading(["0" * 64])
+    words = f"holds {own.mark}, which it has not read again within 0.2 s: it would not take the token"
+    with pytest.raises(InputError, match=words) as failed:
+        ask_same_place(DaemonAddress("http://fazai", socket=tmp_path / "daemon.sock"), own, wait_s=0.2)
+    assert failed.value.hint == "see its log; or FAZAI_SECRETS as it has it"
+    assert server.asked > 1
+    server.state = "another"  # that of another state reads another CA
+    asked = server.asked
+    with pytest.raises(InputError, match=f"holds {own.mark}: it would not take the token"):
+        ask_same_place(DaemonAddress("http://fazai", socket=tmp_path / "daemon.sock"), own)
+    assert server.asked == asked + 1

@@ -5,17 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import signal
 import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+import pytest
 
 from fazai.store.base import Run
 from fazai.store.daemon import NewEvent
-from fazai.store.sqlite.checkpoints import Checkpointer, CopyLog, LogLimits, copy_log
+from fazai.store.sqlite.checkpoints import Checkpointer, CopyLog, LogLimits, copy_log, hold_log
 from fazai.store.sqlite.daemon import SqliteDaemonStore
 from fazai.store.sqlite.schema import FILE_NAME, connect, open_reader
 from fazai.store.sqlite.writer import GroupWriter, StatementHandler
@@ -40,7 +45,7 @@ def log_bytes(folder: Path) -> int:
     return log.stat().st_size if log.exists() else 0
 
 
-async def publish_until_cut(store: SqliteDaemonStore) -> int:
+async def publish_until_cut(store: SqliteDaemonStore, kept_bytes: float = KEPT_BYTES) -> int:
     """Publish one event after the other until the log has begun anew, and return how many."""
     count, before = 0, log_bytes(store.folder)
     async with asyncio.timeout(PATIENCE_S):
@@ -48,7 +53,7 @@ async def publish_until_cut(store: SqliteDaemonStore) -> int:
             before = size
             await store.publish([EVENT])
             count += 1
-    assert size <= KEPT_BYTES
+    assert size <= kept_bytes
     return count
 
 
@@ -100,22 +105,144 @@ def test_the_ledger_of_a_daemon_has_the_log_copied_too(tmp_path: Path) -> None:
         store.close()
 
 
-def test_a_log_whose_end_is_never_reached_begins_anew_by_a_writer(tmp_path: Path) -> None:
-    lengths: list[int] = []
+class Meanwhile:
+    """A copy of the log, at the end of which another connection has written `pages` more, as ever."""
 
-    def copy_all_but_one(connection: sqlite3.Connection) -> tuple[int, int, int]:
-        """Say what one would who always finds that something was written meanwhile."""
-        length = log_bytes(tmp_path) // 4120
-        lengths.append(length)
-        return 0, length, length - 1
+    def __init__(self, folder: Path, pages: int, times: int = 1_000_000) -> None:
+        self._folder, self._pages, self._times = folder, pages, times
+        self.found: list[tuple[int, int]] = []
+        self.at_rest = threading.Event()
 
-    store = open_store(tmp_path, copy_all_but_one)
+    def __call__(self, connection: sqlite3.Connection) -> tuple[int, int, int]:
+        found = copy_log(connection)
+        self.found.append(found[1:])
+        if len(self.found) <= self._times:
+            write_pages(self._folder, self._pages)
+        elif found[1] == found[2]:
+            self.at_rest.set()
+        return found
+
+
+def write_pages(folder: Path, pages: int) -> None:
+    with contextlib.closing(connect(folder / FILE_NAME)) as other:
+        other.execute(f"PRAGMA journal_size_limit={KEPT_BYTES}")
+        other.execute("CREATE TABLE IF NOT EXISTS other (page BLOB)")
+        other.execute("INSERT INTO other VALUES (zeroblob(?))", (pages * 4096,))
+
+
+def test_what_was_written_during_a_checkpoint_is_copied_by_the_next_though_nobody_writes(
+    tmp_path: Path,
+) -> None:
+    copy = Meanwhile(tmp_path, 3, times=1)
+
+    async def check(store: SqliteDaemonStore) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not copy.found:
+                await store.publish([EVENT])
+        assert await asyncio.to_thread(copy.at_rest.wait, PATIENCE_S)
+
+    limits = replace(SMALL, every_pages=200)  # nobody comes to that once more
+    store = SqliteDaemonStore(tmp_path, QUIET, checkpointer=Checkpointer(tmp_path, limits, copy))
     try:
-        asyncio.run(publish_until_cut(store))
-        assert max(lengths) >= SMALL.most_pages  # a writer helps when it must, not before
+        asyncio.run(check(store))
+    finally:
+        store.close()
+    first, second = copy.found[:2]
+    assert first[0] == first[1]  # SQLite tells of what there was when it began
+    assert second[0] == second[1] > first[0]
+
+
+@pytest.mark.parametrize(("pages", "least"), [(1, SMALL.most_pages), (15, SMALL.most_pages * 4)])
+def test_a_log_whose_end_is_never_reached_begins_anew_by_a_writer(
+    tmp_path: Path, pages: int, least: int
+) -> None:
+    copy = Meanwhile(tmp_path, pages)
+    store = open_store(tmp_path, copy)
+    try:
+        asyncio.run(publish_until_cut(store, math.inf))  # more may have been written since, by `copy`
+        assert max(length for length, _ in copy.found) >= least
         assert store.counts()["failures"] == 0
     finally:
         store.close()
+
+
+def log_head(folder: Path) -> bytes:
+    """Return what is new with each beginning of the log: its number, and two random ones."""
+    return (folder / f"{FILE_NAME}-wal").read_bytes()[12:24]
+
+
+def test_a_held_log_is_copied_or_begins_anew_but_never_both(tmp_path: Path) -> None:
+    path = tmp_path / FILE_NAME
+    with contextlib.closing(connect(path)) as connection:
+        connection.execute("CREATE TABLE t (text TEXT)")
+        write_pages(tmp_path, 20)
+        head = log_head(tmp_path)
+        with hold_log(path):  # there is more to copy
+            _, length, copied = copy_log(connection)
+            assert length == copied > 20
+            write_pages(tmp_path, 1)
+            assert log_head(tmp_path) == head
+            assert copy_log(connection)[1:] > (length, copied)
+            assert copy_log(connection)[2] == copied
+        _, length, copied = copy_log(connection)
+        assert length == copied
+        with hold_log(path):  # all is copied
+            write_pages(tmp_path, 1)
+            assert log_head(tmp_path) != head
+            _, length, copied = copy_log(connection)
+            assert length > 0
+            assert copied == 0
+        assert copy_log(connection) == (0, length, length)
+
+
+@pytest.mark.parametrize("has_thread", [True, False])
+def test_no_log_begins_anew_beneath_a_checkpoint(tmp_path: Path, has_thread: bool) -> None:
+    """SQLite before 3.51.3 could mark as copied what is not."""
+    heads: list[bytes] = []
+    began, may_copy = threading.Event(), threading.Event()
+    if not has_thread:  # it is the writer that copies
+        may_copy.set()
+
+    def copy(connection: sqlite3.Connection) -> tuple[int, int, int]:
+        began.set()
+        assert may_copy.wait(PATIENCE_S)
+        found = copy_log(connection)
+        if not heads:
+            before = log_head(tmp_path)
+            write_pages(tmp_path, 1)
+            heads.extend([before, log_head(tmp_path)])
+        return found
+
+    async def write(writer: GroupWriter) -> None:
+        part = StatementHandler()
+        async with asyncio.timeout(PATIENCE_S):
+            while not began.is_set():
+                await writer.write(part, [("INSERT INTO t VALUES (?)", ("x" * 3000,))])
+        may_copy.set()
+
+    with contextlib.closing(connect(tmp_path / FILE_NAME)) as connection:
+        connection.execute("CREATE TABLE t (text TEXT)")
+        checkpointer = Checkpointer(tmp_path, SMALL, copy)
+        if has_thread:
+            checkpointer.start()
+        writer = GroupWriter(tmp_path, "a-writer", checkpointer=checkpointer)
+        writer.start()
+        asyncio.run(write(writer))
+        writer.close()
+        checkpointer.close()
+    assert heads[0] == heads[1]
+
+
+@pytest.mark.parametrize("open_other", [connect, open_reader])
+def test_no_connection_copies_the_log_of_its_own_accord(
+    tmp_path: Path, open_other: Callable[[Path], sqlite3.Connection]
+) -> None:
+    with contextlib.closing(connect(tmp_path / FILE_NAME)) as first:
+        first.execute("CREATE TABLE t (text TEXT)")
+        with contextlib.closing(open_other(tmp_path / FILE_NAME)) as other:
+            (pages,) = other.execute("PRAGMA wal_autocheckpoint").fetchone()
+            (may_not_write,) = other.execute("PRAGMA query_only").fetchone()
+            assert may_not_write or not pages
 
 
 def test_a_reader_that_stays_keeps_nobody_waiting_and_the_log_shrinks_after_it(tmp_path: Path) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fazai.errors import StateError
 from fazai.store.daemon import AgentAction, NewEvent, StoredEvent
 from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.writer import GroupWriter, Pace, StatementHandler
 
 PATIENCE_S = 60.0
 EVENT = NewEvent("log", b'{"timestamp":"2026-01-01T00:00:00+00:00","type":"log"}')
@@ -157,3 +161,54 @@ def test_patience_ends_for_each_loop(store: SqliteDaemonStore, loops: int) -> No
 
     asyncio.run(finish())
     assert store.event_range() == (1, loops + 1)
+
+
+class ClosedMeanwhile(GroupWriter):
+    """Is closed from another thread between the look whether it is open and the queue."""
+
+    def check_alive(self) -> None:
+        super().check_alive()
+        self.close_meanwhile()
+
+    def close_meanwhile(self) -> None:
+        self.close()
+
+
+@pytest.mark.parametrize("pace", list(Pace))
+def test_what_is_queued_after_the_end_is_refused(tmp_path: Path, pace: Pace) -> None:
+    async def write(writer: GroupWriter) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(StateError, match="the store is closed"):
+                await writer.write(StatementHandler(), [], pace=pace)
+
+    writer = ClosedMeanwhile(tmp_path, "a-writer")
+    writer.start()
+    asyncio.run(write(writer))
+
+
+@pytest.mark.parametrize("pace", list(Pace))
+def test_what_is_queued_behind_the_end_is_refused(tmp_path: Path, pace: Pace) -> None:
+    """The thread has found the end already, and does its last work."""
+    ending = threading.Event()
+
+    class Late(ClosedMeanwhile):
+        def close_meanwhile(self) -> None:
+            closing.start()
+            assert ending.wait(PATIENCE_S)
+
+    def keep_up(connection: sqlite3.Connection, closing: bool) -> bool:
+        ending.set()
+        while not writer.waiting:
+            time.sleep(0.001)
+        return False
+
+    async def write() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(StateError, match="the store is closed"):
+                await writer.write(StatementHandler(), [], pace=pace)
+
+    writer = Late(tmp_path, "a-writer", keep_up)
+    closing = threading.Thread(target=writer.close)
+    writer.start()
+    asyncio.run(write())
+    closing.join()

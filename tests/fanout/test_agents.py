@@ -5,43 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
-from fazai.errors import InputError
-from fazai.fanout.agents import FolderListing
-from fazai.fanout.folders import check_listing, merges_names
 from tests.fanout.agent import Agent
+from tests.fanout.conftest import Fleet
 from tests.hosts.conftest import Result, World
-from tests.hosts.remote.relay import RelayServer
-
-
-@dataclass
-class Fleet:
-    """Agents by their ids, behind one relay."""
-
-    relay: RelayServer
-    agents: dict[str, Agent] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> Agent:
-        return self.agents[name]
-
-
-@pytest.fixture
-def fleet(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fleet]:
-    """Three hosts that are reached through their agents."""
-    agents = {name: Agent(world.folder / name) for name in ("e1", "e2", "e3")}
-    for name, one in agents.items():
-        one.root.mkdir()
-        world.hosts[name] = {"provider": "agent"}
-    with RelayServer({name: one.answer for name, one in agents.items()}) as relay:
-        monkeypatch.setenv("FAZAI_AGENTS_URL", relay.url)
-        yield Fleet(relay, agents)
 
 
 def test_the_second_wave_never_starts_once_the_budget_is_spent(world: World, fleet: Fleet) -> None:
@@ -302,90 +275,6 @@ def test_a_file_is_fetched_from_agents_once(world: World, fleet: Fleet, tmp_path
     again = world.fazai(*words)
     assert [each["status"] for each in again.document["targets"]] == ["converged"] * 4
     assert fleet["e1"].seen == ["file.read"] * 4  # looked at, fetched, and looked at again; then once more
-
-
-def test_a_folder_is_fetched_from_agents_once(world: World, fleet: Fleet, tmp_path: Path) -> None:
-    for name in ("e1", "e2"):
-        tree = world.folder / name / "tree"
-        (tree / "a/empty").mkdir(parents=True)
-        (tree / "one").write_bytes(b"of \0\xff" + name.encode())
-        (tree / "a/two").write_text("two")
-        (tree / "a/two").chmod(0o640)
-        (tree / "a/link").symlink_to("/etc/passwd")
-    words = ("cp", "-r", "e1,e2:/tree", f"{tmp_path}/got/", "--output", "json")
-    found = world.fazai(*words)
-    assert found.code == 0, found.out
-    assert [each["status"] for each in found.document["targets"]] == ["changed"] * 2
-    for name in ("e1", "e2"):
-        got = tmp_path / "got" / name / "tree"
-        assert (got / "one").read_bytes() == b"of \0\xff" + name.encode()
-        assert ((got / "a/two").read_text(), (got / "a/two").stat().st_mode & 0o777) == ("two", 0o640)
-        assert (got / "a/empty").is_dir()
-        assert not os.path.lexists(got / "a/link")
-        assert f"{name}: 1 of /tree left out, as links and what may not be read are" in found.err
-    again = world.fazai(*words)
-    assert [each["status"] for each in again.document["targets"]] == ["converged"] * 2
-    (world.folder / "e1/tree/a/two").write_text("three")
-    assert [each["status"] for each in world.fazai(*words).document["targets"]] == ["changed", "converged"]
-    assert (tmp_path / "got/e1/tree/a/two").read_text() == "three"
-
-
-@pytest.mark.parametrize(
-    ("places", "said"),
-    [
-        ((["a"], ["../x"]), "'../x' is no path that is written here"),
-        ((["a"], ["/etc/x"]), "'/etc/x' is no path"),
-        ((["a"], ["a/./x"]), "'a/./x' is no path"),
-        (([""], []), "'' is no path"),
-        ((["a"], ["x\n"]), "is no path"),
-        ((["a"], ["n" * 256]), "is no path"),
-        ((["a"], ["\ud800"]), "is no path"),
-        (([], ["a/x"]), "'a/x' stands in no folder that was listed"),
-        (([], ["x", "x"]), "'x' and 'x' would be one file here"),
-        ((["x"], ["x"]), "'x' and 'x' would be one file here"),
-        ((["link"], ["link/x"]), "is a link here, and nothing is written through it"),
-        (([], [f"{number}" for number in range(10_001)]), "more than 10000 files and folders"),
-        (([], 7), "does not say what stands at /tree"),
-    ],
-)
-def test_a_listing_that_leads_elsewhere_is_refused(
-    world: World, fleet: Fleet, tmp_path: Path, places: tuple[Any, Any], said: str
-) -> None:
-    (tmp_path / "got/tree").mkdir(parents=True)
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "got/tree/link").symlink_to(tmp_path / "elsewhere")
-    fleet["e1"].list = lambda request: {"folders": places[0], "files": places[1]}  # type: ignore[method-assign]
-    found = world.fazai("cp", "-r", "e1:/tree", f"{tmp_path}/got", "--output", "json")
-    assert found.code != 0
-    assert said in found.document["targets"][0]["errors"][0]["message"]
-    assert [path.name for path in (tmp_path / "got").rglob("*")] == ["tree", "link"]
-    assert os.listdir(tmp_path / "elsewhere") == []
-
-
-def test_a_folder_of_too_many_bytes_is_not_fetched(world: World, fleet: Fleet, tmp_path: Path) -> None:
-    answer = {"sha256": "0" * 64, "size": 47 << 20, "mode": "0644"}
-    fleet["e1"].list = lambda request: {"folders": [], "files": [f"{n}" for n in range(9)]}  # type: ignore[method-assign]
-    fleet["e1"].read = lambda request: answer  # type: ignore[method-assign]
-    found = world.fazai("cp", "-r", "e1:/tree", f"{tmp_path}/got", "--output", "json")
-    assert found.code == 1
-    assert "/tree has more than 256 MiB" in found.document["targets"][0]["errors"][0]["message"]
-    assert not (tmp_path / "got").exists()
-
-
-def test_a_folder_is_not_fetched_over_ssh_or_from_here(world: World, fleet: Fleet, tmp_path: Path) -> None:
-    world.local("one")
-    found = world.fazai("cp", "-r", "one:/tree", f"{tmp_path}/got", "--output", "json")
-    assert found.code == 7
-    assert "folders are fetched from agents alone" in found.document["targets"][0]["errors"][0]["message"]
-
-
-def test_names_that_one_file_system_takes_for_the_same_are_refused(tmp_path: Path) -> None:
-    listing = FolderListing((), ("Readme", "readme"), 0)
-    check_listing(listing, tmp_path)
-    assert merges_names(tmp_path) is False
-    assert os.listdir(tmp_path) == []
-    with pytest.raises(InputError, match="'Readme' and 'readme' would be one file here"):
-        check_listing(listing, tmp_path, is_merging=True)
 
 
 def test_what_agents_do_not_hand_out_is_said(world: World, fleet: Fleet, tmp_path: Path) -> None:

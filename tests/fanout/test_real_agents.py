@@ -235,6 +235,9 @@ def test_a_folder_is_fetched_from_every_agent(world: World, fleet: Any, tmp_path
         (out / "a/big").write_bytes(data)
         (out / "a/b/text").write_text(name)
         (out / "a/link").symlink_to("big")
+        (out / "a/next\x85line").write_text("x")
+        (out / "a/larger").touch()
+        os.truncate(out / "a/larger", (47 << 20) + 1)
     words = ("cp", "-r", "all:/out", f"{tmp_path}/got/", "--output", "json")
     found = world.fazai(*words)
     assert found.code == 0, found.out
@@ -243,7 +246,7 @@ def test_a_folder_is_fetched_from_every_agent(world: World, fleet: Any, tmp_path
         assert (got / "a/big").read_bytes() == data
         assert (got / "a/b/text").read_text() == name
         assert sorted(path.name for path in (got / "a").iterdir()) == ["b", "big"]
-        assert f"{name}: 1 of /out left out" in found.err
+        assert f"{name}: 3 of /out left out" in found.err
     assert {each["status"] for each in world.fazai(*words).document["targets"]} == {"converged"}
     refused = world.fazai("cp", "-r", "e1:/srv", f"{tmp_path}/got/", "--output", "json")
     assert (refused.code, refused.document["targets"][0]["status"]) == (7, "refused")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -25,8 +26,8 @@ M = TypeVar("M", bound=Message)
 class Ear(asyncio.Transport):
     """Hears what a connection writes, as it writes it."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__({"socket": sock})
         self.heard = bytearray()
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -78,10 +79,12 @@ def check_framing(raw: bytes, cuts: Iterable[int]) -> None:
 
 
 def _answers(chunks: Iterable[bytes]) -> list[dict[str, Any]]:
-    connection, ear = ClientConnection(Worker(Options(), Metrics())), Ear()
-    connection.connection_made(ear)
-    for chunk in chunks:
-        connection.data_received(chunk)
+    here, there = socket.socketpair()  # a client is the process at the other end
+    with here, there:
+        connection, ear = ClientConnection(Worker(Options(), Metrics())), Ear(here)
+        connection.connection_made(ear)
+        for chunk in chunks:
+            connection.data_received(chunk)
     return [json.loads(line) for line in bytes(ear.heard).splitlines()]
 
 

@@ -76,8 +76,8 @@ def test_outcomes_of_what_ran_while_the_network_was_cut_arrive_once(fleet: Fleet
                 "timeout": 60_000,
             }
             relay.send(json.dumps({"id": number, "agent": name, "message": sleep}))
-        for name in names:
-            fleet.wait_for(name, "execution")
+        for name in names:  # the daemon says so as soon as it sends: before the agent has it
+            until(lambda name=name: "command.exec began" in (fleet.folder / f"{name}.log").read_text())  # type: ignore[misc]
         wires.cut()
         for name in names:
             fleet.wait_for(name, "closing")

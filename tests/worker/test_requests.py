@@ -172,3 +172,33 @@ def test_text_that_is_no_utf_8_within_a_line_of_a_megabyte() -> None:
             assert answer["stop_reason"] == "length"
 
     asyncio.run(run())
+
+
+HALVES = [
+    (rb"a\ud83d", "A\ufffd"),
+    (rb"\ud83d\ud83d\ude00 b", "\ufffd\U0001f600 B"),
+    (rb"\ude00x", "\ufffdX"),
+    (rb"\uD83Dx", "\ufffdX"),
+    (rb"\ud83d\u0061", "\ufffdA"),
+    (rb"\\ud83d", r"\UD83D"),
+    (rb"\\\ud83d", "\\\ufffd"),
+    (rb"\ud83d\ude00", "\U0001f600"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "shown"), HALVES)
+def test_half_a_character_is_read_as_the_sign_for_it(prompt: bytes, shown: str) -> None:
+    async def run() -> None:
+        async with live() as worker:
+            peer = await worker.peer()
+            session = await peer.session(max_tokens=len(shown.split()))
+            peer.send(
+                b'{"type":"generate","session_id":"' + session.encode() + b'","prompt":"' + prompt + b'"}'
+            )
+            *tokens, last = await peer.events()
+            assert last["type"] == "stop"
+            assert "".join(event["text"] for event in tokens).strip() == shown
+            peer.send(b'{"type":"create_session","params":{"system":"' + prompt + b'"}}')
+            assert (await peer.line())["ok"] is True
+
+    asyncio.run(run())

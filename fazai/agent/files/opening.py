@@ -18,6 +18,7 @@ from fazai.agent.execution.system import FREEBSD, LINUX, call_kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from fazai.agent.config.settings import AgentConfig, FilesRoot
@@ -195,15 +196,20 @@ def open_target(path: str, config: AgentConfig, write: bool, *, read: bool = Fal
         raise refuse_path(path, error) from None
 
 
-def may_read(path: str, config: AgentConfig) -> bool:
-    """Return whether the policy lets a file be fetched."""
-    try:
-        parts = _split_path(path)
-        rule = _find_rule(path, parts, config)
-        _protect_own_files(path, parts, config)
-    except Refused:
-        return False
-    return rule.read
+def make_read_check(config: AgentConfig) -> Callable[[str], bool]:
+    """Return what tells whether the policy lets a file be fetched, for many paths: where the agent's own
+    files stand is looked up once."""
+    root, own = _find_own_places(config)
+
+    def may_read(path: str) -> bool:
+        try:
+            parts = _split_path(path)
+            rule = _find_rule(path, parts, config)
+        except Refused:
+            return False
+        return rule.read and not _is_within((*root, *parts), own)
+
+    return may_read
 
 
 def refuse_path(path: str, error: OSError) -> Refused:
@@ -253,11 +259,20 @@ def _find_rule(path: str, parts: tuple[str, ...], config: AgentConfig) -> FilesR
 
 def _protect_own_files(path: str, parts: tuple[str, ...], config: AgentConfig) -> None:
     """Refuse the agent's own key, policy and state, which a root such as /etc would hold."""
-    place = (*_names(os.path.realpath(config.root)), *parts)
-    for each in config.own_files:
-        for names in (_names(os.path.abspath(each)), _names(os.path.realpath(each))):
-            if place[: len(names)] == names:
-                raise Refused("not_allowed", f"{path} is the agent's own")
+    root, own = _find_own_places(config)
+    if _is_within((*root, *parts), own):
+        raise Refused("not_allowed", f"{path} is the agent's own")
+
+
+def _find_own_places(config: AgentConfig) -> tuple[tuple[str, ...], set[tuple[str, ...]]]:
+    """Return the names of the machine's root, and those of each of the agent's own files, as they are said
+    and as they are without links."""
+    paths = [way(each) for each in config.own_files for way in (os.path.abspath, os.path.realpath)]
+    return _names(os.path.realpath(config.root)), {_names(path) for path in paths}
+
+
+def _is_within(place: tuple[str, ...], own: set[tuple[str, ...]]) -> bool:
+    return any(place[: len(names)] == names for names in own)
 
 
 def _names(path: str) -> tuple[str, ...]:

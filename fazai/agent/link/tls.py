@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 import time
 
@@ -11,7 +12,7 @@ from fazai.agent.loop import READ, WRITE
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Any
 
     from fazai.agent.loop import Loop, Timer
@@ -111,18 +112,35 @@ def read_certificate(ca: str, certificate: str, key: str) -> Dates:
 
 #: A certificate with this URI and a SHA-256 says that who made it endorses the authority of that fingerprint.
 _TRUST_URI = "fazai:trust:"
+_AGENT_URI = "fazai:agent:"
+_AGENT_OR_HOST = re.compile(r"[A-Za-z0-9._*:-]+")
 
 
 def read_endorsed(ca: str, endorsement: str) -> set[str]:
     """Return the fingerprints of the authorities that one of `ca` endorses, by a certificate that stands with
     its key in a file. Raises LinkError where none of them made it, or where it does not hold now."""
-    names = _prove(ca, endorsement, endorsement, judge_dates=True).get("subjectAltName", ())
+    proven = _prove(ca, endorsement, endorsement, judge_dates=True)
+    names = proven.get("subjectAltName", ())
+    _check_nobody(proven, names)
     found = [
         value[len(_TRUST_URI) :]
         for sort, value in names
         if sort == "URI" and value[: len(_TRUST_URI)] == _TRUST_URI
     ]
     return set(found) if len(found) == 1 else set()
+
+
+def _check_nobody(proven: dict[str, Any], names: Sequence[tuple[str, str]]) -> None:
+    """Check that an endorsement, whose key is no secret, cannot stand for an agent or a host, as others would
+    read its names. Raises LinkError."""
+    called = [value for part in proven["subject"] for name, value in part if name == "commonName"]
+    found = [value for value in called if _AGENT_OR_HOST.fullmatch(value)]
+    for sort, value in names:
+        if sort in ("DNS", "IP Address") or (sort == "URI" and value.startswith(_AGENT_URI)):
+            found.append(value)
+    if found:
+        text = f"its endorsement names {found[0][:64]!r}, which an agent or a host may be called"
+        raise LinkError("bad_certificate", text)
 
 
 def read_authorities(*, file: str | None = None, text: str | None = None) -> list[bytes]:

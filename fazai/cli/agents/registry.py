@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from fazai.store.certificates import CertificateStore
 
 _SECONDS = 20.0
+#: A daemon looks at the CA's files four times a second.
+_REREAD_S = 2.0
+_ASK_AGAIN_S = 0.1
 
 
 class DaemonAgents:
@@ -91,29 +95,40 @@ async def _get_row(place: DaemonAddress, verify: Any, agent_id: str) -> Mapping[
     return row
 
 
-def require_same_place(known: KnownAgents, authority: Authority, where: str) -> None:
-    """Refuse to make a token that the daemon which answers here would not take: its CA, or its state, is not
-    the one that a command would use. Raises InputError."""
+def ask_same_place(
+    place: DaemonAddress, authority: Authority, timeout_s: float = _SECONDS, wait_s: float = _REREAD_S
+) -> KnownAgents:
+    """Ask a daemon for its registry, and refuse to make a token that it would not take: its CA, or its state,
+    is not the one that a command would use. One of the same state may have to read a CA again that another
+    step of its replacement wrote just now: that is waited for. Raises InputError, and as `fetch_agents`."""
+    from fazai.cli.agents.known import fetch_agents
     from fazai.files import mark_folder
     from fazai.pki.reading import fingerprint_of
 
-    config = environment.read_config()
-    own = fingerprint_of(authority.trusted[0])
+    own, state = fingerprint_of(authority.trusted[0]), environment.read_config().state
+    until_s = time.monotonic() + wait_s
+    known = fetch_agents(place, timeout_s)
+    is_same = known.state is not None and known.state == mark_folder(state)
+    while is_same and known.ca not in (None, own) and time.monotonic() < until_s:
+        time.sleep(_ASK_AGAIN_S)
+        known = fetch_agents(place, timeout_s)
     if known.ca is not None and known.ca != own:
         text = f"the daemon has the CA {known.ca[:16]}, and {authority.folder} holds {own[:16]}"
+        hint = "FAZAI_SECRETS as it has it"
+        if is_same:
+            text += f", which it has not read again within {wait_s:.3g} s"
+            hint = f"see its log; or {hint}"
+        raise InputError(f"{text}: it would not take the token", where=place.name, hint=hint)
+    if known.state not in (None, mark_folder(state)):
+        text = f"the daemon has another state folder than {state}: it would not take the token"
         raise InputError(
-            f"{text}: it would not take the token", where=where, hint="FAZAI_SECRETS as it has it"
+            text, where=place.name, hint="FAZAI_STATE_DIR as it has it; another daemon: FAZAI_URL=unix:PATH"
         )
-    if known.state not in (None, mark_folder(config.state)):
-        text = f"the daemon has another state folder than {config.state}: it would not take the token"
-        raise InputError(
-            text, where=where, hint="FAZAI_STATE_DIR as it has it; another daemon: FAZAI_URL=unix:PATH"
-        )
+    return known
 
 
 def make_token_here(agent_id: str) -> str:
     """Make an enrolment token with the CA on this machine. Raises FazaiError."""
-    from fazai.cli.agents.known import fetch_agents
     from fazai.cli.clients import find_daemon
     from fazai.pki import Authority, Enrolments
 
@@ -122,8 +137,7 @@ def make_token_here(agent_id: str) -> str:
     place = find_daemon(os.environ, root=os.geteuid() == 0)
     if place is not None and place.socket is not None:
         with contextlib.suppress(Unreachable, Refused):  # whoever waits for the agent says so
-            known = fetch_agents(place)
-            require_same_place(known, authority, place.name)
+            ask_same_place(place, authority)
     with contextlib.closing(_open_store(config.state)) as store:
         return Enrolments(authority, store).create(agent_id).token
 

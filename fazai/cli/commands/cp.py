@@ -162,5 +162,6 @@ def _fetch_folder(copy: CopyWords, options: dict[str, Any], timeout_s: float | N
     )
     for name, count in sorted(report.left_out.items()):
         if count:
-            click.echo(f"{name}: {count} of {path} left out, as links and what may not be read are", err=True)
+            reason = "as links, what may not be read and files of more than 47 MiB are"
+            click.echo(f"{name}: {count} of {path} left out, {reason}", err=True)
     return code

@@ -195,8 +195,7 @@ def _find_agents_port(authority: Authority) -> tuple[int, str]:
     """Return the port on which the daemon here hears agents, and a warning where it does not, or nobody says
     so. Raises InputError for a daemon that would not take the token."""
     from fazai.cli import environment
-    from fazai.cli.agents.known import fetch_agents
-    from fazai.cli.agents.registry import require_same_place
+    from fazai.cli.agents.registry import ask_same_place
     from fazai.cli.clients import DaemonAddress
 
     url = os.environ.get("FAZAI_URL", "")
@@ -209,10 +208,11 @@ def _find_agents_port(authority: Authority) -> tuple[int, str]:
         )
         return _PORT, f"{text}; {_PORT} is the port that it has without --agents-port"
     try:
-        known = fetch_agents(DaemonAddress("http://fazai", socket=path), timeout_s=_ASKED_S)
+        known = ask_same_place(DaemonAddress("http://fazai", socket=path), authority, timeout_s=_ASKED_S)
+    except InputError:
+        raise
     except FazaiError as error:
         return _PORT, f"{error.message}; {_PORT} is the port that it has without --agents-port"
-    require_same_place(known, authority, str(path))
     port = known.port
     if port is None:
         return _PORT, "warning: the daemon that runs here hears no agents: restart it, now that there is a CA"
@@ -344,7 +344,7 @@ def rotate_command(key_type: KeyType | None, lifetime: str | None) -> None:
     lifetime_s = _parse_duration_s("--lifetime", lifetime, "ca_lifetime")
     rotation = Rotation(_pki_folder())
     authority, made = rotation.begin(key_type, CA_LIFETIME_S if lifetime_s is None else lifetime_s)
-    click.echo("made, and trusted from now on:" if made else "it stands there, nothing was changed:")
+    click.echo("made, and trusted from now on:" if made else "it stands there, and no other was made:")
     _tell_rotation(rotation, authority)
     click.echo(f"back it up: {authority.folder}; next: fazai pki ca status", err=True)
 

@@ -48,11 +48,13 @@ class OwnRequests:
         self._serves = serves
         self._open: dict[str, _Answered] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._offered: str | None = None  # the mark of the CAs
+        self._offered: TrustOffer | None = None
+        self._is_refused = False  # that offer
 
     def stop(self) -> None:
         """Ask nothing more: the connection has ended."""
         self._open.clear()
+        self._offered = None  # an answer that is being recorded is not followed by another offer
         for task in self._tasks:
             task.cancel()
 
@@ -122,12 +124,16 @@ class OwnRequests:
     # -- the CAs
 
     def offer_trust(self) -> None:
-        """Tell the agent which CAs to trust, where it does not know."""
+        """Tell the agent which CAs to trust, where it does not know; once, and again what it refused where
+        the files are others: the listener's certificate is, perhaps, by which it proves the offer."""
         if not self._serves("trust"):
             return
         offer = self._trust.find_offer(self._agent.agent_id, self._link.certificate)
-        if offer is not None and offer.mark != self._offered:
-            self._offered = offer.mark
+        before = self._offered
+        if offer is not None and (
+            before is None or offer.mark != before.mark or (self._is_refused and offer.files != before.files)
+        ):
+            self._offered, self._is_refused = offer, False
             action_id = self._request(functools.partial(self._take_trust, offer))
             self._link.send(write_trust(action_id, offer.pem, offer.endorsements, renew=offer.renew))
 
@@ -138,3 +144,6 @@ class OwnRequests:
             text = f"{name} does not trust the CAs that it was told of: {problem}"
             self._registry.announce_notice(name, text, "warning")
         await asyncio.to_thread(self._trust.note_trust, name, offer.mark, problem)
+        if problem and offer is self._offered:
+            self._is_refused = True
+            self.offer_trust()  # where the files changed while it looked at them

@@ -51,12 +51,14 @@ Announce = Callable[[PkiNotice], None]
 @dataclass(frozen=True, slots=True)
 class TrustOffer:
     """The CAs that an agent is to trust, their mark, and their endorsements by one another; `renew`: its
-    certificate is of one that will go."""
+    certificate is of one that will go. `files`: the state of the CA's files, among them the listener's, by
+    which the agent proves an offer."""
 
     mark: str
     pem: str
     endorsements: tuple[str, ...]
     renew: bool
+    files: tuple[tuple[int, int, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +180,16 @@ class PkiTrust:
         if now_s - self._names_at >= _NAMES_AGAIN_S:
             self._names_at = now_s
             found = self._store.names()
-            changed = changed or found != self._names
-            self._names = found
+            if found != self._names:
+                changed, self._names = True, found
+                self._forget_holders()
         return changed
+
+    def _forget_holders(self) -> None:
+        """Forget whom the store has forgotten: a command issued a certificate to a machine made anew."""
+        stored = self._store.trust_holders()
+        for name in [one for one in list(self._holders) if one not in stored]:
+            self._holders.pop(name, None)
 
     def _renew_listener(self) -> None:
         """Renew the listener's certificate in time. Where that fails (a folder that may not be written), the
@@ -195,7 +204,7 @@ class PkiTrust:
 
     @property
     def problem(self) -> str | None:
-        return self._damage or self._peers.problem or self._problem
+        return self._damage or self._peers.problem or self._problem or self._authority.problem
 
     def _refresh_files(self) -> bool:
         seen = self._fingerprint()
@@ -251,7 +260,7 @@ class PkiTrust:
         if holder is not None and holder.bundle == authority.bundle_mark and not holder.problem and not renew:
             return None
         endorsements = tuple(one.pem for one in authority.endorsements)
-        return TrustOffer(authority.bundle_mark, authority.needed_by(own), endorsements, renew)
+        return TrustOffer(authority.bundle_mark, authority.needed_by(own), endorsements, renew, self._seen)
 
     def note_trust(self, agent_id: str, mark: str, problem: str) -> None:
         holder = TrustHolder(agent_id, mark, time.time(), problem)
@@ -261,6 +270,7 @@ class PkiTrust:
 
     def redeem(self, token: str, csr: str, announce: Announce) -> IssuedCertificate:
         issued = self._enrolments(announce).redeem(token, csr)
+        self._holders.pop(issued.name, None)  # of the machine before: this one trusts one CA
         self._note_issued()
         self._names_at = float("-inf")
         return issued

@@ -252,8 +252,11 @@ def _insert(
 
 
 def _insert_certificate(connection: sqlite3.Connection, record: CertificateRecord) -> None:
-    """Store a new certificate, and drop those that expired long ago."""
+    """Store a new certificate, and drop those that expired long ago. One that succeeds none is for a machine
+    that was perhaps made anew: which CAs the one before it trusted says nothing of it."""
     connection.execute(*_insert("certificates", _CERTIFICATE, astuple(record)))
+    if record.origin in ("enrolled", "issued"):
+        connection.execute("DELETE FROM trust_holders WHERE name = ?", (record.name,))
     connection.execute(
         "DELETE FROM certificates WHERE not_after < ?", (record.issued - _KEEP_CERTIFICATES_S,)
     )

@@ -21,7 +21,7 @@ from fazai.errors import StateError, StoreFull
 FILE_NAME = STATE_FILE
 
 BUSY_S = 30.0
-_LOG_PAGES = 5000  # of 4 KiB, after which a connection of its own accord copies the log
+_LOG_PAGES = 5000  # of 4 KiB, to which the log's file is cut when it begins anew
 
 #: Version 1 is release 0.1.0: the reconciler's ledger. Version 2: the daemon. Version 3: by the box, where it
 #: was by the name of the target: what was remembered by name stays, and is found under the name. Version 4:
@@ -165,8 +165,7 @@ def connect(path: Path) -> sqlite3.Connection:
     try:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")  # a journal that a power cut forgets is none
-        # where a daemon runs, it has copied the log before (`checkpoints`)
-        connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_PAGES}")
+        connection.execute("PRAGMA wal_autocheckpoint=0")  # writers see to that: `checkpoints` says why
         connection.execute(f"PRAGMA journal_size_limit={_LOG_PAGES * 4096}")
     except sqlite3.Error:
         connection.close()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from fazai.errors import FazaiError, StateError
-from fazai.store.sqlite.checkpoints import Checkpointer
+from fazai.store.sqlite.checkpoints import ALONE, Checkpointer
 from fazai.store.sqlite.leases import fence_failure
 from fazai.store.sqlite.schema import FILE_NAME, connect, escape_text, state_error
 
@@ -32,6 +32,7 @@ _OF_ONE = (
 _HARMLESS = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_FULL)  # after a ROLLBACK the connection is as good as before
 _GROUP_BYTES = 8 << 20
 _GROUP_JOBS = 4096
+_CLOSED = "the store is closed"
 _PATIENCE_S = 0.003  # that a patient write waits for others
 
 
@@ -103,8 +104,8 @@ class GroupWriter:
     `upkeep(connection, closing)` runs between groups at least every `upkeep_s`; it does one bounded piece of
     work in its own transaction and returns whether there is more. `rest_s`: how long the thread leaves the
     interpreter to the event loop after a group of several; 0: it does not, each write wakes it at once, and
-    all have one pace. `hint`: the next step, should the thread end. Without a `checkpointer` commits copy the
-    log themselves.
+    all have one pace. `hint`: the next step, should the thread end. Without a `checkpointer` it copies the
+    log itself.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class GroupWriter:
         checkpointer: Checkpointer | None = None,
     ) -> None:
         self._folder = folder
-        self._checkpointer = checkpointer
+        self._checkpointer = checkpointer or Checkpointer(folder, ALONE)
         self._upkeep, self._upkeep_s = upkeep, upkeep_s
         self._rest_s, self._hint = rest_s, hint
         self._jobs: deque[_Job | None] = deque()  # None: the end
@@ -132,6 +133,7 @@ class GroupWriter:
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self._died: StateError | None = None
+        self._ended: StateError | None = None  # why nobody answers any more: it died, or was closed
         self.failed: FazaiError | None = None  # why the latest of those that are `lost` was
         self._in_hand: list[_Job] = []  # what is being committed
         self.commits = 0
@@ -191,12 +193,12 @@ class GroupWriter:
     ) -> None:
         """Write, and call `told` on the loop with the result or an error; it must raise nothing."""
         if self._closed:
-            raise StateError("the store is closed")
+            raise StateError(_CLOSED)
         self.check_alive()
         job = _Job(part, payload, size_bytes, told, loop, beside, pace)
         (self._urgent if pace is Pace.URGENT else self._jobs).append(job)
-        if self._died is not None:  # between the two lines: nobody else answers it
-            self._refuse_queued()
+        if self._ended is not None:  # between the two lines: nobody else answers it
+            self._refuse_queued(self._ended)
             return
         if not self._rest_s:
             self._press()
@@ -215,6 +217,9 @@ class GroupWriter:
             self.lost += 1
             return
         self._jobs.append(_Job(part, payload, 0, None, None, pace=Pace.PATIENT))
+        if self._ended is not None:  # between the two lines
+            self._refuse_queued(self._ended)
+            return
         try:
             loop = asyncio.get_running_loop() if self._rest_s else None
         except RuntimeError:  # another thread, in which no loop could keep the time
@@ -249,17 +254,20 @@ class GroupWriter:
     def _run(self) -> None:
         try:
             self._work()
+            self._ended = StateError(_CLOSED)
+            self._refuse_queued(self._ended)  # what was queued behind the end
         except BaseException as error:  # noqa: BLE001 - the border of the thread: nobody may wait for it any more
             self._die(error)
 
     def _die(self, error: BaseException) -> None:
         """Refuse what waits and what comes: a thread that has ended answers nobody."""
         why = f"the thread that writes to {self._folder / FILE_NAME} has ended: {error!r:.300}"
-        self._died = self.failed = StateError(why, hint=self._hint)
-        self._refuse_queued()
+        self._died = self._ended = self.failed = StateError(why, hint=self._hint)
+        self.failures += 1
+        self._refuse_queued(self._died)
         self._drop_connection()
 
-    def _refuse_queued(self) -> None:
+    def _refuse_queued(self, why: StateError) -> None:
         left, self._in_hand = [*self._in_hand], []
         for jobs in (self._urgent, self._jobs):
             with contextlib.suppress(IndexError):
@@ -267,9 +275,8 @@ class GroupWriter:
                     job = jobs.popleft()
                     if job is not None:
                         left.append(job)
-        self.failures += 1
         self.lost += sum(job.waiter is None for job in left)
-        self._answer([(job, self._died) for job in left])
+        self._answer([(job, why) for job in left])
 
     def _work(self) -> None:
         due = time.monotonic() + self._upkeep_s
@@ -371,7 +378,7 @@ class GroupWriter:
                 loop.call_soon_threadsafe(_tell_waiters, pairs)
 
     def _note_commit(self) -> None:
-        if self._checkpointer is None or self._connection is None:
+        if self._connection is None:
             return
         try:
             self._checkpointer.note_commit(self._connection)
@@ -394,8 +401,7 @@ class GroupWriter:
     def _connected(self) -> sqlite3.Connection:
         if self._connection is None:
             connection = connect(self._folder / FILE_NAME)
-            if self._checkpointer is not None:
-                self._checkpointer.set_up(connection)
+            self._checkpointer.set_up(connection)
             self._connection = connection
         return self._connection
 

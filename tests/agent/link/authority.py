@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,12 +58,20 @@ class Authority:
         """The SHA-256 of its certificate."""
         return self._made.fingerprint(hashes.SHA256()).hex()
 
-    def endorse(self, fingerprint: str, *, ends_s: float = 30 * DAY) -> str:
-        """Issue an endorsement of another authority: a certificate and its key (PEM)."""
+    def endorse(
+        self,
+        fingerprint: str,
+        *,
+        ends_s: float = 30 * DAY,
+        name: str = "fazai trust",
+        more: Sequence[x509.GeneralName] = (),
+    ) -> str:
+        """Issue an endorsement of another authority: a certificate and its key (PEM). `more`: other names of
+        the certificate."""
         key = ec.generate_private_key(ec.SECP256R1())
         uri: list[x509.GeneralName] = [x509.UniformResourceIdentifier(f"fazai:trust:{fingerprint}")]
         use = ExtendedKeyUsageOID.CLIENT_AUTH
-        text = self._sign("fazai trust", key.public_key(), use, uri, -300, ends_s)
+        text = self._sign(name, key.public_key(), use, [*uri, *more], -300, ends_s)
         pair = self._keep(f"endorsement-{fingerprint[:8]}", text, key)
         return text.decode() + pair.key.read_text()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,7 @@ def test_a_new_authority_that_none_of_the_old_endorses_is_not_taken(
     assert (answer["ok"], answer["code"]) == (False, "conflict")
     text = f"the authority {mark[:16]} is new, and none that this agent trusts has endorsed it"
     why = {
+        "agent's": ": its endorsement names 'edge-7', which an agent or a host may be called",
         "itself": ": the certificate of its endorsement was not made by the authority",
         "expired": ": the certificate of its endorsement was not made by the authority",
         "no pair": ": its endorsement cannot be used",
@@ -158,6 +160,30 @@ def test_a_new_authority_that_none_of_the_old_endorses_is_not_taken(
     assert agent.authority.file.read_text() == before
     assert not list(agent.authority.folder.glob("ca.pem.*"))
     agent.wait_said("other authorities were not taken: the authority")
+
+
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [
+        ("edge-7", []),
+        ("*.example.net", []),
+        ("fazai trust", [x509.DNSName("localhost")]),
+        ("fazai trust", [x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+        ("fazai trust", [x509.UniformResourceIdentifier("fazai:agent:edge-7")]),
+    ],
+)
+def test_an_endorsement_that_could_be_an_agent_or_a_host_is_none(
+    agent: Agent, connected: Peer, tmp_path: Path, name: str, more: list[x509.GeneralName]
+) -> None:
+    """Its key is no secret."""
+    before, after = agent.authority.file.read_text(), Authority(tmp_path / "after")
+    word = agent.authority.endorse(after.fingerprint, name=name, more=more)
+    offered = before + after.file.read_text()
+    answer = connected.ask(method="trust", action_id="q-1", ca=offered, endorsements=[word])
+    assert (answer["ok"], answer["code"]) == (False, "conflict")
+    named = name if not more else more[0].value
+    assert f"its endorsement names '{named}', which an agent or a host may be called" in answer["error"]
+    assert agent.authority.file.read_text() == before
 
 
 def test_an_authority_that_goes_needs_no_word_of_another(

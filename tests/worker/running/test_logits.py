@@ -46,10 +46,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def compare(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The program that compares, compiled against the library of the worker."""
+    return compile_comparison(tmp_path_factory.mktemp("compare") / "rows_test")
+
+
+def compile_comparison(program: Path, *more: str) -> Path:
     packages = Path(sysconfig.get_path("purelib"))
     library = packages / "llama_cpp/lib"
-    program = tmp_path_factory.mktemp("compare") / "rows_test"
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-march=native", "-fopenmp"]
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O3", "-march=native", "-fopenmp", *more]
     release = ["-DFZ_LLAMA_VERSION=llama_version()", "-DFZ_GGML_COMMIT=ggml_commit()"]
     sources = [*sorted(NATIVE.glob("gemma_*.c")), NATIVE / "tests/rows_test.c"]
     libraries = [
@@ -101,6 +104,13 @@ def test_the_demo_weights_step_by_step(compare: Path, model: Path, text: Path) -
     assert said.startswith(f"{steps} steps, "), said
     assert said.endswith(" 0 steps differ\n"), said
     assert (" and all by our own kernel," in said) is has_kernel(), said
+
+
+def test_the_demo_weights_under_the_sanitizers(model: Path, text: Path, tmp_path: Path) -> None:
+    flags = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined")
+    said = steps_compared(compile_comparison(tmp_path / "rows_test", *flags), model, text, 10)
+    assert said.startswith("10 steps, "), said
+    assert said.endswith(" 0 steps differ\n"), said
 
 
 @pytest.mark.parametrize("kind", KINDS)
