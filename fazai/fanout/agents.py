@@ -26,7 +26,7 @@ from fazai.errors import (
     Unreachable,
     Unsure,
 )
-from fazai.fanout.sessions import Hear, StepSession
+from fazai.fanout.sessions import AccessSession, Hear
 from fazai.model import Change, Diff, Observation, Resource, Target, Verb
 
 _DEFAULT_S: Final = 60.0
@@ -307,23 +307,13 @@ def _read_attributes(resource: Resource) -> tuple[str, str]:
     return str(fields.get("mode") or ""), f"{owner}:{group}" if owner and group else owner
 
 
-class AgentFileSession(StepSession):
+class AgentFileSession(AccessSession[AgentAccess]):
     """Session that brings files to an agent; each is verified by what the agent says of it afterwards."""
 
     def __init__(self, access: AgentAccess) -> None:
-        super().__init__(access.target)
-        self._access = access
+        super().__init__(access.target, access)
         self._wanted: dict[str, Resource] = {}
         self._bases: dict[str, str] = {}
-
-    async def __aenter__(self) -> Self:
-        await self._access.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._access.__aexit__(kind, error, trace)
 
     async def observe(self, wanted: Sequence[Resource]) -> Observation:
         """Compare each file with what is there. Raises Unreachable."""
@@ -334,7 +324,7 @@ class AgentFileSession(StepSession):
                 self._check(resource)
                 content, attributes = resource.fields["content"].data, _read_attributes(resource)
                 path = resource.identity
-                found[path] = await self._access.compare_file(path, content, *attributes)
+                found[path] = await self._way.compare_file(path, content, *attributes)
             except Unreachable:
                 raise
             except FazaiError as error:
@@ -377,5 +367,5 @@ class AgentFileSession(StepSession):
         """Put one file in place. Raises Moved where another hand was there, Unsure, Refused, DeviceError."""
         fields, path = self._wanted[change.identity].fields, change.identity
         attributes = _read_attributes(self._wanted[change.identity])
-        await self._access.replace_file(path, fields["content"].data, self._bases[path], *attributes)
+        await self._way.replace_file(path, fields["content"].data, self._bases[path], *attributes)
         return change.ref

@@ -11,12 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from fazai.errors import DeviceError, InputError
 from fazai.fanout.ledger import FanoutStore
-from fazai.fanout.sessions import StepSession
+from fazai.fanout.sessions import AccessSession
 from fazai.model import Change, Diff, Observation, Resource, Target
 from fazai.store.base import LEASE_S, Action, Lease, Run
 
@@ -60,7 +59,7 @@ class FileSeen:
         return self.state.sha256
 
 
-class FetchSession(StepSession):
+class FetchSession(AccessSession[FileAccess]):
     """Session that fetches one file to `dest`: whole or not at all, and not again where it is there. `tell`
     gets the target's name, how much was read, and how much there is."""
 
@@ -71,25 +70,14 @@ class FetchSession(StepSession):
         dest: Path,
         tell: Callable[[str, int, int], object],
     ) -> None:
-        super().__init__(target)
-        self._access, self._dest, self._tell = access, dest, tell
-        self._files: FileAccess | None = None
+        super().__init__(target, access)
+        self._dest, self._tell = dest, tell
         self._state: FileState | None = None
-
-    async def __aenter__(self) -> Self:
-        self._files = await self._access.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._access.__aexit__(kind, error, trace)
 
     async def observe(self, wanted: Sequence[Resource]) -> Observation:
         """Look at the file there, and at the copy here. Raises Unreachable, DeviceError."""
-        assert self._files is not None
         path, where = wanted[0].identity, self._target.name
-        state = await self._files.look(path)
+        state = await self._way.look(path)
         if state.unsafe:
             raise DeviceError(f"{path}: {state.unsafe}", where=where)
         if state.type != "file":
@@ -108,17 +96,16 @@ class FetchSession(StepSession):
         return Diff((self.step_for(wanted[0]),))
 
     def step_for(self, resource: Resource) -> Change:
-        return replace(StepSession.step_for(self, resource), note=f"fetched to {resource.fields['to']}")
+        return replace(super().step_for(resource), note=f"fetched to {resource.fields['to']}")
 
     async def write(self, change: Change) -> str:
         """Fetch the file. Raises Unreachable, DeviceError, InputError where it cannot be written here."""
-        assert self._files is not None
         assert self._state is not None
         state = self._state
         try:
             self._dest.parent.mkdir(parents=True, exist_ok=True)
             with replacing(self._dest, state.mode) as write:
-                await self._files.fetch_file(change.identity, state.size, state.sha256, self._counted(write))
+                await self._way.fetch_file(change.identity, state.size, state.sha256, self._counted(write))
         except OSError as error:
             raise InputError(f"{self._dest} cannot be written: {error.strerror}") from None
         return change.ref

@@ -11,13 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Protocol
 
 from fazai.errors import DeviceError, InputError
 from fazai.fanout.agents import FolderListing
 from fazai.fanout.fetching import FileAccess, FileState, has_hash, replacing
-from fazai.fanout.sessions import StepSession
+from fazai.fanout.sessions import AccessSession
 from fazai.model import Change, Diff, Observation, Resource, Target, Verb
 
 #: As many bytes and entries as go to hosts.
@@ -53,14 +52,14 @@ class FolderSeen:
 
 @dataclass(frozen=True, slots=True)
 class FolderReport:
-    """Who hears of a folder on its way: of bytes (the target, how many of how many), and of what was left
-    out."""
+    """The news of a folder on its way: `tell` hears of bytes (the target, how many of how many), and
+    `left_out` has the number of entries that were left out of each target's."""
 
     tell: Callable[[str, int, int], object]
     left_out: dict[str, int] = field(default_factory=dict)
 
 
-class FolderSession(StepSession):
+class FolderSession(AccessSession[FolderAccess]):
     """Session that fetches a folder to `dest`: each file whole or not at all, and not again where it is
     there. Nothing is removed here."""
 
@@ -71,27 +70,16 @@ class FolderSession(StepSession):
         dest: Path,
         report: FolderReport,
     ) -> None:
-        super().__init__(target)
-        self._access, self._dest, self._report = access, dest, report
-        self._files: FolderAccess | None = None
+        super().__init__(target, access)
+        self._dest, self._report = dest, report
         self._seen: FolderSeen | None = None
         self._root = ""
-
-    async def __aenter__(self) -> Self:
-        self._files = await self._access.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._access.__aexit__(kind, error, trace)
 
     async def observe(self, wanted: Sequence[Resource]) -> Observation:
         """Look at the folder there, and at the copy here. Raises Unreachable, DeviceError, Refused,
         InputError."""
-        assert self._files is not None
         self._root = wanted[0].identity
-        listing = await self._files.list_folder(self._root)
+        listing = await self._way.list_folder(self._root)
         self._report.left_out[self._target.name] = listing.left_out
         try:
             lacking = await asyncio.to_thread(self._check, listing)
@@ -117,9 +105,8 @@ class FolderSession(StepSession):
         return [one for one in ("", *listing.folders) if not os.path.isdir(self._dest / one)]
 
     async def _look(self, place: str) -> FileState:
-        assert self._files is not None
         path = f"{self._root}/{place}"
-        state = await self._files.look(path)
+        state = await self._way.look(path)
         if state.type != "file" or state.unsafe or not state.sha256:
             text = f"{path} is no file any more that can be read"
             raise DeviceError(text, where=self._target.name, hint="run it again")
@@ -140,7 +127,6 @@ class FolderSession(StepSession):
     async def write(self, change: Change) -> str:
         """Fetch a file, or make a folder here. Raises Unreachable, DeviceError, InputError where it cannot be
         written here."""
-        assert self._files is not None
         assert self._seen is not None
         path = self._dest / change.ref
         state = self._seen.states.get(change.ref)
@@ -151,7 +137,7 @@ class FolderSession(StepSession):
             if state is None:
                 return change.ref
             with replacing(path, state.mode) as write:
-                await self._files.fetch_file(change.identity, state.size, state.sha256, write)
+                await self._way.fetch_file(change.identity, state.size, state.sha256, write)
         except OSError as error:
             raise InputError(f"{path} cannot be written: {error.strerror}") from None
         self._report.tell(self._target.name, state.size, state.size)

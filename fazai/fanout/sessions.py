@@ -3,11 +3,11 @@ of what would be done."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 from fazai.errors import DeviceError, FazaiError, Refused
 from fazai.fanout.output import OutputKeeper
@@ -15,6 +15,7 @@ from fazai.masking import make_lazy_mask, secret_texts
 from fazai.model import Change, Diff, Observation, Resource, Target, Verb
 from fazai.outcome import ProgramResult
 
+Access = TypeVar("Access")
 #: Gets the output of a program as it comes: the stream's name, and bytes.
 Hear = Callable[[str, bytes], None]
 _EXIT_HINTS: Final = {
@@ -97,6 +98,29 @@ class RefusedSession(StepSession):
         return Diff(refused=((first, self._refusal),))
 
 
+class AccessSession(StepSession, Generic[Access]):
+    """Base of sessions on a way to their target, which is open as long as they are."""
+
+    def __init__(self, target: Target, access: AbstractAsyncContextManager[Access]) -> None:
+        super().__init__(target)
+        self._access = access
+        self._opened: Access | None = None
+
+    @property
+    def _way(self) -> Access:
+        assert self._opened is not None
+        return self._opened
+
+    async def __aenter__(self) -> Self:
+        self._opened = await self._access.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._access.__aexit__(kind, error, trace)
+
+
 class ProgramAccess(Protocol):
     """The way of a program to one target: SSH, this machine, an agent."""
 
@@ -126,7 +150,7 @@ class Program:
     stdin: bytes | None = field(default=None, repr=False)
 
 
-class ProgramSession(StepSession):
+class ProgramSession(AccessSession[ProgramAccess]):
     """Session that runs one program; `keep` gets its result, however it ended."""
 
     def __init__(
@@ -137,20 +161,10 @@ class ProgramSession(StepSession):
         make_keeper: Callable[[Callable[[str], str], Callable[[str, str], None]], OutputKeeper],
         keep: Callable[[str, ProgramResult], None],
     ) -> None:
-        super().__init__(target)
-        self._program, self._access, self._keep = program, access, keep
+        super().__init__(target, access)
+        self._program, self._keep = program, keep
         self._make_keeper = make_keeper
         self._say: Callable[[str, str], None] = lambda stream, text: None
-        self._run: Callable[..., Awaitable[int]] | None = None
-
-    async def __aenter__(self) -> Self:
-        self._run = (await self._access.__aenter__()).run_program
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._access.__aexit__(kind, error, trace)
 
     def listen(self, say: Callable[[str, str], None]) -> None:
         """Hand on what the program prints, line by line (`model.Talking`)."""
@@ -158,12 +172,11 @@ class ProgramSession(StepSession):
 
     async def write(self, change: Change) -> str:
         """Run the program. Raises DeviceError when it failed, and what `run_program` raises."""
-        assert self._run is not None
         mask = make_lazy_mask(lambda: secret_texts(self._target.options))
         keeper, program = self._make_keeper(mask, self._say), self._program
         status: int | None = None
         try:
-            status = await self._run(
+            status = await self._way.run_program(
                 program.argv,
                 hear=keeper.hear,
                 timeout_s=program.timeout_s,

@@ -164,7 +164,7 @@ class Authority:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with the endorsements and ends nothing, for an admin; None: nothing."""
+        """A sentence for an admin on endorsements that are not used, which ends nothing; None: all are."""
         if not self._problems:
             return None
         more = f", and {len(self._problems) - 1} more" if len(self._problems) > 1 else ""

@@ -6,16 +6,6 @@
 
 int passed, failed;
 
-fz_engine *opened(const fz_options *o) {
-    char err[200] = "";
-    fz_engine *e = NULL;
-    if (fz_open("stub.gguf", o, &e, err, sizeof err) != FZ_OK) {
-        fprintf(stderr, "fz_open: %s\n", err);
-        exit(1);
-    }
-    return e;
-}
-
 fz_params params(int32_t max_tokens) {
     return (fz_params){.max_tokens = max_tokens, .top_p = 1, .repeat_penalty = 1, .timeout_ms = 60000};
 }

@@ -3,27 +3,8 @@
 #define FAZAI_BRIDGE_TEST_H
 
 #include <stdbool.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "../gemma_internal.h"
-#include "stub_llama.h"
-
-extern int passed, failed;
-#define CHECK(what)                                                                            \
-    do {                                                                                       \
-        if (what) passed++;                                                                    \
-        else failed++, fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);              \
-    } while (0)
-
-/* VERBOSE names the test on stderr, for a run that hangs; ONLY=word runs those with it in their name. */
-#define RUN(test)                                                                              \
-    do {                                                                                       \
-        if (getenv("ONLY") && !strstr(#test, getenv("ONLY"))) break;                           \
-        if (getenv("VERBOSE")) fprintf(stderr, "%s\n", #test);                                 \
-        test();                                                                                \
-    } while (0)
+#include "check.h"
 
 static const fz_options PLAIN = {.n_ctx = 2048, .n_threads = 1, .n_slots = 4, .n_sessions = 16, .n_queue = 8};
 
@@ -33,7 +14,6 @@ typedef struct result {
     fz_progress end;
 } result;
 
-fz_engine *opened(const fz_options *o);
 fz_params params(int32_t max_tokens);
 
 /* For a loop that waits for what it says: one that never gives way stops the others under valgrind. */

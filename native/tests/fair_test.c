@@ -1,7 +1,7 @@
 /* Who goes first, against the stub: decodes are allowed one by one and counted, so that no clock says what is fair. */
 #include "fair_test.h"
 
-int fair_passed, fair_failed;
+int passed, failed;
 
 /* One client has all slots and the whole queue; another asks for five tokens: a process of the same user, then one of
  * another user; when some of the first's requests did not begin, and when all did. It is through after the decode that is
@@ -371,6 +371,6 @@ int main(void) {
     RUN(test_a_mask_that_is_late_at_the_end_of_a_turn);
     RUN(test_many_of_many_clients);
     run_passes_tests();
-    printf("%d passed, %d failed\n", fair_passed, fair_failed);
-    return fair_failed != 0;
+    printf("%d passed, %d failed\n", passed, failed);
+    return failed != 0;
 }

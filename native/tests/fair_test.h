@@ -3,42 +3,15 @@
 #define FAZAI_FAIR_TEST_H
 
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "../gemma_internal.h"
-#include "stub_llama.h"
+#include "check.h"
 
 void run_passes_tests(void); /* passes_test.c */
-
-extern int fair_passed, fair_failed;
-#define CHECK(what)                                                                            \
-    do {                                                                                       \
-        if (what) fair_passed++;                                                               \
-        else fair_failed++, fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #what);         \
-    } while (0)
-#define RUN(test)                                                                              \
-    do {                                                                                       \
-        if (getenv("ONLY") && !strstr(#test, getenv("ONLY"))) break;                           \
-        if (getenv("VERBOSE")) fprintf(stderr, "%s\n", #test);                                 \
-        test();                                                                                \
-    } while (0)
 
 enum { PROMPT = 12, EVERYTHING = 100000, MOST = 4096 };
 static const fz_options PLAIN = {
     .n_ctx = 8192, .n_threads = 1, .n_slots = 4, .n_sessions = 64, .n_queue = 32, .drafts = FZ_DRAFTS_OFF, .out_limit = 1 << 20,
 };
-
-static inline fz_engine *opened(const fz_options *o) {
-    char err[200] = "";
-    fz_engine *e = NULL;
-    if (fz_open("stub.gguf", o, &e, err, sizeof err) != FZ_OK) {
-        fprintf(stderr, "fz_open: %s\n", err);
-        exit(1);
-    }
-    return e;
-}
 
 /* A prompt of `n` characters whose first one is told apart by stub_took. */
 static inline int32_t ask(fz_engine *e, uint64_t *s, char first, int32_t n, int32_t max_tokens, uint32_t user, uint32_t client) {

@@ -49,7 +49,7 @@ def list_folder(
 
 
 class _Found:
-    """What was found so far."""
+    """The entries that were found so far, and how many were left out."""
 
     def __init__(self, path: str, config: AgentConfig) -> None:
         self.folders: list[str] = []

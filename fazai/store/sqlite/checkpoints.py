@@ -112,9 +112,8 @@ class Checkpointer:
         self._needs_writer = False
         self._is_wanted = threading.Event()
         self._is_closing = False
-        self._is_behind = (
-            False  # there may be more to copy, which was written meanwhile or a reader still needs
-        )
+        #: There may be more to copy, which was written meanwhile or a reader still needs.
+        self._is_behind = False
         self._connection: sqlite3.Connection | None = None
         self.failures = 0
         self._thread = threading.Thread(target=self._run, name="fazai-store-checkpoints", daemon=True)

@@ -71,7 +71,7 @@ class StatementHandler(WriteHandler):
 
 
 class Pace(enum.Enum):
-    """How soon a write is wanted. An urgent one depends on no other, nor another on it: it goes ahead of the
+    """The haste of a write. An urgent one depends on no other, nor another on it: it goes ahead of the
     others, and where it is the only urgent one, in a commit of its own. A patient one waits a moment for
     others, to share a commit with them and to leave the way to urgent ones."""
 
