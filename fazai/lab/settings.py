@@ -85,6 +85,8 @@ class LabSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     #: 26.1.11: the factory's two LAN rules as on a new box (no items of the API, behind all that are), or
     #: "api": as items, as on a box whose rules were migrated; since 26.7 they always are
     factory_rules: Literal["legacy", "api"] = "legacy"
+    #: seed of what goes through it: states, the filter log, counters, tunnels; 0: nothing, as recorded
+    traffic: int = 0
     absent: tuple[str, ...] = ()  # controllers ("module/controller") or modules that are not installed
     faults: tuple[Fault, ...] = ()
 

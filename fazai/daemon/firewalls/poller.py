@@ -64,7 +64,7 @@ def backoff_s(every_s: float, failures: int) -> float:
 @dataclass(slots=True)
 class WatchedFirewall:
     """A firewall and what was last read of it. `up` None: not asked yet. Times are seconds since the epoch,
-    but for `due_s`, which is monotonic."""
+    but for `due_s`, which is monotonic. `asked`: requests and tools that ask it now."""
 
     firewall: Firewall
     record: FirewallRecord
@@ -75,6 +75,7 @@ class WatchedFirewall:
     due_s: float = 0.0
     round: asyncio.Task[None] | None = None
     last: FazaiError | None = None
+    asked: int = 0
 
 
 class Firewalls:
@@ -94,6 +95,7 @@ class Firewalls:
         self._rounds: Counter[str] = Counter()
         self._chance = random.random
         self.figures = FirewallFigures()
+        self.inventory_targets: tuple[str, ...] = ()  # firewalls and others, as it was last read
 
     async def load(self) -> None:
         """Watch the firewalls that were registered before. Raises StateError."""
@@ -189,7 +191,7 @@ class Firewalls:
             return
         self._files = files
         try:
-            found, wrong = await asyncio.to_thread(
+            found, wrong, names = await asyncio.to_thread(
                 firewalls_of_inventory, sources, dict(os.environ), self._settings.secrets
             )
         except FazaiError as error:
@@ -198,6 +200,7 @@ class Firewalls:
             return
         for text in wrong:
             self._log.say("warning", f"not watched: {text}", logger=_LOGGER)
+        self.inventory_targets = names
         await self._replace_inventory(found)
 
     async def _replace_inventory(self, found: list[Firewall]) -> None:

@@ -113,9 +113,9 @@ def _error_text(error: FazaiError) -> str:
 
 def firewalls_of_inventory(
     sources: Sequence[str], environ: Mapping[str, str], secrets: Path
-) -> tuple[list[Firewall], list[str]]:
-    """Return the OPNsense targets of an inventory, read by fazai's own code, and what is wrong with others.
-    Blocks. Raises FazaiError when the inventory itself cannot be read."""
+) -> tuple[list[Firewall], list[str], tuple[str, ...]]:
+    """Return the OPNsense targets of an inventory, read by fazai's own code, what is wrong with others, and
+    the names of all targets. Blocks. Raises FazaiError when the inventory itself cannot be read."""
     from fazai.inventory import load_inventory
     from fazai.secrets import SecretReader
     from fazai.secrets.scripts import script_runner
@@ -123,7 +123,7 @@ def firewalls_of_inventory(
     reader = SecretReader(environ=environ, folder=secrets)
     run = script_runner(environ) if environ.get("FAZAI_ALLOW_SCRIPTS") == "1" else None
     inventory = load_inventory(tuple(sources), decrypt=reader.open_file, run_script=run)
-    return _firewall_targets(inventory, reader)
+    return *_firewall_targets(inventory, reader), tuple(inventory.hosts)
 
 
 def _firewall_targets(inventory: Inventory, reader: Any) -> tuple[list[Firewall], list[str]]:

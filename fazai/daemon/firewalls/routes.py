@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from fazai.daemon.events.announcer import AUDIT
+from fazai.daemon.firewalls.asking import ROUTE_S, ask_firewall, interface_item, read_metrics
 from fazai.daemon.firewalls.poller import WatchedFirewall
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import Route, RouteCall
-from fazai.errors import DeviceError, FazaiError, SecretError, Unreachable
+from fazai.errors import SecretError
 from fazai.providers.opnsense.api.client import Api
-from fazai.providers.opnsense.api.vitals import Interface, read_health, read_interfaces
+from fazai.providers.opnsense.api.vitals import read_health, read_interfaces
 from fazai.timestamps import timestamp
 from fazai.wire import opn
 
 T = TypeVar("T")
-
-_IN_ALL_S = 30.0
-_ROUTE_S = _IN_ALL_S + 5
 
 
 @Route(
@@ -28,7 +25,7 @@ _ROUTE_S = _IN_ALL_S + 5
     "Register a firewall.",
     role="admin",
     codes=("conflict", "unavailable"),
-    timeout_s=_ROUTE_S,
+    timeout_s=ROUTE_S,
 )
 async def add_firewall(call: RouteCall, body: opn.OpnAddBody) -> opn.OpnAddedAnswer:
     """Store a firewall and ask it. It is stored whether or not it answers: `tested` says which. Raises
@@ -46,7 +43,7 @@ async def add_firewall(call: RouteCall, body: opn.OpnAddBody) -> opn.OpnAddedAns
     return opn.OpnAddedAnswer(id=seen.firewall.id, tested=True, info=info)
 
 
-@Route("GET", "/opn/list", "The firewalls that are watched.", timeout_s=_ROUTE_S)
+@Route("GET", "/opn/list", "The firewalls that are watched.", timeout_s=ROUTE_S)
 async def list_firewalls(call: RouteCall) -> opn.OpnListAnswer:
     """Return all firewalls that are watched."""
     return opn.OpnListAnswer(items=tuple(_firewall_item(seen) for seen in call.services.firewalls.all()))
@@ -80,7 +77,7 @@ def _firewall_item(seen: WatchedFirewall) -> opn.OpnItem:
     "Forget a registered firewall.",
     role="admin",
     codes=("conflict",),
-    timeout_s=_ROUTE_S,
+    timeout_s=ROUTE_S,
 )
 async def remove_firewall(call: RouteCall) -> opn.OpnInfoAnswer:
     """Forget a registered firewall. Raises Refusal (not_found, conflict)."""
@@ -96,76 +93,31 @@ def _audit(call: RouteCall, what: str, seen: WatchedFirewall) -> None:
     call.services.log.say("info", text, logger=AUDIT, agent_id=id_, target=name)
 
 
-@Route("GET", "/opn/{id}/health", "What it says of itself.", codes=("device_error",), timeout_s=_ROUTE_S)
+@Route("GET", "/opn/{id}/health", "What it says of itself.", codes=("device_error",), timeout_s=ROUTE_S)
 async def show_firewall_health(call: RouteCall) -> opn.OpnInfoAnswer:
     """Ask the firewall what it says of itself. Raises Refusal (not_found, device_error, timeout)."""
-    return opn.OpnInfoAnswer(info=await _ask_watched(call, read_health))
+    return opn.OpnInfoAnswer(info=await ask_watched(call, read_health))
 
 
-@Route("GET", "/opn/{id}/interfaces", "Its interfaces.", codes=("device_error",), timeout_s=_ROUTE_S)
+@Route("GET", "/opn/{id}/interfaces", "Its interfaces.", codes=("device_error",), timeout_s=ROUTE_S)
 async def list_interfaces(call: RouteCall) -> opn.OpnInterfacesAnswer:
     """Ask the firewall for its interfaces. Raises Refusal (not_found, device_error, timeout)."""
-    found = await _ask_watched(call, read_interfaces)
-    return opn.OpnInterfacesAnswer(data=tuple(map(_interface_item, found)))
+    found = await ask_watched(call, read_interfaces)
+    return opn.OpnInterfacesAnswer(data=tuple(map(interface_item, found)))
 
 
-async def _ask_watched(call: RouteCall, work: Callable[[Api], Awaitable[T]]) -> T:
+async def ask_watched(call: RouteCall, work: Callable[[Api], Awaitable[T]]) -> T:
+    """Let `work` ask the firewall that the path names. Raises Refusal."""
     firewalls = call.services.firewalls
-    seen = firewalls.get(call.path["id"])
-    try:
-        async with asyncio.timeout(_IN_ALL_S):
-            return await firewalls.ask(seen, work)
-    except TimeoutError:
-        raise Refusal("timeout", f"{seen.firewall.name} did not answer within {_IN_ALL_S:g} s") from None
-    except FazaiError as error:
-        raise _refusal(error) from None
+    return await ask_firewall(firewalls, firewalls.get(call.path["id"]), work)
 
 
-def _refusal(error: FazaiError) -> Refusal:
-    slow = isinstance(error, Unreachable) and "within" in error.message
-    code = "timeout" if slow else "device_error"
-    known = isinstance(error, (DeviceError, Unreachable))
-    return Refusal(code, error.message, hint=error.hint if known else None)
-
-
-@Route("GET", "/opn/{id}/metrics", "Its figures.", codes=("device_error",), timeout_s=_ROUTE_S)
+@Route("GET", "/opn/{id}/metrics", "Its figures.", codes=("device_error",), timeout_s=ROUTE_S)
 async def show_firewall_metrics(call: RouteCall) -> opn.OpnMetricsAnswer:
     """Return the figures of the last round, else of one made now. Raises Refusal (not_found,
     device_error)."""
     firewalls = call.services.firewalls
-    seen = firewalls.get(call.path["id"])
-    if seen.vitals is None or seen.last is not None:
-        await firewalls.poll_now(seen)
-    if seen.last is not None:
-        raise _refusal(seen.last)
-    vitals, record = seen.vitals, seen.record
-    if vitals is None:  # it was taken off the registry meanwhile
-        raise Refusal("not_found", "the firewall is no longer watched")
-    memory = vitals.memory_ratio
-    data = opn.OpnMetrics(
-        id=record.id,
-        name=record.name,
-        version=vitals.version,
-        uptime=vitals.uptime_s,
-        cpu_percent=round(vitals.cpu_ratio * 100, 1) if vitals.cpu_ratio is not None else None,
-        mem_percent=round(min(memory, 1.0) * 100, 1) if memory is not None else None,
-        sessions=vitals.states,
-        ifaces=tuple(map(_interface_item, vitals.interfaces)),
-        last_seen=timestamp(record.last_seen),
-    )
-    return opn.OpnMetricsAnswer(data=data)
-
-
-def _interface_item(one: Interface) -> opn.OpnIface:
-    return opn.OpnIface(
-        name=one.name,
-        status=one.status,
-        device=one.device or None,
-        description=one.description or None,
-        addresses=one.addresses,
-        rx_bytes=one.received_bytes,
-        tx_bytes=one.sent_bytes,
-    )
+    return opn.OpnMetricsAnswer(data=await read_metrics(firewalls, firewalls.get(call.path["id"])))
 
 
 ROUTES = (

@@ -11,6 +11,7 @@ from fazai.lab.box import ActionCall, Box, Handler, posted_only
 from fazai.lab.engine.schema import read_json
 from fazai.lab.engine.search import SearchRow, grid_answer, make_rows, recordset_answer
 from fazai.lab.engine.verbs import get_item, rows_of
+from fazai.lab.models.wireguard import SERVERS
 
 TUNABLES: Final = "Core.Tunables.item"
 
@@ -59,13 +60,42 @@ def search_menu(call: ActionCall) -> Any:
 # services
 
 
-def search_services(call: ActionCall) -> Any:
-    running = call.box.running.services
-    rows = []
-    for row in recorded_answer(call.box, "services"):
-        state = running.get({"syslog-ng": "syslog"}.get(row["name"], row["name"]))
+#: What a service is called in the list -> in the API.
+_SERVICES: Final = {"syslog-ng": "syslog", "suricata": "ids", "kea-dhcp": "kea"}
+#: A model whose setting enables a service, that setting, and the service as `plugins.inc.d` of
+#: opnsense/core lists it.
+_ENABLED: Final = (
+    ("Monit", "general.enabled", "monit", "monit", "Monit System Monitoring"),
+    ("IDS", "general.enabled", "ids", "suricata", "Intrusion Detection"),
+    ("Kea.dhcp4", "general.enabled", "kea", "kea-dhcp/v4", "KEA DHCPv4 server"),
+)
+
+
+def service_rows(box: Box) -> list[dict[str, Any]]:
+    """Return the services of the recorded firewall, and those that its settings enable."""
+    running = box.running.services
+    rows: list[dict[str, Any]] = []
+    for row in recorded_answer(box, "services"):
+        state = running.get(_SERVICES.get(row["name"], row["name"]))
         rows.append(row if state is None else {**row, "running": int(state == "running")})
-    return recordset_answer(call, make_rows(rows))
+
+    def add(id_: str, description: str, service: str, locked: int = 0) -> None:
+        up = int(running.get(service) == "running")
+        name = id_.partition("/")[0]
+        rows.append({"id": id_, "locked": locked, "running": up, "description": description, "name": name})
+
+    for model, setting, service, id_, description in _ENABLED:
+        if box.config.settings(model).get(setting) == "1":
+            add(id_, description, service)
+    if box.config.settings("Wireguard.General").get("enabled") == "1":
+        for uuid, server in box.items(SERVERS).items():
+            if server["enabled"] == "1":
+                add(f"wireguard/{uuid}", f"WireGuard {server['name']}", "wireguard", locked=1)
+    return sorted(rows, key=lambda row: str(row["id"]))
+
+
+def search_services(call: ActionCall) -> Any:
+    return recordset_answer(call, make_rows(service_rows(call.box)))
 
 
 def change_any_service(state: str) -> Handler:
@@ -73,8 +103,8 @@ def change_any_service(state: str) -> Handler:
     def handler(call: ActionCall) -> Any:
         """Answer `ok` also for a service that does not exist."""
         name = call.param(0) or ""
-        if any(row["name"] == name and not row["locked"] for row in recorded_answer(call.box, "services")):
-            call.box.running.services[{"syslog-ng": "syslog"}.get(name, name)] = state
+        if any(row["name"] == name and not row["locked"] for row in service_rows(call.box)):
+            call.box.running.services[_SERVICES.get(name, name)] = state
         return {"result": "ok"}
 
     return handler

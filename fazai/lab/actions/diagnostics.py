@@ -9,10 +9,13 @@ from typing import Any, Final
 import msgspec
 
 from fazai.lab.actions.common import recorded_answer
+from fazai.lab.actions.core import service_rows
 from fazai.lab.actions.rules import applied_rules
 from fazai.lab.box import ActionCall, Box, Handler
 from fazai.lab.engine.names import GATEWAYS, INTERFACES, interface_label, interface_name, natural_key
-from fazai.lab.engine.search import make_rows, recordset_answer
+from fazai.lab.engine.search import make_rows, recordset_answer, select_page
+from fazai.lab.live.flows import interface_labels, list_log, list_states, matches_state
+from fazai.lab.live.processes import list_activity
 from fazai.lab.models.interfaces import ROUTES, VIPS, vlan_devices
 from fazai.lab.server.wire import LabReply
 
@@ -113,7 +116,34 @@ def get_pf_statistics(call: ActionCall) -> Any:
             item["description"]: {"evaluations": "0", "packets": "0"} for item in applied_rules(call.box)
         }
         return {"rules": {"filter rules": rules or []}}
+    table["current-entries"] = {"total": len(list_states(call.box))}
     return {section: {"state-table": table}} if section == "info" else {section: []}
+
+
+def query_states(call: ActionCall) -> Any:
+    """List states, a page of those that match."""
+    if not call.posted:
+        return {"rows": [], "rowCount": 0, "total": 0, "current": 0}
+    words = str(call.argument("searchPhrase") or "").split()
+    labels = interface_labels(call.box)
+    rows = [row for row in list_states(call.box) if matches_state(row, words)]
+    for row in rows:
+        row["interface"] = labels.get(row["iface"], row["iface"])
+    found, total, current = select_page(call, make_rows(rows), searched=False)
+    return {"rows": [row.raw for row in found], "rowCount": len(found), "total": total, "current": current}
+
+
+def read_filter_log(call: ActionCall) -> Any:
+    """List the newest lines of the filter log; a limit that is no number is refused by the script behind."""
+    if call.method != "GET":
+        return None
+    limit = str(call.query.get("limit") or 1000)
+    return list_log(call.box, int(limit)) if limit.isascii() and limit.isdigit() and len(limit) < 9 else None
+
+
+def get_activity(call: ActionCall) -> Any:
+    names = [row["name"] for row in service_rows(call.box) if row["running"]]
+    return list_activity(call.box, names)
 
 
 def get_information(call: ActionCall) -> Any:
@@ -178,6 +208,9 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "diagnostics/system/systemTime": get_system_time,
     "diagnostics/firewall/pfStatistics": get_pf_statistics,
     "diagnostics/firewall/listRuleIds": list_rule_ids,
+    "diagnostics/firewall/queryStates": query_states,
+    "diagnostics/firewall/log": read_filter_log,
+    "diagnostics/activity/getActivity": get_activity,
     "diagnostics/cpu_usage/stream": stream_cpu,
     "diagnostics/traffic/Interface": get_traffic,
     "diagnostics/dns/reverseLookup": look_up_address,

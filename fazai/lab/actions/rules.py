@@ -22,6 +22,7 @@ from fazai.lab.engine.schema import ItemModel, read_json
 from fazai.lab.engine.search import SearchRow, grid_answer, recordset_answer
 from fazai.lab.engine.sources import SOURCES
 from fazai.lab.engine.verbs import FAILED, get_item, rows_of
+from fazai.lab.live.flows import count_rules
 from fazai.lab.models.rules import DNAT, NPT, ONE_TO_ONE, RULES, SOURCE_NAT, order_of
 
 COLLECTIONS: Final = {
@@ -84,6 +85,11 @@ def search_rules(call: ActionCall) -> Any:
         rows = [row for row in rows if wanted(row)]
     if isinstance(categories, list) and categories:
         rows = [row for row in rows if set(categories) & set(str(row.data.get("categories", "")).split(","))]
+    counters = count_rules(box) if call.argument("show_all") not in (None, "", "0", False) else {}
+    rows = [
+        SearchRow({**row.data, **counters[uuid]}, row.key) if (uuid := row.data["uuid"]) in counters else row
+        for row in rows
+    ]
     return recordset_answer(call, rows)
 
 

@@ -14,6 +14,7 @@ from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import SETTINGS, Item
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.verbs import blank_item, current_settings, set_model
+from fazai.lab.live.tunnels import list_children, list_connections, list_openvpn, list_wireguard
 from fazai.lab.models.dns_dhcp import (
     RESERVATIONS,
     SUBNETS,
@@ -163,6 +164,28 @@ def list_servers(call: ActionCall) -> Any:
     return {"rows": rows, "status": "ok"}
 
 
+def show_wireguard(call: ActionCall) -> Any:
+    """List interfaces and peers, of the types that are asked for."""
+    types = call.argument("type")
+    rows = list_wireguard(call.box)
+    return recordset_answer(call, make_rows(row for row in rows if not types or row["type"] in types))
+
+
+# openvpn, ipsec: sessions alone, the lab has no models of them
+
+
+def search_sessions(call: ActionCall) -> Any:
+    return recordset_answer(call, make_rows(list_openvpn(call.box)))
+
+
+def search_connections(call: ActionCall) -> Any:
+    return recordset_answer(call, make_rows(list_connections(call.box)))
+
+
+def search_children(call: ActionCall) -> Any:
+    return recordset_answer(call, make_rows(list_children(call.box, str(call.body.get("id", "")))))
+
+
 ACTIONS: Final[Mapping[str, Handler]] = {
     "ids/service/reconfigure": reconfigure_ids,
     "ids/settings/listRulesets": list_rulesets,
@@ -176,4 +199,8 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "wireguard/server/keyPair": make_key_pair,
     "wireguard/client/psk": make_shared_key,
     "wireguard/client/listServers": list_servers,
+    "wireguard/service/show": show_wireguard,
+    "openvpn/service/searchSessions": search_sessions,
+    "ipsec/sessions/searchPhase1": search_connections,
+    "ipsec/sessions/searchPhase2": search_children,
 }

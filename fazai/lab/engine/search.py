@@ -76,9 +76,12 @@ def _column_key(name: str) -> Callable[[SearchRow], Any]:
     return lambda row: natural_key(str(row.data.get(name, "")))
 
 
-def select_page(call: ActionCall, rows: Sequence[SearchRow]) -> tuple[list[SearchRow], int, int]:
-    """Return the rows of one page, the number of matches, the page's number."""
-    phrase = call.argument("searchPhrase")
+def select_page(
+    call: ActionCall, rows: Sequence[SearchRow], *, searched: bool = True
+) -> tuple[list[SearchRow], int, int]:
+    """Return the rows of one page, the number of matches, the page's number. `searched`: by the words of the
+    request."""
+    phrase = call.argument("searchPhrase") if searched else None
     found = list(rows)
     if isinstance(phrase, str) and phrase.strip():
         words = phrase.lower().split()

@@ -1,7 +1,8 @@
 """Answers that are cut, forged or nonsense: whatever a firewall says, it is one sentence and never a defect.
 
-A whole conversation (observe, diff, trial, write, activate, probe, verify; vitals and health) is recorded
-against the lab; then its answers are changed at random and played back below the client, at its transport.
+A whole conversation (observe, diff, trial, write, activate, probe, verify; vitals, health and what the
+readers ask) is recorded against the lab; then its answers are changed at random and played back below the
+client, at its transport.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from fazai.providers.opnsense.api.vitals import read_health, read_vitals
 from fazai.providers.opnsense.session import OpnsenseSession
 from tests.campaign import campaign_size
 from tests.opnsense.helpers import FakeClock, Start, resource, run, session, target
+from tests.opnsense.reading.readers import READERS
 
 WANTED = [
     resource("opnsense.category", {"name": "managed"}),
@@ -180,14 +182,16 @@ async def converse(work: OpnsenseSession, wanted: list[Resource]) -> None:
     """All that an apply asks of a firewall, whatever single steps come to; and what the daemon asks."""
     steps = []
     seen = None
-    for turn in ("look", "vitals", "health"):
+    asked: dict[str, Any] = {"vitals": read_vitals, "health": read_health}
+    asked |= {name: reader.read for name, reader in READERS.items()}
+    for turn in ("look", *asked):
         try:
             if turn == "look":
                 seen = await work.observe(wanted)
                 assert len(seen.digest) == 71
                 steps = list(work.diff(wanted, seen, prune=True).steps)
             else:
-                told = await (read_vitals if turn == "vitals" else read_health)(work.api)
+                told = await asked[turn](work.api)
                 assert len(msgspec.json.encode(told)) < 100_000  # as the daemon answers it
         except FazaiError as error:
             check(error)
@@ -325,10 +329,10 @@ def test_an_answer_that_is_none_is_one_sentence(start: Start, path: str, body: s
     assert caught.value.where is not None
 
 
-def test_nonsense_is_said_in_sentences(firewall: LabFirewall) -> None:
-    fuzz(firewall, 750, seed=1)
+def test_nonsense_is_said_in_sentences(start: Start) -> None:
+    fuzz(start(traffic=7), 750, seed=1)
 
 
 @pytest.mark.slow
-def test_much_nonsense(firewall: LabFirewall) -> None:
-    fuzz(firewall, campaign_size(100_000), seed=2)
+def test_much_nonsense(start: Start) -> None:
+    fuzz(start(traffic=7), campaign_size(100_000), seed=2)

@@ -31,7 +31,8 @@ class ApiSettings:
 
 @dataclass(frozen=True, slots=True)
 class ApiCall:
-    """One call. `repeatable`: twice is the same as once. `privilege` is named in the error after a 403."""
+    """One call. `repeatable`: twice is the same as once. `privilege` is named in the error after a 403.
+    `verbatim`: a good answer is handed on as it came, our key in it unmasked."""
 
     method: str
     path: str
@@ -40,6 +41,7 @@ class ApiCall:
     timeout_s: float | None = None
     privilege: str = ""
     attempts: int | None = None
+    verbatim: bool = False
 
 
 def controller_of(call: ApiCall) -> str:

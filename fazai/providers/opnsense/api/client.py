@@ -140,6 +140,18 @@ class Api:
                 break
         return found[:count]
 
+    async def download(self, path: str) -> bytes:
+        """Return a file of the firewall as it is, whole. Raises as `get`."""
+        call = ApiCall("GET", path, verbatim=True)
+        async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
+            try:
+                status, headers, body = await self._send_request(self._main, call, lease)
+                if status != 200:
+                    self._raise_for_status(call, status, headers, body)
+            except (Lost, Busy) as failed:
+                raise failed.error from None
+        return body
+
     async def search(self, path: str, *, privilege: str = "") -> list[dict[str, Any]]:
         """Return all rows of a collection in one call. Raises as `get`; Unreachable without rows."""
         body = {"current": 1, "rowCount": -1, "sort": {}, "searchPhrase": ""}
@@ -318,7 +330,8 @@ class Api:
                 parts.append(part)
         finally:
             await stream.aclose()  # deadline: the caller's, `_send_request` or `stream`
-        return self._mask.body(parts[0] if len(parts) == 1 else b"".join(parts))
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        return body if call.verbatim and response.status_code == 200 else self._mask.body(body)
 
     def _timeout_loss(self, stage: str, call: ApiCall, limit_s: float) -> Lost:
         target = self.settings.target

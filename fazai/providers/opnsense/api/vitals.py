@@ -18,6 +18,7 @@ from typing import Any
 from fazai.errors import DeviceError
 from fazai.providers.opnsense.api.client import Api
 from fazai.providers.opnsense.api.masking import as_one_line
+from fazai.providers.opnsense.reading.values import parse_count
 
 MAX_NOTICES = 100
 _RELEASE = re.compile(r"OPNsense\s+(\S+?)(?:-(?:amd64|arm64|aarch64))?")
@@ -174,8 +175,8 @@ def _parse_utc_time(text: str) -> float | None:
 def _parse_memory(answer: Any) -> dict[str, Any]:
     memory = answer["memory"]
     return {
-        "memory_total_bytes": _parse_count(memory.get("total")),
-        "memory_used_bytes": _parse_count(memory.get("used")),
+        "memory_total_bytes": parse_count(memory.get("total")),
+        "memory_used_bytes": parse_count(memory.get("used")),
     }
 
 
@@ -189,7 +190,7 @@ _OPTIONAL: Mapping[str, Callable[[Any], dict[str, Any]]] = {
     "diagnostics/system/systemTime": _parse_system_time,
     "diagnostics/system/systemResources": _parse_memory,
     "diagnostics/firewall/pfStatistics/info": lambda answer: {
-        "states": _parse_count(answer["info"]["state-table"]["current-entries"]["total"])
+        "states": parse_count(answer["info"]["state-table"]["current-entries"]["total"])
     },
 }
 
@@ -227,15 +228,6 @@ def _parse_counters(answer: Any) -> dict[str, dict[str, Any]]:
     for row in rows.values() if isinstance(rows, dict) else ():
         if isinstance(row, dict) and str(row.get("network", "")).startswith("<Link"):
             found[str(row.get("name"))] = {
-                ours: _parse_count(row.get(theirs)) for theirs, ours in _COUNTERS.items()
+                ours: parse_count(row.get(theirs)) for theirs, ours in _COUNTERS.items()
             }
     return found
-
-
-def _parse_count(value: Any) -> int | None:
-    """Parse a count, however it is written; None for what is none."""
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,20}", value):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**63:
-        return None
-    return int(value)
