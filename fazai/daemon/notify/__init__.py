@@ -1,0 +1,1 @@
+"""Notifications: which events are worth one, who gets it, and when again."""

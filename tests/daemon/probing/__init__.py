@@ -1,0 +1,1 @@
+"""Probes as tools of the daemon."""
