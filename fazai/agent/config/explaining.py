@@ -17,7 +17,8 @@ from fazai.errors import count_noun
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from fazai.agent.config.settings import AgentConfig, ArgumentRule, ProgramRule
+    from fazai.agent.config.settings import AgentConfig, ProgramRule
+    from fazai.policy.arguments import ArgumentRule
 
 _INDENT = "    "
 

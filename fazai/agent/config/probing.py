@@ -9,7 +9,7 @@ from __future__ import annotations
 import signal
 from typing import TYPE_CHECKING, Any
 
-from fazai.agent.config.programs import compile_pattern
+from fazai.policy.arguments import compile_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,8 @@ import re
 from typing import TYPE_CHECKING
 
 from fazai.agent.config.fields import Fields, Mistakes, describe
-from fazai.agent.config.settings import ArgumentRule, ProgramLimits, ProgramRule
+from fazai.agent.config.settings import ProgramLimits, ProgramRule
+from fazai.policy.arguments import ArgumentRule, compile_pattern
 
 if TYPE_CHECKING:
     from fazai.agent.config.yamltext import Node
@@ -93,11 +94,6 @@ def _read_argument(fields: Fields, node: Node) -> ArgumentRule:
     if literal is not None and (rest or dash):
         fields.mistakes.add(node.line, "`rest` and `dash` belong to a `pattern`")
     return ArgumentRule(literal, pattern, inner.switch("optional"), rest, dash, node.line)
-
-
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Compile a pattern as it is matched, with the digits, letters and spaces of ASCII. Raises re.error."""
-    return re.compile(pattern, re.ASCII)
 
 
 def read_pattern(fields: Fields, node: Node | None, key: str) -> str | None:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fazai.policy.arguments import ArgumentRule
 
 #: How the names of files end that stand beside the agent's own until they take their places: the next key,
 #: the next certificate, authorities that are proven and what others say of them, the proxy of the enrolment.
@@ -33,18 +37,6 @@ class ProxyAddress:
 
     def __str__(self) -> str:
         return f"http://[{self.host}]:{self.port}" if ":" in self.host else f"http://{self.host}:{self.port}"
-
-
-@dataclass(frozen=True)
-class ArgumentRule:
-    """One place in an argument list: either `literal` or `pattern` is given."""
-
-    literal: str | None = None
-    pattern: str | None = None
-    optional: bool = False
-    rest: bool = False  # as many as there are, at least one unless `optional`; only in the last place
-    dash: bool = False  # a value may begin with `-`
-    line: int = 0
 
 
 @dataclass(frozen=True)

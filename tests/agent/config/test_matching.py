@@ -7,8 +7,7 @@ import re
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fazai.agent.config.policy import match_arguments
-from fazai.agent.config.settings import ArgumentRule
+from fazai.policy.arguments import ArgumentRule, match_arguments
 from tests.campaign import with_examples
 
 PATTERNS = ["[ab]+", "a*", ".*", "a|ab", "(?:a|b)?", "-?[ab]", "/[a-z/.]*", "[^a]", r"\w\S*", "(?i)AB"]

@@ -12,7 +12,6 @@ from fazai.agent.config.reading import load_config, parse_config
 from fazai.agent.config.settings import (
     AgentConfig,
     AgentLimits,
-    ArgumentRule,
     DaemonAddress,
     FilesRoot,
     ProgramLimits,
@@ -20,6 +19,7 @@ from fazai.agent.config.settings import (
 )
 from fazai.agent.errors import ConfigError
 from fazai.errors import FazaiError
+from fazai.policy.arguments import ArgumentRule
 
 LEAST = """\
 agent_id: edge-7

@@ -1,0 +1,1 @@
+"""What may be done without asking anybody (/etc/fazai/policy.yml): reading, matching, deciding. Pure."""

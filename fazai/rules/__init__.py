@@ -1,0 +1,1 @@
+"""Event rules (/etc/fazai/rules.yml): what telemetry and events start. Reading, matching, counting. Pure."""
