@@ -1,4 +1,4 @@
-"""Section 2 of SPEC.md, planned: the typed actions that a model proposes, their approval, the knowledge base.
+"""Section 2 of SPEC.md, planned: the typed actions that a model proposes, and their approval.
 
 The contract fixes these messages, and no process speaks them yet: a daemon passes an `action` event on, and
 that is all.
@@ -15,17 +15,14 @@ from msgspec.structs import force_setattr
 
 from fazai.wire.base import (
     MAX_BODY_BYTES,
-    AnswerMessage,
     Family,
     Ident,
     Label,
-    Message,
     RequestMessage,
     Timestamp,
     WireError,
     parse_object,
 )
-from fazai.wire.opn import Tags
 
 Text = Annotated[str, Meta(max_length=65_536)]
 ShellWord = Annotated[str, Meta(max_length=65_536, pattern=r"(?#text without NUL)\A[^\x00]*\Z")]
@@ -40,6 +37,8 @@ class ActionBase(RequestMessage, frozen=True, kw_only=True, tag_field="action"):
     session_id: Ident | None = None
     action_id: Ident | None = None
     plan_hash: Ident | None = None
+    changes: tuple[dict[str, Any], ...] = ()
+    expires: Timestamp | None = None
 
 
 class PlanAction(ActionBase, frozen=True, kw_only=True, tag="plan"):
@@ -76,7 +75,10 @@ class ResearchAction(ActionBase, frozen=True, kw_only=True, tag="research", rena
 
 
 class ToolSpecAction(ActionBase, frozen=True, kw_only=True, tag="tool_spec"):
+    """Names a program with places for parameters, `{name}`, which an admin approves before its first use."""
+
     name: Label
+    argv: Annotated[tuple[ShellWord, ...], Meta(max_length=64)] = ()
     description: Text | None = None
     parameters: dict[str, Any] | None = None
 
@@ -106,40 +108,6 @@ class DoneAction(ActionBase, frozen=True, kw_only=True, tag="done"):
     result: Any = None
 
 
-class ApproveBody(RequestMessage, frozen=True, kw_only=True):
-    """POST /agent/approve: the hash is the one that was shown with the action."""
-
-    session_id: Ident
-    action_id: Ident
-    plan_hash: Ident
-
-
-class KbBody(RequestMessage, frozen=True, kw_only=True):
-    """POST /kb."""
-
-    title: Label
-    snippet: Annotated[str, Meta(min_length=1, max_length=65_536)]
-    tags: Tags = ()
-    source: str | None = None
-
-
-class KbAddedAnswer(AnswerMessage, frozen=True, kw_only=True):
-    id: Ident
-
-
-class KbDoc(Message, frozen=True, kw_only=True):
-    id: Ident
-    title: Label
-    snippet: str
-    tags: Tags = ()
-    source: str | None = None
-    score: float | None = None
-
-
-class KbDocsAnswer(AnswerMessage, frozen=True, kw_only=True):
-    docs: tuple[KbDoc, ...]
-
-
 ProposedAction = (
     PlanAction
     | ShellAction
@@ -151,6 +119,9 @@ ProposedAction = (
     | CommitKbAction
     | DoneAction
 )
+
+#: Actions that do nothing but speak.
+PLAIN_ACTIONS = (PlanAction, ResearchAction, AskAction, ObserveAction, DoneAction)
 
 _ACTIONS: Family[ProposedAction] = Family(
     ProposedAction, tag="action", unknown="unknown_action", limit_bytes=MAX_BODY_BYTES
@@ -176,7 +147,7 @@ def decode_proposal(data: bytes | str) -> ProposedAction:
     Raises WireError as decode_action does.
     """
     action = decode_action(data)
-    taken = [name for name in ActionBase.__struct_fields__ if getattr(action, name) is not None]
+    taken = [name for name in ActionBase.__struct_fields__ if getattr(action, name)]
     if taken:
         raise WireError("bad_request", f"`{taken[0]}`: only the handler sets it")
     return action

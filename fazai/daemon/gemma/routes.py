@@ -1,8 +1,5 @@
-"""/agent/*: sessions on the Gemma worker, one generation at a time, as a stream of events (SPEC.md, 2.1).
-
-This is the plain form: tokens, then `done`. The loop of actions, policy and approval plugs in at
-`_run_iteration`.
-"""
+"""Plain sessions on the Gemma worker: what the model writes, as a stream of events (SPEC.md, 2.1); no
+action is read in it. And the state of the agent system."""
 
 from __future__ import annotations
 
@@ -22,37 +19,14 @@ from fazai.daemon.http.routing import STREAM_HEADERS, Route, RouteCall
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma.client import GenerationStream
 from fazai.timestamps import utc_now
-from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, OkAnswer, SessionAnswer, WireError
-from fazai.wire.daemon import AbortBody, AgentStatusAnswer, DaemonLimits, GenerateBody, SessionsBody
+from fazai.wire.base import CONTRACT, MAX_BODY_BYTES, WireError
+from fazai.wire.daemon import AgentStatusAnswer, DaemonLimits
 from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, encode_sse
+from fazai.wire.sessions import GenerateBody
 from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
 
 _GATHER_S = 0.05  # tokens of so long become one event
 _GENERATION_S = 130.0
-
-
-@Route(
-    "POST",
-    "/agent/sessions",
-    "Open a session on the Gemma worker.",
-    role="operator",
-    codes=("worker_unavailable", "overloaded", "schema_unsupported"),
-)
-async def create_session(call: RouteCall, body: SessionsBody) -> SessionAnswer:
-    """Open a session on the worker for the client."""
-    session_id = await call.services.sessions.open_session(call.who.name, body.params)
-    _log(call, f"{call.who.name} opened a session", session_id)
-    return SessionAnswer(session_id=session_id)
-
-
-@Route("POST", "/agent/abort", "End the iteration that runs.", role="operator", codes=("unknown_session",))
-async def abort_iteration(call: RouteCall, body: AbortBody) -> OkAnswer:
-    """End the iteration that runs; its stream says so. Raises WireError(unknown_session)."""
-    session = call.services.sessions.find_session(body.session_id, call.who)
-    if session.running is not None:
-        _log(call, f"{call.who.name} aborts the iteration", body.session_id)
-        session.running.cancel("aborted")
-    return OkAnswer()
 
 
 @Route("GET", "/agent/status", "The agent system, its worker and its limits.")
@@ -78,17 +52,9 @@ async def show_status(call: RouteCall) -> AgentStatusAnswer:
     )
 
 
-@Route(
-    "POST",
-    "/agent/generate",
-    "One iteration, as a stream of events.",
-    role="operator",
-    media="text/event-stream",
-    codes=("unknown_session", "session_busy"),
-    timeout_s=_GENERATION_S + 10.0,  # the store may be what is silent
-)
-async def stream_generation(call: RouteCall, body: GenerateBody) -> None:
-    """Stream one iteration; each event is in the event log, too, and has its id there."""
+async def stream_plain(call: RouteCall, body: GenerateBody) -> None:
+    """Stream what the model writes to a plain session; each event is in the event log, too, and has its id
+    there."""
     services = call.services
     session = services.sessions.find_session(body.session_id, call.who)
     if session.running is not None:
@@ -188,4 +154,4 @@ async def _emit(call: RouteCall, session_id: str, event: EventBase) -> None:
     await call.send({"type": "http.response.body", "body": frame, "more_body": True})
 
 
-ROUTES = (create_session, stream_generation, abort_iteration, show_status)
+ROUTES = (show_status,)

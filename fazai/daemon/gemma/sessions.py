@@ -34,6 +34,10 @@ class AgentSessions:
         self._most, self._idle_s = most, idle_s
         self._open: OrderedDict[str, AgentSession] = OrderedDict()
 
+    def ids(self) -> list[str]:
+        """Return the ids of the sessions that are open."""
+        return list(self._open)
+
     async def open_session(self, owner: str, params: SessionParams | None) -> str:
         """Open a session and return its id. Raises Refusal: worker_unavailable, overloaded, and what the
         worker refuses."""
@@ -63,6 +67,16 @@ class AgentSessions:
         found.used = time.monotonic()
         self._open.move_to_end(session_id)
         return found
+
+    def has(self, session_id: str) -> bool:
+        """Return whether this is a session of the worker, and none of the action loop."""
+        return session_id in self._open
+
+    def abort(self, session_id: str, who: Principal) -> None:
+        """End what the session generates. Raises WireError(unknown_session), Refusal(forbidden)."""
+        running = self.find_session(session_id, who).running
+        if running is not None:
+            running.cancel("aborted")
 
     async def close_session(self, session_id: str) -> None:
         """Close a session, if it is open."""

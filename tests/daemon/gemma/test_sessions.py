@@ -45,7 +45,7 @@ def daemon(worker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[L
 
 
 def _open(client: httpx.Client, **params: object) -> str:
-    answer = client.post("/agent/sessions", json={"params": params})
+    answer = client.post("/agent/sessions", json={"params": params, "plain": True})
     assert answer.status_code == 200, answer.text
     return str(answer.json()["session_id"])
 
@@ -115,7 +115,7 @@ def test_without_a_worker(tmp_path: Path) -> None:
         status = client.get("/agent/status").json()
         assert (status["agent_system"], status["gemma_worker"]) == ("running", "unavailable")
         assert status["limits"]["max_body_bytes"] == 1 << 20
-        answer = client.post("/agent/sessions", json={})
+        answer = client.post("/agent/sessions", json={"plain": True})
         assert (answer.status_code, answer.json()["code"]) == (503, "worker_unavailable")
         assert "retry-after" in answer.headers
 

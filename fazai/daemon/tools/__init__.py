@@ -1,0 +1,1 @@
+"""The tools that the daemon offers to models, to people and to other assistants."""

@@ -1,0 +1,1 @@
+"""The tools themselves, a subject a module; `fazai/daemon/tools/table.py` has all of them."""
