@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from fazai.cli.environment import find_local_socket
-from fazai.errors import InputError, missing_file
+from fazai.cli.environment import find_closed_socket, find_local_socket
+from fazai.errors import InputError, Refused, Unreachable, missing_file
 from fazai.files import read_token_file
 
 if TYPE_CHECKING:
     import httpx
+
+CLOSED_SOCKET = "root, or a member of the socket's group, may; others need FAZAI_URL and FAZAI_TOKEN_FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,19 @@ def find_daemon(environ: Mapping[str, str], *, root: bool) -> DaemonAddress | No
         return parse_daemon_url(environ, url)
     path = find_local_socket(root)
     return DaemonAddress("http://fazai", socket=path) if path is not None else None
+
+
+def require_daemon(environ: Mapping[str, str], url: str | None = None) -> DaemonAddress:
+    """Return the daemon at `url`, else the one that `find_daemon` finds. Raises Unreachable where none is
+    known, Refused where there is one for others, InputError, SecretError."""
+    found = parse_daemon_url(environ, url) if url else find_daemon(environ, root=os.geteuid() == 0)
+    if found is None:
+        closed = find_closed_socket(os.geteuid() == 0)
+        if closed is not None:
+            raise Refused("this user may not use the daemon's socket", where=str(closed), hint=CLOSED_SOCKET)
+        hint = "start one with: fazai daemon, or set FAZAI_URL and FAZAI_TOKEN_FILE, or give --url"
+        raise Unreachable("no daemon is known here", stage="connect", hint=hint)
+    return found
 
 
 def parse_daemon_url(environ: Mapping[str, str], url: str) -> DaemonAddress:

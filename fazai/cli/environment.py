@@ -83,6 +83,16 @@ def new_run(command: str, sources: Sequence[str]) -> Run:
 def find_local_socket(root: bool) -> Path | None:
     """Return the daemon's local socket, where there is one that we may use: our own, or the machine's, which
     is no concern of runs with a state folder of their own."""
+    return next((path for path in _local_sockets(root) if os.access(path, os.W_OK)), None)
+
+
+def find_closed_socket(root: bool) -> Path | None:
+    """Return a daemon's local socket that is there and that this user may not use; None without one."""
+    return next((path for path in _local_sockets(root) if not os.access(path, os.W_OK)), None)
+
+
+def _local_sockets(root: bool) -> Iterator[Path]:
+    """Yield the sockets that there are in the places of `find_local_socket`."""
     import stat
 
     from fazai.config import SYSTEM_SOCKET, daemon_socket_path, named_state_folder
@@ -91,12 +101,9 @@ def find_local_socket(root: bool) -> Path | None:
     if named_state_folder(os.environ) is None:
         paths.append(SYSTEM_SOCKET)
     for path in paths:
-        try:
-            if stat.S_ISSOCK(path.stat().st_mode) and os.access(path, os.W_OK):
-                return path
-        except OSError:
-            continue
-    return None
+        with contextlib.suppress(OSError):
+            if stat.S_ISSOCK(path.stat().st_mode):
+                yield path
 
 
 @contextlib.contextmanager
@@ -191,6 +198,23 @@ def parse_extra_vars(words: Sequence[str], on_read: OnFileRead | None = None) ->
             wrong += error.errors
     raise_found(wrong, result)
     return result
+
+
+def read_entries(paths: Sequence[str], on_read: OnFileRead, now: float | None = None) -> dict[str, Any]:
+    """Return the variable `fazai_entries`: the addresses of each alias that stand now (`now`: seconds since
+    the epoch), of all these files; nothing without a file. Raises InputError."""
+    from fazai.rules.entries import VARIABLE, parse_entries
+    from fazai.yamltext import read_limited
+
+    if not paths:
+        return {}
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        data = read_limited(path, what="file of entries")
+        on_read(path, data)
+        for alias, addresses in parse_entries(data, path, time.time() if now is None else now).items():
+            found[alias] = [*dict.fromkeys((*found.get(alias, ()), *addresses))]
+    return {VARIABLE: found}
 
 
 def _parse_extra_vars_word(word: str, on_read: OnFileRead | None) -> dict[str, Any]:

@@ -33,22 +33,23 @@ class FiniteFloat(click.FloatRange):
         return found
 
 
-def read_prompt(word: str | None, stdin: TextIO) -> str:
-    """Return the prompt: the argument, or standard input for `-` and for none at all. Raises UsageError."""
+def read_prompt(word: str | None, stdin: TextIO, what: str = "prompt", example: str = "generate") -> str:
+    """Return the prompt: the argument, or standard input for `-` and for none at all. `what` it is called,
+    and the command that takes it, in errors. Raises UsageError."""
     if word is not None and word != "-":
         if not _is_utf8(word):
-            raise UsageError("the prompt is not UTF-8", hint="the terminal's encoding, or a file and -")
+            raise UsageError(f"the {what} is not UTF-8", hint="the terminal's encoding, or a file and -")
         if not word.strip():
-            raise UsageError("the prompt is empty", hint='fazai generate "…"')
+            raise UsageError(f"the {what} is empty", hint=f'fazai {example} "…"')
         return word
     if word is None and stdin.isatty():
-        raise UsageError("a prompt is missing", hint='fazai generate "…", or - to type it')
+        raise UsageError(f"the {what} is missing", hint=f'fazai {example} "…", or - to type it')
     try:
         text = stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
         raise UsageError(f"standard input is not UTF-8 (byte {error.start})") from None
     if not text.strip():
-        raise UsageError("standard input holds no prompt")
+        raise UsageError(f"standard input holds no {what}")
     return text
 
 
@@ -147,9 +148,9 @@ def _cancel_on_signals() -> None:
 async def await_worker(client: GemmaClient, wait_s: float) -> None:
     """Wait for a worker that loads; one that is away is left to the session, which may have a fallback."""
     try:
-        found = await client.status(patient=client.fallback is None)
+        found = await client.status(patient=not client.endpoints)
     except Unreachable:
-        if client.fallback is None:
+        if not client.endpoints:
             raise
         return
     if found.status == "starting" and wait_s > 0:

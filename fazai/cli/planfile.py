@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from fazai.outcome import RunOutcome
 
 #: The parts of a selection that a plan keeps.
-_KEPT = ("inventory", "playbook", "limit", "tags", "skip_tags", "kind", "extra_vars", "vault_password_file")
+_KEPT = (
+    *("inventory", "playbook", "limit", "tags", "skip_tags", "kind", "extra_vars", "entries"),
+    "vault_password_file",
+)
 
 
 class FileHashes:
@@ -76,6 +79,7 @@ def _map_paths(selection: RunSelection, rename: Callable[[str], str]) -> dict[st
     words = {name: list(getattr(selection, name)) for name in _KEPT}
     words["inventory"] = [each if _is_list(each) else rename(each) for each in words["inventory"]]
     words["playbook"] = [rename(path) for path in words["playbook"]]
+    words["entries"] = [rename(path) for path in words["entries"]]
     words["limit"] = [rename_lists(word, rename) for word in words["limit"]]
     words["extra_vars"] = [f"@{rename(w[1:])}" if w.startswith("@") else w for w in words["extra_vars"]]
     words["vault_password_file"] = [

@@ -131,6 +131,7 @@ class _Preparation:
         extra_vars = self._read_part(
             lambda: environment.parse_extra_vars(self.selection.extra_vars, self.inputs)
         )
+        extra_vars |= self._read_part(lambda: environment.read_entries(self.selection.entries, self.inputs))
         whole = inventory.whole and len(self.errors) == known
         selection = self._read_part(self._parse_selection)
         if plan is not None:  # before a secret is read: what reads it may have been edited

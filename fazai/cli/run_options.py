@@ -26,6 +26,7 @@ class RunSelection:
     skip_tags: tuple[str, ...] = ()
     kind: tuple[str, ...] = ()
     extra_vars: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
     vault_password_file: tuple[str, ...] = ()
     allow_scripts: bool = False
 

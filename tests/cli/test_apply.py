@@ -361,7 +361,7 @@ class TestState:
         )
 
         def limited() -> None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (260_000, 260_000))
+            resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
 
         result = world.child("apply", inventory, preexec_fn=limited)
         assert result.code == 1, result.out + result.err

@@ -35,6 +35,9 @@ CASES: dict[str, dict[int, str]] = {
         7: "cp read.yml h1: done.yml /copy",
     },
     "facts": {0: "facts new.yml", 3: "facts nope.yml", 4: "facts away.yml"},
+    "doctor": {0: "doctor", 1: "doctor wrong.yml", 3: "doctor nope.yml"},
+    "probe": {1: "probe tcp 127.0.0.1 1", 3: "probe tcp web-01"},
+    "notify": {3: "notify test --config nope"},
     "agents list": {3: "agents list --state nope", 4: "agents list"},
     "agents status": {2: "agents status agents.yml", 3: "agents status new.yml", 4: "agents status lost.yml"},
     "agents restart": {1: "agents restart agents.yml", 3: "agents restart new.yml"},
@@ -51,6 +54,13 @@ CASES: dict[str, dict[int, str]] = {
     "show": {0: "show", 3: "show nope"},
     "store": {0: "store check", 3: "store restore nope"},
     "generate, chat": {3: "generate x --grammar nope", 4: "generate x --socket nope"},
+    "ask": {3: "ask go --iterations 0", 4: "ask go --url http://127.0.0.1:1"},
+    "session": {3: "session list --url nope", 4: "session list --url http://127.0.0.1:1"},
+    "kb": {3: "kb search", 4: "kb search x"},
+    "mcp": {3: "mcp --nope"},
+    "policy check": {3: "policy check nope"},
+    "policy explain": {2: "policy explain effect.json --policy policy.yml", 3: "policy explain nope"},
+    "rules": {3: "rules check nope"},
     "worker": {3: "worker"},
     "daemon": {3: "daemon --config nope"},
     "tail": {3: "tail --until nope=1", 4: "tail --url http://127.0.0.1:1"},
@@ -95,6 +105,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / f"{name}.yml").write_text(text)
     (tmp_path / "wrong.yml").write_text("all: {host: }\n")
     (tmp_path / "away.yml").write_text(AWAY.format(FILES["new"]))
+    (tmp_path / "policy.yml").write_text("rules: []\n")
+    change = {"target": "fw-01", "kind": "opnsense.alias", "identity": "x", "verb": "create"}
+    (tmp_path / "effect.json").write_text(json.dumps({"tool": "reconcile.apply", "changes": [change]}))
     (tmp_path / "lost.yml").write_text(AWAY.format(FILES["agents"]))
 
 
@@ -118,7 +131,11 @@ def test_a_command_ends_as_the_page_says(
         assert main(["pki", "init"]) == 0
     assert main(words.split()) == code
     said = capsys.readouterr()
-    assert said.err if code == 3 or (code == 1 and command not in ("exec", "cp")) else said.out or said.err
+    assert (
+        said.err
+        if code == 3 or (code == 1 and command not in ("exec", "cp", "doctor", "probe"))
+        else said.out or said.err
+    )
 
 
 def test_an_agent_that_was_never_installed_is_told_to_cron(capsys: pytest.CaptureFixture[str]) -> None:

@@ -83,6 +83,8 @@ def daemon_command(**options: Any) -> None:
 
 def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
     from fazai.cli import environment
+    from fazai.cli.commands.policy import policy_path
+    from fazai.cli.commands.rules import rules_path
     from fazai.cli.commands.worker import worker_socket
     from fazai.config import daemon_socket_path
     from fazai.daemon.runs.config import DaemonConfig
@@ -107,6 +109,10 @@ def _daemon_settings(options: dict[str, Any]) -> DaemonSettings:
         fallback=_read_fallback(options),
         inventory=tuple(options["inventory"]),
         config=replace(found, agents=_agents_config(found.agents, options)),
+        rules=found.rules or rules_path(),
+        rules_required=found.rules is not None or bool(os.environ.get("FAZAI_RULES")),
+        policy=found.policy or policy_path(),
+        policy_required=found.policy is not None or bool(os.environ.get("FAZAI_POLICY")),
         ingest=options["ingest"],
         lab=config.lab,
         log_file=options["log_file"],

@@ -88,7 +88,7 @@ def _make_client(socket_path: str | None) -> GemmaClient:
     from fazai.providers.gemma.endpoint import FallbackEndpoint
 
     fallback = FallbackEndpoint.from_environ(os.environ, read_key_file)
-    return GemmaClient(worker_socket(socket_path), fallback=fallback)
+    return GemmaClient(worker_socket(socket_path), endpoints=() if fallback is None else (fallback,))
 
 
 @click.command(

@@ -53,6 +53,7 @@ _SELECTION_OPTIONS: Final = (
         help="Only resources of these kinds.",
     ),
     EXTRA_VARS,
+    click.option("--entries", multiple=True, type=PATH, help="Addresses of aliases; see docs/rules.md."),
     VAULT_PASSWORDS,
     ALLOW_SCRIPTS,
 )

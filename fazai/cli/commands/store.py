@@ -16,7 +16,7 @@ from fazai.cli.options import FILE, OUTPUT
     "\n  systemctl stop fazai && fazai store restore FILE",
 )
 def store_command() -> None:
-    """Look after the state file: runs, journal, events, telemetry."""
+    """Look after the state file: runs, journal, events, telemetry, notes."""
 
 
 @store_command.command("check")
@@ -57,6 +57,17 @@ def vacuum_command() -> None:
 
     before, after = maintenance.vacuum(_state_folder())
     click.echo(f"{_format_size(before)} -> {_format_size(after)}")
+
+
+@store_command.command("reindex", short_help="Build the index of notes anew; the daemon must not run.")
+def reindex_command() -> None:
+    """Build the index of the knowledge base anew from its notes, which are checked first; the daemon must not
+    run."""
+    from fazai.errors import count_noun
+    from fazai.kb.content import words_of_note
+    from fazai.store import maintenance
+
+    click.echo(f"the index has {count_noun(maintenance.reindex(_state_folder(), words_of_note), 'note')}")
 
 
 @store_command.command("backup", short_help="Copy the state file to FILE, while it is used.")

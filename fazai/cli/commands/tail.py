@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
-import re
-import select
 import signal
 import sys
 import time
@@ -18,8 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from fazai.cli.event_stream import (
+    SILENCE_S,
+    StreamLost,
+    explaining_losses,
+    match_ids,
+    raise_refusal,
+    read_events,
+    write_json_line,
+)
 from fazai.cli.options import COLOR, OUTPUT
-from fazai.errors import ExitCode, FazaiError, InputError, Refused, Unreachable, UsageError
+from fazai.errors import ExitCode, FazaiError, InputError, Unreachable, UsageError
 from fazai.timestamps import utc_now
 
 if TYPE_CHECKING:
@@ -30,7 +36,6 @@ if TYPE_CHECKING:
     from fazai.cli.terminal import Terminal
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_SILENCE_S = 45.0  # three heartbeats
 _WAIT_S = (0.2, 10.0)  # the first pause before it connects again, and the longest
 _LEVELS = ["debug", "info", "warning", "error", "critical"]
 _WILD = set("*?[,")
@@ -67,6 +72,7 @@ def tail_command(**options: Any) -> int:
     repeated ("or").
     """
     from fazai.cli import event_filter
+    from fazai.cli.clients import require_daemon
     from fazai.cli.terminal import Terminal
 
     types = event_filter.check_event_types(_split_commas(options["types"]))
@@ -77,13 +83,13 @@ def tail_command(**options: Any) -> int:
         event_filter.check_condition(condition, types)
     terminal = Terminal.of(sys.stdout, os.environ, options["color"])
     tail = _EventTail(
-        place=_find_address(options["url"]),
+        place=require_daemon(os.environ, options["url"]),
         query=_events_query(options),
         hosts=_split_commas(options["hosts"]),
         follow=not options["no_follow"],
         until=ends["until"],
         fail_on=ends["fail_on"],
-        show=_write_json_line if options["output"] == "json" else _TextOutput(terminal).event,
+        show=write_json_line if options["output"] == "json" else _TextOutput(terminal).event,
     )
     # Ctrl-C is the usual end: there is nothing to tidy up, and an exception could be lost in a finaliser.
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(ExitCode.INTERRUPTED))
@@ -94,17 +100,6 @@ def tail_command(**options: Any) -> int:
         return 0
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _find_address(url: str | None) -> DaemonAddress:
-    from fazai.cli.clients import find_daemon, parse_daemon_url
-
-    found = parse_daemon_url(os.environ, url) if url else None
-    place = found or find_daemon(os.environ, root=os.geteuid() == 0)
-    if place is None:
-        hint = "start one with: fazai daemon, or set FAZAI_URL and FAZAI_TOKEN_FILE, or give --url"
-        raise InputError("no daemon is known here", hint=hint)
-    return place
 
 
 def _split_commas(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -141,17 +136,6 @@ def _parse_since(text: str | None) -> dict[str, str]:
     return {"since_time": (start if start.tzinfo else start.astimezone()).isoformat()}
 
 
-_START = "is it running? fazai daemon"
-
-
-class _StreamLost(Exception):
-    """The stream ended, or never began; `hint` is for the latter case."""
-
-    def __init__(self, text: str, hint: str = _START) -> None:
-        super().__init__(text)
-        self.hint = hint
-
-
 @dataclass
 class _EventTail:
     place: DaemonAddress
@@ -167,7 +151,7 @@ class _EventTail:
 
     def run(self) -> int:
         wait_s = _WAIT_S[0]
-        with self.place.client(timeout_s=_SILENCE_S) as client:
+        with self.place.client(timeout_s=SILENCE_S) as client:
             while True:
                 try:
                     for event in self._read_stream(client):
@@ -178,7 +162,7 @@ class _EventTail:
                     if not self.follow:
                         return self._end_of_stream()
                     why = "the stream ended"
-                except _StreamLost as gone:
+                except StreamLost as gone:
                     if not self.connected:
                         text, where = f"the daemon does not answer: {gone}", self.place.name
                         raise Unreachable(text, stage="connect", where=where, hint=gone.hint) from None
@@ -194,37 +178,25 @@ class _EventTail:
         raise FazaiError(f"no event fits --until {wanted}")
 
     def _read_stream(self, client: httpx.Client) -> Iterator[dict[str, Any]]:
-        """The events of one connection. Raises _StreamLost, Refused, InputError."""
-        import httpx
+        """Yield the events of one connection. Raises StreamLost, Refused, InputError."""
+        if 0 < len(self.query.get("run", "")) < _ULID_LETTERS:
+            self.query["run"] = self._find_run_id(client, self.query["run"])
+        yield from read_events(client, self.place, self.query, self.last, self._note_connection)
 
-        headers = {"Last-Event-ID": self.last} if self.last is not None else {}
-        try:
-            if 0 < len(self.query.get("run", "")) < _ULID_LETTERS:
-                self.query["run"] = self._find_run_id(client, self.query["run"])
-            with client.stream("GET", "/events", params=self.query, headers=headers) as answer:
-                if answer.status_code != 200:
-                    answer.read()
-                    _raise_refusal(answer, self.place)
-                if self.reconnecting:
-                    self._say("connected again")
-                    self.reconnecting = False
-                self.connected = True
-                yield from _parse_events(answer.iter_lines())
-        except httpx.RemoteProtocolError:
-            plain = self.place.socket is None and self.place.url.startswith("http:")
-            raise _StreamLost("the connection ended", "is it https:// there?" if plain else _START) from None
-        except httpx.HTTPError as error:
-            raise _stream_lost(error) from None
+    def _note_connection(self) -> None:
+        if self.reconnecting:
+            self._say("connected again")
+            self.reconnecting = False
+        self.connected = True
 
     def _find_run_id(self, client: httpx.Client, text: str) -> str:
-        """Find the whole id of a run of which either end is given. Raises _StreamLost, Refused,
-        InputError, httpx.HTTPError."""
-        answer = client.get("/runs", params={"limit": 1000})
+        """Find the whole id of a run of which either end is given. Raises StreamLost, Refused, InputError."""
+        with explaining_losses(self.place):
+            answer = client.get("/runs", params={"limit": 1000})
         if answer.status_code != 200:
-            _raise_refusal(answer, self.place)
+            raise_refusal(answer, self.place)
         ids = [str(row["run_id"]) for row in answer.json()["runs"]]
-        part = text.upper().rstrip("…")
-        found = [one for one in ids if one.startswith(part) or one.endswith(part)]
+        found = match_ids(text.upper(), ids)
         if len(found) == 1:
             return found[0]
         why = f"several runs begin or end with {text!r}" if found else f"no run begins or ends with {text!r}"
@@ -256,65 +228,6 @@ class _EventTail:
 
     def _say(self, text: str) -> None:
         click.echo(f"fazai tail: {self.place.name}: {text}", err=True)
-
-
-def _raise_refusal(answer: httpx.Response, place: DaemonAddress) -> None:
-    from fazai.cli.clients import refusal_reason
-
-    text = refusal_reason(answer.content, f"HTTP {answer.status_code}")
-    if answer.status_code in (429, 500, 502, 503, 504):
-        raise _StreamLost(text)
-    if answer.status_code in (401, 403):
-        hint = None if place.token else "FAZAI_TOKEN_FILE names a file of mode 0600 that holds one"
-        raise Refused(text.partition(" (Authorization")[0], where=place.name, hint=hint)
-    raise InputError(text, where=place.name)
-
-
-def _stream_lost(error: httpx.HTTPError) -> _StreamLost:
-    """Explain a lost connection, without the error numbers and source places of system and TLS."""
-    text = re.sub(r"\[Errno -?\d+\] | \(_ssl\.c:\d+\)", "", str(error)) or type(error).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        reason = text.rpartition("verify failed: ")[2]
-        hint = "FAZAI_CA_FILE names the authority that signed it"
-        return _StreamLost(f"its certificate is not trusted: {reason}", hint)
-    if "WRONG_VERSION_NUMBER" in text:
-        return _StreamLost("it does not speak TLS there", "is it http:// there, or another port?")
-    return _StreamLost(text)
-
-
-def _parse_events(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
-    """Yield the events of a stream, and what has an id alone: where the stream begins."""
-    fields: dict[str, str] = {}
-    for line in lines:
-        if line.startswith(":"):
-            _check_reader()
-        elif line:
-            name, _, value = line.partition(":")
-            fields[name] = value.removeprefix(" ")
-        else:
-            number = {"id": int(fields["id"])} if fields.get("id", "").isdigit() else {}
-            event = {**number, **json.loads(fields.get("data", "{}"))}
-            if event:
-                yield event
-            fields = {}
-
-
-def _check_reader() -> None:
-    """Look whether somebody still reads standard output: without a write nobody would notice. Raises
-    BrokenPipeError."""
-    try:
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
-        if any(seen & select.POLLERR for _, seen in poll.poll(0)):
-            raise BrokenPipeError
-    except ValueError:
-        return  # no real file
-
-
-def _write_json_line(event: Mapping[str, Any]) -> None:
-    """Write the event as one object in a line, `id` first."""
-    sys.stdout.write(json.dumps(event) + "\n")
-    sys.stdout.flush()
 
 
 class _TextOutput:
