@@ -3,6 +3,7 @@ policy (`page` looks), nothing asked of another machine."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,11 +178,12 @@ def test_the_order_of_the_keyboard(site: Site) -> None:
     page = site.open()
     page.until("document.querySelectorAll('#fleet tbody tr:not(.space)').length > 5")
     seen = []
-    for _ in range(19):
+    for _ in range(21):
         page.key("Tab")
         seen.append(focused(page))
     columns = ["state", "name", "kind", "seen", "drift", "version", "agent", "load", "cpu", "memory", "disk"]
-    wanted = ["skip", "Fleet", "Events", "Runs", "filter", "kind", "state", *columns, "host-000"]
+    menu = ["Fleet", "Events", "Runs", "Sessions ", "Knowledge"]
+    wanted = ["skip", *menu, "filter", "kind", "state", *columns, "host-000"]
     if "fleet" in seen:  # a browser may let the keyboard scroll what scrolls
         seen.remove("fleet")
         page.key("Tab")
@@ -362,6 +364,24 @@ def test_a_run_and_its_diff(site: Site) -> None:
     assert page.count("#approve") == 0
 
 
+def test_lists_that_differ_in_order_are_shown_whole(site: Site) -> None:
+    """What came and what went says nothing of the order, nor of how often."""
+    lists = {
+        "order": (["a", "b", "c"], ["c", "b", "d"]),
+        "twice": (["a", "b"], ["b", "b"]),
+        "few": (["a", "b", "c"], ["a", "c", "d"]),
+    }
+    before, after = ({name: pair[at] for name, pair in lists.items()} for at in (0, 1))
+    drifting_run(site.client, change("fw-01", "listed", before=before, after=after))
+    page = site.open(f"#/run/{RUN}")
+    page.until("document.querySelectorAll('.change').length === 3")
+    whole = ["order", "twice"]
+    gone = [f"-{name}: {json.dumps(before[name], separators=(',', ':'))}" for name in whole]
+    come = [f"+{name}: {json.dumps(after[name], separators=(',', ':'))}" for name in whole]
+    assert page.texts(".change:last-child .diff .gone") == [*gone, "-few: b"]
+    assert page.texts(".change:last-child .diff .come") == [*come, "+few: d"]
+
+
 def test_a_large_run_is_drawn_when_it_is_opened(site: Site) -> None:
     changes = [change(f"fw-{n // 50:02d}", f"alias {n}") for n in range(900)]
     drifting_run(site.client, *changes)
@@ -444,7 +464,7 @@ def test_who_may_not_approve_sees_no_button(edge: World, page: Page) -> None:
 
 
 def test_a_firewall_is_shown_as_the_poller_finds_it(edge: World, page: Page) -> None:
-    until(lambda: edge.client.get("/fleet").json()["rows"][0].get("up"))  # once the daemon asked it
+    until(lambda: [one.get("up") for one in edge.client.get("/fleet").json()["rows"]] == [True])  # once asked
     page.go(f"{edge.daemon.url}/ui")
     page.until("document.getElementById('summary').textContent.startsWith('1 machine: 1 up')")
     cells = page.texts(f"{ROWS} td")

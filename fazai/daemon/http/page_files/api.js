@@ -4,10 +4,11 @@ const KEY = "fazai.token";
 const WAIT_MOST_MS = 15_000;
 
 export class Refused extends Error {
-  constructor(status, text, code) {
+  constructor(status, text, code, hint) {
     super(text);
     this.status = status;
     this.code = code;
+    this.hint = hint;
   }
 }
 
@@ -29,7 +30,7 @@ async function refusal(answer) {
   } catch {
     // not from the daemon: a proxy's page
   }
-  return new Refused(answer.status, body.error ?? `the daemon answered ${answer.status}`, body.code);
+  return new Refused(answer.status, body.error ?? `the daemon answered ${answer.status}`, body.code, body.hint);
 }
 
 async function ask(path, settings) {
@@ -57,6 +58,16 @@ export async function post(path, body) {
     body: JSON.stringify(body),
   });
   return answer.json();
+}
+
+// Begins what answers with a stream, and does not stay to read it: GET /events has the same.
+export async function begin(path, body) {
+  const answer = await ask(path, {
+    method: "POST",
+    headers: headers({ "Content-Type": "application/json" }),
+    body: JSON.stringify(body),
+  });
+  await answer.body?.cancel();
 }
 
 // Which operations this daemon has: `"post /runs"` -> the operation. Asked once.

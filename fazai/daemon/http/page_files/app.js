@@ -5,18 +5,28 @@ import { Refused, get, token } from "./api.js";
 import { h, setText } from "./dom.js";
 import { eventsView } from "./events.js";
 import { fleetView } from "./fleet.js";
+import { kbView, noteView } from "./kb.js";
 import { machineView } from "./machine.js";
 import { runView, runsView } from "./runs.js";
+import { sessionView } from "./session.js";
+import { sessionsView, watchWaiting } from "./sessions.js";
 
-const VIEWS = { fleet: fleetView, events: eventsView, machine: machineView, runs: runsView, run: runView };
+const VIEWS = {
+  ...{ fleet: fleetView, events: eventsView, machine: machineView, runs: runsView, run: runView },
+  ...{ sessions: sessionsView, session: sessionView, kb: kbView, note: noteView },
+};
 
 const main = document.getElementById("main");
 const who = document.getElementById("who");
 const link = document.getElementById("link");
 const leaveButton = document.getElementById("leave");
 
+const badge = document.getElementById("waiting");
+
 const session = {
   role: null,
+  name: null,
+  waits: null, // counts what waits for a person, while somebody is signed in
   may(role) {
     const roles = ["viewer", "operator", "admin"];
     return this.role !== null && roles.indexOf(this.role) >= roles.indexOf(role);
@@ -27,7 +37,7 @@ const session = {
   },
 };
 
-const PARENTS = { run: "runs", machine: "fleet" }; // whose pages these are
+const PARENTS = { run: "runs", machine: "fleet", session: "sessions", note: "kb" }; // whose pages these are
 let leave = null;
 
 function show(event) {
@@ -56,10 +66,17 @@ function decode(part) {
   }
 }
 
-function login(text) {
+function signedOut() {
   leave?.();
   leave = null;
   session.role = null;
+  session.waits?.stop();
+  session.waits = null;
+  badge.hidden = true;
+}
+
+function login(text) {
+  signedOut();
   setText(who, "");
   leaveButton.hidden = true;
   const input = h("input", { type: "password", id: "token", autocomplete: "off", required: true, spellcheck: "false" });
@@ -94,6 +111,9 @@ async function start(tried) {
       return;
     }
     session.role = found.role;
+    session.name = found.name;
+    session.waits?.stop();
+    session.waits = watchWaiting(badge);
     setText(who, `${found.name} (${found.role})`);
     leaveButton.hidden = token.get() === null;
     show();

@@ -26,8 +26,8 @@ const TEXTS = {
   ask: (e) => e.question,
   plan: (e) => (e.steps ?? []).join("; "),
   exec_log: (e) => e.chunk,
-  action: (e) => `${e.action}`,
-  done: () => "done",
+  action: (e) => [e.action, e.name ?? e.argv?.join(" ") ?? ""].join(" "),
+  done: (e) => (typeof e.result?.stop_reason === "string" ? `rests: ${e.result.stop_reason}` : "done"),
 };
 
 export function describe(event) {

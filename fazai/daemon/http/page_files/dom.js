@@ -33,3 +33,13 @@ export function options(select, pairs, chosen) {
 export function field(text, control) {
   return h("label", { class: "field" }, h("span", {}, text), control);
 }
+
+// A button that a key held down, or a double click, presses once.
+export function deliberately(button, work) {
+  button.addEventListener("keydown", (event) => {
+    if (event.repeat && (event.key === "Enter" || event.key === " ")) event.preventDefault();
+  });
+  button.addEventListener("click", (event) => {
+    if (event.detail < 2) work(event);
+  });
+}

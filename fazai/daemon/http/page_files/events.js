@@ -30,7 +30,7 @@ export function line(event) {
     h("time", { datetime: event.timestamp, title: event.timestamp }, event.timestamp ? clock(new Date(event.timestamp)) : ""),
     h("span", { class: "type" }, event.type),
     target ? h("a", { class: "target", href: machine("any", target) }, target) : h("span", { class: "target" }),
-    h("span", { class: "text" }, describe(event), event.run_id ? h("a", { class: "run", href: `#/run/${encodeURIComponent(event.run_id)}` }, "run") : null),
+    h("span", { class: "text" }, describe(event), event.run_id ? h("a", { class: "run", href: `#/run/${encodeURIComponent(event.run_id)}` }, "run") : null, event.session_id ? h("a", { class: "run", href: `#/session/${encodeURIComponent(event.session_id)}` }, "session") : null),
   );
 }
 

@@ -2,8 +2,9 @@
 
 import { get, operations, post, Refused } from "./api.js";
 import { diff } from "./diff.js";
-import { h, setText } from "./dom.js";
+import { deliberately, h, setText } from "./dom.js";
 import { age, count, machine, moment } from "./format.js";
+import { repeat } from "./poll.js";
 
 const EVERY_MS = 10_000;
 const OPEN_AT_ONCE = 20; // changes of a target that are shown without being asked for
@@ -31,24 +32,6 @@ function totals(run) {
     .filter((name) => run.totals?.[name])
     .map((name) => (name === "targets" ? count(run.totals[name], "target") : `${run.totals[name].toLocaleString("en")} ${name}`))
     .join(", ");
-}
-
-function repeat(work, session, every) {
-  const control = new AbortController();
-  let timer = null;
-  async function turn() {
-    clearTimeout(timer);
-    try {
-      if (!document.hidden && (await work(control.signal)) === false) return;
-      session.say("");
-    } catch (error) {
-      if (control.signal.aborted) return;
-      session.say(error.message, true);
-    }
-    if (!control.signal.aborted) timer = setTimeout(turn, every);
-  }
-  turn();
-  return { stop: () => (control.abort(), clearTimeout(timer)), now: turn };
 }
 
 export function runsView(main, parts, session) {
@@ -170,7 +153,7 @@ async function approval(run, session, signal) {
   if (plan.state !== "pending") return null;
   const said = h("p", { role: "alert" });
   const button = h("button", { type: "button", id: "approve" }, `Approve ${count(plan.changes.length, "change")} on ${count(plan.targets.length, "target")}`);
-  button.addEventListener("click", async () => {
+  deliberately(button, async () => {
     if (button.dataset.sure === undefined) {
       button.dataset.sure = "";
       setText(button, `Really apply plan ${plan.plan_hash.slice(0, 12)}`);
