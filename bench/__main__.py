@@ -11,7 +11,18 @@ from bench.peers import install
 
 NAMES = ("startup", "inventory", "reconcile", "journal", "memory", "agent")
 #: Only when asked for: a model, peers, minutes.
-ASKED = ("gemma", "daemon_store", "daemon_before", "daemon", "soak", "hosts", "agents", "fanout")
+ASKED = (
+    "gemma",
+    "daemon_store",
+    "daemon_before",
+    "daemon",
+    "soak",
+    "hosts",
+    "agents",
+    "fanout",
+    "kb",
+    "loop",
+)
 
 
 def main() -> int:

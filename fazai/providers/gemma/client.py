@@ -1,4 +1,4 @@
-"""Speaks to the worker's socket (SPEC.md, section 1), or to an endpoint when the worker does not answer.
+"""Speaks to the worker's socket (SPEC.md, section 1), or to endpoints when the worker does not answer.
 
 Every request has a connection of its own, so a worker that was started again is simply found again; leaving a
 stream early closes its connection, and that aborts the generation.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -40,15 +40,16 @@ M = TypeVar("M", bound=Message)
 class GemmaClient:
     """Talks to the worker at `socket`.
 
-    Raises Unreachable when nobody answers within `connect_timeout_s` and there is no `fallback`, WireError
-    for what the worker refuses.
+    `endpoints` are asked in their order when nobody answers there within `connect_timeout_s`.
+
+    Raises Unreachable when none of them answers either, WireError for what the worker refuses.
     """
 
     def __init__(
-        self, socket: Path, *, connect_timeout_s: float = 2.0, fallback: FallbackEndpoint | None = None
+        self, socket: Path, *, connect_timeout_s: float = 2.0, endpoints: Sequence[FallbackEndpoint] = ()
     ) -> None:
         self.socket = socket
-        self.fallback = fallback
+        self.endpoints = tuple(endpoints)
         self._connect_timeout_s = connect_timeout_s
 
     async def status(self, *, patient: bool = True) -> wire.StatusAnswer:
@@ -135,9 +136,9 @@ class GemmaSession:
             answer = await self._client.ask(wire.CreateSession(params=self._params), SessionAnswer)
             self._session_id = answer.session_id
         except Unreachable:
-            if self._client.fallback is None:
+            if not self._client.endpoints:
                 raise
-            self._elsewhere = FallbackConversation(self._client.fallback, self._params)
+            self._elsewhere = FallbackConversation(self._client.endpoints, self._params)
         return self
 
     async def __aexit__(self, *raised: object) -> None:
@@ -151,8 +152,13 @@ class GemmaSession:
 
     @property
     def session_id(self) -> str | None:
-        """The worker's id of the session, for an abort from elsewhere; None with the fallback."""
+        """The worker's id of the session, for an abort from elsewhere; None with an endpoint."""
         return self._session_id
+
+    @property
+    def endpoint_url(self) -> str:
+        """The endpoint that answers in the worker's place, or answered last; empty: the worker does."""
+        return self._elsewhere.url if self._elsewhere is not None else ""
 
     def stream(self, prompt: str, params: wire.GenerateParams | None = None) -> GenerationStream:
         """Return pieces of text as they come: `async with session.stream("…") as s: async for piece in s`."""

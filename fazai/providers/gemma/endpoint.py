@@ -1,11 +1,11 @@
-"""An OpenAI-compatible server (`POST …/chat/completions`, streamed), to fall back to."""
+"""OpenAI-compatible servers (`POST …/chat/completions`, streamed), to fall back to."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from fazai.config import is_loopback
 from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.masking import make_mask
+from fazai.providers.gemma.marks import break_marks
 from fazai.wire.base import MAX_LINE_BYTES, WireError
 from fazai.wire.worker import GenerateParams, SessionParams, StopReason, Usage, merge_params
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 _KNOWN = ("max_tokens", "temperature", "top_p", "seed", "stop", "json_schema", "grammar")
 _SHOWN_CHARS = 200
+_CONNECT_S = 10.0
 _REFUSAL_BYTES = 64 * 1024
 MAX_ANSWER_BYTES = 64 * 1024 * 1024  # of a whole answer, of the worker and of an endpoint
 
@@ -100,14 +102,22 @@ class AnswerPiece:
 
 
 class FallbackConversation:
-    """The turns of a conversation with an endpoint, which itself keeps none."""
+    """The turns of a conversation with endpoints, which themselves keep none. They are tried in their order,
+    from the one that answered last on: the next one where one cannot be reached or has no time now (429,
+    5xx), and never once there is a token of an answer."""
 
-    def __init__(self, endpoint: FallbackEndpoint, session: SessionParams) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoints: Sequence[FallbackEndpoint], session: SessionParams) -> None:
+        assert endpoints
+        self._endpoints = tuple(endpoints)
         self._session = session
         self._turns: list[dict[str, str]] = []
         if session.system:
-            self._turns.append({"role": "system", "content": session.system})
+            self._turns.append({"role": "system", "content": break_marks(session.system)})
+
+    @property
+    def url(self) -> str:
+        """The address of the endpoint that answered last, or is to be asked first."""
+        return self._endpoints[0].url
 
     async def say(
         self, prompt: str, params: GenerateParams | None, *, timeout_s: float
@@ -116,43 +126,71 @@ class FallbackConversation:
 
         Raises WireError (a grammar, an answer that breaks the format), FazaiError (refused), Unreachable.
         """
+        turns = [*self._turns, {"role": "user", "content": break_marks(prompt)}]
+        away: list[Unreachable] = []
+        for number, endpoint in enumerate(self._endpoints):
+            text: list[str] = []
+            found = self._ask(endpoint, turns, params, timeout_s)
+            try:
+                async with contextlib.aclosing(found):
+                    async for said in found:
+                        text.append(said.text)
+                        yield said
+            except Unreachable as error:
+                away.append(error)
+                if any(text):
+                    raise
+                continue
+            self._endpoints = (*self._endpoints[number:], *self._endpoints[:number])
+            self._turns = [*turns, {"role": "assistant", "content": break_marks("".join(text))}]
+            return
+        raise _none_answers(away)
+
+    async def _ask(
+        self,
+        endpoint: FallbackEndpoint,
+        turns: list[dict[str, str]],
+        params: GenerateParams | None,
+        timeout_s: float,
+    ) -> AsyncGenerator[AnswerPiece, None]:
+        """Yield the answer of one endpoint. Raises as `say` does."""
         import httpx
 
-        endpoint = self._endpoint
-        turns = [*self._turns, {"role": "user", "content": prompt}]
-        text, ended, here = [], False, endpoint.is_here
+        begun, ended, here = False, False, endpoint.is_here
         secure = not here or not endpoint.url.startswith("http:")  # loading the authorities takes 20 ms
         until = asyncio.get_running_loop().time() + timeout_s
+        waits = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
         try:
             async with contextlib.AsyncExitStack() as stack:
                 client = await stack.enter_async_context(
-                    httpx.AsyncClient(timeout=timeout_s, trust_env=not here, verify=secure)
+                    httpx.AsyncClient(timeout=waits, trust_env=not here, verify=secure)
                 )
                 async with asyncio.timeout_at(until):  # httpx waits for each byte of the head anew
-                    got = await stack.enter_async_context(self._post(client, turns, params))
+                    got = await stack.enter_async_context(self._post(endpoint, client, turns, params))
                 await _check_answer(endpoint, got, until)
                 async for line in _with_deadline(until, _read_lines(got.aiter_raw())):
                     said = _parse_stream_line(line)
                     if said is not None:
-                        ended = ended or said.reason is not None
-                        text.append(said.text)
+                        begun, ended = True, ended or said.reason is not None
                         yield said
         except (httpx.HTTPError, TimeoutError) as error:
             raise Unreachable(
                 f"neither the Gemma worker nor its fallback answers: {type(error).__name__}",
-                stage="answer" if text else "connect",
+                stage="answer" if begun else "connect",
                 where=endpoint.url,
             ) from None
         if not ended:
             raise Unreachable(
                 "the fallback's answer broke off", stage="answer", where=endpoint.url, hint="ask again"
             )
-        self._turns = [*turns, {"role": "assistant", "content": "".join(text)}]
 
     def _post(
-        self, client: httpx.AsyncClient, turns: list[dict[str, str]], params: GenerateParams | None
+        self,
+        endpoint: FallbackEndpoint,
+        client: httpx.AsyncClient,
+        turns: list[dict[str, str]],
+        params: GenerateParams | None,
     ) -> AbstractAsyncContextManager[httpx.Response]:
-        endpoint = self._endpoint
         body = {
             "model": endpoint.model,
             "messages": turns,
@@ -165,6 +203,15 @@ class FallbackConversation:
             headers["Authorization"] = f"Bearer {endpoint.api_key}"
         url = f"{endpoint.url.rstrip('/')}/chat/completions"
         return client.stream("POST", url, json=body, headers=headers)
+
+
+def _none_answers(away: Sequence[Unreachable]) -> Unreachable:
+    """Return the error of endpoints of which none answers: the one's own, or a summary of all."""
+    if len(away) == 1:
+        return away[0]
+    each = "; ".join(f"{error.where}: {error.message}" for error in away)
+    text = f"neither the Gemma worker nor any of its {len(away)} endpoints answers: {each}"
+    return Unreachable(text, stage=away[-1].stage, hint="ask again later")
 
 
 async def _check_answer(endpoint: FallbackEndpoint, got: httpx.Response, until: float) -> None:
@@ -238,7 +285,7 @@ def _refusal_error(endpoint: FallbackEndpoint, status: int, body: bytes) -> Faza
         text = ""
     text = " ".join(make_mask([endpoint.api_key or ""])(text).split())[:_SHOWN_CHARS]
     message = f"the fallback of the Gemma worker answered {status}" + (f": {text}" if text else "")
-    if status in (429, 502, 503, 504):
+    if status == 429 or status >= 500:
         return Unreachable(message, stage="answer", where=endpoint.url, hint="ask again later")
     hint = "see FAZAI_GEMMA_FALLBACK_KEY_FILE" if status in (401, 403) else None
     return FazaiError(message, where=endpoint.url, hint=hint)
@@ -267,13 +314,19 @@ def _parse_stream_line(line: str) -> AnswerPiece | None:
 def _parse_choice(choice: dict[str, Any]) -> AnswerPiece:
     ended = choice.get("finish_reason")
     text = (choice.get("delta") or {}).get("content") or ""
-    return AnswerPiece(str(text), _REASONS.get(ended, "stop") if ended else None)
+    whole = str(text).encode("utf-8", "replace").decode()  # half a character is none, and cannot be written
+    return AnswerPiece(whole, _REASONS.get(ended, "stop") if ended else None)
 
 
 def _parse_usage(used: dict[str, Any]) -> Usage:
     cached = (used.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return Usage(
-        prompt_tokens=int(used["prompt_tokens"]),
-        cached_tokens=int(cached),
-        completion_tokens=int(used["completion_tokens"]),
+        prompt_tokens=_count(used["prompt_tokens"]),
+        cached_tokens=_count(cached),
+        completion_tokens=_count(used["completion_tokens"]),
     )
+
+
+def _count(value: Any) -> int:
+    """Return a number of tokens; one below zero would give a budget back."""
+    return min(max(0, int(value)), 2**31)

@@ -179,7 +179,7 @@ def test_it_waits_for_a_worker_that_starts(tmp_path: Path) -> None:
 def _client(tmp_path: Path, server: Completions) -> GemmaClient:
     away = tmp_path / "none.sock"
     return GemmaClient(
-        away, connect_timeout_s=0.05, fallback=FallbackEndpoint(server.url, "gemma", "the-key")
+        away, connect_timeout_s=0.05, endpoints=[FallbackEndpoint(server.url, "gemma", "the-key")]
     )
 
 
@@ -207,7 +207,7 @@ def test_it_falls_back_to_an_endpoint(tmp_path: Path) -> None:
             assert [turn["role"] for turn in second["messages"]] == ["system", "user", "assistant", "user"]
             assert second["messages"][2]["content"] == "Hello"
             assert set(server.keys) == {"Bearer the-key"}
-            assert "key" not in repr(client.fallback)
+            assert "key" not in repr(client.endpoints)
 
     asyncio.run(run())
 
@@ -315,7 +315,7 @@ def test_an_endpoint_that_dribbles_its_head_is_not_waited_for_for_ever() -> None
     async def run() -> None:
         async with await asyncio.start_server(dribble, "127.0.0.1", 0) as server:
             url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-            talk = FallbackConversation(FallbackEndpoint(url, "m"), SessionParams())
+            talk = FallbackConversation([FallbackEndpoint(url, "m")], SessionParams())
             with pytest.raises(Unreachable, match=r"neither .* answers: TimeoutError"):
                 async with asyncio.timeout(60):
                     await anext(talk.say("x", None, timeout_s=1.0))
@@ -372,7 +372,7 @@ def test_a_proxy_hears_nothing_of_an_endpoint_on_this_machine(
         async with completions(["here"]) as endpoint, completions(["there"]) as proxy:
             monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
             monkeypatch.delenv("no_proxy", raising=False)
-            client = GemmaClient(tmp_path / "none", fallback=FallbackEndpoint(endpoint.url, "m", "key"))
+            client = GemmaClient(tmp_path / "none", endpoints=[FallbackEndpoint(endpoint.url, "m", "key")])
             async with client.session() as session:
                 assert await session.generate("x") == "here"
             assert (proxy.asked, endpoint.keys) == ([], ["Bearer key"])
@@ -398,7 +398,9 @@ def test_an_endpoint_that_packs_what_it_says_is_left(tmp_path: Path) -> None:
     async def run() -> None:
         server = await asyncio.start_server(answer, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        async with GemmaClient(tmp_path / "none", fallback=FallbackEndpoint(url, "m")).session() as session:
+        async with GemmaClient(
+            tmp_path / "none", endpoints=[FallbackEndpoint(url, "m")]
+        ).session() as session:
             with pytest.raises(WireError, match="packs its answer"):
                 await session.generate("x")
         await gone.wait()
@@ -413,7 +415,7 @@ def test_an_endpoint_that_floods_is_left(tmp_path: Path, monkeypatch: pytest.Mon
 
     async def run() -> None:
         async with completions([]) as endpoint:
-            client = GemmaClient(tmp_path / "none", fallback=FallbackEndpoint(endpoint.url, "m"))
+            client = GemmaClient(tmp_path / "none", endpoints=[FallbackEndpoint(endpoint.url, "m")])
             endpoint.lines = ["data: " + "x" * (9 << 20)]
             async with client.session() as session:
                 with pytest.raises(WireError, match="does not end"):

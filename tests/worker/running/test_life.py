@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import signal
 import socket
@@ -20,6 +21,7 @@ from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
+from fazai.worker.digest import ModelDigest, identify_model
 from tests.worker.process import Process, until, without_model
 
 LONG = SessionParams(max_tokens=1_000_000)
@@ -271,3 +273,53 @@ def test_a_socket_with_a_full_backlog_is_a_living_worker(tmp_path: Path) -> None
                 waiting.connect(str(path))
         with pytest.raises(InputError, match="another worker answers there"):
             systemd.listen(path)
+
+
+def test_status_tells_the_digest_of_the_models_file(model: Path, tmp_path: Path) -> None:
+    model.write_bytes(b"GGUF" * 700_000)
+    with Process(without_model(), model, tmp_path) as process:
+        process.told("READY=1")
+        client = GemmaClient(process.socket)
+        until(lambda: asyncio.run(client.status()).model_sha256 is not None)
+        found = asyncio.run(client.status()).model_sha256
+        assert found == hashlib.sha256(model.read_bytes()).hexdigest()
+
+
+def test_a_digest_that_takes_long_holds_up_neither_start_nor_end(model: Path, tmp_path: Path) -> None:
+    with model.open("wb") as file:
+        file.truncate(1 << 42)  # nobody reads as much within a test
+    with Process(without_model(), model, tmp_path) as process:
+        process.told("READY=1")
+        client = GemmaClient(process.socket)
+
+        async def ask() -> str:
+            async with client.session(SessionParams(max_tokens=3)) as session:
+                return await session.generate("go")
+
+        assert asyncio.run(ask()).startswith("GO")
+        assert asyncio.run(client.status()).model_sha256 is None
+        nices = [
+            int(path.read_text().rpartition(")")[2].split()[16])
+            for path in Path(f"/proc/{process.child.pid}/task").glob("*/stat")
+        ]
+        assert (max(nices), nices.count(19)) == (19, 1)  # the one thread goes behind all others
+        process.child.send_signal(signal.SIGTERM)
+        assert process.ended()[0] == 0
+
+
+@pytest.mark.parametrize("change", ["replaced", "written to", "removed"])
+def test_a_file_that_is_not_the_one_that_was_loaded_has_no_digest(model: Path, change: str) -> None:
+    loaded = identify_model(model)
+    assert loaded is not None
+    if change == "replaced":
+        other = model.with_name("other")
+        other.write_bytes(b"")
+        other.rename(model)
+    elif change == "written to":
+        model.write_bytes(b"more")
+    else:
+        model.unlink()
+    found: list[str] = []
+    digest = ModelDigest(model, loaded, found.append)
+    digest._thread.join()
+    assert found == []
