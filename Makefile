@@ -9,7 +9,7 @@ PYTEST := $(BIN)/python -m pytest
 # Without bytecode each of hundreds of processes, and each collection, compiles everything anew: half of all the time.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo install uninstall agent clean-machine check test test-all ui-test bench docs worker-demo worker-test clean
+.PHONY: help demo install uninstall agent clean-machine check test test-all ui-test bench eval docs worker-demo worker-test clean
 
 help:
 	@echo 'make demo      install, apply inventory/lab.yml twice to the embedded lab, then reconcile two remote agents'
@@ -21,6 +21,7 @@ help:
 	@echo 'make check     ruff, mypy, shellcheck, generated pages up to date'
 	@echo 'make ui-test   the operators page in a headless Chromium, the rules in promtool'
 	@echo 'make bench     measurements, side by side with peers where they are installed'
+	@echo 'make eval      the action loop on 60 tasks of the lab: an oracle, random actions, one that obeys; EVAL= more'
 	@echo 'make docs      write the generated pages'
 	@echo 'make worker-demo  compile llama.cpp (minutes), then let Gemma 3 270M answer over the socket'
 	@echo 'make worker-test  the native loop under sanitizers, and the worker on the real model'
@@ -94,6 +95,10 @@ ui-test: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench
+
+# EVAL='--demo-model --contender none': a model in place of the scripted ones; see docs/evaluation.md.
+eval: $(VENV)/.dev
+	$(BIN)/python -m bench.evaluation $(EVAL)
 
 docs: $(VENV)/.dev
 	$(BIN)/python tools/reference.py

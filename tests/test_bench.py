@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import agent, hosts, inventory, journal, memory, reconcile, startup
+from bench import agent, hosts, inventory, journal, kb, memory, reconcile, startup
 from bench.__main__ import ASKED, NAMES
 
 
@@ -27,6 +27,12 @@ def test_startup() -> None:
 def test_inventory() -> None:
     found = inventory.main(rounds=1, hosts=20, groups=2)
     assert any(line.startswith("| `fazai inventory --list` |") for line in found), found
+
+
+def test_kb() -> None:
+    found = kb.main(count=120, queries=6)
+    (row,) = [line for line in found if line.startswith("| fazai |")]
+    assert row.endswith("1.000 (@5) |"), found
 
 
 def test_journal() -> None:

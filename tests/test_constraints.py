@@ -17,6 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 NATIVE = tomllib.loads((ROOT / "native/pyproject.toml").read_text())
 FILES = (
     "constraints.txt",
+    "constraints-mcp.txt",
     "constraints-dev.txt",
     "constraints-fuzz.txt",
     "constraints-gemma.txt",
@@ -59,7 +60,8 @@ def _required(*names: str) -> list[Requirement]:
     ("file", "names"),
     [
         ("constraints.txt", ("", "build")),
-        ("constraints-dev.txt", ("", "dev")),
+        ("constraints-mcp.txt", ("", "build", "mcp")),
+        ("constraints-dev.txt", ("", "dev", "mcp")),
         ("constraints-fuzz.txt", ("fuzz",)),
         ("constraints-gemma.txt", ("native", "native-build", "native-demo")),
         ("constraints-gemma-build.txt", ("llama-build",)),
@@ -84,7 +86,7 @@ def test_every_pin_has_hashes_and_no_index_is_named(file: str) -> None:
     assert re.findall(r"https?://|--(?:extra-)?index|--find-links|--trusted-host", text) == []
 
 
-@pytest.mark.parametrize("file", ["constraints-dev.txt", "constraints-gemma.txt"])
+@pytest.mark.parametrize("file", ["constraints-mcp.txt", "constraints-dev.txt", "constraints-gemma.txt"])
 def test_one_environment_has_one_release_of_each(file: str) -> None:
     """The tests run with what is shipped, and the worker beside it."""
     shipped, others = _pins("constraints.txt"), _pins(file)

@@ -223,3 +223,21 @@ def test_the_schema_does_not_tell_who_made_it() -> None:
         module._published({"anyOf": found, "description": text}, {})
         for found, text in (([one, null], "A\nb."), ([null, one], "A\n    b."))
     ] == [{"anyOf": [one, null], "description": "A\nb."}] * 2
+
+
+SAFETY = ROOT / "docs/safety.md"
+
+
+def _lines_of_safety() -> list[tuple[str, list[str]]]:
+    """Each line of the page's tables, and the tests that it names."""
+    rows = re.findall(r"^\| (?!line \|)([^|\n]+) \| (.+) \|$", SAFETY.read_text(), re.M)
+    return [(line, re.findall(r"`(tests/[\w/]+\.py::\w+)`", tests)) for line, tests in rows]
+
+
+def test_every_line_on_safety_names_a_test_that_there_is() -> None:
+    lines = _lines_of_safety()
+    assert len(lines) >= 40
+    assert [line for line, tests in lines if not tests] == []
+    for named in sorted({one for _, tests in lines for one in tests}):
+        path, name = named.split("::")
+        assert re.search(rf"^def {name}\(", (ROOT / path).read_text(), re.M), f"there is no test {named}"

@@ -7,6 +7,7 @@ it again: half a daemon is worse than none.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Coroutine
 from functools import partial
 from typing import Any
@@ -17,8 +18,11 @@ from fazai.daemon.firewalls.facts import follow_runs
 from fazai.daemon.firewalls.poller import Firewalls
 from fazai.daemon.http import token_expiry
 from fazai.daemon.ingest.pipeline import Ingest
+from fazai.daemon.kb.incidents import RunNotes
+from fazai.daemon.kb.service import KnowledgeBase
 from fazai.daemon.runs import scheduler
 from fazai.daemon.services import Services
+from fazai.errors import StateError
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore
 
@@ -38,7 +42,11 @@ def background_tasks(services: Services) -> list[Coroutine[Any, Any, None]]:
         ),
         drift.follow_ledger(services.drift, services.log),
         scheduler.run_schedule(services.scheduler, services.run_queue, limits.runs_stop_s),
+        services.notifier.run(),
+        services.rules.run(),
         _poll_firewalls(services.firewalls, services.store),
+        RunNotes(services.kb, services.store.ledger, services.log).follow(services.store),
+        _warm_notes(services.kb),
     ]
 
 
@@ -58,3 +66,9 @@ async def _report_silent_hosts(ingest: Ingest, log: Log) -> None:
 async def _poll_firewalls(firewalls: Firewalls, store: DaemonStore) -> None:
     await follow_runs(firewalls.figures, store)
     await firewalls.run()
+
+
+async def _warm_notes(kb: KnowledgeBase) -> None:
+    """Read ahead what searches of notes need; where that fails, the first ones take longer."""
+    with contextlib.suppress(StateError):
+        await kb.warm()

@@ -54,7 +54,11 @@ async def show_client(call: RouteCall) -> WhoAnswer:
 )
 async def show_fleet(call: RouteCall) -> FleetAnswer:
     """Return a row for every machine that is known. 2,000 of them: about 10 ms."""
-    services = call.services
+    return FleetAnswer(time=utc_now(), rows=await read_fleet(call.services))
+
+
+async def read_fleet(services: Services) -> tuple[FleetRow, ...]:
+    """Return a row for every machine that is known, ordered by name."""
     store = services.store
     await services.drift.refresh()
     agents, firewalls = await store.agents(), await store.firewalls()
@@ -62,8 +66,7 @@ async def show_fleet(call: RouteCall) -> FleetAnswer:
     for one in store.hosts():
         if one.host not in versions:  # not heard of since the start
             versions.setdefault(one.host, _agent_version(await store.records(one.host, 0, 1)))
-    rows = await asyncio.to_thread(_fleet_rows, services, agents, firewalls)
-    return FleetAnswer(time=utc_now(), rows=rows)
+    return await asyncio.to_thread(_fleet_rows, services, agents, firewalls)
 
 
 def _fleet_rows(
@@ -132,8 +135,8 @@ def _host_row(
         drift=_drift(drift),
         load1=_round_figure(gauges[_LOAD1]),
         cpu=_round_figure(gauges[_CPU]),
-        memory=_used_ratio(gauges[_TOTAL], free),
-        disk=_used_ratio(gauges[_DISK], gauges[_DISK_FREE]),
+        memory=used_ratio(gauges[_TOTAL], free),
+        disk=used_ratio(gauges[_DISK], gauges[_DISK_FREE]),
     )
 
 
@@ -152,7 +155,8 @@ def _agent_version(records: Sequence[tuple[int, bytes]]) -> str:
     return ""
 
 
-def _used_ratio(total: float, free: float) -> float | None:
+def used_ratio(total: float, free: float) -> float | None:
+    """Return which part of a whole is used; None where there is no whole."""
     return _round_figure(1 - free / total) if total > 0 else None
 
 
@@ -249,10 +253,15 @@ def thin_out(
 )
 async def list_changes(call: RouteCall, query: RunChangesQuery) -> RunChangesAnswer:
     """Return the changes that a run found, and what became of them. Raises Refusal(not_found)."""
-    ledger, wanted = call.services.store.ledger, call.path["id"]
+    return await read_changes(call.services, call.path["id"], query)
+
+
+async def read_changes(services: Services, wanted: str, query: RunChangesQuery) -> RunChangesAnswer:
+    """Return the changes that a run found, and what became of them. Raises Refusal(not_found)."""
+    ledger = services.store.ledger
     found = (await ledger.find_run(wanted)) if len(wanted) == 26 else None
     if found is None or found.run_id != wanted:
-        if call.services.run_queue.records.get(wanted) is not None:  # it waits, or has told of nothing yet
+        if services.run_queue.records.get(wanted) is not None:  # it waits, or has told of nothing yet
             return RunChangesAnswer(total=0, changes=())
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
     events = await ledger.events(wanted)

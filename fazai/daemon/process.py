@@ -9,8 +9,9 @@ import random
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,15 @@ from fazai.daemon.http.tls import files_fingerprint, server_context
 from fazai.daemon.ingest.admission import Admission
 from fazai.daemon.ingest.deadman import WatchRules
 from fazai.daemon.ingest.pipeline import Ingest, IngestRules
+from fazai.daemon.kb.secrets import known_secrets
+from fazai.daemon.kb.service import KnowledgeBase
+from fazai.daemon.loop.registry import LoopSessions
+from fazai.daemon.notify.notifier import Notifier
+from fazai.daemon.policy.book import PolicyBook
+from fazai.daemon.policy.words import read_known_words
+from fazai.daemon.probing.targets import ProbeTargets
 from fazai.daemon.routes import TABLE
+from fazai.daemon.rules.building import SessionStarter, build_event_rules
 from fazai.daemon.runs.queue import RunQueue
 from fazai.daemon.runs.scheduler import Scheduler
 from fazai.daemon.services import Services
@@ -41,6 +50,7 @@ from fazai.daemon.southbound import routes as southbound_routes
 from fazai.daemon.southbound.service import Southbound
 from fazai.daemon.southbound.transport.listener import AgentListener
 from fazai.daemon.southbound.trust import AgentTrust
+from fazai.daemon.tools.table import TABLE as TOOLS
 from fazai.errors import FazaiError, InputError, StateError
 from fazai.providers.gemma.client import GemmaClient
 from fazai.service import systemd
@@ -113,6 +123,7 @@ class Daemon:
                 for one in listeners:
                     await server.listen(one)
                 self.addresses = [(one.address, one.port) for one in listeners if not one.unix]
+                services.probe_targets.own_ports |= {port for _, port in self.addresses}
                 if signals:
                     self._on_signals(server)
                 try:
@@ -141,12 +152,16 @@ class Daemon:
         ingest = Ingest.create(store, settings.secrets, rules, watch, announcer)
         broadcaster.catch_up = lambda stream: catch_up(stream, broadcaster, store)
         drift, agents = Drift(store), AgentStates(announcer)
-        gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, fallback=settings.fallback)
+        gemma = GemmaClient(settings.gemma_socket, connect_timeout_s=0.5, endpoints=settings.endpoints)
         run_queue = RunQueue(settings, store, self._log)
         firewalls = Firewalls(settings, store, self._log)
         scheduler = Scheduler(run_queue, store, self._log)
         southbound = self._build_southbound(store, announcer, ingest, guard)
-        for source in (broadcaster, guard, drift, agents, run_queue, firewalls, southbound):
+        policy = self._build_policy(store, announcer)
+        event_rules = build_event_rules(settings, store, announcer, run_queue, policy, firewalls)
+        ingest.on_record = event_rules.note_sample
+        mine = (broadcaster, guard, drift, agents, run_queue, firewalls, southbound, policy, event_rules)
+        for source in mine:
             if source is not None:
                 ingest.exposition.add(source.families)
         self.services = Services(
@@ -163,11 +178,30 @@ class Daemon:
             firewalls=firewalls,
             drift=drift,
             agent_states=agents,
+            probe_targets=ProbeTargets(settings, firewalls, self._log),
+            notifier=Notifier(settings.config.notify, store, run_queue, announcer, self._log),
+            kb=KnowledgeBase(store.notes, partial(_known_secrets, settings, firewalls)),
             southbound=southbound,
             announcer=announcer,
+            policy=policy,
+            rules=event_rules,
             bodies=Admission(settings.limits.bodies_bytes, random.random),
+            tools=TOOLS,
         )
+        self.services.loop = LoopSessions(self.services)
+        event_rules.starter = SessionStarter(self.services.loop)
         return self.services
+
+    def _build_policy(self, store: DaemonStore, announcer: Announcer) -> PolicyBook:
+        settings = self._settings
+        return PolicyBook(
+            settings.policy,
+            store.rules,
+            announcer,
+            known=read_known_words,
+            protected=(settings.state, settings.secrets),
+            required=settings.policy_required,
+        )
 
     def _build_southbound(
         self, store: DaemonStore, announcer: Announcer, ingest: Ingest, guard: Guard
@@ -195,6 +229,7 @@ class Daemon:
         try:
             self.agent_addresses = listener.open(south.config)
             south.port = self.agent_addresses[0][1]
+            services.probe_targets.own_ports |= {south.port}
         except InputError as error:
             if south.config.configured:
                 raise
@@ -238,6 +273,7 @@ class Daemon:
         text = f"fazai {__version__} stops; connect again"
         with contextlib.suppress(StateError):
             await self._announce(services, f"fazai {__version__} stops")
+        await services.loop.close()
         services.broadcaster.end_all(text)
         await server.stop()
         with contextlib.suppress(TimeoutError):
@@ -310,12 +346,23 @@ class Daemon:
             await asyncio.sleep(int(text) / 3e6)
 
 
+def _known_secrets(settings: DaemonSettings, firewalls: Firewalls) -> Iterator[str]:
+    """Yield what the knowledge base must not hold."""
+    options = [one.firewall.target.options for one in firewalls.all()]
+    fallback = settings.fallback.api_key if settings.fallback is not None else None
+    hooks = [hook.secret_file for hook in settings.config.hooks]
+    return known_secrets(settings.secrets, os.environ, options, [fallback], hooks)
+
+
 async def _load_state(services: Services) -> None:
     """Read what the services knew when the daemon before ended. Raises StateError."""
     await services.guard.refresh()
     await services.run_queue.load()
     await services.scheduler.load()
     await services.firewalls.load()
+    await services.loop.load()
+    services.policy.load()
+    await services.rules.load()
 
 
 @contextlib.asynccontextmanager

@@ -5,13 +5,18 @@ from __future__ import annotations
 
 from fazai.daemon import agents, fleet, system
 from fazai.daemon.events import routes as events
+from fazai.daemon.firewalls import reading_routes
 from fazai.daemon.firewalls import routes as firewalls
 from fazai.daemon.gemma import routes as gemma
 from fazai.daemon.http import static
 from fazai.daemon.http.routing import HttpReply, Route, RouteCall
 from fazai.daemon.ingest import routes as ingest
+from fazai.daemon.kb import routes as kb
+from fazai.daemon.loop import routes as loop
 from fazai.daemon.runs import routes as runs
 from fazai.daemon.southbound import routes as southbound
+from fazai.daemon.tools import mcp
+from fazai.daemon.tools import routes as tools
 
 
 @Route("GET", "/openapi.json", "This description.", role=None)
@@ -30,8 +35,13 @@ TABLE: tuple[Route, ...] = (
     *agents.ROUTES,
     *runs.ROUTES,
     *firewalls.ROUTES,
+    *reading_routes.ROUTES,
     *gemma.ROUTES,
+    *loop.ROUTES,
     *fleet.ROUTES,
     *southbound.ROUTES,
+    *tools.ROUTES,
+    mcp.ROUTE,
+    *kb.ROUTES,
     *static.ROUTES,
 )

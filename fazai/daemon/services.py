@@ -15,10 +15,18 @@ from fazai.daemon.gemma.sessions import AgentSessions
 from fazai.daemon.http.auth import Guard
 from fazai.daemon.ingest.admission import Admission
 from fazai.daemon.ingest.pipeline import Ingest
+from fazai.daemon.kb.service import KnowledgeBase
+from fazai.daemon.loop.interface import ActionLoop
+from fazai.daemon.notify.notifier import Notifier
+from fazai.daemon.policy.book import PolicyBook
+from fazai.daemon.probing.targets import ProbeTargets
+from fazai.daemon.rules.service import EventRules
 from fazai.daemon.runs.queue import RunQueue
 from fazai.daemon.runs.scheduler import Scheduler
 from fazai.daemon.settings import DaemonSettings
 from fazai.daemon.southbound.service import Southbound
+from fazai.daemon.tools.slots import ToolSlots
+from fazai.loop.tools import AnyTool
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore
 
@@ -41,9 +49,17 @@ class Services:
     firewalls: Firewalls
     drift: Drift
     agent_states: AgentStates
+    probe_targets: ProbeTargets
+    notifier: Notifier
+    kb: KnowledgeBase
     announcer: Announcer
+    policy: PolicyBook
+    rules: EventRules
     southbound: Southbound | None  # remote agents, where their port is open
     bodies: Admission  # bodies of requests that are being received, those of /ingest excepted
+    tools: tuple[AnyTool, ...] = ()  # those that may be called
+    loop: ActionLoop = field(init=False)  # made of all of these
+    tool_slots: ToolSlots = field(default_factory=ToolSlots)
     started: float = field(default_factory=time.time)
     ready: bool = False
     stopping: bool = False

@@ -51,11 +51,21 @@ class DaemonSettings:
     fallback: FallbackEndpoint | None = None
     inventory: tuple[str, ...] = ()
     config: DaemonConfig = field(default_factory=DaemonConfig)
+    policy: Path = Path("/etc/fazai/policy.yml")
+    rules: Path = Path("/etc/fazai/rules.yml")
+    rules_required: bool = False
+    policy_required: bool = False  # it was asked for, and is no empty policy where it is not there
     ingest: Literal["known", "open", "signed"] = "known"  # who may report without a signature
     lab: Path | None = None  # the embedded lab's folder; None: below the state
     log_file: Path | None = None
     log_text: bool = False
     limits: ServerLimits = field(default_factory=ServerLimits)
+
+    @property
+    def endpoints(self) -> tuple[FallbackEndpoint, ...]:
+        """What is asked when the worker is away, in order: the option's, then the configuration's."""
+        first = () if self.fallback is None else (self.fallback,)
+        return (*first, *self.config.gemma.endpoints)
 
     def __post_init__(self) -> None:
         if (self.tls_cert is None) != (self.tls_key is None):

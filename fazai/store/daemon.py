@@ -17,10 +17,15 @@ import msgspec
 
 from fazai.errors import StateError
 from fazai.store.base import Store
+from fazai.store.events import NewEvent as NewEvent
+from fazai.store.events import StoredEvent as StoredEvent
+from fazai.store.notes import NoteLimits, NoteStore
+from fazai.store.rules import RuleStore
+from fazai.store.sessions import SessionStore
 
 Role = Literal["viewer", "operator", "admin"]
 Mode = Literal["apply", "check"]
-Trigger = Literal["api", "webhook", "schedule", "approval"]
+Trigger = Literal["api", "webhook", "schedule", "approval", "session", "rule"]
 
 #: The figures that are derived from each record, in the order in which a sample holds them; NaN: not
 #: reported. The name is that of the metric without `fazai_host_`.
@@ -53,34 +58,6 @@ class Nonce(NamedTuple):
     now_us: int
 
 
-class NewEvent(NamedTuple):
-    """An event to be published. `data` is one line of JSON that repeats `type`; the rest is what filters
-    ask for."""
-
-    type: str
-    data: bytes
-    target: str | None = None
-    run: str | None = None
-    session: str | None = None
-    agent: str | None = None
-    level: str | None = None
-
-
-class StoredEvent(NamedTuple):
-    """An event of the log. Ids grow, with no reuse after a restart, a trim or a clock that went back, and are
-    safe to resume by: once a reader can see an event, none with a smaller id appears any more."""
-
-    id: int
-    time_us: int
-    type: str
-    data: bytes
-    target: str | None
-    run: str | None
-    session: str | None
-    agent: str | None
-    level: str | None
-
-
 class HostRecord(NamedTuple):
     """The newest record of a host. `seen_us` is when it arrived by the daemon's clock; `records` counts all
     that were ever accepted; `interval_s` is the time between records, 0 while unknown."""
@@ -109,6 +86,7 @@ class StoreLimits:
     index_records: int = 100_000  # records not yet in the index of history; more memory, fewer writes
     actions_age_s: float = 30 * 86400.0  # of remote agents
     actions_bytes: int = 256 << 20  # of their answers
+    notes: NoteLimits = field(default_factory=NoteLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,8 +222,23 @@ class DaemonStore(Protocol):
     limits: StoreLimits
 
     @property
+    def sessions(self) -> SessionStore:
+        """Sessions of the action loop."""
+        ...
+
+    @property
     def ledger(self) -> Store:
         """Runs and actions of the reconciler; `fazai apply` writes to the same place at the same time."""
+        ...
+
+    @property
+    def rules(self) -> RuleStore:
+        """Uses of the policy's rules, and what event rules keep."""
+        ...
+
+    @property
+    def notes(self) -> NoteStore:
+        """The knowledge base."""
         ...
 
     def close(self) -> None:
@@ -387,6 +380,17 @@ class DaemonStore(Protocol):
 
     async def began(self) -> dict[str, float]:
         """Return when each job of the schedule last began."""
+        ...
+
+    # -- notices
+
+    async def put_notices(self, notices: Mapping[str, bytes], followed: int | None = None) -> None:
+        """Keep notices by their ids, all or none; `followed`: up to which event they were made."""
+        ...
+
+    async def delete_notices(self, ids: Sequence[str]) -> None: ...
+    async def notices(self) -> tuple[list[bytes], int | None]:
+        """Return all in the order of their ids, and up to which event they were made, if that is known."""
         ...
 
     # -- tokens and nonces

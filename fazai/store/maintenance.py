@@ -6,14 +6,23 @@ import contextlib
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fazai.errors import LockHeld, StateError, missing_file
 from fazai.store.sqlite.checkpoints import empty_log
 from fazai.store.sqlite.leases import hold_daemon_lock
-from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, NEWER_HINT, open_reader, state_error
+from fazai.store.sqlite.notes.checking import REINDEX_HINT, damaged_index, damaged_notes, rebuild_index
+from fazai.store.sqlite.schema import (
+    FILE_NAME,
+    MIGRATIONS,
+    NEWER_HINT,
+    connect,
+    migrate,
+    open_reader,
+    state_error,
+)
 from fazai.store.sqlite.telemetry import packing
 
 _FINDINGS = 100
@@ -32,9 +41,39 @@ class CheckResult:
 
 
 def check(folder: Path) -> CheckResult:
-    """Read through the whole file and every chunk of telemetry. Works while it is used. Raises StateError
-    when there is none."""
-    return _check(_existing_file(folder / FILE_NAME))
+    """Read through the whole file, every chunk of telemetry, every note and their index. Works while it is
+    used. Raises StateError when there is none."""
+    path = _existing_file(folder / FILE_NAME)
+    found = _check(path)
+    if "notes" not in found.rows or found.version > len(MIGRATIONS):
+        return found
+    wrong: list[str] = []
+    try:
+        wrong += damaged_index(path)
+    except sqlite3.Error as error:
+        wrong.append(f"the index of notes cannot be checked: {error}")
+    hint = REINDEX_HINT if wrong and not found.problems else found.hint
+    return replace(found, problems=(*found.problems, *wrong), hint=hint)
+
+
+def reindex(folder: Path, find_words: Callable[[str, str, Sequence[str], str], Sequence[str]]) -> int:
+    """Build the index of notes anew from the notes, which are checked first; return how many there are.
+    Raises StateError for notes that are not what was stored, LockHeld while a daemon uses the folder."""
+    path = _existing_file(folder / FILE_NAME)
+    refusal = LockHeld(f"a daemon uses the state folder {folder}", hint="stop it first")
+    try:
+        with open(hold_daemon_lock(folder, refusal), "rb"), contextlib.closing(connect(path)) as connection:
+            migrate(connection)
+            problems = [
+                str(row[0]) for row in connection.execute("PRAGMA integrity_check('notes')") if row[0] != "ok"
+            ]
+            problems += damaged_notes(connection)
+            if problems:
+                hint = "bring a backup back with: fazai store restore FILE"
+                raise StateError(f"the notes themselves are damaged: {problems[0]}", hint=hint)
+            return rebuild_index(connection, find_words)
+    except (sqlite3.Error, OSError) as error:
+        raise state_error(folder, error) from error
 
 
 def _check(path: Path) -> CheckResult:
@@ -52,10 +91,12 @@ def _check(path: Path) -> CheckResult:
             names = [
                 row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             ]
-            for name in sorted(name for name in names if not name.startswith("sqlite_")):
+            for name in sorted(name for name in names if not name.startswith(("sqlite_", "notes_index"))):
                 (rows[name],) = connection.execute(f'SELECT count(*) FROM "{name}"').fetchone()  # noqa: S608
             if "chunks" in names:
                 problems += _bad_chunks(connection)
+            if "notes" in names:
+                problems += damaged_notes(connection)
     except sqlite3.Error as error:
         problems.append(str(error))
     if version > len(MIGRATIONS):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import json
 
 #: The version of SPEC.md that these types follow.
-CONTRACT = "1.1"
+CONTRACT = "1.2"
 
 MAX_LINE_BYTES = 4 * 1024 * 1024  # one line on the worker's socket
 MAX_BODY_BYTES = 1024 * 1024  # one body of a daemon route, /ingest excepted

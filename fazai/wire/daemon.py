@@ -23,7 +23,6 @@ from fazai.wire.base import (
 )
 from fazai.wire.changes import ActionRecord
 from fazai.wire.events import EVENT_TYPES, AgentState, Level, is_event_id
-from fazai.wire.worker import SessionParams
 
 _CODES_BY_STATUS: Mapping[int, tuple[str, ...]] = {
     400: ("bad_json", "bad_query"),
@@ -53,26 +52,6 @@ HTTP_STATUS: Mapping[str, int] = MappingProxyType(
 HostKey = Annotated[
     str, Meta(min_length=16, max_length=256, pattern=r"(?#printable ASCII without spaces)\A[!-~]+\Z")
 ]
-
-
-class SessionsBody(RequestMessage, frozen=True, kw_only=True):
-    """POST /agent/sessions."""
-
-    params: SessionParams | None = None
-
-
-class GenerateBody(RequestMessage, frozen=True, kw_only=True):
-    """POST /agent/generate. `history` is what the client wants remembered: text or objects, oldest first."""
-
-    session_id: Ident
-    objective: Annotated[str, Meta(min_length=1, max_length=262_144)]
-    history: Annotated[tuple[Any, ...], Meta(max_length=1000)] = ()
-
-
-class AbortBody(RequestMessage, frozen=True, kw_only=True):
-    """POST /agent/abort."""
-
-    session_id: Ident
 
 
 class DaemonLimits(Message, frozen=True, kw_only=True, omit_defaults=False):
@@ -213,7 +192,7 @@ class ApproveRunBody(RequestMessage, frozen=True, kw_only=True):
     reason: str | None = None
 
 
-RunTrigger = Literal["api", "webhook", "schedule", "approval"]
+RunTrigger = Literal["api", "webhook", "schedule", "approval", "session", "rule"]
 PlanState = Literal["pending", "approved", "stale"]
 
 

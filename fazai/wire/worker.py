@@ -135,6 +135,7 @@ class StatusAnswer(AnswerMessage, frozen=True, kw_only=True):
     contract: str | None = None
     version: str | None = None
     context_tokens: Count | None = None
+    model_sha256: str | None = None  # of its file, once it was read through
     queued: Count | None = None
     limits: WorkerLimits | None = None
     logits_limit: Count | None = None  # allowed tokens up to which no other logits are computed; 0: all are

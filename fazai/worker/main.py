@@ -18,6 +18,7 @@ from fazai.service import systemd
 from fazai.service.log import Log
 from fazai.worker.bridge import Code, EngineError, NativeEngine, Options, Reason, Sampling
 from fazai.worker.chat import ChatFormat, chat_of
+from fazai.worker.digest import ModelDigest, identify_model
 from fazai.worker.grammars.masks import Masks
 from fazai.worker.metrics import Metrics, serve_metrics
 from fazai.worker.server import ClientConnection, Worker
@@ -67,6 +68,7 @@ class _WorkerProcess:
         self._worker = Worker(settings.options, Metrics())
         self._engine: NativeEngine | None = None
         self._masks: Masks | None = None
+        self._digest: ModelDigest | None = None
         self._stop = asyncio.Event()
         self._signals = 0
         self._started_s = time.monotonic()
@@ -93,10 +95,13 @@ class _WorkerProcess:
         finally:
             self._listening.close()
             self._unlink()
+            if self._digest is not None:
+                self._digest.stop()
             self._close_engine()
 
     async def _serve(self, server: asyncio.Server, ready: Callable[[], None] | None) -> bool:
         systemd.notify(os.environ, "STATUS=loading the model")
+        model = identify_model(self._settings.model)
         loaded = await self._load_unless_stopped()
         if loaded is None:
             systemd.notify(os.environ, "STOPPING=1")
@@ -107,8 +112,20 @@ class _WorkerProcess:
         self._log.say("info", f"{self._worker.model} answers at {self._settings.socket}")
         if ready is not None:
             ready()
+        if model is not None:
+            self._digest = self._begin_digest(model)
         await self._stop.wait()  # deadline: none, it serves until it is told to stop
         return await self._drain(server)
+
+    def _begin_digest(self, model: tuple[int, ...]) -> ModelDigest:
+        """Compute the model's digest in the background; `status` has it once it is known."""
+        loop = asyncio.get_running_loop()
+
+        def done(digest: str) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(setattr, self._worker, "model_sha256", digest)
+
+        return ModelDigest(self._settings.model, model, done)
 
     def _close(self, server: asyncio.Server) -> None:
         """Accept no more connections, so that the next worker may listen there."""

@@ -46,6 +46,7 @@ class Worker:
         self.metrics = metrics
         self.sessions: WorkerSessions | None = None
         self.model: str | None = None
+        self.model_sha256: str | None = None  # once its file was read through
         self.context_tokens: int | None = None
         self.stats: Callable[[], Stats | None] = lambda: None
         self.connections: set[ClientConnection] = set()
@@ -107,6 +108,7 @@ class Worker:
             contract=CONTRACT,
             version=__version__,
             context_tokens=self.context_tokens,
+            model_sha256=self.model_sha256,
             queued=stats.queued if stats is not None else 0,
             logits_limit=stats.rows_limit if stats is not None else None,
             logits_note=(stats.rows_why or None) if stats is not None else None,

@@ -61,6 +61,8 @@ def settings(folder: Path, **more: Any) -> DaemonSettings:
         port=more.pop("listen_port", 0),
         gemma_socket=more.pop("gemma_socket", folder / "no-worker.sock"),
         log_file=folder / "daemon.log",
+        policy=more.pop("policy", folder / "policy.yml"),
+        rules=more.pop("rules", folder / "rules.yml"),
         **more,
     )
 

@@ -43,7 +43,7 @@ def _up(client: httpx.Client) -> float:
 
 
 def _open(client: httpx.Client) -> str:
-    answer = client.post("/agent/sessions", json={"params": {"max_tokens": 1_000_000}})
+    answer = client.post("/agent/sessions", json={"params": {"max_tokens": 1_000_000}, "plain": True})
     assert answer.status_code == 200, answer.text
     return str(answer.json()["session_id"])
 
@@ -162,7 +162,7 @@ def test_the_fallback_answers_while_the_worker_is_away(tmp_path: Path) -> None:
             ) as answer:
                 wrong = Events(answer).rest()[-1].event
             assert isinstance(wrong, ErrorEvent)
-            assert wrong.code == "internal"
+            assert wrong.code == "worker_unavailable"
             assert "out of memory" in wrong.message
 
 

@@ -351,7 +351,7 @@ def test_a_worker_that_does_not_answer_holds_nobody_up(
     monkeypatch.setattr(gemma_client, "_ANSWER_S", 0.4)
     path = tmp_path / "gemma.sock"
     with _worker(path, behaves), live(tmp_path, gemma_socket=path) as daemon, daemon.client() as client:
-        answer = client.post("/agent/sessions", json={})
+        answer = client.post("/agent/sessions", json={"plain": True})
         assert (answer.status_code, answer.json()["code"]) == (503, "worker_unavailable")
         assert "the Gemma worker does not answer" in answer.json()["error"]
         assert client.get("/agent/status").json()["gemma_worker"] == "unavailable"

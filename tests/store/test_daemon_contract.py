@@ -22,6 +22,7 @@ from fazai.store.daemon import (
     Token,
 )
 from fazai.store.factory import open_tokens
+from fazai.store.rules import Entry, RuleMark
 from tests.daemon.live import until
 from tests.store.conftest import OpenDaemon
 
@@ -299,3 +300,59 @@ def test_tokens_of_another_process_are_noticed(open_daemon: OpenDaemon, place: s
         assert again != version
         assert {token.name for token in tokens or ()} == {"n1", "n2"}
         assert [token.name for token in beside.tokens()] == ["n1", "n2"]
+
+
+# -- uses of the policy's rules, and what event rules keep
+
+
+def test_a_use_is_claimed_as_often_as_the_rule_says_within_an_hour(open_daemon: OpenDaemon) -> None:
+    async def claim(store: DaemonStore, times: int, now: float) -> int:
+        found = [store.rules.claim_policy_use("r", "e", now, 3) for _ in range(times)]
+        return sum(await asyncio.gather(*found))
+
+    with open_daemon() as store:
+        assert asyncio.run(claim(store, 2, 1000.0)) == 2
+    with open_daemon() as store:
+        assert asyncio.run(claim(store, 20, 2000.0)) == 1
+        assert asyncio.run(store.rules.policy_uses(2000.0)) == {"r": 3}
+        assert asyncio.run(store.rules.claim_policy_use("other", "e", 2000.0, 1))
+        assert asyncio.run(claim(store, 1, 4599.0)) == 0
+        assert asyncio.run(claim(store, 3, 4601.0)) == 2
+        assert asyncio.run(store.rules.policy_uses(5700.0)) == {"r": 2}
+
+
+def test_entries_are_bounded_for_each_alias_and_last(open_daemon: OpenDaemon) -> None:
+    def entry(address: str, since: float = 0.0, until: float = 100.0, alias: str = "a") -> Entry:
+        return Entry("job", alias, address, since, until, "rule", f"why {since:g}")
+
+    with open_daemon() as store:
+        put = [store.rules.put_entry(entry(f"192.0.2.{n}"), 2) for n in range(3)]
+        assert [asyncio.run(one) for one in put] == [True, True, False]
+        assert asyncio.run(store.rules.put_entry(entry("192.0.2.9", alias="b"), 2))
+        assert asyncio.run(store.rules.put_entry(entry("192.0.2.0", 50.0, 200.0), 2))  # it stands longer
+        assert asyncio.run(store.rules.put_entry(entry("192.0.2.0", 60.0, 150.0), 2))  # and is not cut
+    with open_daemon() as store:
+        found = asyncio.run(store.rules.entries())
+        assert [(one.alias, one.address, one.since, one.until) for one in found] == [
+            ("a", "192.0.2.0", 0.0, 200.0),
+            ("a", "192.0.2.1", 0.0, 100.0),
+            ("b", "192.0.2.9", 0.0, 100.0),
+        ]
+        assert found[0].why == "why 60"
+        assert asyncio.run(store.rules.put_entry(entry("192.0.2.3", 100.0, 300.0), 2))  # one is over by then
+        assert asyncio.run(store.rules.drop_expired_entries(100.0)) == 2
+        assert asyncio.run(store.rules.delete_entry("job", "a", "192.0.2.3"))
+        assert not asyncio.run(store.rules.delete_entry("job", "a", "192.0.2.3"))
+        assert [one.address for one in asyncio.run(store.rules.entries())] == ["192.0.2.0"]
+
+
+def test_marks_of_rules_are_the_latest_and_end(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        for number in range(4):
+            asyncio.run(store.rules.put_rule_mark(RuleMark("r", f"g{number % 3}", float(number)), 100.0))
+    with open_daemon() as store:
+        found = asyncio.run(store.rules.rule_marks(1.0, 10))
+        assert found == [RuleMark("r", "g1", 1.0), RuleMark("r", "g2", 2.0), RuleMark("r", "g0", 3.0)]
+        assert asyncio.run(store.rules.rule_marks(0.0, 1)) == found[-1:]
+        asyncio.run(store.rules.put_rule_mark(RuleMark("r", "g3", 102.5), 100.0))
+        assert [one.group for one in asyncio.run(store.rules.rule_marks(0.0, 10))] == ["g0", "g3"]

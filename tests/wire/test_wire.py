@@ -25,6 +25,7 @@ from fazai.wire import (
     daemon,
     events,
     opn,
+    sessions,
     signature,
     southbound,
     telemetry,
@@ -70,7 +71,7 @@ def test_longest_line_is_read_and_one_byte_more_is_not() -> None:
 def test_body_over_the_limit_is_too_large() -> None:
     body = b'{"session_id":"' + b"s" * MAX_BODY_BYTES + b'"}'
     with refused("too_large"):
-        decode_body(body, daemon.AbortBody)
+        decode_body(body, sessions.AbortBody)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +84,7 @@ def test_body_over_the_limit_is_too_large() -> None:
             '{"method":"command.exec","action_id":"a","command":"ls","args":[],"timeout":1,"env":{"A":"1","A":"2"}}',
         ),
         (actions.decode_proposal, '{"type":"action","action":"shell","command":"ls","command":"rm"}'),
-        (lambda text: decode_body(text, daemon.AbortBody), '{"session_id":"s","session_id":"t"}'),
+        (lambda text: decode_body(text, sessions.AbortBody), '{"session_id":"s","session_id":"t"}'),
     ],
 )
 def test_a_name_that_occurs_twice_is_refused(read: Callable[[str], object], text: str) -> None:

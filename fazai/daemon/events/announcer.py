@@ -5,6 +5,7 @@ from __future__ import annotations
 from fazai.service.log import Log
 from fazai.store.daemon import DaemonStore, NewEvent
 from fazai.timestamps import utc_now
+from fazai.wire.actions import ActionBase
 from fazai.wire.base import encode
 from fazai.wire.events import AgentEvent, ChangeEvent, EventBase, Level, LogEvent, OutcomeEvent, event_type
 
@@ -14,13 +15,13 @@ AUDIT = "fazai.audit"
 _IDS = ("agent_id", "session_id", "run_id", "action_id", "target")
 
 
-def row_of(event: EventBase, level: Level | None = None) -> NewEvent:
+def row_of(event: EventBase | ActionBase, level: Level | None = None) -> NewEvent:
     """Return the event as the event log stores it: what streams filter by comes from its own fields."""
     return NewEvent(
         event_type(event),  # type: ignore[arg-type]  # of a class of the union
         encode(event),
-        target=event.target,
-        run=event.run_id,
+        target=getattr(event, "target", None),
+        run=getattr(event, "run_id", None),
         session=event.session_id,
         agent=event.agent_id,
         level=event.level if isinstance(event, LogEvent) else level,

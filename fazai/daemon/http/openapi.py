@@ -13,6 +13,7 @@ from fazai.daemon.http.routing import Route
 from fazai.wire.base import ErrorAnswer, Message
 from fazai.wire.daemon import HTTP_STATUS
 from fazai.wire.opn import OpnError
+from fazai.wire.schema import to_ecma_patterns
 
 _REF = "#/components/schemas/{name}"
 _COMMON = ("bad_query", "not_found", "method_not_allowed", "internal", "timeout")
@@ -30,7 +31,7 @@ def build_openapi(table: Sequence[Route]) -> bytes:
     _, schemas = msgspec.json.schema_components(ordered, ref_template=_REF)
     for one in ordered:
         _add_constants(one, schemas)
-    _to_ecma(schemas)
+    to_ecma_patterns(schemas)
     paths: dict[str, dict[str, Any]] = {}
     for route in table:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
@@ -62,21 +63,6 @@ def _add_constants(one: type[Message], schemas: dict[str, Any]) -> None:
     properties = {name: {"const": value} for name, value in one.constants.items()}
     schema["properties"] = {**properties, **schema.get("properties", {})}
     schema["required"] = sorted({*schema.get("required", ()), *one.constants})
-
-
-def _to_ecma(schema: Any) -> None:
-    """Rewrite patterns as the regular expressions that OpenAPI means; ours are Python's, with a comment in
-    them."""
-    if isinstance(schema, list):
-        for one in schema:
-            _to_ecma(one)
-    elif isinstance(schema, dict):
-        pattern = schema.get("pattern")
-        if isinstance(pattern, str):
-            text = re.sub(r"\(\?#[^)]*\)", "", pattern)
-            schema["pattern"] = text.replace(r"\A", "^").replace(r"\Z", "$")
-        for one in schema.values():
-            _to_ecma(one)
 
 
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:

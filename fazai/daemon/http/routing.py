@@ -47,7 +47,8 @@ class FastPathApp(Protocol):
         ...
 
 
-_SAFE = (
+#: Headers that all answers have.
+SAFE = (
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
     (b"referrer-policy", b"no-referrer"),
@@ -61,7 +62,7 @@ STREAM_HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
-_NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
+NO_PAGE = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 ANSWER_S = 30.0
 _JSON = b"application/json"
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
@@ -220,9 +221,14 @@ def read_query(scope: Scope, route: Route) -> Message | None:
             raise WireError("bad_query", f"there is no parameter {next(iter(values))[:64]!r}")
         return None
     try:
-        return msgspec.convert(values, route.query, strict=False)
+        found: Message = msgspec.convert(values, route.query, strict=False)
     except msgspec.ValidationError as error:
         raise WireError("bad_query", str(error)[:300]) from None
+    for field in msgspec.structs.fields(route.query):
+        # Words are read as numbers and flags, and so is this one as nothing: it is no value.
+        if field.encode_name in values and getattr(found, field.name) is None:
+            raise WireError("bad_query", f"`{field.encode_name}`: null is no value; leave it out")
+    return found
 
 
 def epoch_us(moment: datetime) -> int:
@@ -271,7 +277,7 @@ def reply_headers(answer: HttpReply) -> list[tuple[bytes, bytes]]:
     return [
         (b"content-type", answer.media.encode()),
         *([] if answer.status in (204, 304) else [(b"content-length", str(len(answer.body)).encode())]),
-        *(header for header in (*_SAFE, _NO_PAGE) if header[0] not in own),
+        *(header for header in (*SAFE, NO_PAGE) if header[0] not in own),
         *answer.headers,
     ]
 

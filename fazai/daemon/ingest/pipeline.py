@@ -98,6 +98,7 @@ class Ingest:
         self.records: Counter[str] = Counter({"accepted": 0, "duplicate": 0, "refused": 0})
         #: When a host came or went, as far as that was since the start.
         self._changed_at: dict[str, float] = {}
+        self.on_record: Callable[[NewSample], object] | None = None  # is called with each new record
         self.versions: dict[str, str] = {}  # of the hosts' agents, as far as they reported since the start
         self.refusals: Counter[str] = Counter(dict.fromkeys(_REFUSALS, 0))  # of whole requests
         self._silent: dict[str, bool] = {}  # to be remembered with the next sweep
@@ -273,6 +274,8 @@ class Ingest:
 
     def _arrived(self, sample: NewSample) -> None:
         """Show the newest record of a host, and announce a host that came or came back."""
+        if self.on_record is not None:
+            self.on_record(sample)
         host = sample[0]
         record = self._store.host(host)
         if record is None:  # forgotten at this moment

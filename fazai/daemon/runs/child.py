@@ -61,9 +61,11 @@ class ChildResult:
     timed_out: bool = False
 
 
-def command_line(job: Job, record: RunRecord, plan: Path, approved: str | None = None) -> list[str]:
+def command_line(
+    job: Job, record: RunRecord, plan: Path, approved: str | None = None, entries: Path | None = None
+) -> list[str]:
     """Return `fazai …` for a run; `plan` is the file that a check writes, or that is applied where its hash
-    is the `approved` one."""
+    is the `approved` one; `entries` the one of what event rules want in aliases."""
     program = [*_IN_ROOT, sys.executable, "-P", "-m", "fazai"]  # -P: no module of the working folder
     if record.applies is not None:
         words = ["--plan", str(plan), "--plan-hash", approved or "none"]
@@ -75,10 +77,17 @@ def command_line(job: Job, record: RunRecord, plan: Path, approved: str | None =
         words += ["--limit", pattern]
     if record.limit:  # of the job's targets, those alone
         words += _limit_options(job, record.limit)
+    if entries is not None:
+        words += ["--entries", str(entries)]
     words += ["--quiet", "--color", "never"]
     if record.mode == "check":
         return [*program, "plan", *words, "--out", str(plan)]
     return [*program, "apply", *words, *(["--yes"] if job.deletes else [])]
+
+
+def entries_path(state: Path, job: str) -> Path:
+    """Return the file of what event rules want in the aliases of a job."""
+    return state / "entries" / f"{job}.json"
 
 
 def _limit_options(job: Job, names: Sequence[str]) -> list[str]:
@@ -92,7 +101,7 @@ def _limit_options(job: Job, names: Sequence[str]) -> list[str]:
 
 
 def child_environment(
-    job: Job, record: RunRecord, settings: DaemonSettings, environ: Mapping[str, str]
+    job: Job, run_id: str, settings: DaemonSettings, environ: Mapping[str, str]
 ) -> dict[str, str]:
     """Return the child's whole environment."""
     names = [*_PASSED, *(name for name in environ if name.startswith("LC_")), *job.environment]
@@ -106,7 +115,7 @@ def child_environment(
     found |= {
         "FAZAI_STATE_DIR": str(settings.state.absolute()),
         "FAZAI_SECRETS": str(settings.secrets.absolute()),
-        "FAZAI_RUN_ID": record.run_id,
+        "FAZAI_RUN_ID": run_id,
         "FAZAI_REPORT_S": str(_REPORT_S),
         "FAZAI_KEEP_RUNS": str(settings.config.retention.ledger),
         "FAZAI_KEEP_TARGETS_DAYS": str(math.ceil(settings.config.retention.targets_s / 86400)),

@@ -1,15 +1,22 @@
-"""The daemon's configuration as values: runs, webhooks, schedules, polling, retention. `config_file.py` reads
-it."""
+"""The daemon's configuration as values: runs, webhooks, schedules, polling, retention, probes.
+`config_file.py` reads it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal
 
+from fazai.daemon.notify.config import NotifyConfig
 from fazai.daemon.runs.schedule import Rhythm
+from fazai.probes.dns import DnsServer
+from fazai.probes.dnsbl import DEFAULT_LISTS
+from fazai.providers.gemma.endpoint import FallbackEndpoint
 from fazai.store.daemon import Mode, StoreLimits
+from fazai.store.notes import NoteLimits
+from fazai.wire.sessions import Budget
 
 JobMode = Literal["apply", "approve", "check"]
 GitHost = Literal["github", "gitlab", "gitea"]
@@ -27,7 +34,8 @@ class Schedule:
 class Job:
     """Something that may be run. `modes`: `check` plans, `approve` lets a person apply such a plan,
     `apply` applies at once. `deletes`: an apply that nobody approved may delete. `environment`: names of
-    variables that the run gets beside the common ones."""
+    variables that the run gets beside the common ones. `entries`: the run is given what event rules want in
+    aliases, as the variable `fazai_entries`."""
 
     name: str
     inventory: tuple[str, ...]
@@ -39,6 +47,7 @@ class Job:
     plan_ttl_s: float = 86400.0
     environment: tuple[str, ...] = ()
     schedule: Schedule | None = None
+    entries: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +76,8 @@ class Retention:
     """Limits of what is kept; whatever is over goes, the oldest first. `runs`: those that the daemon started,
     with their plans; `ledger`: runs of the ledger; `hosts_s`: of hosts that are silent; `deliveries_s`: of
     git hosts, by which a replay is known; `targets_s`: how the last run left a target, and what it called it;
-    `actions_s`, `actions_bytes`: what remote agents were asked for, and their answers.
+    `actions_s`, `actions_bytes`: what remote agents were asked for, and their answers; `notes…`: of the
+    knowledge base.
     `compact_every_s` and `index_records` say when the store compacts telemetry and drops what is over: so
     often, or once so many records are not yet in the index of history."""
 
@@ -82,6 +92,9 @@ class Retention:
     targets_s: float = 90 * 86400.0
     actions_s: float = 30 * 86400.0
     actions_bytes: int = 256 << 20
+    notes: int = 100_000
+    notes_bytes: int = 256 << 20
+    notes_s: float = 365 * 86400.0
     compact_every_s: float = 30.0
     index_records: int = 100_000
 
@@ -98,15 +111,37 @@ class Retention:
             index_records=self.index_records,
             actions_age_s=self.actions_s,
             actions_bytes=self.actions_bytes,
+            notes=NoteLimits(notes=self.notes, bytes=self.notes_bytes, age_s=self.notes_s),
         )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GemmaLimits:
-    """Limits of the sessions that clients have on the Gemma worker: how many, and how long one is unused."""
+    """Limits of the sessions that clients have on the Gemma worker: how many, and how long one is unused.
+    `endpoints`: what is asked in its place when it is away, in this order."""
 
     sessions: int = 256
     idle_s: float = 1800.0
+    endpoints: tuple[FallbackEndpoint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoopConfig:
+    """Limits of the action loop: how many sessions are kept, for how long an effect that was shown can be
+    approved, and what an objective may use at most (SPEC.md, 2.1, Budget)."""
+
+    sessions: int = 256
+    approval_s: float = 3600.0
+    iterations: int = 100
+    tokens: int = 200_000
+    seconds: float = 14_400.0
+    bytes: int = 16 << 20
+
+    def cap(self, asked: Budget | None) -> Budget:
+        """Return a budget with none of its figures above these."""
+        most = {name: int(getattr(self, name)) for name in Budget.__struct_fields__}
+        wanted = asked or Budget()
+        return Budget(**{name: min(getattr(wanted, name), limit) for name, limit in most.items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +159,18 @@ class AgentsConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbesConfig:
+    """Where probes of models and API clients may go besides the inventory's targets and registered firewalls:
+    names (`*.` for all below one) and networks. `resolver`: the DNS server that they ask, None: the system's;
+    `blocklists`: those that `probe.dnsbl` asks."""
+
+    names: tuple[str, ...] = ()
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    resolver: DnsServer | None = None
+    blocklists: tuple[str, ...] = DEFAULT_LISTS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
     """The whole configuration; without a file nothing may be run."""
 
@@ -133,3 +180,8 @@ class DaemonConfig:
     retention: Retention = Retention()
     gemma: GemmaLimits = GemmaLimits()
     agents: AgentsConfig = AgentsConfig()
+    loop: LoopConfig = LoopConfig()
+    policy: Path | None = None  # the file of the policy, where it is not the usual one
+    rules: Path | None = None  # that of the event rules
+    probes: ProbesConfig = ProbesConfig()
+    notify: NotifyConfig = field(default_factory=NotifyConfig)

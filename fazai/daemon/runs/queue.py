@@ -25,6 +25,7 @@ from fazai.daemon.runs.child import (
     StopTimeouts,
     child_environment,
     command_line,
+    entries_path,
     wait_for_pid,
 )
 from fazai.daemon.runs.config import Job
@@ -91,6 +92,7 @@ class RunQueue:
         self._stopping = False
         self._asking = asyncio.Lock()  # from the look at what waits until it is among it
         self._counts: Counter[tuple[str, str, str]] = Counter()
+        self._ends: dict[str, list[asyncio.Future[None]]] = {}  # of those who wait for the end of a run
 
     async def load(self) -> None:
         """Read from the store what runs there were, and which of them wait. Raises StateError."""
@@ -154,6 +156,7 @@ class RunQueue:
         # Last: who sees that it has ended sees the rest as well.
         record.finished, record.exit_code, record.error = self._now(), int(ExitCode.INTERRUPTED), error
         await self.records.save(record)
+        self._tell_end(record)
 
     async def _mark_approved(self, record: RunRecord) -> None:
         """Complete an approval: the daemon may have been killed between its two writes."""
@@ -251,6 +254,12 @@ class RunQueue:
         self._announce("info", record, f"plan {plan_hash[:12]} of {record.job} approved by {by}", AUDIT)
         return taken
 
+    async def find_apply(self, planned: str) -> str | None:
+        """Return the run that applies the plan of a run, once nobody is about to ask for one; None: none
+        does."""
+        async with self._asking:
+            return next((one.run_id for one in self.records if one.applies == planned), None)
+
     def _check_approvable(self, record: RunRecord, plan_hash: str) -> None:
         """Refuse to approve the plan of a run that may not be approved, or is another one. Raises Refusal."""
         if record.plan_hash is None:
@@ -310,6 +319,8 @@ class RunQueue:
             await self._finish(record, ended)
         except StateError as error:
             self._log.say("error", str(error), logger=_LOGGER, run_id=record.run_id)
+            record.error = record.error or str(error)
+            self._tell_end(record)  # what became of it cannot be written: who waits is told so
         finally:
             record.finished = record.finished or self._now()
             del self._active[lane]
@@ -330,8 +341,9 @@ class RunQueue:
         job = self.jobs[record.job]
         plan = self.records.plan_path(record.run_id)
         planned = self.records.get(record.applies) if record.applies else None
-        words = command_line(job, record, plan, planned.plan_hash if planned is not None else None)
-        environ = child_environment(job, record, self._settings, self._environ)
+        entries = entries_path(self._settings.state, job.name) if job.entries else None
+        words = command_line(job, record, plan, planned.plan_hash if planned is not None else None, entries)
+        environ = child_environment(job, record.run_id, self._settings, self._environ)
         try:
             active.child = Child(words, environ, self._settings.state / "runs" / f"{record.run_id}.said")
         except OSError as error:
@@ -357,6 +369,23 @@ class RunQueue:
         await self.records.save(record)
         self.records.drop_plan_file(record.run_id)
         await self._close_ledger(record)
+        self._tell_end(record)
+
+    def _tell_end(self, record: RunRecord) -> None:
+        for waiter in self._ends.pop(record.run_id, ()):
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def wait_ended(self, run_id: str) -> RunRecord:
+        """Wait for the end of a run, and return its record. Raises Refusal(not_found)."""
+        record = self.records.get(run_id)
+        if record is None:
+            raise Refusal("not_found", f"there is no run {run_id[:64]!r}")
+        if record.finished is None:
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._ends.setdefault(run_id, []).append(waiter)
+            await waiter  # deadline: the run's own timeout, and the caller's
+        return record
 
     async def _take_plan(self, record: RunRecord, ended: ChildResult) -> None:
         """Keep the plan that a check left in its file, where it found something."""

@@ -18,6 +18,7 @@ from fazai.daemon.http.routing import HttpReply, Route, RouteCall, read_body, re
 from fazai.daemon.runs import webhooks
 from fazai.daemon.runs.config import Hook, Job
 from fazai.daemon.runs.queue import QueuedRun, RunQueue
+from fazai.daemon.services import Services
 from fazai.errors import FazaiError, InputError, spelling_hint
 from fazai.outcome import WRITING_COMMANDS
 from fazai.plan import SavedPlan, parse_plan
@@ -42,31 +43,41 @@ class _KnownRun:
 @Route("GET", "/runs", "Runs, the newest first.")
 async def list_runs(call: RouteCall, query: wire.RunsQuery) -> wire.RunsAnswer:
     """Return the latest runs, the newest first."""
-    run_queue = call.services.run_queue
+    return await read_runs(call.services, query.limit)
+
+
+async def read_runs(services: Services, limit: int) -> wire.RunsAnswer:
+    """Return the latest runs, the newest first."""
+    run_queue = services.run_queue
     rows = {
         run.run_id: _KnownRun(run, run_queue.records.get(run.run_id))
-        for run in await call.services.store.ledger.history(query.limit)
+        for run in await services.store.ledger.history(limit)
     }
     for number, record in enumerate(run_queue.records):
-        if number == query.limit:
+        if number == limit:
             break
         rows.setdefault(record.run_id, _KnownRun(None, record))
-    newest = sorted(rows, reverse=True)[: query.limit]
+    newest = sorted(rows, reverse=True)[:limit]
     return wire.RunsAnswer(runs=tuple(_run_row(rows[run_id], run_queue) for run_id in newest))
 
 
 @Route("GET", "/runs/{id}", "One run.")
 async def show_run(call: RouteCall) -> wire.RunAnswer:
     """Return one run, with what became of its targets and actions. Raises Refusal(not_found)."""
-    ledger = call.services.store.ledger
-    wanted = call.path["id"]
+    return await read_run(call.services, call.path["id"])
+
+
+async def read_run(services: Services, wanted: str) -> wire.RunAnswer:
+    """Return one run, with what became of its targets and actions. Raises Refusal(not_found)."""
+    ledger, run_queue = services.store.ledger, services.run_queue
     found = (await ledger.find_run(wanted)) if len(wanted) == 26 else None
-    row = _KnownRun(found if found is not None and found.run_id == wanted else None, _find_record(call))
+    run = found if found is not None and found.run_id == wanted else None
+    row = _KnownRun(run, run_queue.records.get(wanted))
     if row.run is None and row.record is None:
         raise Refusal("not_found", f"there is no run {wanted[:64]!r}", hint="see: GET /runs")
     events = (await ledger.events(wanted)) if row.run is not None else []
     return wire.RunAnswer(
-        run=_run_row(row, call.services.run_queue),
+        run=_run_row(row, run_queue),
         targets=tuple(convert_fields(one, wire.TargetRow) for one in events if one["type"] == "outcome"),
         actions=_action_rows((await ledger.actions(wanted)) if row.run is not None else [], events),
     )

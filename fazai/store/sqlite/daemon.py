@@ -28,13 +28,17 @@ from fazai.store.daemon import (
     StoreLimits,
     Token,
 )
+from fazai.store.sessions import SessionStore
 from fazai.store.sqlite.agent_actions import AgentActionTable, trim_agent_actions
 from fazai.store.sqlite.checkpoints import Checkpointer
 from fazai.store.sqlite.event_log import EventLog
 from fazai.store.sqlite.leases import hold_daemon_lock
 from fazai.store.sqlite.ledger import SqliteStore
+from fazai.store.sqlite.notes.table import NoteTable
 from fazai.store.sqlite.readers import Readers
+from fazai.store.sqlite.rules import SqliteRuleStore
 from fazai.store.sqlite.schema import FILE_NAME, connect, escape_text, migrate, state_error
+from fazai.store.sqlite.sessions import SqliteSessionStore
 from fazai.store.sqlite.state_files import import_state_files, keep_record
 from fazai.store.sqlite.telemetry import packing
 from fazai.store.sqlite.telemetry.compaction import TelemetryCompaction, read_mark
@@ -54,6 +58,7 @@ T = TypeVar("T")
 _QUICK_CHECK_BYTES = 64 << 20  # a file up to this size is read through at start: a fraction of a second
 _READERS = 4  # reads at a time
 _REST_S = 0.002  # about what an fsync takes
+_FOLLOWED = "followed"  # the row beside the notices that says up to which event they were made
 _KEEP_NONCE = "INSERT OR REPLACE INTO nonces VALUES (?, ?, ?)"
 
 
@@ -96,6 +101,9 @@ class SqliteDaemonStore:
             self._checkpointer,
         )
         self._actions = AgentActionTable(self._change_at_once, self._publish_beside, self._query)
+        self.sessions: SessionStore = SqliteSessionStore(self._change, self._publish_with, self._query)
+        self.rules = SqliteRuleStore(self._change_at_once, self._query)
+        self.notes = NoteTable(self._writer, self._readers, self.limits.notes)
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             text = f"another daemon uses the state folder {folder}"
@@ -169,6 +177,7 @@ class SqliteDaemonStore:
         for key in old:
             self._nonces.pop(key, None)
         more = trim_agent_actions(connection, self.limits, now_us / 1e6) or more
+        more = self.notes.trim(connection, now_us / 1e6) or more
         return self._events.trim(connection) or more
 
     # -- telemetry --------------------------------------------------------------------------------------
@@ -301,6 +310,20 @@ class SqliteDaemonStore:
     async def began(self) -> dict[str, float]:
         return dict(await self._query("SELECT job, began FROM schedule"))
 
+    async def put_notices(self, notices: Mapping[str, bytes], followed: int | None = None) -> None:
+        rows = dict(notices) if followed is None else {**notices, _FOLLOWED: str(followed).encode()}
+        jobs = [("INSERT OR REPLACE INTO notices VALUES (?, ?)", row) for row in rows.items()]
+        await self._writer.write(self._statements, jobs, sum(map(len, rows.values())))
+
+    async def delete_notices(self, ids: Sequence[str]) -> None:
+        jobs = [("DELETE FROM notices WHERE id = ?", (id_,)) for id_ in ids]
+        await self._writer.write(self._statements, jobs)
+
+    async def notices(self) -> tuple[list[bytes], int | None]:
+        rows = dict(await self._query("SELECT id, value FROM notices ORDER BY id"))
+        followed = rows.pop(_FOLLOWED, None)
+        return list(rows.values()), None if followed is None else int(followed)
+
     async def put_token(self, token: Token) -> None:
         await self._put("tokens", token.hash, token)
 
@@ -356,6 +379,17 @@ class SqliteDaemonStore:
             self._statements,
             [(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", (key, text))],  # noqa: S608 - our names
         )
+
+    async def _change(self, statements: Sequence[Statement]) -> int:
+        changed: int = await self._writer.write(self._statements, statements)
+        return changed
+
+    async def _publish_with(self, events: Sequence[NewEvent], statement: Statement) -> list[int]:
+        size_bytes = sum(len(event.data) for event in events)
+        ids: list[int] = await self._writer.write(
+            self._events, [_escape_texts(event) for event in events], size_bytes, statement
+        )
+        return ids
 
     async def _change_at_once(self, statements: Sequence[Statement]) -> int:
         changed: int = await self._writer.write(self._statements, statements, pace=Pace.URGENT)

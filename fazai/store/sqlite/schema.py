@@ -12,6 +12,7 @@ import os
 import sqlite3
 import stat
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ _LOG_PAGES = 5000  # of 4 KiB, to which the log's file is cut when it begins ane
 #: tokens of leases, and what stood in files beside this one: the runs of the daemon and its schedule.
 #: Version 5: certificates of agents, enrolment tokens, revocations. Version 6: actions of remote agents.
 #: Version 7: indexes of the events of a run, and of actions that have no outcome; which CA issued a
-#: certificate, and who trusts which CAs.
+#: certificate, and who trusts which CAs. Version 8: sessions of the action loop.
+#: Version 9: uses of the policy's rules, and what event rules keep.
+#: Version 10: notices.
+#: Version 11: notes of the knowledge base, with the index of their words. `folded` holds the words of a note
+#: between spaces: no character of it but a space separates them.
 MIGRATIONS = (
     """
     CREATE TABLE runs (
@@ -151,6 +156,68 @@ MIGRATIONS = (
         name TEXT PRIMARY KEY, bundle TEXT NOT NULL, time REAL NOT NULL, problem TEXT NOT NULL
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE loop_sessions (session_id TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE loop_journal (
+        session_id TEXT NOT NULL, seq INTEGER NOT NULL, entry TEXT NOT NULL, PRIMARY KEY (session_id, seq)
+    ) WITHOUT ROWID;
+    CREATE TABLE loop_outputs (
+        session_id TEXT NOT NULL, output_id TEXT NOT NULL, data BLOB NOT NULL,
+        PRIMARY KEY (session_id, output_id)
+    );
+    CREATE TABLE loop_tools (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE policy_uses (rule TEXT NOT NULL, time REAL NOT NULL, effect TEXT NOT NULL);
+    CREATE INDEX policy_uses_by_rule ON policy_uses (rule, time);
+    CREATE TABLE entries (
+        job TEXT NOT NULL, alias TEXT NOT NULL, address TEXT NOT NULL, since REAL NOT NULL,
+        until REAL NOT NULL, rule TEXT NOT NULL, why TEXT NOT NULL, PRIMARY KEY (job, alias, address)
+    ) WITHOUT ROWID;
+    CREATE TABLE rule_marks (
+        rule TEXT NOT NULL, "group" TEXT NOT NULL, time REAL NOT NULL, PRIMARY KEY (rule, "group")
+    ) WITHOUT ROWID;
+    CREATE INDEX rule_marks_by_time ON rule_marks (time);
+    """,
+    """
+    CREATE TABLE notices (id TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+    """,
+    """
+    CREATE TABLE notes (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, standing INTEGER NOT NULL, created REAL NOT NULL,
+        last_written REAL NOT NULL, length INTEGER NOT NULL, bytes INTEGER NOT NULL, folded TEXT NOT NULL,
+        hash TEXT NOT NULL UNIQUE, status TEXT NOT NULL, origin TEXT NOT NULL, target TEXT NOT NULL,
+        written INTEGER NOT NULL, verified REAL, verified_by TEXT NOT NULL, author TEXT NOT NULL,
+        session TEXT NOT NULL, run TEXT NOT NULL, source TEXT NOT NULL, tags TEXT NOT NULL,
+        title TEXT NOT NULL, text TEXT NOT NULL
+    );
+    CREATE INDEX notes_by_standing ON notes (standing, last_written);
+    CREATE TABLE note_links (
+        note INTEGER NOT NULL, other INTEGER NOT NULL, relation TEXT NOT NULL,
+        PRIMARY KEY (note, other, relation)
+    ) WITHOUT ROWID;
+    CREATE INDEX note_links_back ON note_links (other, relation, note);
+    CREATE TABLE note_words (word TEXT PRIMARY KEY, notes INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE note_totals (notes INTEGER NOT NULL, bytes INTEGER NOT NULL, words INTEGER NOT NULL);
+    INSERT INTO note_totals VALUES (0, 0, 0);
+    CREATE VIRTUAL TABLE notes_index USING fts5 (
+        folded, content='notes', content_rowid='id', detail=none, columnsize=0,
+        tokenize="ascii tokenchars '#%&''+-./:@_~='"
+    );
+    CREATE TRIGGER notes_inserted AFTER INSERT ON notes BEGIN
+        INSERT INTO notes_index (rowid, folded) VALUES (new.id, new.folded);
+        UPDATE note_totals SET notes = notes + 1, bytes = bytes + new.bytes, words = words + new.length;
+    END;
+    CREATE TRIGGER notes_deleted AFTER DELETE ON notes BEGIN
+        INSERT INTO notes_index (notes_index, rowid, folded) VALUES ('delete', old.id, old.folded);
+        UPDATE note_totals SET notes = notes - 1, bytes = bytes - old.bytes, words = words - old.length;
+    END;
+    CREATE TRIGGER notes_updated AFTER UPDATE OF id, folded, length, bytes ON notes BEGIN
+        INSERT INTO notes_index (notes_index, rowid, folded) VALUES ('delete', old.id, old.folded);
+        INSERT INTO notes_index (rowid, folded) VALUES (new.id, new.folded);
+        UPDATE note_totals SET bytes = bytes + new.bytes - old.bytes, words = words + new.length - old.length;
+    END;
+    """,
 )
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EFBIG, errno.EDQUOT})
@@ -208,7 +275,7 @@ def migrate(connection: sqlite3.Connection) -> None:
         connection.execute("BEGIN IMMEDIATE")
         try:
             if _version(connection) == version:  # else another process was faster
-                for statement in MIGRATIONS[version].split(";"):
+                for statement in split_statements(MIGRATIONS[version]):
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {version + 1}")
             connection.execute("COMMIT")
@@ -218,6 +285,16 @@ def migrate(connection: sqlite3.Connection) -> None:
             raise
     if version > len(MIGRATIONS):
         raise _Newer("it was written by a newer fazai")
+
+
+def split_statements(script: str) -> Iterator[str]:
+    """Yield the statements of a script; those of a trigger belong to it."""
+    statement = ""
+    for piece in script.split(";")[:-1]:
+        statement += f"{piece};"
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -391,7 +391,7 @@ def test_over_tls_with_a_token_and_over_the_socket(tmp_path: Path, told: Callabl
 def test_nobody_there(tmp_path: Path, told: Callable[..., Told]) -> None:
     for words, code, text in (
         (("--url", "http://127.0.0.1:1"), 4, "the daemon does not answer"),
-        ((), 3, "no daemon is known here"),
+        ((), 4, "no daemon is known here"),
         (("--url", "ftp://x"), 3, "is no address of a daemon"),
         (("--since", "soon", "--url", "http://127.0.0.1:1"), 3, "neither a duration"),
         (("--since", "9" * 5000 + "d", "--url", "http://127.0.0.1:1"), 3, "neither a duration"),

@@ -56,7 +56,11 @@ def described(worker: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def _session(edge: World) -> str:
-    return str(edge.client.post("/agent/sessions", json={"params": {"max_tokens": 3}}).json()["session_id"])
+    return str(
+        edge.client.post("/agent/sessions", json={"params": {"max_tokens": 3}, "plain": True}).json()[
+            "session_id"
+        ]
+    )
 
 
 def _known(edge: World) -> dict[str, dict[str, str]]:
@@ -65,6 +69,8 @@ def _known(edge: World) -> dict[str, dict[str, str]]:
     planned = edge.ended(edge.started(edge.run()))
     assert planned["exit_code"] == 2
     (firewall,) = client.get("/opn/list").json()["items"]
+    body = {"title": "a note", "snippet": "of something"}
+    note = {"id": client.post("/kb", json=body).json()["id"]}
     run, device = {"id": planned["run_id"]}, {"id": firewall["id"]}
     found = {
         "/agents/{id}": {"id": "gemma-1"},
@@ -72,9 +78,20 @@ def _known(edge: World) -> dict[str, dict[str, str]]:
         "/ui/{file}": {"file": "style.css"},
         **dict.fromkeys(_paths("/runs/{id}"), run),
         **dict.fromkeys(_paths("/opn/{id}"), device),
+        **dict.fromkeys(_paths("/agent/sessions/{id}"), _loop_session(edge)),
+        "/tools/{name}": {"name": "fleet.list"},
+        **dict.fromkeys(_paths("/kb/{id}"), note),
     }
     assert set(found) == set(_paths("{"))
     return found
+
+
+def _loop_session(edge: World) -> dict[str, str]:
+    """A session of the action loop, and an output of it."""
+    session = str(edge.client.post("/agent/sessions", json={}).json()["session_id"])
+    store = edge.daemon.services.store.sessions
+    edge.daemon.call(lambda: store.put_output(session, "o-1", b"long"))
+    return {"id": session, "output": "o-1"}
 
 
 def _paths(part: str) -> list[str]:
@@ -106,7 +123,8 @@ def test_answers_are_as_described(described: Described, route: Route, mode: str)
         return  # it is what all this comes from
     operation = _operation(described, route)
     beyond: list[Any] = [negative_data_rejection]  # `_allowed` knows better
-    if route.body is not None or route.takes is not None or route.path in ("/telemetry", "/ui/{file}"):
+    special = route.path in ("/telemetry", "/ui/{file}", "/mcp")
+    if route.body is not None or route.takes is not None or special:
         beyond.append(positive_data_acceptance)  # rules that no schema can say
     known = described.known.get(route.path)
     number, before = 0, len(_lines(described.daemon))

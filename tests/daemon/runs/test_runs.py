@@ -207,7 +207,7 @@ def test_a_run_inherits_no_secrets(tmp_path: Path) -> None:
         "FAZAI_TOKEN_FILE": "t",
         "X": "y",
     }
-    found = child_environment(job, record, settings(tmp_path, socket=tmp_path / "s"), here)
+    found = child_environment(job, record.run_id, settings(tmp_path, socket=tmp_path / "s"), here)
     assert found.pop("PYTHONPATH") == f"{Path.cwd() / 'lib'}:{Path.cwd()}"
     assert found.pop("ANSIBLE_VAULT_PASSWORD_FILE") == f"edge@{Path.cwd() / 'vault'}"
     assert set(found) == {

@@ -286,7 +286,8 @@ def test_all_that_is_wrong_with_a_schedule_is_said_at_once(tmp_path: Path) -> No
 
 def test_the_example_is_read() -> None:
     found = read_daemon_config(Path(__file__).parents[3] / "deploy" / "daemon.yml")
-    assert set(found.jobs) == {"edge", "night"}
+    assert set(found.jobs) == {"edge", "night", "attackers"}
+    assert [name for name, job in found.jobs.items() if job.entries] == ["attackers"]
     assert found.jobs["night"].schedule is not None
     rhythm = found.jobs["night"].schedule.rhythm
     assert rhythm.open_at(datetime(2026, 11, 21, 12, 0, tzinfo=UTC))  # a Saturday
