@@ -63,7 +63,8 @@ class DaemonSettings:
 
     @property
     def endpoints(self) -> tuple[FallbackEndpoint, ...]:
-        """What is asked when the worker is away, in order: the option's, then the configuration's."""
+        """Endpoints that are asked when the worker is away, in order: the option's, then the
+        configuration's."""
         first = () if self.fallback is None else (self.fallback,)
         return (*first, *self.config.gemma.endpoints)
 

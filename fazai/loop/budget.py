@@ -8,7 +8,8 @@ from fazai.wire.sessions import Budget
 
 
 class Spent(Struct, kw_only=True):
-    """What an objective has used so far. `since`: when it began, or was resumed; None while it rests."""
+    """Counts what an objective has used so far. `since`: when it began, or was resumed; None while it
+    rests."""
 
     iterations: int = 0
     tokens: int = 0

@@ -22,7 +22,7 @@ class EffectChange(Struct, frozen=True, kw_only=True):
 
 
 class Effect(Struct, frozen=True, kw_only=True):
-    """What an action would do.
+    """All that an action would do.
 
     `base` is the digest of the state that it rests on (of a plan: its hash, which covers what was observed),
     `inventory` that of the inventory, `policy` that of the policy, `expires` the time (seconds since the

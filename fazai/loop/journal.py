@@ -70,7 +70,8 @@ class Generated(Entry, frozen=True, kw_only=True, tag="generated"):
 
 
 class Proposed(Entry, frozen=True, kw_only=True, tag="proposed"):
-    """What was read from the answer: an action, or why there is none. `ignored`: text behind the action."""
+    """The action was read from the answer: an action, or why there is none. `ignored`: text behind the
+    action."""
 
     iteration: int
     action_id: str
@@ -80,7 +81,8 @@ class Proposed(Entry, frozen=True, kw_only=True, tag="proposed"):
 
 
 class Decided(Entry, frozen=True, kw_only=True, tag="decided"):
-    """What becomes of the action, by which rule. An action with an effect has the whole of it here."""
+    """The fate of the action was decided, by which rule. An action with an effect has the whole of it
+    here."""
 
     action_id: str
     verdict: Verdict
@@ -116,7 +118,7 @@ class Began(Entry, frozen=True, kw_only=True, tag="began"):
 
 
 class Observed(Entry, frozen=True, kw_only=True, tag="observed"):
-    """What the action showed. `text` is what the model is told, within `mark` where others wrote it;
+    """The action showed something. `text` is what the model is told, within `mark` where others wrote it;
     `digest` is the hash of the whole; `output_id` names the whole where `text` is a part of it."""
 
     action_id: str
@@ -207,7 +209,7 @@ def decode_entry(data: bytes | str) -> AnyEntry:
 
 
 class Waiting(Struct, frozen=True, kw_only=True):
-    """What a session waits for: a person's word on an effect, or an answer."""
+    """The thing that a session waits for: a person's word on an effect, or an answer."""
 
     action_id: str
     kind: Literal["approval", "answer"]
@@ -217,7 +219,8 @@ class Waiting(Struct, frozen=True, kw_only=True):
 
 
 class Seen(Struct):
-    """How often an action was proposed, and the digest of what it showed last, and how often in a row."""
+    """Count of how often an action was proposed, and the digest of what it showed last, and how often in a
+    row."""
 
     times: int = 0
     digest: str = ""

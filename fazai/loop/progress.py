@@ -1,4 +1,4 @@
-"""Whether an objective gets anywhere (requirement B7)."""
+"""Judges whether an objective gets anywhere (requirement B7)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is told: the rules once, the objective, then only what is new (requirements B8, B10).
+"""Texts that a model is told: the rules once, the objective, then only what is new (requirements B8, B10).
 
 The beginning of a conversation never changes while it goes on, so that the worker computes the tail alone.
 What others wrote (devices, hosts, notes) stands within a mark that nobody could have guessed.

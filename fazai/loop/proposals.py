@@ -22,8 +22,8 @@ _MOST_LEVELS = 64
 
 
 class Reading(NamedTuple):
-    """What was read: an action, or the problem. `ignored`: there was more behind the action, which is left
-    out; before an action that may have an effect that is a problem."""
+    """Result of reading: an action, or the problem. `ignored`: there was more behind the action, which is
+    left out; before an action that may have an effect that is a problem."""
 
     action: ProposedAction | None
     problem: str | None = None

@@ -35,7 +35,7 @@ class NoArgs(ToolArgs, frozen=True, kw_only=True):
 
 
 class Observation(Struct, frozen=True, kw_only=True):
-    """What a tool found. `note` is one sentence for people and models; `data` is any JSON value, bounded and
+    """Finding of a tool. `note` is one sentence for people and models; `data` is any JSON value, bounded and
     without secrets. `citations` name the notes and pages that it rests on. `failed` where there is no answer,
     and `note` says why. `same_as`: what it has in common with another that shows the same; empty: all of it.
     """

@@ -1,1 +1,2 @@
-"""What may be done without asking anybody (/etc/fazai/policy.yml): reading, matching, deciding. Pure."""
+"""Rules of what may be done without asking anybody (/etc/fazai/policy.yml): reading, matching, deciding.
+Pure."""

@@ -25,7 +25,7 @@ _ARGUMENT_MAX = 4096
 
 @dataclass(frozen=True, slots=True)
 class RuleAnswer:
-    """What one rule says of an effect: `against` is the first reason why it does not allow it, None where it
+    """Answer of one rule to an effect: `against` is the first reason why it does not allow it, None where it
     does. `cap`: that reason is the number of its uses."""
 
     rule: AllowRule

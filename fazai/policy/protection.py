@@ -1,4 +1,5 @@
-"""What no rule ever allows: fazai's own files and programs, secrets, and whoever may log in somewhere."""
+"""Things that no rule ever allows: fazai's own files and programs, secrets, and whoever may log in
+somewhere."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What the policy says of an effect. `rule` is the name of the rule that decided, where one did; `cap`:
+    """Word of the policy on an effect. `rule` is the name of the rule that decided, where one did; `cap`:
     it would be allowed, were the rule not used so often already."""
 
     verdict: Verdict

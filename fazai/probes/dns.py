@@ -99,7 +99,7 @@ async def probe_dns(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DnsFound:
-    """What a server answered. `failure`: why there are no records; `rcode` None: nothing usable came."""
+    """Answer of a server. `failure`: why there are no records; `rcode` None: nothing usable came."""
 
     rcode: str | None = None
     texts: tuple[str, ...] = ()

@@ -25,9 +25,9 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpQuestion:
-    """What is asked. `status`: the only one that is right; without it those below 400 are. `contains`: a text
-    that has to be in the first 64 KiB of the body. `ca`: whom to trust besides nobody else; `verify` False:
-    anybody."""
+    """Question to a server. `status`: the only one that is right; without it those below 400 are.
+    `contains`: a text that has to be in the first 64 KiB of the body. `ca`: whom to trust besides nobody
+    else; `verify` False: anybody."""
 
     method: Literal["GET", "HEAD"] = "GET"
     status: int | None = None

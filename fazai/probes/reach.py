@@ -1,4 +1,5 @@
-"""Where a probe may go: anywhere by hand; for a model or a client only to what is the inventory's or allowed.
+"""Limits where a probe may go: anywhere by hand; for a model or a client only to what is the inventory's or
+allowed.
 
 The name is judged before it is looked up (a lookup alone tells somebody), each address of it afterwards, and
 the connection is made to an address that was judged, never to the name again.

@@ -1,4 +1,4 @@
-"""What a probe found, as a value; and the way in which texts of strangers get into it."""
+"""Finding of a probe as a value; and the way in which texts of strangers get into it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_TIMEOUT_S = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What a probe found. `ok`: it is as it should be; `why` is one sentence for people. `latency_ms` is how
+    """Finding of a probe. `ok`: it is as it should be; `why` is one sentence for people. `latency_ms` is how
     long the first answer took, None without one. `address` is the one that was asked. `facts` are plain JSON
     values; the texts among them were written by whoever answered, are bounded and hold no control
     characters."""

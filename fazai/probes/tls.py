@@ -77,7 +77,7 @@ async def probe_tls(
 
 
 class _Seen:
-    """What a handshake showed. `refused`: why the certificate is not trusted."""
+    """Result of a handshake. `refused`: why the certificate is not trusted."""
 
     def __init__(self, link: Any, refused: str | None) -> None:
         shown: ssl.SSLObject = link.writer.get_extra_info("ssl_object")

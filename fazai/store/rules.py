@@ -29,7 +29,7 @@ class RuleMark(NamedTuple):
 
 
 class RuleStore(Protocol):
-    """What the policy and event rules remember. Every call may raise StateError; what it writes is durable
+    """Memory of the policy and the event rules. Every call may raise StateError; what it writes is durable
     when it returns."""
 
     async def claim_policy_use(self, rule: str, effect: str, now: float, per_hour: int) -> bool:

@@ -80,7 +80,7 @@ class AnswerBody(RequestMessage, frozen=True, kw_only=True):
 
 
 class ObjectiveUsage(Message, frozen=True, kw_only=True, omit_defaults=False):
-    """What an objective has used so far."""
+    """Usage of an objective so far."""
 
     iterations: Count
     tokens: Count
@@ -89,7 +89,7 @@ class ObjectiveUsage(Message, frozen=True, kw_only=True, omit_defaults=False):
 
 
 class WaitingFor(Message, frozen=True, kw_only=True):
-    """What a session waits for: a person's word on an effect, or an answer."""
+    """Thing that a session waits for: a person's word on an effect, or an answer."""
 
     action_id: Ident
     kind: Literal["approval", "answer"]

@@ -29,7 +29,7 @@ _BLOCK_BYTES = 64 * 1024
 _REST_S = 0.1  # the longest pause between two deliveries of a busy broadcaster
 _BUSY = 1.0  # it rests so many times as long as it took
 _QUICK_S = 0.002
-_COMMENT = b": \n\n"
+COMMENT = b": \n\n"
 _DELIVERY_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _STREAMS = Metric("fazai_sse_streams", "gauge", "Open streams.")
 _DELIVERED = Metric("fazai_sse_delivered_total", "counter", "Events written onto streams that follow live.")
@@ -311,7 +311,7 @@ class Broadcaster:
         stream.connection.end_stream()
 
     def _heartbeat(self) -> None:
-        comment = encode_chunk(_COMMENT)
+        comment = encode_chunk(COMMENT)
         for stream in self.streams:
             if not stream.is_over() and stream.unsent == 0:
                 stream.send(comment)

@@ -4,7 +4,7 @@ action is read in it. And the state of the agent system."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
@@ -25,7 +25,6 @@ from fazai.wire.events import DoneEvent, ErrorEvent, EventBase, TokenEvent, enco
 from fazai.wire.sessions import GenerateBody
 from fazai.wire.telemetry import MAX_INGEST_BYTES, MAX_INGEST_RECORDS
 
-_GATHER_S = 0.05  # tokens of so long become one event
 _GENERATION_S = 130.0
 
 
@@ -99,7 +98,7 @@ async def _run_iteration(session: AgentSession, body: GenerateBody) -> AsyncGene
     """Yield the events of one iteration: tokens, then `done`, or `error`."""
     try:
         async with session.gemma.stream(_prompt(body)) as stream:  # deadline: `generate`
-            async for text in _batch_tokens(stream):
+            async for text in stream.batches():
                 yield TokenEvent(timestamp=utc_now(), text=text)
             yield DoneEvent(timestamp=utc_now(), result=_result(stream))
     except Unreachable as error:
@@ -116,10 +115,13 @@ def _error(message: str, code: str) -> ErrorEvent:
 
 def _prompt(body: GenerateBody) -> str:
     """Return the objective, below what the client wants remembered."""
-    if not body.history:
-        return body.objective
-    lines = [one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in body.history]
-    return "\n".join([*lines, "", body.objective])
+    lines = history_texts(body)
+    return "\n".join([*lines, "", body.objective]) if lines else body.objective
+
+
+def history_texts(body: GenerateBody) -> tuple[str, ...]:
+    """Return what the client wants remembered as texts, the oldest first."""
+    return tuple(one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in body.history)
 
 
 def _result(stream: GenerationStream) -> dict[str, Any]:
@@ -127,20 +129,6 @@ def _result(stream: GenerationStream) -> dict[str, Any]:
     if stream.usage is not None:
         result["usage"] = msgspec.to_builtins(stream.usage)
     return result
-
-
-async def _batch_tokens(stream: GenerationStream) -> AsyncIterator[str]:
-    """Yield tokens that come quickly as one text: each event is durable before it is shown."""
-    loop = asyncio.get_running_loop()
-    parts: list[str] = []
-    since = float("-inf")  # the first goes out at once
-    async for piece in stream:  # deadline: `generate`
-        parts.append(piece)
-        if loop.time() - since >= _GATHER_S:
-            yield "".join(parts)
-            parts, since = [], loop.time()
-    if parts:
-        yield "".join(parts)
 
 
 async def _emit(call: RouteCall, session_id: str, event: EventBase) -> None:

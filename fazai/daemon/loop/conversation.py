@@ -3,17 +3,15 @@ again."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple
 
 from fazai.errors import FazaiError
-from fazai.providers.gemma.client import GemmaClient, GemmaSession, GenerationStream
+from fazai.providers.gemma.client import GemmaClient, GemmaSession
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams
 
-_GATHER_S = 0.05  # tokens of so long become one event
 #: Characters of JSON and names in a token of Gemma, at the least: digits are tokens of their own.
 _CHARS_PER_TOKEN = 2
 #: An endpoint may say too little of what it used: no token has more characters than this, on the average.
@@ -90,7 +88,7 @@ class Conversation:
         text: list[str] = []
         stream = session.stream(turn, params)
         try:
-            async with stream, contextlib.aclosing(_batch_tokens(stream)) as pieces:
+            async with stream, contextlib.aclosing(stream.batches()) as pieces:
                 async for piece in pieces:  # deadline: the generation's
                     text.append(piece)
                     await show(piece)
@@ -128,17 +126,3 @@ def _given(params: SessionParams) -> dict[str, Any]:
         for name in SessionParams.__struct_fields__
         if (value := getattr(params, name)) is not None
     }
-
-
-async def _batch_tokens(stream: GenerationStream) -> AsyncGenerator[str]:
-    """Yield tokens that come quickly as one text: each event is durable before it is shown."""
-    loop = asyncio.get_running_loop()
-    parts: list[str] = []
-    since = float("-inf")  # the first goes out at once
-    async for piece in stream:  # deadline: `generate`
-        parts.append(piece)
-        if loop.time() - since >= _GATHER_S:
-            yield "".join(parts)
-            parts, since = [], loop.time()
-    if parts:
-        yield "".join(parts)

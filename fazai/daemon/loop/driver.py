@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 
@@ -37,6 +37,7 @@ from fazai.loop.journal import (
     Ended,
     EndReason,
     Generated,
+    Observed,
     Proposed,
     Question,
     Verdict,
@@ -224,19 +225,20 @@ class Driver:
                 await self.end("done", result=result, before=[shown])
 
     async def _tell(self, action_id: str, told: Told, shown: ActionBase) -> None:
-        entry, whole = observed_entry(
-            self._session.state, action_id, told.observation, taints=told.taints, most=self._shown_chars()
-        )
-        if whole is not None and entry.output_id is not None:
-            await self._services.store.sessions.put_output(self._session.session_id, entry.output_id, whole)
+        entry = await self._observed(action_id, told.observation, taints=told.taints)
         events = told.events or (observe_event(action_id, told.observation.note),)
         async with self._session.turn:
             await self._session.append(
                 Decided(at=now(), action_id=action_id, verdict="run"), entry, events=[shown, *events]
             )
 
-    def _shown_chars(self) -> int:
-        return max(500, self._conversation.turn_chars // 6)
+    async def _observed(self, action_id: str, found: Observation, *, taints: bool) -> Observed:
+        """Return the entry of an observation; the whole of a long one is kept. Raises StateError."""
+        most = max(500, self._conversation.turn_chars // 6)
+        entry, whole = observed_entry(self._session.state, action_id, found, taints=taints, most=most)
+        if whole is not None and entry.output_id is not None:
+            await self._services.store.sessions.put_output(self._session.session_id, entry.output_id, whole)
+        return entry
 
     # -- effects
 
@@ -336,9 +338,7 @@ class Driver:
 
     async def _tell_outcome(self, action_id: str, found: Observation) -> None:
         session = self._session
-        entry, whole = observed_entry(session.state, action_id, found, taints=True, most=self._shown_chars())
-        if whole is not None and entry.output_id is not None:
-            await self._services.store.sessions.put_output(session.session_id, entry.output_id, whole)
+        entry = await self._observed(action_id, found, taints=True)
         async with session.turn:
             await session.append(entry, events=[observe_event(action_id, found.note)])
         self._tools = await all_tools(self._services)  # it may have made one
@@ -391,8 +391,7 @@ class Driver:
                 Ended(at=now(), reason=reason, note=note, result=result), events=[*before, event]
             )
         if reason in ("stuck", "budget"):
-            level = cast("Any", "warning")
             text = f"the objective ended, {reason}: {note}"
             self._services.log.say(
-                level, text, logger="fazai.daemon.loop", session_id=self._session.session_id
+                "warning", text, logger="fazai.daemon.loop", session_id=self._session.session_id
             )

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 
 from fazai.daemon.agent_states import WORKER
-from fazai.daemon.gemma.routes import stream_plain
+from fazai.daemon.events.broadcaster import COMMENT
+from fazai.daemon.gemma.routes import history_texts, stream_plain
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import STREAM_HEADERS, Route, RouteCall
 from fazai.daemon.loop.session import LoopSession, now
@@ -86,17 +87,16 @@ async def stream_objective(call: RouteCall, body: GenerateBody) -> None:
         except asyncio.QueueFull:  # the log has all of it: GET /events
             lost.set()
 
-    history = tuple(
-        one if isinstance(one, str) else msgspec.json.encode(one).decode() for one in body.history
-    )
     with loop.watch(session, take):
         _log(call, f"an objective begins, for {call.who.name}", body.session_id)
+        history = history_texts(body)
         await loop.start(session, body.objective, call.who.name, history=history, budget=body.budget)
         call.connection.on_lost = lost.set
         try:
-            until_s = session.state.budget.seconds + _GRACE_S
-            async with asyncio.timeout(until_s):
+            async with asyncio.timeout(session.state.budget.seconds + _GRACE_S):
                 await _send_frames(call, session, frames, lost)
+        except TimeoutError:  # an effect may take longer than the objective: GET /events has the rest
+            await _pass_on(call, b"", more=False)
         finally:
             call.connection.on_lost = None
             if lost.is_set() and session.running and not body.detach:
@@ -116,7 +116,10 @@ async def _send_frames(
                 break
             taken = asyncio.ensure_future(frames.get())
             waits = {taken, gone, *([session.task] if session.task is not None else [])}
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)  # deadline: the caller's
+            beat_s = call.services.settings.limits.heartbeat_s
+            done, _ = await asyncio.wait(waits, timeout=beat_s, return_when=asyncio.FIRST_COMPLETED)
+            if not done:  # a proxy would cut off what is silent
+                await _pass_on(call, COMMENT, more=True)
             if not taken.done():
                 taken.cancel()
                 continue

@@ -38,7 +38,7 @@ _BY = "event rules"
 
 
 class _Judgement(NamedTuple):
-    """Who lets a plan be applied, if it may be; else whether it may be later, by itself."""
+    """Verdict on who lets a plan be applied, if it may be; else whether it may be later, by itself."""
 
     approver: str | None
     again: bool

@@ -160,9 +160,9 @@ class AgentsConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbesConfig:
-    """Where probes of models and API clients may go besides the inventory's targets and registered firewalls:
-    names (`*.` for all below one) and networks. `resolver`: the DNS server that they ask, None: the system's;
-    `blocklists`: those that `probe.dnsbl` asks."""
+    """Places where probes of models and API clients may go besides the inventory's targets and registered
+    firewalls: names (`*.` for all below one) and networks. `resolver`: the DNS server that they ask, None:
+    the system's; `blocklists`: those that `probe.dnsbl` asks."""
 
     names: tuple[str, ...] = ()
     networks: tuple[IPv4Network | IPv6Network, ...] = ()

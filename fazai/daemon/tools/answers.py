@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 
 from fazai.daemon.http.auth import Principal
-from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import require_role
 from fazai.daemon.services import Services
 from fazai.daemon.tools.call import ToolCall
@@ -30,7 +29,7 @@ from fazai.wire.tools import ToolAnswer, ToolChange, ToolObservation, ToolPropos
 
 async def all_tools(services: Services) -> tuple[AnyTool, ...]:
     """Return the tools of the table, and those that an admin approved (`tool_spec`). Raises StateError."""
-    return (*services.tools, *await custom_tools(await services.store.sessions.tool_specs()))
+    return (*services.tools, *custom_tools(await services.store.sessions.tool_specs()))
 
 
 async def tool_rows(services: Services, who: Principal) -> tuple[ToolRow, ...]:
@@ -56,10 +55,7 @@ async def answer_call(
 ) -> ToolAnswer:
     """Call a tool for a client: run one that only reads; of one that has an effect make a proposal. Raises
     FazaiError for a call that is refused; what the tool itself cannot do is an observation."""
-    try:
-        tool = find_tool(services.tools, name)
-    except Refusal:
-        tool = find_tool(await all_tools(services), name)
+    tool = find_tool(await all_tools(services), name)
     require_role(who, role_for(tool))
     if session_id is not None:
         services.loop.find_own(session_id, who)

@@ -1,4 +1,4 @@
-"""What becomes of an effect that a tool prepared: a proposal, which waits for an approval of its hash."""
+"""The proposal that becomes of an effect which a tool prepared; it waits for an approval of its hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a tool is run, whoever asks: the action loop, a client of the API, another assistant.
+"""Runs a tool, whoever asks: the action loop, a client of the API, another assistant.
 
 The arguments are read strictly, the names in them are the fleet's, the tool has its time, and what it found
 is bounded.

@@ -1,4 +1,4 @@
-"""How many calls of tools run at once. What is beyond is refused, and never waits in a queue."""
+"""Bounds how many calls of tools run at once. What is beyond is refused, and never waits in a queue."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What goes on in a firewall of the lab: made up from a seed, and from what is configured and runs."""
+"""Things that go on in a firewall of the lab: made up from a seed, and from what is configured and runs."""

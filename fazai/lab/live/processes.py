@@ -1,5 +1,5 @@
-"""What runs on a firewall of the lab: the rows of `scripts/system/activity.py` of opnsense/core, of the
-services that run."""
+"""Processes that run on a firewall of the lab: the rows of `scripts/system/activity.py` of opnsense/core, of
+the services that run."""
 
 from __future__ import annotations
 

@@ -274,5 +274,18 @@ class GenerationStream:
     def __aiter__(self) -> AsyncIterator[str]:
         return self._pieces
 
+    async def batches(self, gather_s: float = 0.05) -> AsyncGenerator[str, None]:
+        """Yield what comes within `gather_s` seconds as one text; the first piece goes out at once."""
+        loop = asyncio.get_running_loop()
+        parts: list[str] = []
+        since = float("-inf")
+        async for piece in self:  # deadline: `pieces`
+            parts.append(piece)
+            if loop.time() - since >= gather_s:
+                yield "".join(parts)
+                parts, since = [], loop.time()
+        if parts:
+            yield "".join(parts)
+
     async def __aexit__(self, *raised: object) -> None:
         await self._pieces.aclose()  # deadline: none is needed, no goodbye is waited for

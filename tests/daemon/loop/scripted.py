@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from fazai.daemon.settings import ServerLimits
 from fazai.loop.replay import replay_journal
 from fazai.providers.gemma.endpoint import FallbackEndpoint
 from fazai.wire.base import encode
@@ -159,13 +160,15 @@ def loop_world(
     *answers: Answer,
     inventory: tuple[str, ...] = (),
     replays: bool = True,
+    limits: ServerLimits | None = None,
     **config: Any,
 ) -> Iterator[LoopWorld]:
     """A daemon whose model is a script, and that watches an inventory. `replays`: no test writes into a
     journal by itself, so each has to replay at the end."""
     with scripted(*(answers or (DONE,))) as model:
         endpoint = FallbackEndpoint.checked(model.url, "scripted", None, "test")
-        with world(folder, daemon={"fallback": endpoint, "inventory": inventory}, **config) as found:
+        more = {"fallback": endpoint, "inventory": inventory, "limits": limits or ServerLimits()}
+        with world(folder, daemon=more, **config) as found:
             yield LoopWorld(found, model)
             if replays:
                 _check_replays(found.daemon)

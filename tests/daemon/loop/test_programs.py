@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ shell:
   - targets: [web]
     program: /bin/echo
     args: [{pattern: "[a-z]+"}]
+  - targets: [web]
+    program: /bin/sleep
+    args: ["1437"]
 """
 
 
@@ -111,3 +115,24 @@ def test_a_tool_of_ones_own_is_approved_and_each_use_of_it_too(fleet: LoopWorld)
     assert fleet.post("approve", session, waiting).json() == {"ok": True}
     until(lambda: fleet.session(session)["status"] == "ended")
     assert '"stdout":"hello\\n"' in fleet.model.said()
+
+
+def test_an_abort_ends_the_program_on_its_host(fleet: LoopWorld) -> None:
+    session = fleet.open()
+    fleet.model.answers[:] = [_shell("/bin/sleep", "1437"), DONE]
+    shown = of_type(plain(fleet.ask(session, "wait long")), "action")[0]
+    fleet.post("approve", session, shown)
+    until(_sleeps)
+    assert fleet.client.post("/agent/abort", json={"session_id": session}).json() == {"ok": True}
+    until(lambda: not _sleeps())
+    assert fleet.session(session)["status"] == "ended"
+
+
+def _sleeps() -> bool:
+    """Whether the program runs: it came by SSH, so it is none of ours by descent."""
+    wanted = b"\0".join((b"/bin/sleep", b"1437", b""))
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if path.read_bytes() == wanted:
+                return True
+    return False

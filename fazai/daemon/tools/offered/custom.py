@@ -103,7 +103,7 @@ TOOL_SPEC = EffectTool("tool_spec", "Makes a tool of one's own.", prepare=_no_di
 TOOL_SPEC = TOOL_SPEC.carried_out_by(_keep_tool).settled_by(_settle_tool)
 
 
-async def custom_tools(records: Sequence[ToolSpecRecord]) -> tuple[EffectTool, ...]:
+def custom_tools(records: Sequence[ToolSpecRecord]) -> tuple[EffectTool, ...]:
     """Return the tools of one's own as tools."""
     return tuple(_tool_of(record) for record in records)
 

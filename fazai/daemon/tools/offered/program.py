@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from fazai.daemon.firewalls.registry import inventory_files
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.runs.child import child_environment
 from fazai.daemon.runs.config import Job
@@ -32,10 +33,9 @@ from fazai.store.base import Run
 from fazai.timestamps import utc_now
 from fazai.wire.events import ExecLogEvent
 
-_LOOK_S, _RUN_S, _END_S = 30.0, 300.0, 10.0
+_LOOK_S, _RUN_S, _CLEAN_S, _END_S = 30.0, 300.0, 1.0, 5.0
 _OUTPUT_BYTES = 4 << 20
 _CHUNK_CHARS = 16_384
-_MOST_FILES = 5000
 
 
 async def prepare_program(call: ToolCall, target: str | None, argv: Sequence[str]) -> Effect:
@@ -92,15 +92,15 @@ def _inventory_digest(sources: Sequence[str], target: str) -> str:
     """Return the digest of an inventory's files, and of the variables beside them: where a target is, and how
     it is reached, stands there. Raises InputError."""
     found = hashlib.sha256(msgspec.json.encode([target, list(sources)]))
-    for source in map(Path, sources):
-        beside = [source.parent / name for name in ("group_vars", "host_vars")]
-        files = [one for root in (source, *beside) for one in ([root] if root.is_file() else root.rglob("*"))]
-        for path in sorted(one for one in files[:_MOST_FILES] if one.is_file()):
-            try:
-                data = path.read_bytes()
-            except OSError as error:
-                raise InputError(f"{path} cannot be read: {error.strerror}") from None
-            found.update(f"{path}\0{hashlib.sha256(data).hexdigest()}\n".encode("utf-8", "surrogateescape"))
+    for name, _, _ in inventory_files(sources):
+        path = Path(name)
+        if not path.is_file():
+            continue
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
+        found.update(f"{path}\0{hashlib.sha256(data).hexdigest()}\n".encode("utf-8", "surrogateescape"))
     return found.hexdigest()
 
 
@@ -197,6 +197,9 @@ async def _run_exec(
     except TimeoutError:
         await _end(process)
         raise FazaiError(f"it took more than {timeout_s:g} s, and was ended") from None
+    except asyncio.CancelledError:
+        await _end(process)
+        raise
     return code, out, err.decode("utf-8", "replace")
 
 
@@ -211,11 +214,12 @@ async def _read(stream: asyncio.StreamReader | None) -> bytes:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """End a run that takes too long: politely, then at once."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
+    """End a run that takes too long, or that nobody waits for: asked twice it ends the program on its host,
+    too (`fazai exec`, Ctrl-C twice), and then it is killed."""
+    for number, wait_s in ((signal.SIGTERM, _CLEAN_S), (signal.SIGTERM, _END_S), (signal.SIGKILL, _END_S)):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_END_S):
+            async with asyncio.timeout(wait_s):
                 await process.wait()
             return
