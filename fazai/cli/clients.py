@@ -93,7 +93,7 @@ def parse_daemon_url(environ: Mapping[str, str], url: str) -> DaemonAddress:
     if not url.startswith(("http://", "https://")):
         raise InputError(f"{url!r} is no address of a daemon", hint="https://HOST:3120, or unix:/PATH")
     file = environ.get("FAZAI_TOKEN_FILE")
-    if file and url.startswith("http://") and not _is_local_url(url):
+    if file and url.startswith("http://") and not is_local_url(url):
         raise InputError(f"a token goes to {url} in the clear", hint="use https://")
     ca = environ.get("FAZAI_CA_FILE")
     return DaemonAddress(
@@ -101,7 +101,8 @@ def parse_daemon_url(environ: Mapping[str, str], url: str) -> DaemonAddress:
     )
 
 
-def _is_local_url(url: str) -> bool:
+def is_local_url(url: str) -> bool:
+    """Return whether a URL's host is this machine."""
     from fazai.config import is_loopback
 
     try:

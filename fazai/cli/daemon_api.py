@@ -1,4 +1,4 @@
-"""Requests to the daemon, and its refusals as errors: `fazai ask`, `fazai session`."""
+"""Requests to the daemon, and its refusals as errors: `fazai ask`, `fazai session`, `fazai kb`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from fazai.cli.event_stream import StreamLost, explaining_losses, match_ids
+from fazai.cli.event_stream import START_HINT, StreamLost, explaining_losses, match_ids
 from fazai.errors import FazaiError, InputError, PlanStale, Refused, Unreachable
 
 if TYPE_CHECKING:
@@ -45,14 +45,19 @@ class DaemonApi:
         from fazai.wire.base import ErrorAnswer, decode_answer, encode
 
         content = encode(body) if body is not None else None
-        with self.explaining():
-            answer = self.client.request(method, path, content=content, params=params, headers=_head(body))
-        if answer.status_code != 200:
-            raise refusal(answer, self.place)
+        answer = self.request(method, path, content=content, params=params, headers=_head(body))
         found = decode_answer(answer.content, of)
         if isinstance(found, ErrorAnswer):
             raise FazaiError(found.error, where=self.place.name)
         return found
+
+    def request(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """Send a request, with `more` as httpx takes it, and return its answer of 200. Raises as `ask`."""
+        with self.explaining():
+            answer = self.client.request(method, path, **more)
+        if answer.status_code != 200:
+            raise refusal(answer, self.place)
+        return answer
 
     @contextmanager
     def explaining(self) -> Iterator[None]:
@@ -115,10 +120,13 @@ def refusal(answer: httpx.Response, place: DaemonAddress) -> FazaiError:
 
 @contextmanager
 def daemon_api(url: str | None) -> Iterator[DaemonApi]:
-    """Return the daemon at `url`, else the one that is found here, while inside. Raises InputError,
-    SecretError."""
+    """Return the daemon at `url`, else the one that is found here, while inside. Raises Unreachable where
+    there is none, Refused, InputError, SecretError."""
     from fazai.cli.clients import require_daemon
 
     place = require_daemon(os.environ, url)
+    if place.socket is not None and not place.socket.exists():  # httpx would leave one of its own open
+        text = "the daemon does not answer: there is no such socket"
+        raise Unreachable(text, stage="connect", where=place.name, hint=START_HINT)
     with place.client(timeout_s=_ANSWER_S) as client:
         yield DaemonApi(place, client, url)

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 #: Three heartbeats of GET /events.
 SILENCE_S = 45.0
-_START = "is it running? fazai daemon"
+START_HINT = "is it running? fazai daemon"
 
 
 class StreamLost(Exception):
     """The stream ended, or never began; `hint` is for the latter case."""
 
-    def __init__(self, text: str, hint: str = _START) -> None:
+    def __init__(self, text: str, hint: str = START_HINT) -> None:
         super().__init__(text)
         self.hint = hint
 
@@ -79,7 +79,7 @@ def explaining_losses(place: DaemonAddress) -> Iterator[None]:
         yield
     except httpx.RemoteProtocolError:
         plain = place.socket is None and place.url.startswith("http:")
-        raise StreamLost("the connection ended", "is it https:// there?" if plain else _START) from None
+        raise StreamLost("the connection ended", "is it https:// there?" if plain else START_HINT) from None
     except httpx.HTTPError as error:
         raise _stream_lost(error) from None
 
@@ -108,7 +108,7 @@ def _stream_lost(error: httpx.HTTPError) -> StreamLost:
         return StreamLost(f"its certificate is not trusted: {reason}", hint)
     if "WRONG_VERSION_NUMBER" in text:
         return StreamLost("it does not speak TLS there", "is it http:// there, or another port?")
-    return StreamLost(text, CLOSED_SOCKET if "Permission denied" in text else _START)
+    return StreamLost(text, CLOSED_SOCKET if "Permission denied" in text else START_HINT)
 
 
 def _check_reader() -> None:

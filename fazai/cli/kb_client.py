@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from fazai.errors import FazaiError, InputError, Refused, Unreachable
+from fazai.cli.daemon_api import DaemonApi, daemon_api
+from fazai.errors import InputError, Unreachable
 
 if TYPE_CHECKING:
-    import httpx
-
     from fazai.kb.reading import Section
 
-_SECONDS: Final = 30.0
-_NO_DAEMON: Final = "start one with: fazai daemon; or FAZAI_URL names one, with FAZAI_TOKEN_FILE"
 _IMPORT_NOTES, _IMPORT_BYTES = 200, 4 << 20
 EXPORTED = (".ndjson", ".jsonl")
 
@@ -25,8 +21,8 @@ EXPORTED = (".ndjson", ".jsonl")
 class KbClient:
     """The knowledge base of the daemon at FAZAI_URL or the local socket."""
 
-    def __init__(self, client: httpx.Client, name: str) -> None:
-        self._client, self._name = client, name
+    def __init__(self, api: DaemonApi) -> None:
+        self._api = api
 
     def get(self, path: str, **params: Any) -> dict[str, Any]:
         """Return an answer. Raises InputError for what the daemon does not know or refuses to read, Refused
@@ -43,28 +39,13 @@ class KbClient:
         )
 
     def _ask(self, method: str, path: str, **request: Any) -> dict[str, Any]:
-        import httpx
-
-        from fazai.cli.clients import refusal_reason
-
-        try:
-            answer = self._client.request(method, path, **request)
-        except httpx.HTTPError as error:
-            text = f"the daemon does not answer: {error or type(error).__name__}"
-            raise Unreachable(text, stage="connect", where=self._name, hint=_NO_DAEMON) from None
-        if answer.status_code == 200:
-            with contextlib.suppress(ValueError):
-                found = answer.json()
-                if isinstance(found, dict):
-                    return found
-            raise Unreachable("what answers there is no daemon of fazai", stage="answer", where=self._name)
-        reason = refusal_reason(answer.content, f"status {answer.status_code}")
-        if answer.status_code in (401, 403):
-            hint = "FAZAI_TOKEN_FILE names a file with a token of the role that it needs"
-            raise Refused(reason.partition(" (Authorization")[0], where=self._name, hint=hint)
-        if answer.status_code in (400, 404, 413, 422):
-            raise InputError(reason, where=self._name)
-        raise FazaiError(f"the daemon does not do it: {reason}", where=self._name)
+        answer = self._api.request(method, path, **request)
+        with contextlib.suppress(ValueError):
+            found = answer.json()
+            if isinstance(found, dict):
+                return found
+        where = self._api.place.name
+        raise Unreachable("what answers there is no daemon of fazai", stage="answer", where=where)
 
     def export(self) -> Iterator[dict[str, Any]]:
         """Yield all notes."""
@@ -98,14 +79,8 @@ def note_path(note: str) -> str:
 def open_kb() -> Iterator[KbClient]:
     """Open the daemon's knowledge base. Raises Unreachable where no daemon is known, Refused,
     InputError, SecretError."""
-    from fazai.cli.clients import require_daemon
-
-    place = require_daemon(os.environ)
-    if place.socket is not None and not place.socket.exists():
-        text = "the daemon does not answer: there is no such socket"
-        raise Unreachable(text, stage="connect", where=place.name, hint=_NO_DAEMON)
-    with place.client(_SECONDS) as client:
-        yield KbClient(client, place.name)
+    with daemon_api(None) as api:
+        yield KbClient(api)
 
 
 def files_to_import(path: Path) -> list[Path]:

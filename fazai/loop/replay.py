@@ -117,7 +117,7 @@ class _Replay:
     generation: str | None
     tainted: bool
     state: SessionState = field(default_factory=SessionState)
-    before: list[AnyEntry] = field(default_factory=list)
+    last: AnyEntry | None = None
     since_asked: list[AnyEntry] = field(default_factory=list)
     generated: Generated | None = None  # from which no action was read yet
     by_model: bool = True  # whose the latest proposal is
@@ -133,12 +133,12 @@ class _Replay:
         self.chain = entry.chain
         self.state.follow(entry)
         self.since_asked = [] if isinstance(entry, Asked) else [*self.since_asked, entry]
-        self.before.append(entry)
+        self.last = entry
         return Replayed(number, entry, tuple(found), tuple(self.notes))
 
     def _check_place(self, entry: AnyEntry) -> Iterator[str]:
         """Yield what an entry may not come after."""
-        last = self.before[-1] if self.before else None
+        last = self.last
         if isinstance(last, Generated) and not isinstance(entry, Proposed):
             yield "no action was read from the answer before it"
         goes_on = isinstance(last, Proposed) and not isinstance(entry, Paused | Ended)
@@ -173,7 +173,7 @@ class _Replay:
             yield "the hash of the conversation is another one"
 
     def generated_answer(self, entry: Generated) -> Iterator[str]:
-        if not isinstance(self.before[-1] if self.before else None, Asked):
+        if not isinstance(self.last, Asked):
             yield "the model was not asked"
         if entry.iteration != self.state.iteration:
             yield f"it is iteration {self.state.iteration}, not {entry.iteration}"
@@ -184,7 +184,7 @@ class _Replay:
             yield "the id of the action was used before"
         self.by_model = self.generated is not None
         if self.generated is None:  # another assistant proposed it
-            if not isinstance(self.before[-1] if self.before else None, ObjectiveSet):
+            if not isinstance(self.last, ObjectiveSet):
                 yield "nothing was written from which it could be read"
             return
         reading = read_proposal(self.generated.output)
@@ -227,7 +227,7 @@ class _Replay:
         return found
 
     def approved(self, entry: Approved) -> Iterator[str]:
-        last = self.before[-1] if self.before else None
+        last = self.last
         allowed = isinstance(last, Decided) and last.verdict == "allow" and last.action_id == entry.action_id
         if allowed:
             assert isinstance(last, Decided)
@@ -261,7 +261,7 @@ class _Replay:
             yield "it was seen before" if not entry.repeated else "it was not seen before"
         if bool(entry.mark) != entry.taints:
             yield "what others wrote stands within a mark, and nothing else"
-        last = self.before[-1] if self.before else None
+        last = self.last
         if isinstance(last, Decided) and last.verdict == "refuse" and entry.note != last.reason:
             yield f"it was refused: {last.reason}"
         done = isinstance(last, Decided) or self.state.begun == entry.action_id

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from fazai.loop.effects import EffectChange
@@ -22,9 +23,16 @@ PROTECTED_KINDS: Mapping[str, str] = {
 #: A kind that runs what it is given: a rule names the program instead.
 FREE_KIND = "host.command"
 
+_OWN_FOLDERS = ("/etc/fazai", "/var/lib/fazai", "/run/fazai")
 _MASK = "***"
 _OWN = "fazai"
 _PATH = re.compile(r"/[^\s\"'`;|&<>()=,:]*")
+
+
+def protected_paths(*more: Path) -> tuple[str, ...]:
+    """Return the files and folders of fazai's own that no rule reaches: those of every machine, and `more`,
+    which are the policy's file, the state and the secrets of this one."""
+    return tuple(dict.fromkeys([*_OWN_FOLDERS, *(str(each.absolute()) for each in more)]))
 
 
 def find_protection(change: EffectChange, protected: tuple[str, ...]) -> str | None:
@@ -48,7 +56,7 @@ def find_protection(change: EffectChange, protected: tuple[str, ...]) -> str | N
     place = tidy_path(change.identity)
     if change.kind != PROGRAM and place.startswith("/"):
         above = place.rstrip("/") + "/"
-        for root in ("/etc/fazai", "/var/lib/fazai", *protected):
+        for root in (*_OWN_FOLDERS, *protected):
             if root.startswith(above):
                 return f"no rule allows a change of a folder that fazai's own files are in: {place[:80]!r}"
     return None

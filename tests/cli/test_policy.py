@@ -166,3 +166,38 @@ def test_a_plan_is_explained_and_json_is_for_machines(
 
 
 FILE = {"path": "/motd", "content": "hello\n", "mode": "0644"}
+
+
+def test_the_state_of_the_daemon_here_is_protected_as_the_daemon_does_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a folder whose name says nothing."""
+    own = Path("/srv/operations/state")
+    rule = """rules:
+- name: motd
+  tool: reconcile.apply
+  kinds: host.file
+  targets: box
+  identities: /srv/operations/state/ca.key
+  verbs: create
+  fields: [content]
+  per_hour: 1
+  expires: 2999-01-01
+"""
+    (folder / "policy.yml").write_text(rule)
+    change = {
+        "target": "box",
+        "kind": "host.file",
+        "identity": f"{own}/ca.key",
+        "verb": "create",
+        "before": {},
+    }
+    effect = {"tool": "reconcile.apply", "changes": [{**change, "after": {"content": "x"}}]}
+    (folder / "e.json").write_text(json.dumps(effect))
+    words = ["policy", "explain", "e.json", "--policy", "policy.yml"]
+    assert main(words) == 0
+    capsys.readouterr()
+    monkeypatch.setenv("FAZAI_STATE_DIR", str(own))
+    assert main(words) == 2
+    said = f"no rule allows what names a file of fazai's own: '{own}/ca.key'"
+    assert said in capsys.readouterr().out

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from fazai.cli.daemon_api import DaemonApi
     from fazai.wire.sessions import AnswerBody, ApproveBody, GenerateBody, SessionRow
 
-_GRACE_S = 120.0  # beyond an objective's own time
 _WAITS_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # before the stream is opened again
 _CODES: Mapping[str, int] = {
     "done": ExitCode.OK,
@@ -114,18 +113,15 @@ class Asking:
     def _read_objective(self, body: GenerateBody) -> Mapping[str, Any] | None:
         """Show what the session says until it rests, and return the event that says so; None where the stream
         broke off. Raises FazaiError."""
-        import httpx
-
         from fazai.cli.daemon_api import refusal
         from fazai.wire.base import encode
 
-        limit_s = (body.budget.seconds if body.budget is not None else 86_400) + _GRACE_S
         request = self._api.client.stream(
             "POST",
             "/agent/generate",
             content=encode(body),
             headers={"Content-Type": "application/json"},
-            timeout=httpx.Timeout(limit_s, connect=SILENCE_S),
+            timeout=SILENCE_S,
         )
         with self._api.explaining(), request as answer:
             if answer.status_code != 200:

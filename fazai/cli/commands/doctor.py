@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from fazai.cli import environment
-from fazai.cli.clients import DaemonAddress, find_daemon
+from fazai.cli.clients import DaemonAddress, find_daemon, is_local_url
 from fazai.cli.commands.worker import worker_socket
 from fazai.cli.options import GEMMA_SOCKET_HELP, OUTPUT, PATH
-from fazai.config import STATE_FILE, ProcessConfig, is_loopback
+from fazai.config import STATE_FILE, ProcessConfig
 from fazai.errors import ExitCode, FazaiError, UsageError, count_noun
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def _judge_daemon(
         return [Check("daemon", "fail", f"{address.name} is no daemon of fazai")], None
     version = str(said.get("version", "?"))[:32]
     text = f"{address.name} answers, version {version}"
-    local = address.socket is not None or is_loopback(address.url.split("//")[-1].split(":")[0])
+    local = address.socket is not None or is_local_url(address.url)
     return [Check("daemon", "ok", text)], {**rows, "local": local}
 
 

@@ -88,7 +88,16 @@ def _read_policy(file: Path | None) -> Policy:
     if file is None and not path.exists():
         hint = "without one every effect is asked for; fazai policy check FILE reads another"
         raise missing_file(InputError, "policy", path, hint)
-    return read_policy(path, read_known_words())
+    return read_policy(path, read_known_words(), own_paths(path))
+
+
+def own_paths(policy: Path) -> tuple[str, ...]:
+    """Return what no rule reaches on this machine, as the daemon has it: its policy, state and secrets."""
+    from fazai.cli.environment import read_config
+    from fazai.policy.protection import protected_paths
+
+    config = read_config()
+    return protected_paths(policy, config.state, config.secrets)
 
 
 def policy_path() -> Path:

@@ -128,14 +128,14 @@ def _show_replay(row: SessionRow, journal: list[dict[str, Any]], policy: Path | 
 
 def _read_decisions(file: Path | None) -> tuple[Decide, str]:
     """Return what the policy that is here decides, and its generation. Raises InputError."""
-    from fazai.cli.commands.policy import policy_path
+    from fazai.cli.commands.policy import own_paths, policy_path
     from fazai.daemon.policy.words import read_known_words
     from fazai.policy.deciding import decide
     from fazai.policy.reading import digest_of, load_policy
     from fazai.policy.values import Policy
 
     path = file or policy_path()
-    own = tuple(map(str, ("/etc/fazai", "/var/lib/fazai", "/run/fazai", path.absolute())))
+    own = own_paths(path)
     if file is not None or path.exists():
         policy = load_policy(path, read_known_words(), own)
     else:

@@ -27,6 +27,7 @@ from fazai.store.daemon import FirewallRecord
 
 if TYPE_CHECKING:
     from fazai.inventory import Inventory
+    from fazai.secrets import SecretReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +117,24 @@ def firewalls_of_inventory(
 ) -> tuple[list[Firewall], list[str], tuple[str, ...]]:
     """Return the OPNsense targets of an inventory, read by fazai's own code, what is wrong with others, and
     the names of all targets. Blocks. Raises FazaiError when the inventory itself cannot be read."""
+    inventory, reader = read_inventory(sources, environ, secrets)
+    return *_firewall_targets(inventory, reader), tuple(inventory.hosts)
+
+
+def read_inventory(
+    sources: Sequence[str], environ: Mapping[str, str], secrets: Path
+) -> tuple[Inventory, SecretReader]:
+    """Read an inventory as a run does; return it and the reader of its secrets. Blocks. Raises FazaiError."""
     from fazai.inventory import load_inventory
     from fazai.secrets import SecretReader
     from fazai.secrets.scripts import script_runner
 
     reader = SecretReader(environ=environ, folder=secrets)
     run = script_runner(environ) if environ.get("FAZAI_ALLOW_SCRIPTS") == "1" else None
-    inventory = load_inventory(tuple(sources), decrypt=reader.open_file, run_script=run)
-    return *_firewall_targets(inventory, reader), tuple(inventory.hosts)
+    return load_inventory(tuple(sources), decrypt=reader.open_file, run_script=run), reader
 
 
-def _firewall_targets(inventory: Inventory, reader: Any) -> tuple[list[Firewall], list[str]]:
+def _firewall_targets(inventory: Inventory, reader: SecretReader) -> tuple[list[Firewall], list[str]]:
     from fazai.playbook.problems import ProblemCollector
     from fazai.playbook.scopes import HostScopes
     from fazai.playbook.targets import TargetBuilder

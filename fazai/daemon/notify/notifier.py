@@ -80,9 +80,10 @@ class Notifier:
 
     async def _load(self) -> None:
         values, followed = await self._store.notices()
-        dead = self.outbox.load(values)
-        self._report_dead(dead)
-        await self._save(dead)
+        lost = self.outbox.load(values)
+        for entry, name in lost:
+            self._report_dead(entry, name)
+        await self._save([entry for entry, _ in lost])
         self._follow_events()
         self._followed = followed if followed is not None else self._store.event_range()[1]
         await self._catch_up()
@@ -214,7 +215,8 @@ class Notifier:
             try:
                 await self._save(self.outbox.release(now))
                 dropped, lost = self.outbox.trim(now)
-                self._report_dead(lost)
+                for entry, name in lost:
+                    self._report_dead(entry, name)
                 if dropped:
                     await self._store.delete_notices(dropped)
                 if not self._buffer:  # of what was published before the last look nothing is on its way here
@@ -266,11 +268,11 @@ class Notifier:
             permanent = isinstance(error, DeliveryError) and error.permanent
             again_s = error.again_s if isinstance(error, DeliveryError) else None
             changed = self.outbox.mark_failed(
-                notice.id, name, str(error), self._now(), permanent=permanent, again_s=again_s
+                entry, name, str(error), self._now(), permanent=permanent, again_s=again_s
             )
             self._say_failure(name, changed)
         else:
-            changed = self.outbox.mark_sent(notice.id, name)
+            changed = self.outbox.mark_sent(entry, name)
             if remark is not None:
                 self._say("warning", f"notice {notice.id} by {name}: {remark}")
         try:
@@ -281,18 +283,16 @@ class Notifier:
     def _say_failure(self, name: str, entry: Entry) -> None:
         one = entry.deliveries[name]
         if one.state == "dead":
-            self._report_dead([entry])
+            self._report_dead(entry, name)
         elif one.attempts == 1:  # further ones tell nothing new
             self._say("warning", f"notice {entry.notice.id} is not delivered by {name} yet: {one.error}")
 
-    def _report_dead(self, entries: Sequence[Entry]) -> None:
-        """Write what was given up to the log and the events, with what it said: nobody else was told."""
-        for entry in entries:
-            for name, one in entry.deliveries.items():
-                if one.state in ("dead", "waiting", "held"):
-                    why = one.error or "there are too many"
-                    what = f"notice {entry.notice.id} is given up by {name} after {one.attempts} attempts"
-                    self._say("error", f"{what}: {why}; it said: {entry.notice.subject}")
+    def _report_dead(self, entry: Entry, name: str) -> None:
+        """Write what a channel gave up to the log and the events, with what it said: nobody else was told."""
+        one = entry.deliveries[name]
+        why = one.error or "there are too many"
+        what = f"notice {entry.notice.id} is given up by {name} after {one.attempts} attempts"
+        self._say("error", f"{what}: {why}; it said: {entry.notice.subject}")
 
     def _say(self, level: Level, text: str) -> None:
         self._announcer.say(level, log_event(level, make_line(text, 1000), _LOGGER), _LOGGER)

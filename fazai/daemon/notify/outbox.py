@@ -62,9 +62,10 @@ class Outbox:
         self._entries: dict[str, Entry] = {}
         self._told: dict[str, float] = {}
 
-    def load(self, values: Iterable[bytes]) -> list[Entry]:
-        """Take over what was stored; return the entries whose channel is no longer configured."""
-        changed = []
+    def load(self, values: Iterable[bytes]) -> list[tuple[Entry, str]]:
+        """Take over what was stored; return the entries that a channel was to get which is no longer
+        configured, each with the channel's name."""
+        lost = []
         for value in values:
             try:
                 entry = msgspec.json.decode(value, type=Entry)
@@ -77,9 +78,9 @@ class Outbox:
             }
             if gone:
                 entry = replace(entry, deliveries={**entry.deliveries, **gone})
-                changed.append(entry)
+                lost += [(entry, name) for name in gone]
             self._put(entry)
-        return changed
+        return lost
 
     def _put(self, entry: Entry) -> Entry:
         self._entries[entry.notice.id] = entry
@@ -156,8 +157,12 @@ class Outbox:
         ]
 
     def _move(self, entry: Entry, name: str, delivery: Delivery) -> Entry:
-        newest = self._entries[entry.notice.id]
+        newest = self._newest(entry)
         return self._put(replace(newest, deliveries={**newest.deliveries, name: delivery}))
+
+    def _newest(self, entry: Entry) -> Entry:
+        """Return an entry as it is now; as it was where it was trimmed while it was delivered."""
+        return self._entries.get(entry.notice.id, entry)
 
     # -- one channel
 
@@ -173,17 +178,16 @@ class Outbox:
             return entry, 0.0
         return None, wait_s
 
-    def mark_sent(self, id_: str, channel: str) -> Entry:
+    def mark_sent(self, entry: Entry, channel: str) -> Entry:
         """Note that a notice was delivered."""
-        before = self._entries[id_].deliveries[channel]
-        return self._move(self._entries[id_], channel, Delivery("sent", before.attempts + 1))
+        before = self._newest(entry).deliveries[channel]
+        return self._move(entry, channel, Delivery("sent", before.attempts + 1))
 
     def mark_failed(
-        self, id_: str, channel: str, error: str, now: float, *, permanent: bool, again_s: float | None
+        self, entry: Entry, channel: str, error: str, now: float, *, permanent: bool, again_s: float | None
     ) -> Entry:
         """Note that a notice was not delivered: it is tried again after a pause that grows, or given up."""
-        entry = self._entries[id_]
-        before = entry.deliveries[channel]
+        before = self._newest(entry).deliveries[channel]
         attempts = before.attempts + 1
         pause_s = min(self._config.first_pause_s * 2.0 ** min(attempts - 1, 20), LONGEST_PAUSE_S)
         pause_s = max(pause_s * (0.5 + self._chance()), min(again_s or 0.0, LONGEST_PAUSE_S))
@@ -191,9 +195,9 @@ class Outbox:
         state: State = "dead" if over else "waiting"
         return self._move(entry, channel, Delivery(state, attempts, before.since, now + pause_s, error))
 
-    def trim(self, now: float) -> tuple[list[str], list[Entry]]:
+    def trim(self, now: float) -> tuple[list[str], list[tuple[Entry, str]]]:
         """Forget what is delivered and was told long ago, and of too many notices the oldest. Return the ids
-        of what is dropped, and the entries among it that were not delivered."""
+        of what is dropped, and the entries among it that a channel did not get, with the channel's name."""
         old = [
             id_
             for id_, entry in self._entries.items()
@@ -201,10 +205,12 @@ class Outbox:
         ]
         over = len(self._entries) - len(old) - MOST_NOTICES
         if over > 0:
-            left = [id_ for id_ in self._entries if id_ not in set(old)]
+            left = self._entries.keys() - old
             old += sorted(left, key=lambda id_: (self._entries[id_].is_open, id_))[:over]
         dropped = [self._entries.pop(id_) for id_ in old]
         for key, told in list(self._told.items()):
             if not 0 <= now - told < self._config.again_s:
                 del self._told[key]
-        return old, [entry for entry in dropped if entry.is_open]
+        return old, [
+            (entry, name) for entry in dropped for name, one in entry.deliveries.items() if one.state in _OPEN
+        ]

@@ -12,6 +12,7 @@ from fazai.daemon.events.announcer import AUDIT, Announcer, log_event
 from fazai.daemon.policy.following import FollowedFile
 from fazai.loop.effects import Effect
 from fazai.policy.deciding import decide, find_shell_refusal
+from fazai.policy.protection import protected_paths
 from fazai.policy.reading import KnownWords, digest_of, load_policy
 from fazai.policy.values import Decision, Policy
 from fazai.service.prometheus import Family, Metric
@@ -43,9 +44,7 @@ class PolicyBook:
         self._store, self._announcer, self._now = store, announcer, now
         self._read_known = known
         self._known: KnownWords | None = None
-        own = [Path(each) for each in ("/etc/fazai", "/var/lib/fazai", "/run/fazai")]
-        paths = [*own, file, *protected]
-        self._protected = tuple(dict.fromkeys(str(each.absolute()) for each in paths))
+        self._protected = protected_paths(file, *protected)
         self._required = required
         self._followed = FollowedFile(file)
         self._policy = Policy()

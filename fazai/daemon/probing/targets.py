@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fazai.daemon.firewalls.poller import Firewalls
-from fazai.daemon.firewalls.registry import inventory_files
+from fazai.daemon.firewalls.registry import inventory_files, read_inventory
 from fazai.daemon.runs.config import ProbesConfig
 from fazai.daemon.settings import DaemonSettings
 from fazai.errors import FazaiError
@@ -83,15 +83,10 @@ class ProbeTargets:
 
 def read_host_addresses(sources: Sequence[str], environ: Mapping[str, str], secrets: Path) -> dict[str, str]:
     """Return the name or address of each host of an inventory. Blocks. Raises FazaiError."""
-    from fazai.inventory import load_inventory
     from fazai.playbook.scopes import HostScopes
-    from fazai.secrets import SecretReader
-    from fazai.secrets.scripts import script_runner
     from fazai.template import Templates
 
-    reader = SecretReader(environ=environ, folder=secrets)
-    run = script_runner(environ) if environ.get("FAZAI_ALLOW_SCRIPTS") == "1" else None
-    inventory = load_inventory(tuple(sources), decrypt=reader.open_file, run_script=run)
+    inventory, reader = read_inventory(sources, environ, secrets)
     scopes = HostScopes(inventory, Templates(secrets=reader.read), {})
     found: dict[str, str] = {}
     for host in inventory.hosts:

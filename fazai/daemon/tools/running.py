@@ -49,18 +49,6 @@ def read_tool_args(call: ToolCall, tool: AnyTool, args: Any) -> ToolArgs:
     return read_args(tool.args, args, fleet_lists(call.services, lists_of(tool.args, required=False)))
 
 
-async def run_tool(call: ToolCall, name: str, args: Any) -> Observation:
-    """Run a tool that only reads. Whatever it refuses or cannot do is an observation that says so."""
-    try:
-        tool = find_tool(call.services.tools, name)
-        if isinstance(tool, EffectTool):
-            raise Refusal("forbidden", f"{name} changes something", hint="it can only be proposed")
-        assert tool.run is not None
-        return await observe(call, tool, read_tool_args(call, tool, args))
-    except FazaiError as error:
-        return failure(error)
-
-
 async def observe(call: ToolCall, tool: Tool, args: ToolArgs) -> Observation:
     """Run a tool with arguments that were read, within its time."""
     assert tool.run is not None

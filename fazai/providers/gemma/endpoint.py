@@ -122,15 +122,18 @@ class FallbackConversation:
     async def say(
         self, prompt: str, params: GenerateParams | None, *, timeout_s: float
     ) -> AsyncGenerator[AnswerPiece, None]:
-        """Yield the answer as it comes; a turn that did not end is not kept.
+        """Yield the answer as it comes, in `timeout_s` for all endpoints together; a turn that did not end is
+        not kept.
 
         Raises WireError (a grammar, an answer that breaks the format), FazaiError (refused), Unreachable.
         """
         turns = [*self._turns, {"role": "user", "content": break_marks(prompt)}]
         away: list[Unreachable] = []
+        loop = asyncio.get_running_loop()
+        until = loop.time() + timeout_s
         for number, endpoint in enumerate(self._endpoints):
             text: list[str] = []
-            found = self._ask(endpoint, turns, params, timeout_s)
+            found = self._ask(endpoint, turns, params, until)
             try:
                 async with contextlib.aclosing(found):
                     async for said in found:
@@ -140,6 +143,8 @@ class FallbackConversation:
                 away.append(error)
                 if any(text):
                     raise
+                if loop.time() >= until:
+                    break
                 continue
             self._endpoints = (*self._endpoints[number:], *self._endpoints[:number])
             self._turns = [*turns, {"role": "assistant", "content": break_marks("".join(text))}]
@@ -151,14 +156,15 @@ class FallbackConversation:
         endpoint: FallbackEndpoint,
         turns: list[dict[str, str]],
         params: GenerateParams | None,
-        timeout_s: float,
+        until: float,
     ) -> AsyncGenerator[AnswerPiece, None]:
-        """Yield the answer of one endpoint. Raises as `say` does."""
+        """Yield the answer of one endpoint, of which all is there by `until`, in seconds of the loop. Raises
+        as `say` does."""
         import httpx
 
         begun, ended, here = False, False, endpoint.is_here
         secure = not here or not endpoint.url.startswith("http:")  # loading the authorities takes 20 ms
-        until = asyncio.get_running_loop().time() + timeout_s
+        timeout_s = max(0.001, until - asyncio.get_running_loop().time())
         waits = httpx.Timeout(timeout_s, connect=min(timeout_s, _CONNECT_S))
         try:
             async with contextlib.AsyncExitStack() as stack:

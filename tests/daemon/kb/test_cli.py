@@ -116,8 +116,8 @@ def test_mistakes_are_told(daemon: Live, terminal: Terminal, words: list[str], c
 
 def test_without_a_daemon(terminal: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for url, said in (
-        (f"unix:{tmp_path}/none.sock", "there is no such socket"),
-        ("http://127.0.0.1:1", "does not answer"),
+        (f"unix:{tmp_path}/none.sock", "does not answer: there is no such socket"),
+        ("http://127.0.0.1:1", "does not answer: Connection refused"),
     ):
         monkeypatch.setenv("FAZAI_URL", url)
         for words in (["search", "x"], ["export"], ["add", "a", "b"], ["import", str(tmp_path)]):

@@ -89,6 +89,8 @@ def test_drift_between_approval_and_write_stops_it(tmp_path: Any) -> None:
         assert world.post("approve", session, shown).json() == {"ok": True}
         until(lambda: world.session(session)["status"] == "ended")
         assert "nothing was written: something moved" in world.model.said()
+        rows = world.world.firewall.call("POST", "/api/firewall/alias/searchItem", {})["rows"]
+        assert [row["content"] for row in rows if row["name"] == "blocklist"] == ["198.51.100.1"]
 
 
 def test_a_rejection_binds(looks: LoopWorld) -> None:

@@ -65,7 +65,7 @@ def test_the_same_thing_is_not_told_again_within_the_window() -> None:
 def test_a_restart_knows_what_was_told_and_what_waits() -> None:
     box = Box(config())
     (entry,) = box.add(notice(box, NOON, "first"), ["k"])
-    stored = msgspec.json.encode(box.mark_sent(entry.notice.id, "a"))
+    stored = msgspec.json.encode(box.mark_sent(entry, "a"))
     again = Box(config())
     assert again.load([stored, b"nonsense"]) == []
     assert again.was_told("k", NOON + 60)
@@ -77,7 +77,8 @@ def test_a_channel_that_is_gone_holds_nothing_up() -> None:
     (entry,) = box.add(notice(box, NOON), ["k"])
     left = config()
     again = Box(replace(left, subscriptions={"b": left.subscriptions["b"]}))
-    (changed,) = again.load([msgspec.json.encode(entry)])
+    ((changed, name),) = again.load([msgspec.json.encode(entry)])
+    assert name == "a"
     assert changed.deliveries["a"].state == "dead"
     assert changed.deliveries["a"].error == "the channel is no longer configured"
     assert changed.deliveries["b"].state == "waiting"
@@ -99,7 +100,7 @@ def test_the_oldest_is_sent_first() -> None:
     for number in range(3):
         box.add(notice(box, NOON + number, f"{number}"), [str(number)])
     assert due(box, "a", NOON + 10) == "0"
-    box.mark_sent(next(iter(box._entries)), "a")
+    box.mark_sent(next(iter(box._entries.values())), "a")
     assert (due(box, "a", NOON + 10), due(box, "b", NOON + 10)) == ("1", "0")
 
 
@@ -108,12 +109,12 @@ def test_pauses_grow_to_an_hour_and_heed_the_receiver() -> None:
     (entry,) = box.add(notice(box, NOON), ["k"])
     pauses, now = [], NOON
     for _ in range(12):
-        moved = box.mark_failed(entry.notice.id, "a", "500", now, permanent=False, again_s=None)
+        moved = box.mark_failed(entry, "a", "500", now, permanent=False, again_s=None)
         pauses.append(moved.deliveries["a"].due - now)
         assert moved.deliveries["a"].state == "waiting"
     assert pauses[:4] == [15.0, 30.0, 60.0, 120.0]
     assert pauses[-1] == 3600.0
-    moved = box.mark_failed(entry.notice.id, "b", "429", NOON, permanent=False, again_s=900.0)
+    moved = box.mark_failed(entry, "b", "429", NOON, permanent=False, again_s=900.0)
     assert moved.deliveries["b"].due == NOON + 900.0
     assert box.next_for("b", NOON) == (None, 900.0)
     assert due(box, "b", NOON + 900) == "x"
@@ -124,7 +125,7 @@ def test_pauses_grow_to_an_hour_and_heed_the_receiver() -> None:
 def test_what_cannot_be_delivered_is_given_up(permanent: bool, age_s: float) -> None:
     box = Box(config())
     (entry,) = box.add(notice(box, NOON), ["k"])
-    moved = box.mark_failed(entry.notice.id, "a", "no", NOON + age_s, permanent=permanent, again_s=None)
+    moved = box.mark_failed(entry, "a", "no", NOON + age_s, permanent=permanent, again_s=None)
     assert moved.deliveries["a"].state == "dead"
     assert due(box, "a", NOON + age_s) is None
     assert box.was_told("k", NOON + 1)
@@ -153,7 +154,7 @@ def test_one_alone_is_itself_at_the_end_of_the_quiet_time() -> None:
     assert held.deliveries["a"].state == "held"
     box.release(MORNING)
     assert due(box, "a", MORNING) == "alone"
-    moved = box.mark_failed(held.notice.id, "a", "x", MORNING + 3600 * 20, permanent=False, again_s=None)
+    moved = box.mark_failed(held, "a", "x", MORNING + 3600 * 20, permanent=False, again_s=None)
     assert moved.deliveries["a"].state == "waiting"  # its day began when it could first be sent
 
 
@@ -187,14 +188,40 @@ def test_old_ones_go_and_too_many_are_bounded(monkeypatch: pytest.MonkeyPatch) -
     first: list[Entry] = []
     for number in range(5):
         first += box.add(notice(box, NOON + number, f"{number}"), [str(number)])
-    box.mark_sent(first[3].notice.id, "a")
-    box.mark_sent(first[3].notice.id, "b")
+    box.mark_sent(first[3], "a")
+    box.mark_sent(first[3], "b")
     dropped, lost = box.trim(NOON + 10)
     assert dropped == [first[3].notice.id, first[0].notice.id]  # what is delivered goes first
-    assert [entry.notice.subject for entry in lost] == ["0"]
+    assert [(entry.notice.subject, name) for entry, name in lost] == [("0", "a"), ("0", "b")]
     for entry in (first[1], first[2], first[4]):
-        box.mark_sent(entry.notice.id, "a")
-        box.mark_sent(entry.notice.id, "b")
+        box.mark_sent(entry, "a")
+        box.mark_sent(entry, "b")
     dropped, lost = box.trim(NOON + 3700)
     assert (len(dropped), lost, box._entries) == (3, [], {})
     assert not box.was_told("4", NOON + 10)
+
+
+def test_what_one_channel_got_is_not_said_to_be_lost_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_NOTICES", 0)
+    box = Box(config())
+    (entry,) = box.add(notice(box, NOON), ["k"])
+    box.mark_sent(entry, "a")
+    _, lost = box.trim(NOON + 1)
+    assert [name for _, name in lost] == ["b"]
+
+
+@pytest.mark.parametrize("well", [True, False])
+def test_one_that_goes_while_it_is_delivered_is_marked_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, well: bool
+) -> None:
+    monkeypatch.setattr(module, "MOST_NOTICES", 0)
+    box = Box(config())
+    box.add(notice(box, NOON), ["k"])
+    entry, _ = box.next_for("a", NOON)
+    assert entry is not None
+    assert box.trim(NOON)[0] == [entry.notice.id]
+    if well:
+        moved = box.mark_sent(entry, "a")
+    else:
+        moved = box.mark_failed(entry, "a", "404", NOON, permanent=True, again_s=None)
+    assert moved.deliveries["a"].state == ("sent" if well else "dead")

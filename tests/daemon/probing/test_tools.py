@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import json
 import os
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fazai.daemon.probing.targets import MOST_AT_ONCE
 from fazai.daemon.runs.config_file import read_daemon_config
 from fazai.daemon.tools.call import ToolCall
 from fazai.daemon.tools.offered.probe import TOOLS
+from fazai.daemon.tools.running import observe
 from fazai.errors import Errors, InputError
 from fazai.loop.tools import Observation, Tool
 from fazai.probes.dns import DnsServer
@@ -40,8 +41,7 @@ def call(daemon: Live, name: str, /, **args: Any) -> Observation:
     """Call a tool as a model's action does: its arguments are read by its type."""
     tool = BY_NAME[name]
     found = msgspec.convert(args, tool.args)
-    assert tool.run is not None
-    run: Awaitable[Observation] = tool.run(ToolCall(daemon.services, Principal("model", "viewer")), found)
+    run = observe(ToolCall(daemon.services, Principal("model", "viewer")), tool, found)
     answer: Observation = daemon.call(lambda: run)
     return answer
 

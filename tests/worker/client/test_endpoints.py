@@ -11,7 +11,7 @@ import pytest
 
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma.client import GemmaClient, GemmaSession
-from fazai.providers.gemma.endpoint import FallbackEndpoint
+from fazai.providers.gemma.endpoint import FallbackConversation, FallbackEndpoint
 from fazai.wire.base import WireError
 from fazai.wire.worker import SessionParams
 from tests.worker.openai import Completions, chunk, completions
@@ -116,6 +116,19 @@ def test_what_breaks_the_format_is_told_and_not_passed_on(tmp_path: Path) -> Non
                 with pytest.raises(WireError, match="no stream of completions"):
                     await session.generate("x")
             assert second.asked == []
+
+    asyncio.run(run())
+
+
+def test_all_endpoints_share_the_time_of_one_answer() -> None:
+    async def run() -> None:
+        async with _two() as (first, second):
+            first.lines, first.hangs = [], True
+            found = [FallbackEndpoint(first.url, "m"), FallbackEndpoint(second.url, "m")]
+            said = FallbackConversation(found, SessionParams()).say("x", None, timeout_s=0.5)
+            with pytest.raises(Unreachable, match=r"answers: (ReadTimeout|TimeoutError)"):
+                await anext(said)
+            assert (len(first.asked), second.asked) == (1, [])
 
     asyncio.run(run())
 

@@ -9,7 +9,6 @@ import msgspec
 from msgspec import Meta
 
 from fazai.daemon.tools.call import ToolCall
-from fazai.errors import FazaiError
 from fazai.loop.tools import Observation, Tool, ToolArgs
 from fazai.probes.dns import DNS_TYPES, parse_dns_server, probe_dns
 from fazai.probes.dnsbl import probe_dnsbl
@@ -158,15 +157,11 @@ async def ask_dnsbl(call: ToolCall, args: ProbeDnsblArgs) -> Observation:
 
 
 async def _observe(call: ToolCall, ask: Callable[[Reach], Awaitable[ProbeResult]]) -> Observation:
-    """Return what a probe found, when it is its turn; one that may not ask, or is asked nonsense, says so."""
+    """Return what a probe found, when it is its turn. Raises FazaiError for one that may not ask, or is asked
+    nonsense."""
     targets = call.services.probe_targets
-    try:
-        async with targets.gate:
-            found = await ask(await targets.reach())
-    except FazaiError as error:
-        return Observation(
-            note=f"{error.message} ({error.hint})" if error.hint else error.message, failed=True
-        )
+    async with targets.gate:
+        found = await ask(await targets.reach())
     return Observation(
         note=f"{found.target}: {found.why}", data={"format": "fazai-probe/1", **msgspec.to_builtins(found)}
     )
