@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from fazai import __version__
+from fazai.compat.timeouts import deadline
 from fazai.daemon.events.announcer import Announcer
 from fazai.errors import FazaiError
 from fazai.providers.gemma.client import GemmaClient
@@ -148,7 +149,7 @@ async def check_worker(states: AgentStates, client: GemmaClient, socket: Path) -
     """Ask the worker behind `socket` for its state, and note it in `states`."""
     there = await asyncio.to_thread(os.path.exists, socket)
     try:
-        async with asyncio.timeout(_ANSWER_S):
+        async with deadline(_ANSWER_S):
             answer = await client.status(patient=False)
     except (FazaiError, TimeoutError) as error:
         states.note_check(there, False)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from fazai import __version__
+from fazai.compat.timeouts import deadline
 from fazai.config import is_loopback
 from fazai.daemon.agent_states import AgentStates
 from fazai.daemon.background import background_tasks
@@ -277,7 +278,7 @@ class Daemon:
         services.broadcaster.end_all(text)
         await server.stop()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0.2):  # the worker forgets what is left by itself
+            async with deadline(0.2):  # the worker forgets what is left by itself
                 await services.sessions.close_all()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 

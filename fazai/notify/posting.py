@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fazai.compat.timeouts import deadline
 from fazai.masking import make_mask
 from fazai.notify.contexts import certificate_problem, make_context
 from fazai.notify.message import DeliveryError, make_line
@@ -32,7 +32,7 @@ async def post_once(
     verify = make_context(ca) if url.startswith("https:") else False
     status, again, read = 0, None, bytearray()
     try:
-        async with asyncio.timeout(timeout_s):
+        async with deadline(timeout_s):
             client = httpx.AsyncClient(timeout=timeout_s, trust_env=False, verify=verify)
             async with client, client.stream("POST", url, content=body, headers=headers) as answer:
                 status, again = answer.status_code, answer.headers.get("retry-after")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -10,6 +9,7 @@ from email.utils import format_datetime
 from pathlib import Path
 from typing import Literal
 
+from fazai.compat.timeouts import deadline
 from fazai.files import read_token_file
 from fazai.masking import make_mask
 from fazai.notify.contexts import certificate_problem, make_context
@@ -52,7 +52,7 @@ class SmtpChannel:
         )
         mask = make_mask([password] if password else [])
         try:
-            async with asyncio.timeout(self.timeout_s):
+            async with deadline(self.timeout_s):
                 await client.connect()
                 if password is not None and self.user is not None:
                     await client.login(self.user, password)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fazai.compat.timeouts import deadline
 from fazai.errors import InputError, spelling_hint
 from fazai.probes.reach import Address, Anywhere, Reach, parse_address
 from fazai.probes.result import (
@@ -145,7 +145,7 @@ async def ask_dns(resolver: Resolver, name: str, type_: str, timeout_s: float) -
 
     rcode = None
     try:
-        async with asyncio.timeout(timeout_s + 0.5):  # the library's own is looked at between its steps
+        async with deadline(timeout_s + 0.5):  # the library's own is looked at between its steps
             answer = await resolver.resolve(
                 f"{name}.", type_, search=False, lifetime=timeout_s, raise_on_no_answer=False
             )

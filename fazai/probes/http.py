@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from fazai.compat.timeouts import deadline
 from fazai.errors import InputError
 from fazai.probes.contexts import make_context
 from fazai.probes.reach import Anywhere, Endpoint, Reach, check_host, find_endpoints
@@ -68,7 +68,7 @@ async def probe_http(
     context = make_context(question.ca, verify=question.verify) if "https" in url[:5].lower() else None
     followed: list[str] = []
     try:
-        async with asyncio.timeout(check_timeout(timeout_s)):
+        async with deadline(check_timeout(timeout_s)):
             answer = await _ask(parsed, question, reach, context)
             while answer.location is not None and len(followed) < question.redirects:
                 parsed = _next_url(parsed, answer.location)

@@ -8,6 +8,7 @@ import os
 import socket
 import struct
 
+from fazai.compat.timeouts import deadline, deadline_at
 from fazai.errors import InputError, Refused
 from fazai.probes.reach import Anywhere, Endpoint, Reach, find_endpoints
 from fazai.probes.result import ProbeResult, Stopwatch, check_timeout, describe_failure
@@ -35,7 +36,7 @@ async def probe_ping(
     sent, endpoint, failure = 0, None, "no answer in time"
     until = asyncio.get_running_loop().time() + check_timeout(timeout_s)
     try:
-        async with asyncio.timeout_at(until):
+        async with deadline_at(until):
             endpoint = (await find_endpoints(host, None, reach or Anywhere(), family))[0]
         with contextlib.closing(_open_socket(endpoint)) as opened:
             for sequence in range(1, count + 1):
@@ -46,7 +47,7 @@ async def probe_ping(
                     break
                 sent += 1
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(left_s / (count - sequence + 1)):
+                    async with deadline(left_s / (count - sequence + 1)):
                         times.append(await _echo(opened, endpoint, sequence))
     except (OSError, IndexError) as error:
         failure = describe_failure(error)

@@ -8,6 +8,7 @@ import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
+from fazai.compat.timeouts import deadline
 from fazai.probes.reach import Anywhere, Endpoint, Reach, find_endpoints
 from fazai.probes.result import (
     ProbeResult,
@@ -36,7 +37,7 @@ async def probe_tcp(
     target, facts = f"{host}:{port}", dict[str, Any](port=port)
     endpoints: list[Endpoint] = []
     try:
-        async with asyncio.timeout(check_timeout(timeout_s)):
+        async with deadline(check_timeout(timeout_s)):
             endpoints = await find_endpoints(host, port, reach or Anywhere(), family)
             async with connect_first(endpoints, port) as link:
                 if banner:
@@ -64,7 +65,7 @@ async def probe_tcp(
 async def _read_banner(reader: asyncio.StreamReader, timeout_s: float) -> str:
     """Return what the server says within a while; "" where it waits for the client, or hangs up."""
     with contextlib.suppress(TimeoutError, OSError):
-        async with asyncio.timeout(min(_BANNER_S, timeout_s / 2)):
+        async with deadline(min(_BANNER_S, timeout_s / 2)):
             return clean_text(await reader.read(_BANNER_BYTES))
     return ""
 
@@ -90,7 +91,7 @@ async def connect_first(
     for left, endpoint in reversed(list(enumerate(reversed(endpoints)))):
         watch = Stopwatch()
         try:
-            async with asyncio.timeout(_share_s(left)):
+            async with deadline(_share_s(left)):
                 reader, writer = await asyncio.open_connection(
                     str(endpoint.address),
                     port,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fazai.compat.timeouts import deadline
 from fazai.errors import InputError
 from fazai.probes.contexts import make_context
 from fazai.probes.reach import Anywhere, Endpoint, Reach, check_host, find_endpoints
@@ -49,7 +49,7 @@ async def probe_tls(
     context, target = make_context(ca), f"{host}:{port}"
     name = None if server_name is None else check_host(server_name)
     try:
-        async with asyncio.timeout(check_timeout(timeout_s)):
+        async with deadline(check_timeout(timeout_s)):
             endpoints = await find_endpoints(host, port, reach or Anywhere(), family)
             seen = await _look(endpoints, port, name, context)
     except ValueError as error:  # a name that TLS cannot say

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Literal
 
+from fazai.compat.timeouts import deadline
 from fazai.service.prometheus import CONTENT_TYPE, Family, Histogram, Metric, render_metrics
 from fazai.worker.bridge import Progress, Reason
 from fazai.worker.stats import Stats
@@ -93,7 +94,7 @@ async def serve_metrics(port: int, body: Callable[[], str]) -> asyncio.Server:
         with contextlib.suppress(
             ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError
         ):
-            async with asyncio.timeout(5):
+            async with deadline(5):
                 head = await reader.readuntil(b"\r\n\r\n")
                 found = head.startswith((b"GET /metrics ", b"GET /metrics?"))
                 raw = (body() if found else "not found\n").encode()

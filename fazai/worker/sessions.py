@@ -12,6 +12,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
+from fazai.compat.timeouts import deadline
 from fazai.service.log import Log
 from fazai.wire.base import WireError
 from fazai.wire.worker import GenerateParams, SessionParams, Usage, merge_params
@@ -223,7 +224,7 @@ class WorkerSessions:
         self._idle.clear()
         if self._generating():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
+                async with deadline(timeout_s):
                     await self._idle.wait()
 
     def _generating(self) -> bool:

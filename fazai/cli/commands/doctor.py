@@ -20,6 +20,7 @@ from fazai.cli import environment
 from fazai.cli.clients import DaemonAddress, find_daemon, is_local_url
 from fazai.cli.commands.worker import worker_socket
 from fazai.cli.options import GEMMA_SOCKET_HELP, OUTPUT, PATH
+from fazai.compat.timeouts import deadline
 from fazai.config import STATE_FILE, ProcessConfig
 from fazai.errors import ExitCode, FazaiError, UsageError, count_noun
 
@@ -195,7 +196,7 @@ async def check_worker(path: Path) -> Check:
         text = f"there is no {path}; everything but generation works without one"
         return Check("worker", "skip", text, "fazai worker")
     try:
-        async with asyncio.timeout(_ANSWER_S):
+        async with deadline(_ANSWER_S):
             answer = await GemmaClient(path, connect_timeout_s=2.0).status(patient=False)
     except TimeoutError:
         return Check("worker", "fail", f"{path} does not answer in {_ANSWER_S:g} s")
@@ -292,7 +293,7 @@ async def _check_firewall(one: Firewall, lab: Path) -> Check:
     try:
         target = await asyncio.to_thread(resolve_lab_target, one.target, lab)
         target = replace(target, options={**target.options, **limits})
-        async with asyncio.timeout(3 * _ANSWER_S), open_firewall_session(target, {}) as session:
+        async with deadline(3 * _ANSWER_S), open_firewall_session(target, {}) as session:
             vitals = await read_vitals(session.api)
     except TimeoutError:
         return Check(name, "fail", f"no answer within {3 * _ANSWER_S:g} s")

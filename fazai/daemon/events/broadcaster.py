@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.events.announcer import log_event
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.server import HttpConnection
@@ -131,7 +132,7 @@ class EventStream:
         connection = self.connection
         connection.on_drained = lambda: None if future.done() else future.set_result(None)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with deadline(timeout_s):
                 await future
         except TimeoutError:
             pass

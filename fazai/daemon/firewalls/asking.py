@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.firewalls.poller import Firewalls, WatchedFirewall
 from fazai.daemon.http.refusal import Refusal
 from fazai.errors import DeviceError, FazaiError, Unreachable, spelling_hint
@@ -29,7 +29,7 @@ async def ask_firewall(firewalls: Firewalls, seen: WatchedFirewall, work: Callab
         raise Refusal("overloaded", text, hint="ask again in 2 s", headers=((b"retry-after", b"2"),))
     seen.asked += 1
     try:
-        async with asyncio.timeout(IN_ALL_S):
+        async with deadline(IN_ALL_S):
             return await firewalls.ask(seen, work)
     except TimeoutError:
         raise Refusal("timeout", f"{seen.firewall.name} did not answer within {IN_ALL_S:g} s") from None

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.events.announcer import Announcer, row_of
 from fazai.daemon.firewalls.metrics import FirewallFigures, PollRound
 from fazai.daemon.firewalls.registry import (
@@ -258,7 +259,7 @@ class Firewalls:
         async with self._gate:
             began_s = time.monotonic()
             try:
-                async with asyncio.timeout(3 * self.polling.timeout_s):
+                async with deadline(3 * self.polling.timeout_s):
                     vitals = await self.ask(seen, read_vitals)
             except TimeoutError:
                 error: FazaiError | None = FazaiError(f"no answer within {3 * self.polling.timeout_s:g} s")
@@ -327,7 +328,7 @@ class Firewalls:
         due = [seen.due_s for seen in self._watched.values() if seen.round is None]
         wait_s = min([self._looked_s + _INVENTORY_S, *due], default=now_s + _INVENTORY_S) - now_s
         try:
-            async with asyncio.timeout(max(wait_s, 0.05)):  # wait_for() of 3.11 can swallow a cancellation
+            async with deadline(max(wait_s, 0.05)):  # wait_for() of 3.11 can swallow a cancellation
                 await self._changed.wait()
         except TimeoutError:
             return

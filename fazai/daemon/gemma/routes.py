@@ -11,6 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from fazai import __version__
+from fazai.compat.timeouts import deadline
 from fazai.daemon.agent_states import WORKER
 from fazai.daemon.events.announcer import row_of
 from fazai.daemon.gemma.sessions import AgentSession
@@ -32,7 +33,7 @@ _GENERATION_S = 130.0
 async def show_status(call: RouteCall) -> AgentStatusAnswer:
     """Return the state of the agent system, of its worker, and the limits."""
     try:
-        async with asyncio.timeout(2.0):
+        async with deadline(2.0):
             await call.services.sessions.client.status()
         worker: Literal["available", "unavailable"] = "available"
     except (FazaiError, TimeoutError):
@@ -67,7 +68,7 @@ async def stream_plain(call: RouteCall, body: GenerateBody) -> None:
         # deadline: the route's, RouteEndpoint
         await call.send({"type": "http.response.start", "status": 200, "headers": list(STREAM_HEADERS)})
         try:
-            async with asyncio.timeout(_GENERATION_S), aclosing(_run_iteration(session, body)) as events:
+            async with deadline(_GENERATION_S), aclosing(_run_iteration(session, body)) as events:
                 async for event in events:
                     await _emit(call, body.session_id, event)
         except TimeoutError:

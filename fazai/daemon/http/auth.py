@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from fazai.compat.timeouts import deadline
 from fazai.config import is_loopback
 from fazai.daemon.events.announcer import AUDIT
 from fazai.daemon.http.refusal import Refusal
@@ -111,7 +112,7 @@ class Guard:
     async def _renew(self) -> None:
         try:
             with contextlib.suppress(StateError, TimeoutError):  # the next request that waits is told
-                async with asyncio.timeout(_READ_S), self._reading:
+                async with deadline(_READ_S), self._reading:
                     await self._read_tokens()
         finally:
             self._renewal = None
@@ -121,7 +122,7 @@ class Guard:
         if self.is_fresh():
             return
         try:
-            async with asyncio.timeout(_READ_S), self._reading:
+            async with deadline(_READ_S), self._reading:
                 if not self.is_fresh():  # nobody else has read them meanwhile
                     await self._read_tokens()
         except TimeoutError:

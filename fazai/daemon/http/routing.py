@@ -7,7 +7,6 @@ connection itself (a stream).
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -16,6 +15,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.server import CONNECTION, HttpConnection
@@ -168,7 +168,7 @@ class RouteEndpoint:
         if timeout_s == ANSWER_S:
             timeout_s = self._services.settings.limits.answer_s
         try:
-            async with asyncio.timeout(timeout_s):
+            async with deadline(timeout_s):
                 await self._services.guard.refresh()
                 who = identify(self._services, scope)
                 if route.role is not None and not route.signed:

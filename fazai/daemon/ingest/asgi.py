@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.http.fastpath import response_tail
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.http.routing import FastPathHandler, Receive, Scope, Send
@@ -73,7 +73,7 @@ class IngestRoute:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._count_refusals():
             try:
-                async with asyncio.timeout(self._timeout_s):
+                async with deadline(self._timeout_s):
                     await self._serve(scope, receive, send)
             except TimeoutError:
                 raise Refusal("timeout", f"it took more than {self._timeout_s:g} s") from None

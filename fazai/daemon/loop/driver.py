@@ -7,13 +7,13 @@ two it is never done again: what became of it is looked up.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.loop.conversation import Conversation, ConversationLost, ModelAnswer
 from fazai.daemon.loop.effects import EffectTools
@@ -304,7 +304,7 @@ class Driver:
         call = self._call(action_id)
         assert tool.run is not None
         try:
-            async with asyncio.timeout(tool.timeout_s):
+            async with deadline(tool.timeout_s):
                 found = await tool.run(call, effect)
         except TimeoutError:
             found = Observation(note=f"no outcome came within {tool.timeout_s:g} s", failed=True)

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.events.announcer import AUDIT, log_event
 from fazai.daemon.http.auth import Principal
 from fazai.daemon.http.refusal import Refusal
@@ -421,7 +422,7 @@ class LoopSessions:
                 task.cancel("the daemon stops")
         await asyncio.gather(*tasks, return_exceptions=True)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE_S):  # the worker forgets what is left by itself
+            async with deadline(_GOODBYE_S):  # the worker forgets what is left by itself
                 for one in self._all.values():
                     await one.end_conversation()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.agent_states import WORKER
 from fazai.daemon.events.broadcaster import COMMENT
 from fazai.daemon.gemma.routes import history_texts, stream_plain
@@ -93,7 +94,7 @@ async def stream_objective(call: RouteCall, body: GenerateBody) -> None:
         await loop.start(session, body.objective, call.who.name, history=history, budget=body.budget)
         call.connection.on_lost = lost.set
         try:
-            async with asyncio.timeout(session.state.budget.seconds + _GRACE_S):
+            async with deadline(session.state.budget.seconds + _GRACE_S):
                 await _send_frames(call, session, frames, lost)
         except TimeoutError:  # an effect may take longer than the objective: GET /events has the rest
             await _pass_on(call, b"", more=False)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.events.announcer import Announcer, log_event
 from fazai.daemon.notify.config import Channel, NotifyConfig
 from fazai.daemon.notify.matching import (
@@ -256,7 +257,7 @@ class Notifier:
                     raise
                 continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(wait_s if wait_s is not None else _LOOK_S, _LOOK_S)):
+                async with deadline(min(wait_s if wait_s is not None else _LOOK_S, _LOOK_S)):
                     await wake.wait()
 
     async def _deliver(self, name: str, channel: Channel, entry: Entry) -> None:

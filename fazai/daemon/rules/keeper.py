@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.events.announcer import Announcer, log_event
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.policy.book import PolicyBook
@@ -95,7 +96,7 @@ class EntryKeeper:
                     self._say("error", f"the entries cannot be read or written: {error}")
                     wait_s = _LOOK_S
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(wait_s):
+                    async with deadline(wait_s):
                         await self._changed.wait()
                 self._changed.clear()
         finally:

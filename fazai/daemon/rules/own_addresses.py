@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from fazai.compat.timeouts import deadline
 from fazai.rules.addresses import Address, parse_address
 
 _SIOCGIFADDR = 0x8915
@@ -56,7 +57,7 @@ class OwnAddresses:
             return known[1]
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(_RESOLVE_S):
+            async with deadline(_RESOLVE_S):
                 rows = await loop.getaddrinfo(host, None, type=socket.SOCK_STREAM)
             parsed = (parse_address(str(row[4][0])) for row in rows)
             addresses = tuple({address for address in parsed if address is not None})

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.runs.config import Job
 from fazai.daemon.settings import DaemonSettings
 from fazai.store.daemon import RunRecord
@@ -137,7 +138,7 @@ async def wait_for_pid(pid: int, timeout_s: float, timeouts: StopTimeouts) -> bo
 
     async def wait_within(seconds: float) -> bool:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
+            async with deadline(seconds):
                 await over.wait()
         return over.is_set()
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.http.audit import RefusalLog
 from fazai.daemon.http.auth import Principal, address_of
 from fazai.daemon.http.refusal import Refusal
@@ -85,7 +86,7 @@ class McpApp:
         sdk = await _load_sdk()
         connection = connection_of(scope)
         try:
-            async with asyncio.timeout(_REQUEST_S):
+            async with deadline(_REQUEST_S):
                 body = await read_body(RouteCall(services, scope, receive, send, who, {}), ROUTE)
                 _refuse_ambiguous(body)
                 tools = _ClientTools(services, who, address_of(connection), self._refusals)

@@ -6,12 +6,12 @@ is bounded.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.tools.call import ToolCall
 from fazai.daemon.tools.lists import fleet_lists
@@ -53,7 +53,7 @@ async def observe(call: ToolCall, tool: Tool, args: ToolArgs) -> Observation:
     """Run a tool with arguments that were read, within its time."""
     assert tool.run is not None
     try:
-        async with asyncio.timeout(tool.timeout_s):
+        async with deadline(tool.timeout_s):
             return bound_observation(await tool.run(call, args))
     except TimeoutError:
         return Observation(note=f"{tool.name} took more than {tool.timeout_s:g} s", failed=True)
@@ -66,7 +66,7 @@ async def prepare_effect(call: ToolCall, tool: EffectTool, args: ToolArgs) -> Ef
     assert tool.prepare is not None
     seconds = call_time_s(tool)
     try:
-        async with asyncio.timeout(seconds):
+        async with deadline(seconds):
             effect = await tool.prepare(call, args)
     except TimeoutError:
         raise Refusal("timeout", f"{tool.name} took more than {seconds:g} s") from None

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
+from fazai.compat.timeouts import deadline
 from fazai.lab.server.http import LabConnection
 from fazai.lab.server.wire import LabReply, make_json_reply
 from fazai.lab.settings import Fault
@@ -53,7 +54,8 @@ class ArmedFaults:
     async def delay(self, delay_s: float) -> None:
         """Wait so long, or until the faults are cleared."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._cleared.wait(), delay_s)
+            async with deadline(delay_s):
+                await self._cleared.wait()
 
     def striking(self, method: str, path: str) -> list[Fault]:
         """Return the faults that hit this call, lockouts apart."""

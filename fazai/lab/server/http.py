@@ -15,6 +15,7 @@ from typing import Protocol
 
 import httptools
 
+from fazai.compat.timeouts import deadline
 from fazai.lab.server.wire import NO_CACHE, LabReply, LabRequest
 
 MAX_BODY = 32 * 1024 * 1024
@@ -215,7 +216,7 @@ class LabConnection(asyncio.Protocol):
             return False
         self._transport.write(data)
         try:
-            async with asyncio.timeout(self._application.idle_s or _STALL_S):
+            async with deadline(self._application.idle_s or _STALL_S):
                 await self._drained.wait()
         except TimeoutError:
             self.abort()

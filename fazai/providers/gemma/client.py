@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 from typing import Self, TypeVar
 
+from fazai.compat.timeouts import deadline, deadline_at
 from fazai.errors import FazaiError, Unreachable
 from fazai.providers.gemma.endpoint import MAX_ANSWER_BYTES, FallbackConversation, FallbackEndpoint
 from fazai.wire import worker as wire
@@ -85,7 +86,7 @@ class GemmaClient:
         reader, writer = await self.connect(patient=patient)  # deadline: its own
         try:
             writer.write(encode(request) + b"\n")
-            async with asyncio.timeout(_ANSWER_S):
+            async with deadline(_ANSWER_S):
                 await writer.drain()
                 line = await reader.readline()
         except (TimeoutError, OSError, ValueError) as error:
@@ -102,7 +103,7 @@ class GemmaClient:
         until = loop.time() + self._connect_timeout_s
         while True:
             try:
-                async with asyncio.timeout_at(until):
+                async with deadline_at(until):
                     return await asyncio.open_unix_connection(str(self.socket), limit=MAX_LINE_BYTES + 1)
             except PermissionError:
                 hint = "the socket is open to the group of the worker's user"
@@ -228,7 +229,7 @@ class GemmaSession:
         """Read a line; each is waited for on its own, so that the reader's own time is not counted."""
         client = self._client
         try:
-            async with asyncio.timeout_at(until):
+            async with deadline_at(until):
                 line = await reader.readline()
         except TimeoutError:
             raise client.gone("answer", "it took too long") from None

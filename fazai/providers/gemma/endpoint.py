@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+from fazai.compat.timeouts import deadline_at
 from fazai.config import is_loopback
 from fazai.errors import FazaiError, InputError, Unreachable
 from fazai.masking import make_mask
@@ -171,7 +172,7 @@ class FallbackConversation:
                 client = await stack.enter_async_context(
                     httpx.AsyncClient(timeout=waits, trust_env=not here, verify=secure)
                 )
-                async with asyncio.timeout_at(until):  # httpx waits for each byte of the head anew
+                async with deadline_at(until):  # httpx waits for each byte of the head anew
                     got = await stack.enter_async_context(self._post(endpoint, client, turns, params))
                 await _check_answer(endpoint, got, until)
                 async for line in _with_deadline(until, _read_lines(got.aiter_raw())):
@@ -231,7 +232,7 @@ async def _check_answer(endpoint: FallbackEndpoint, got: httpx.Response, until: 
 async def _read_beginning(chunks: AsyncIterator[bytes], until: float) -> bytes:
     """Return what is shown of a refusal, however long it is. Raises TimeoutError."""
     found = b""
-    async with asyncio.timeout_at(until):
+    async with deadline_at(until):
         async for chunk in chunks:
             found += chunk
             if len(found) > _REFUSAL_BYTES:
@@ -261,7 +262,7 @@ async def _with_deadline(until: float, lines: AsyncIterator[str]) -> AsyncGenera
     """Yield each line, waited for on its own: the reader's own time is not counted. Raises TimeoutError."""
     while True:
         try:
-            async with asyncio.timeout_at(until):
+            async with deadline_at(until):
                 line = await anext(lines)
         except StopAsyncIteration:
             return

@@ -20,13 +20,11 @@ ROOT = Path(__file__).parents[3]
 
 def test_actions_of_one_agent_run_one_after_the_other(world: World) -> None:
     with world.agent() as agent, world.relay() as one, world.relay() as two:
-        first, second, third = (
-            one.begin("edge-7", execute("a-1")),
-            one.begin("edge-7", execute("a-2")),
-            two.begin("edge-7", execute("a-3")),
-        )
         queue = world.south.registry.find("edge-7")
         assert queue is not None
+        first, second = one.begin("edge-7", execute("a-1")), one.begin("edge-7", execute("a-2"))
+        until(lambda: len(queue.queue) == 2)  # two relays are two connections: nothing else orders them
+        third = two.begin("edge-7", execute("a-3"))
         until(lambda: len(queue.queue) == 3)
         acknowledged: list[str] = []
         for number in (1, 2, 3):

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.southbound.session import AgentSession, SessionParts
 from fazai.wire.base import WireError
 
@@ -60,7 +61,7 @@ class PolledLink:
         self._polls += 1
         leaving = asyncio.ensure_future(gone())
         try:
-            async with asyncio.timeout(wait_s):
+            async with deadline(wait_s):
                 while not self._outbox and self._closed is None and not leaving.done():
                     news = asyncio.ensure_future(self._news.wait())
                     try:

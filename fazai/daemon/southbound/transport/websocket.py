@@ -19,6 +19,7 @@ from websockets.http11 import Request
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.southbound.transport.frames import FrameSplitter, write_text
 
 _CLOSE_S = 5.0  # for the other side to answer a close
@@ -303,7 +304,7 @@ class WebSocketConnection(asyncio.Protocol):
         try:
             self._protocol.send_ping(text)
             self._flush()
-            async with asyncio.timeout(timeout_s):
+            async with deadline(timeout_s):
                 await waiter
         except (TimeoutError, InvalidState):
             return None

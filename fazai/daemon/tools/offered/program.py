@@ -20,6 +20,7 @@ from typing import Any
 
 import msgspec
 
+from fazai.compat.timeouts import deadline
 from fazai.daemon.firewalls.registry import inventory_files
 from fazai.daemon.http.refusal import Refusal
 from fazai.daemon.runs.child import child_environment
@@ -191,7 +192,7 @@ async def _run_exec(
     except OSError as error:
         raise FazaiError(f"the run cannot be started: {error.strerror}") from None
     try:
-        async with asyncio.timeout(timeout_s):
+        async with deadline(timeout_s):
             out, err = await asyncio.gather(_read(process.stdout), _read(process.stderr))
             code = await process.wait()
     except TimeoutError:
@@ -220,6 +221,6 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, number)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
+            async with deadline(wait_s):
                 await process.wait()
             return

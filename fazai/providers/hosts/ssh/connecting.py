@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncssh
 
+from fazai.compat.timeouts import deadline
 from fazai.errors import AccessDenied, FazaiError, InventoryError, Unreachable
 from fazai.providers.hosts.ssh.settings import Hop, SshSettings, parse_hops, settings_of_jump
 from fazai.providers.hosts.ssh.trust import KnownHosts, Trust
@@ -65,7 +66,7 @@ async def end_connection(connection: asyncssh.SSHClientConnection) -> None:
     """Close a connection; cut it when the other side does not take notice."""
     connection.close()
     try:
-        async with asyncio.timeout(_CLOSE_S):
+        async with deadline(_CLOSE_S):
             await connection.wait_closed()
     except TimeoutError:
         connection.abort()
@@ -90,7 +91,7 @@ class _HostKeyClient(asyncssh.SSHClient):
         """Wait until the ProxyCommand has ended, at most `_CLOSE_S`. asyncssh kills it when a connection does
         not come about, and waits for it only where it gave up by itself."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
+            async with deadline(_CLOSE_S):
                 # asyncio waits for it, sets this, and tells only asyncssh
                 while self._way is not None and self._way.returncode is None:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
@@ -122,7 +123,7 @@ class Connections:
         try:
             async with contextlib.AsyncExitStack() as failing:
                 failing.push_async_callback(client.wait_for_way)
-                async with asyncio.timeout(settings.connect_timeout_s):
+                async with deadline(settings.connect_timeout_s):
                     connection = await self._open(target, settings, client, waited_for)
                 failing.pop_all()
                 return connection

@@ -7,6 +7,7 @@ import contextlib
 
 import asyncssh
 
+from fazai.compat.timeouts import deadline, deadline_at
 from fazai.errors import DeviceError, FazaiError, Unreachable
 from fazai.providers.hosts.shell.become import Become, answer_password_prompt, become_refusal
 from fazai.providers.hosts.ssh.connecting import Connections, end_connection
@@ -66,7 +67,7 @@ class SshChannel:
         """Return why the shell is gone: the connection is, or something did not let us in. Its status comes
         behind the end of its output."""
         with contextlib.suppress(TimeoutError, asyncssh.Error):
-            async with asyncio.timeout(_STATUS_S):
+            async with deadline(_STATUS_S):
                 await self._process.wait_closed()
         if self._process.exit_status is None and self._process.exit_signal is None:
             return Unreachable(f"the connection to {self._host} was cut", stage="read", where=self._host)
@@ -103,7 +104,7 @@ async def start_ssh_shell(
     with contextlib.ExitStack() as failing:
         failing.callback(connection.abort)
         try:
-            async with asyncio.timeout_at(until_s):
+            async with deadline_at(until_s):
                 process: asyncssh.SSHClientProcess[bytes] = await connection.create_process(
                     become.command, encoding=None, request_pty=False
                 )

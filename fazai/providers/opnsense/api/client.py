@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import msgspec
 
+from fazai.compat.timeouts import deadline
 from fazai.errors import DeviceError, FazaiError, Unreachable, Unsure
 from fazai.providers.opnsense.api.answers import (
     RETRY_STATUS,
@@ -112,7 +113,7 @@ class Api:
         request = self._build_request(ApiCall("GET", path), self.settings.timeout_s)
         connection = self._new_connection()
         try:
-            async with asyncio.timeout(self.settings.timeout_s):
+            async with deadline(self.settings.timeout_s):
                 response = await connection.transport.handle_async_request(request)
                 if response.status_code != 200:
                     async with AnswerLease(self._budget, self.settings.max_answer_bytes) as lease:
@@ -272,7 +273,7 @@ class Api:
         request = self._build_request(call, limit_s)
         stage = "answer"
         try:
-            async with asyncio.timeout(limit_s + self.settings.connect_timeout_s) as until:
+            async with deadline(limit_s + self.settings.connect_timeout_s) as until:
                 request.extensions["trace"] = _limit_from_connected(until, limit_s)
                 response = await connection.transport.handle_async_request(request)
                 stage = "read"

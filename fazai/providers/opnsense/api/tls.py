@@ -9,6 +9,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from fazai.compat.timeouts import deadline
 from fazai.errors import InventoryError, Mark, missing_file_hint
 from fazai.providers.opnsense.api.masking import as_one_line
 
@@ -82,7 +83,7 @@ async def describe_certificate(host: str, port: int, timeout_s: float) -> str:
     """
     context = tls_context(verify=False)
     try:
-        async with asyncio.timeout(timeout_s):
+        async with deadline(timeout_s):
             _, writer = await asyncio.open_connection(host, port, ssl=context, server_hostname=host)
             certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
             writer.transport.abort()  # a polite end would wait for the server's
