@@ -53,8 +53,8 @@ def run_program(
     assert process.stdout is not None
     assert process.stderr is not None
     try:
-        with contextlib.nullcontext() if alone else _lend_terminal(process.pid):
-            finished = _read_output(process, heard, timeout_s, output_max_bytes)
+        with contextlib.nullcontext(False) if alone else _lend_terminal(process.pid) as lent:
+            finished = _read_output(process, heard, timeout_s, output_max_bytes, lent)
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):  # nothing of its group is left
             os.killpg(process.pid, signal.SIGKILL)
@@ -102,13 +102,14 @@ def _start_program(
 
 
 @contextlib.contextmanager
-def _lend_terminal(group: int) -> Iterator[None]:
+def _lend_terminal(group: int) -> Iterator[bool]:
     """Give the terminal to a group of processes, where we have one and stand in its foreground: a
-    program in the background is stopped when it reads there. It comes back at the end."""
+    program in the background is stopped when it reads there. It comes back at the end. Yields whether the
+    group has it."""
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_CLOEXEC | os.O_NOCTTY)
     except OSError:
-        yield
+        yield False
         return
     before = None
     try:
@@ -116,8 +117,7 @@ def _lend_terminal(group: int) -> Iterator[None]:
             if os.tcgetpgrp(terminal) == os.getpgrp():
                 before = os.getpgrp()
                 os.tcsetpgrp(terminal, group)
-                os.killpg(group, signal.SIGCONT)  # it may have read before it had the terminal
-        yield
+        yield before is not None
     finally:
         if before is not None:
             old = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTTOU})
@@ -128,7 +128,11 @@ def _lend_terminal(group: int) -> Iterator[None]:
 
 
 def _read_output(
-    process: subprocess.Popen[bytes], heard: _ProgramOutput, timeout_s: float, output_max_bytes: int
+    process: subprocess.Popen[bytes],
+    heard: _ProgramOutput,
+    timeout_s: float,
+    output_max_bytes: int,
+    has_terminal: bool,
 ) -> bool:
     """Read until the program has ended; False when it is too slow, or prints too much."""
     deadline = time.monotonic() + timeout_s
@@ -138,6 +142,9 @@ def _read_output(
             selector.register(stream, selectors.EVENT_READ)
         while selector.get_map():
             ended = process.poll() is not None
+            if has_terminal and not ended:  # it may have read before it had it, and is stopped since, or soon
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGCONT)
             left_s = deadline - time.monotonic()
             if left_s <= 0:
                 return False

@@ -315,6 +315,8 @@ def test_what_a_cmd_left_in_the_background_ends_with_it(home: Path, ending: str)
 def test_a_cmd_asks_at_the_terminal(home: Path) -> None:
     """It has the terminal while it runs, and we have it after that; Ctrl-C there is one for us."""
     asks = (
+        # as one that reads in the instant before it has the terminal
+        "import os, signal; os.kill(os.getpid(), signal.SIGTTIN);"
         "t = open('/dev/tty', 'r+b', buffering=0); t.write(b'PIN? '); print('s3cret' + t.readline().decode())"
     )
     code = f"""
