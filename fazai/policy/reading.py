@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,17 +104,19 @@ def parse_policy(data: bytes, name: str, known: KnownWords, protected: tuple[str
     deny = tuple(_read_deny(one, known, problems) for one in top.maps("deny"))
     shell = tuple(_read_shell(one, problems) for one in top.maps("shell"))
     names = [(rule.name, rule.line) for rule in rules] + [(rule.name, rule.line) for rule in deny]
-    _refuse_twins(names, name, problems)
+    refuse_twins(names, name, problems, "uses are counted by the name")
     raise_found(problems)
     return replace(empty, rules=rules, deny=deny, shell=shell)
 
 
-def _refuse_twins(names: list[tuple[str, int]], file: str, problems: list[InputError]) -> None:
+def refuse_twins(names: Iterable[tuple[str, int]], file: str, problems: list[InputError], hint: str) -> None:
+    """Note each name that a rule before has. `names`: those of all rules, each with its line; `hint`: why one
+    name is one rule."""
     seen: dict[str, int] = {}
     for name, line in names:
         if name in seen:
             text = f"there are two rules {name!r}, the other in line {seen[name]}"
-            problems.append(InputError(text, where=f"{file}:{line}", hint="uses are counted by the name"))
+            problems.append(InputError(text, where=f"{file}:{line}", hint=hint))
         elif name:
             seen[name] = line
 

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from fazai.errors import InputError
+from fazai.rules.addresses import Address, parse_address
 from fazai.timestamps import format_time, timestamp
 
 FORMAT = "fazai-entries/1"
@@ -54,16 +55,16 @@ def parse_entries(data: bytes, file: str, now: float) -> dict[str, list[str]]:
     for alias, entries in found.aliases.items():
         if len(entries) > _ENTRIES_MAX:
             raise InputError(f"{alias} has more than {_ENTRIES_MAX} entries", where=file)
-        result[alias] = []
+        standing: dict[Address, None] = {}
         for entry in entries:
             if entry.until.tzinfo is None:
                 raise InputError(f"the time of {entry.address[:80]!r} has no zone", where=file)
-            try:
-                address = str(ipaddress.ip_address(entry.address))
-            except ValueError:
-                raise InputError(f"{entry.address[:80]!r} is no address", where=file) from None
-            if entry.until.timestamp() > now and address not in result[alias]:
-                result[alias].append(address)
+            address = parse_address(entry.address)
+            if address is None:
+                raise InputError(f"{entry.address[:80]!r} is no address", where=file)
+            if entry.until.timestamp() > now:
+                standing[address] = None
+        result[alias] = [str(address) for address in standing]
     return result
 
 

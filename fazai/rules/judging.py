@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from fazai.loop.effects import EffectChange
-from fazai.rules.addresses import parse_address
+from fazai.rules.addresses import Address, parse_address
 
 KIND = "opnsense.alias"
 _CREATED = frozenset({"name", "type", "content", "description", "enabled"})
 
 
 def explain_foreign_change(
-    changes: Iterable[EffectChange], wanted: Mapping[str, set[str]], over: Mapping[str, set[str]]
+    changes: Iterable[EffectChange],
+    wanted: Mapping[str, Set[Address]],
+    over: Mapping[str, Set[Address]],
 ) -> str | None:
     """Return the first thing in a plan that event rules did not ask for; None where there is none. `wanted`:
     the addresses that stand in each alias, `over`: those that stood in it once."""
@@ -31,18 +33,18 @@ def explain_foreign_change(
         before, after = _addresses(change.before), _addresses(change.after)
         if before is None or after is None:
             return f"{place} has other entries than addresses"
-        if foreign := sorted(after - before - wanted[change.identity]):
-            return f"{place} would get {foreign[0]}, which no event rule wants"
-        if foreign := sorted(before - after - over.get(change.identity, set())):
-            return f"{place} would lose {foreign[0]}, which no event rule put there"
+        if foreign := after - before - wanted[change.identity]:
+            return f"{place} would get {min(foreign, key=str)}, which no event rule wants"
+        if foreign := before - after - over.get(change.identity, set()):
+            return f"{place} would lose {min(foreign, key=str)}, which no event rule put there"
     return None
 
 
-def _addresses(fields: Mapping[str, Any]) -> set[str] | None:
+def _addresses(fields: Mapping[str, Any]) -> set[Address] | None:
     """Return the entries of an alias; None where they are anything but addresses."""
     value = fields.get("content") or []
     rows = value.split("\n") if isinstance(value, str) else value
     if not isinstance(rows, list | tuple):
         return None
-    found = {str(address) for row in rows if (address := parse_address(str(row))) is not None}
-    return found if len(found) == len(set(map(str, rows))) else None
+    found = [parse_address(str(row)) for row in rows]
+    return {address for address in found if address is not None} if None not in found else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fazai.rules.addresses import parse_address
 from fazai.rules.values import Comparison, EventRule, FieldPath, Hit, Network, Source, compile_text
 
 #: Items of a list that are looked at, characters of a text that are, and those of a group's name.
@@ -85,10 +85,7 @@ def _contains(value: Any, wanted: str) -> bool:
 
 def _in(value: Any, networks: tuple[Network, ...]) -> bool | None:
     """Return whether an address is in one of these networks; None where it is no address."""
-    try:
-        address = ipaddress.ip_address(value) if isinstance(value, str) else None
-    except ValueError:
-        return None
+    address = parse_address(value, zones=True) if isinstance(value, str) else None
     return None if address is None else any(address in network for network in networks)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import string
 from collections.abc import Callable, Mapping
@@ -13,7 +12,8 @@ from typing import Any, cast
 from fazai.errors import FazaiError, InputError, YamlError, raise_found
 from fazai.policy import fields as read
 from fazai.policy.fields import FieldReader, WrongValue
-from fazai.policy.reading import digest_of, refuse_foreign
+from fazai.policy.reading import digest_of, refuse_foreign, refuse_twins
+from fazai.rules.addresses import parse_network
 from fazai.rules.values import (
     OPERATORS,
     Action,
@@ -80,11 +80,8 @@ def parse_rules(data: bytes, name: str, jobs: Mapping[str, bool] | None = None) 
     top = FieldReader(node, "the file", _TOP, problems)
     never = top.read("never", read.read_list(_read_network), _NONE)
     rules = tuple(_read_rule(one, jobs, problems) for one in top.maps("rules"))
-    seen: dict[str, int] = {}
-    for rule in rules:
-        if rule.name and seen.setdefault(rule.name, rule.line) != rule.line:
-            text = f"there are two rules {rule.name!r}, the other in line {seen[rule.name]}"
-            problems.append(InputError(text, where=f"{name}:{rule.line}"))
+    names = [(rule.name, rule.line) for rule in rules]
+    refuse_twins(names, name, problems, "what a rule did is kept by the name")
     raise_found(problems)
     return replace(empty, rules=rules, never=never)
 
@@ -224,7 +221,7 @@ def _read_regex(value: Any) -> str:
 def _read_network(value: Any) -> Network:
     try:
         if isinstance(value, str):
-            return ipaddress.ip_network(value)
+            return parse_network(value)
     except ValueError as error:
         raise WrongValue(f"has no network {value[:80]!r}: {error}") from None
     raise WrongValue("lists addresses and networks", "such as 192.0.2.0/24; put it in quotes")

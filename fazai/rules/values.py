@@ -78,7 +78,7 @@ class EventRule:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuleSet:
     """All rules of a file. `never`: networks of which no address gets into an alias. `broken`: what is wrong
-    with the file; then there are no rules."""
+    with the file; then there are no rules, and `never` is what is known from before."""
 
     file: str = ""
     generation: str = ""

@@ -64,6 +64,7 @@ def reindex(folder: Path, find_words: Callable[[str, str, Sequence[str], str], S
     try:
         with open(hold_daemon_lock(folder, refusal), "rb"), contextlib.closing(connect(path)) as connection:
             migrate(connection)
+            connection.execute("BEGIN IMMEDIATE")  # what is checked is what the index is built from
             problems = [
                 str(row[0]) for row in connection.execute("PRAGMA integrity_check('notes')") if row[0] != "ok"
             ]
@@ -71,7 +72,9 @@ def reindex(folder: Path, find_words: Callable[[str, str, Sequence[str], str], S
             if problems:
                 hint = "bring a backup back with: fazai store restore FILE"
                 raise StateError(f"the notes themselves are damaged: {problems[0]}", hint=hint)
-            return rebuild_index(connection, find_words)
+            count = rebuild_index(connection, find_words)
+            connection.execute("COMMIT")
+            return count
     except (sqlite3.Error, OSError) as error:
         raise state_error(folder, error) from error
 
@@ -88,6 +91,7 @@ def _check(path: Path) -> CheckResult:
                 for row in connection.execute(f"PRAGMA integrity_check({_FINDINGS})")
                 if row[0] != "ok"
             ]
+            connection.execute("BEGIN")  # what a table is looked for in is what is read of it
             names = [
                 row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
             ]

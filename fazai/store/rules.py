@@ -43,12 +43,9 @@ class RuleStore(Protocol):
         ...
 
     async def put_entry(self, entry: Entry, most: int) -> bool:
-        """Keep an entry, or let one that is there stand until the later of both times. False, with nothing
-        kept, where it is new and its alias has `most` entries that are not over yet."""
-        ...
-
-    async def delete_entry(self, job: str, alias: str, address: str) -> bool:
-        """Drop an entry, and return whether it was there."""
+        """Keep an entry, or let one that stands do so until the later of both times: it stands since it did.
+        One that is over is as new as one that never was. False, with nothing kept, where it is new and its
+        alias has `most` entries that are not over yet."""
         ...
 
     async def drop_expired_entries(self, now: float) -> int:

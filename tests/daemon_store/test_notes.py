@@ -23,6 +23,7 @@ from fazai.store import maintenance
 from fazai.store.daemon import StoreLimits
 from fazai.store.notes import Note, NoteLimits, SearchBudget, hash_content
 from fazai.store.sqlite.daemon import SqliteDaemonStore
+from fazai.store.sqlite.notes import checking
 from fazai.store.sqlite.schema import FILE_NAME, MIGRATIONS, connect, migrate, split_statements
 from tests.daemon_store.conftest import QUIET, START_US, Clock
 
@@ -186,6 +187,43 @@ def test_the_check_changes_nothing_and_works_beside_a_daemon(tmp_path: Path) -> 
         asyncio.run(store.notes.add(make_note("another", random.Random(2))))
         with pytest.raises(LockHeld, match="a daemon uses the state folder"):
             maintenance.reindex(tmp_path, words_of_note)
+
+
+def refuse_write(folder: Path, statement: str) -> None:
+    """Another process writes, and cannot: whoever looks has the file."""
+    other = sqlite3.connect(folder / FILE_NAME, timeout=0, isolation_level=None)
+    with contextlib.closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute(statement)
+
+
+def test_a_note_that_goes_while_the_index_is_checked_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path)
+    counted = checking._count_all
+
+    def count_and_write(connection: sqlite3.Connection) -> Any:
+        found = counted(connection)
+        refuse_write(tmp_path, "DELETE FROM notes WHERE id = 1")
+        return found
+
+    monkeypatch.setattr(checking, "_count_all", count_and_write)
+    assert maintenance.check(tmp_path).problems == ()
+
+
+def test_an_index_is_built_from_the_notes_that_were_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path)
+    checked = checking.damaged_notes
+
+    def check_and_write(connection: sqlite3.Connection) -> list[str]:
+        found = list(checked(connection))
+        refuse_write(tmp_path, "UPDATE notes SET text = 'another' WHERE id = 1")
+        return found
+
+    monkeypatch.setattr(maintenance, "damaged_notes", check_and_write)
+    assert maintenance.reindex(tmp_path, words_of_note) == 5
 
 
 def test_an_index_that_was_built_anew_finds_the_same(tmp_path: Path) -> None:

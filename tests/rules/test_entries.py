@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from hypothesis import strategies as st
 
 from fazai.errors import InputError
 from fazai.loop.effects import EffectChange
-from fazai.rules.addresses import explain_protection, parse_address
+from fazai.rules import entries
+from fazai.rules.addresses import Address, explain_protection, parse_address
 from fazai.rules.entries import parse_entries, render_entries
 from fazai.rules.judging import explain_foreign_change
 from tests.campaign import with_examples
@@ -56,6 +58,7 @@ def test_another_file_is_refused(body: bytes, words: str) -> None:
         ({"address": "any", "until": "2030-01-01T00:00:00Z"}, "'any' is no address"),
         ({"address": "0.0.0.0/0", "until": "2030-01-01T00:00:00Z"}, "'0.0.0.0/0' is no address"),
         ({"address": "203.0.113.1", "until": "2030-01-01T00:00:00"}, "the time of '203.0.113.1' has no zone"),
+        ({"address": "fe80::1%eth0", "until": "2030-01-01T00:00:00Z"}, "'fe80::1%eth0' is no address"),
         ({"address": "203.0.113.1"}, "this is no file of entries"),
     ],
 )
@@ -64,6 +67,31 @@ def test_an_entry_is_an_address_with_an_end(entry: dict[str, str], words: str) -
     with pytest.raises(InputError) as found:
         parse_entries(json.dumps(body).encode(), "f.json", NOW)
     assert words in str(found.value)
+
+
+def test_an_address_stands_once_however_it_is_written() -> None:
+    rows = [("a", text, NOW + 60, "") for text in ("::ffff:203.0.113.9", "203.0.113.9", "2001:DB8::1")]
+    assert parse_entries(render_entries(["a"], rows), "f", NOW) == {"a": ["203.0.113.9", "2001:db8::1"]}
+
+
+def test_entries_are_not_compared_each_with_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    monkeypatch.setattr(entries, "str", Counted, raising=False)
+    many = 3000
+    rows = [("a", f"203.0.{n >> 8}.{n & 255}", NOW + 60, "") for n in range(many)]
+    assert len(parse_entries(render_entries(["a"], rows), "f", NOW)["a"]) == many
+    assert compared < many
 
 
 @pytest.mark.parametrize(
@@ -119,12 +147,23 @@ def test_what_is_no_address(text: str) -> None:
     assert parse_address(text) is None
 
 
+def test_a_zone_is_left_out_where_only_the_address_is_asked_for() -> None:
+    assert parse_address("fe80::1%eth0", zones=True) == ipaddress.ip_address("fe80::1")
+    assert parse_address("::ffff:203.0.113.1%eth0", zones=True) == ipaddress.ip_address("203.0.113.1")
+    assert parse_address("203.0.113.1%eth0", zones=True) is None
+
+
 def change(**more: Any) -> EffectChange:
     plain: dict[str, Any] = {"target": "fw", "kind": "opnsense.alias", "identity": "a", "verb": "update"}
     return EffectChange(**{**plain, "before": {"content": ["203.0.113.1"]}, **more})
 
 
-WANTED, OVER = {"a": {"203.0.113.1", "203.0.113.2", "2001:db8::1"}}, {"a": {"203.0.113.9"}}
+def parsed(texts: Iterable[str]) -> set[Address]:
+    return {address for text in texts if (address := parse_address(text)) is not None}
+
+
+WANTED = {"a": parsed(["203.0.113.1", "203.0.113.2", "2001:db8::1"])}
+OVER = {"a": parsed(["203.0.113.9"])}
 
 
 @pytest.mark.parametrize(
@@ -132,6 +171,9 @@ WANTED, OVER = {"a": {"203.0.113.1", "203.0.113.2", "2001:db8::1"}}, {"a": {"203
     [
         (change(after={"content": ["203.0.113.1", "203.0.113.2"]}), None),
         (change(after={"content": ["203.0.113.1", "2001:DB8:0::1"]}), None),
+        (change(after={"content": ["203.0.113.1", "2001:DB8::1", "2001:db8::1"]}), None),
+        (change(after={"content": ["::ffff:203.0.113.1"]}), None),
+        (change(after={"content": ["203.0.113.1", "fe80::1%em0"]}), "has other entries than addresses"),
         (
             change(before={"content": ["203.0.113.9", "198.51.100.1"]}, after={"content": ["198.51.100.1"]}),
             None,
@@ -179,6 +221,7 @@ def test_only_wanted_ones_come_and_only_former_ones_go(count: int) -> None:
     def check(before: set[str], after: set[str], wanted: set[str], over: set[str]) -> None:
         one = change(before={"content": sorted(before)}, after={"content": sorted(after)})
         allowed = after - before <= wanted and before - after <= over
-        assert (explain_foreign_change([one], {"a": wanted}, {"a": over}) is None) is allowed
+        found = explain_foreign_change([one], {"a": parsed(wanted)}, {"a": parsed(over)})
+        assert (found is None) is allowed
 
     check()

@@ -63,6 +63,11 @@ def test_a_whole_file_is_read() -> None:
         (RULE.replace("source: telemetry", "on: telemetry"), "the key on is no text but a truth value"),
         (RULE.replace("    source: telemetry\n", ""), "the rule scan needs `source`"),
         (RULE.replace("name: scan", "name: failed"), "there are two rules 'failed', the other in line 4"),
+        (
+            "rules: [{name: a, source: event, threshold: 2, then: {objective: x}},"
+            " {name: a, source: event, threshold: 2, then: {objective: y}}]",
+            "there are two rules 'a', the other in line 1 (what a rule did is kept by the name)",
+        ),
         (RULE.replace("threshold: 5", "threshold: 0"), "threshold is a whole number from 1 to 10000"),
         (RULE.replace("within: 10m", "within: 10"), "within is a time such as 90s"),
         (RULE.replace("within: 10m", "within: 8d"), "within is a time such as"),
@@ -122,6 +127,12 @@ def test_mistakes_are_said_with_their_place(text: str, words: str, tmp_path: Pat
     broken = load_rules(file, JOBS)
     assert broken.rules == ()
     assert str(file) in str(broken.broken)
+
+
+def test_networks_are_those_of_the_addresses_that_are_looked_for() -> None:
+    """Nothing would be in a network of mapped addresses, as they are read as those of IPv4."""
+    found = parse_rules(b"never: ['::ffff:192.0.2.0/120', '::ffff:198.51.100.7', '::/95']", "rules.yml")
+    assert [str(network) for network in found.never] == ["192.0.2.0/24", "198.51.100.7/32", "::/95"]
 
 
 def test_a_file_that_others_may_write_has_no_rules(tmp_path: Path) -> None:

@@ -341,9 +341,43 @@ def test_entries_are_bounded_for_each_alias_and_last(open_daemon: OpenDaemon) ->
         assert found[0].why == "why 60"
         assert asyncio.run(store.rules.put_entry(entry("192.0.2.3", 100.0, 300.0), 2))  # one is over by then
         assert asyncio.run(store.rules.drop_expired_entries(100.0)) == 2
-        assert asyncio.run(store.rules.delete_entry("job", "a", "192.0.2.3"))
-        assert not asyncio.run(store.rules.delete_entry("job", "a", "192.0.2.3"))
-        assert [one.address for one in asyncio.run(store.rules.entries())] == ["192.0.2.0"]
+        assert asyncio.run(store.rules.drop_expired_entries(100.0)) == 0
+        assert [one.address for one in asyncio.run(store.rules.entries())] == ["192.0.2.0", "192.0.2.3"]
+
+
+def put_entry(store: DaemonStore, address: str, since: float, until: float, most: int) -> bool:
+    entry = Entry("job", "a", address, since, until, "rule", f"why {since:g}")
+    return asyncio.run(store.rules.put_entry(entry, most))
+
+
+def entry_spans(store: DaemonStore) -> dict[str, tuple[float, float]]:
+    return {one.address: (one.since, one.until) for one in asyncio.run(store.rules.entries())}
+
+
+def test_an_entry_that_is_over_takes_no_room_and_has_none_kept_for_it(open_daemon: OpenDaemon) -> None:
+    with open_daemon() as store:
+        assert put_entry(store, "192.0.2.0", 0.0, 100.0, 2)
+        assert put_entry(store, "192.0.2.1", 100.0, 300.0, 2)  # the other was over at this moment
+        assert put_entry(store, "192.0.2.2", 100.0, 200.0, 2)
+        assert not put_entry(store, "192.0.2.0", 150.0, 400.0, 2)  # two stand
+        assert entry_spans(store)["192.0.2.0"] == (0.0, 100.0)
+        assert put_entry(store, "192.0.2.1", 150.0, 400.0, 2)  # one that stands is no new one
+        assert put_entry(store, "192.0.2.0", 200.0, 400.0, 2)
+
+
+def test_an_entry_stands_since_it_came_last(open_daemon: OpenDaemon) -> None:
+    """One that stands does so since then, whatever is put; one that was over begins anew."""
+    with open_daemon() as store:
+        for since, until, wanted in (
+            (0.0, 100.0, (0.0, 100.0)),
+            (50.0, 80.0, (0.0, 100.0)),
+            (99.0, 200.0, (0.0, 200.0)),
+            (200.0, 300.0, (200.0, 300.0)),  # at its end it is over
+            (450.0, 500.0, (450.0, 500.0)),
+            (460.0, 490.0, (450.0, 500.0)),
+        ):
+            assert put_entry(store, "192.0.2.0", since, until, 9)
+            assert entry_spans(store) == {"192.0.2.0": wanted}
 
 
 def test_marks_of_rules_are_the_latest_and_end(open_daemon: OpenDaemon) -> None:

@@ -117,7 +117,7 @@ def _exported(note: Note, hashes: Mapping[int, str]) -> wire.KbNote:
 )
 async def import_notes(call: RouteCall, body: wire.KbImportBody) -> wire.KbImportAnswer:
     """Add notes with their status and where they are from. Raises WireError(bad_request) for one whose hash
-    is not its content's: then none is stored."""
+    is not its content's, or that is empty: then none is stored."""
     found = await call.services.kb.restore(
         [(_imported(one), one.parents, one.contradicts) for one in body.notes]
     )

@@ -243,8 +243,8 @@ class KnowledgeBase:
 
     async def restore(self, given: Sequence[ExportedNote]) -> list[Added]:
         """Add notes with their status and where they are from, as they were exported. Raises StateError,
-        StoreFull, WireError(bad_request) for one whose hash is not that of its content; others may be stored
-        then."""
+        StoreFull, after which others may be stored; WireError(bad_request), with none stored, for one whose
+        hash is not that of its content and for one that is empty."""
         for one, _, _ in given:
             if one.hash != hash_content(one.title, one.text, one.tags, one.target):
                 raise WireError("bad_request", "`hash`: it is not that of the note's content")
@@ -252,7 +252,7 @@ class KnowledgeBase:
 
         def make_all() -> list[tuple[Note, int]]:
             mask = self._find_mask(secrets)
-            return [_cleaned(one, mask) for one, _, _ in given]
+            return [_cleaned(number, one, mask) for number, (one, _, _) in enumerate(given)]
 
         # deadline: none; a body is bounded
         made = await asyncio.to_thread(make_all)
@@ -294,11 +294,15 @@ def _hit(note: Note, one: Ranked, words: Sequence[str]) -> KbHit:
     return KbHit(note, round(one.score, 4), round(min(1.0, one.coverage), 3), part, one.contradicted)
 
 
-def _cleaned(given: Note, mask: Callable[[str], str]) -> tuple[Note, int]:
-    """Return an exported note without secrets, and how many it had."""
-    content = make_content(
-        given.title, given.text, tags=given.tags, source=given.source, target=given.target, mask=mask
-    )
+def _cleaned(number: int, given: Note, mask: Callable[[str], str]) -> tuple[Note, int]:
+    """Return an exported note without secrets, and how many it had; `number` says which of them it is. Raises
+    WireError(bad_request) for an empty one."""
+    try:
+        content = make_content(
+            given.title, given.text, tags=given.tags, source=given.source, target=given.target, mask=mask
+        )
+    except ValueError as error:
+        raise WireError("bad_request", f"`notes[{number}]`: {error}") from None
     values: dict[str, Any] = {name: getattr(content, name) for name in ("title", "text", "tags", "target")}
     kept = {name: getattr(given, name) for name in _KEPT}
     note = Note(**values, **kept, hash=hash_content(**values), source=content.source, words=content.words())

@@ -1,8 +1,10 @@
-"""The event rules of a daemon, as their file says at the moment; with a file that is wrong there are none."""
+"""The event rules of a daemon, as their file says at the moment; with a file that is wrong there are none,
+and what the one before it protected stays protected."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from fazai.daemon.events.announcer import Announcer, log_event
@@ -17,7 +19,10 @@ _LOOK_S = 1.0  # each record of telemetry asks
 
 
 class RuleBook:
-    """Follows the file of the event rules. `jobs`: the daemon's jobs, and whether each takes entries."""
+    """Follows the file of the event rules. `jobs`: the daemon's jobs, and whether each takes entries.
+
+    `knows_never` is False while the file was wrong since the start: nobody knows what it protects then.
+    """
 
     def __init__(
         self, file: Path, jobs: Mapping[str, bool], announcer: Announcer, *, required: bool = False
@@ -26,6 +31,7 @@ class RuleBook:
         self._jobs, self._announcer, self._required = jobs, announcer, required
         self._followed = FollowedFile(file, _LOOK_S)
         self._found = RuleSet(file=str(file))
+        self.knows_never = False
 
     @property
     def rules(self) -> RuleSet:
@@ -36,10 +42,14 @@ class RuleBook:
 
     def _read(self) -> None:
         if not self._followed.is_there and not self._required:
-            self._found = RuleSet(file=str(self.file))
+            self._found, self.knows_never = RuleSet(file=str(self.file)), True
             return
         before, self._found = self._found, load_rules(self.file, self._jobs)
         self._required = True  # a file that goes away later is a mistake
+        if self._found.broken is None:
+            self.knows_never = True
+        else:  # nobody took back what was protected
+            self._found = replace(self._found, never=before.never)
         if self._found.broken is not None:
             if self._found.broken != before.broken:
                 self._say("error", f"the event rules cannot be used, and none acts: {self._found.broken}")

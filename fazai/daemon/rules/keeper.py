@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +25,7 @@ from fazai.errors import ExitCode, FazaiError, InputError, StateError
 from fazai.files import replace_file
 from fazai.plan import parse_plan
 from fazai.policy.planned import RULE_ENTRIES, plan_effect
-from fazai.rules.addresses import parse_address
+from fazai.rules.addresses import Address, parse_address
 from fazai.rules.entries import parse_entries, render_entries
 from fazai.rules.judging import explain_foreign_change
 from fazai.store.daemon import DaemonStore, RunRecord
@@ -43,6 +43,14 @@ class _Judgement(NamedTuple):
 
     approver: str | None
     again: bool
+
+
+class _JobEntries(NamedTuple):
+    """Entries of one job by alias: `standing` are to be in it, and has every alias of the job; `over` were in
+    it once."""
+
+    standing: dict[str, dict[Address, Entry]]
+    over: dict[str, set[Address]]
 
 
 class EntryKeeper:
@@ -65,6 +73,8 @@ class EntryKeeper:
         self._due: dict[str, float] = {}  # jobs that are to be planned, and from when on
         self._planning: dict[str, asyncio.Task[None]] = {}
         self._files: dict[str, bytes] = {}
+        self._aliases: dict[str, set[str]] = {}  # of each job: all that its file ever named
+        self._found: dict[str, Mapping[str, Set[str]]] = {}  # what stood in the files at the start
         self._waiting: dict[str, str] = {}  # jobs whose plan the policy of that generation did not allow
 
     def _jobs(self) -> list[str]:
@@ -77,8 +87,12 @@ class EntryKeeper:
             path = entries_path(self._state, job)
             with contextlib.suppress(OSError):
                 self._files[job] = path.read_bytes()
-        await self._write_files()
+            with contextlib.suppress(InputError):
+                read = parse_entries(self._files.get(job, b""), str(path), self._now())
+                self._found[job] = {alias: frozenset(addresses) for alias, addresses in read.items()}
+            self._aliases[job] = set(self._found.get(job, ()))
         entries = await self._store.rules.entries()
+        await self._write_files(entries)
         for job in {entry.job for entry in entries} & set(self._jobs()):
             self._due[job] = self._now()  # what the daemon before had begun is looked at once
 
@@ -109,7 +123,8 @@ class EntryKeeper:
         Raises StateError."""
         now = self._now()
         await self._store.rules.drop_expired_entries(now - _KEEP_S)
-        for job in await self._write_files():
+        entries = await self._store.rules.entries()
+        for job in await self._write_files(entries):
             self._due[job] = now
         for job in [job for job, asked in self._waiting.items() if asked != self._policy.generation]:
             self._due[job] = now  # the policy is another one by now
@@ -118,7 +133,7 @@ class EntryKeeper:
             self._waiting.pop(job, None)
             task = self._planning[job] = asyncio.get_running_loop().create_task(self._plan(job))
             task.add_done_callback(lambda _, job=job: self._planned(job))  # type: ignore[misc]
-        ends = [entry.until for entry in await self._store.rules.entries() if entry.until > now]
+        ends = [entry.until for entry in entries if entry.until > now]
         due = [since for job, since in self._due.items() if job not in self._planning]
         return max(0.05, min((*ends, *due, now + _LOOK_S)) - now)
 
@@ -128,36 +143,49 @@ class EntryKeeper:
 
     # -- files
 
-    async def _write_files(self) -> list[str]:
+    async def _write_files(self, entries: Iterable[Entry]) -> list[str]:
         """Write the files whose content changed, and return their jobs. Raises StateError."""
-        entries, now = await self._store.rules.entries(), self._now()
         written = []
-        for job in self._jobs():
-            aliases = self._aliases(job, entries)
-            standing = (entry for entry in entries if entry.job == job and self._stands(entry, now))
-            rows = [(entry.alias, entry.address, entry.until, entry.why) for entry in standing]
-            data = render_entries(aliases, rows)
+        for job, found in self._sort_entries(entries).items():
+            rows = [
+                (entry.alias, entry.address, entry.until, entry.why)
+                for standing in found.standing.values()
+                for entry in standing.values()
+            ]
+            data = render_entries(found.standing, rows)
             if data != self._files.get(job):
                 await asyncio.to_thread(self._write, entries_path(self._state, job), data)
                 self._files[job] = data
                 written.append(job)
         return written
 
-    def _stands(self, entry: Entry, now: float) -> bool:
-        """Return whether an entry is to be in its alias: its time is not over, and nothing protects it by
-        now. What is put into `never` is let go."""
-        address = parse_address(entry.address)
-        never = self._book.rules.never
-        return entry.until > now and address is not None and not any(address in one for one in never)
-
-    def _aliases(self, job: str, entries: Iterable[Entry]) -> set[str]:
-        """Return the aliases that a job's file names. One that was in it stays, without an entry: a playbook
-        may still ask for it."""
-        found = set(self._book.rules.aliases().get(job, ()))
-        found |= {entry.alias for entry in entries if entry.job == job}
-        with contextlib.suppress(InputError):
-            found |= set(parse_entries(self._files.get(job, b""), "", self._now()))
+    def _sort_entries(self, entries: Iterable[Entry]) -> dict[str, _JobEntries]:
+        """Sort all entries by job and alias. One stands until its time is over; what is put into `never` is
+        let go. An alias that a file named stays in it, without an entry: a playbook may still ask for it."""
+        rules, now = self._book.rules, self._now()
+        found = {job: _JobEntries({}, {}) for job in self._jobs()}
+        for entry in entries:  # once, whatever number of jobs there is: there may be very many
+            of_job, address = found.get(entry.job), parse_address(entry.address)
+            if of_job is None or address is None:
+                continue
+            protected = any(address in network for network in rules.never)
+            if entry.until > now and not protected and self._may_stand(entry):
+                of_job.standing.setdefault(entry.alias, {})[address] = entry
+            else:
+                of_job.over.setdefault(entry.alias, set()).add(address)
+        named = rules.aliases()
+        for job, of_job in found.items():
+            aliases = self._aliases.setdefault(job, set())
+            aliases.update(named.get(job, ()), of_job.standing, of_job.over)
+            for alias in aliases:
+                of_job.standing.setdefault(alias, {})
         return found
+
+    def _may_stand(self, entry: Entry) -> bool:
+        """Return whether nothing can be known to protect an entry. As long as nobody knows what `never` says,
+        only those stand that stood before: others may have been let go because of it."""
+        found = self._found.get(entry.job, {})
+        return self._book.knows_never or entry.address in found.get(entry.alias, ())
 
     def _write(self, path: Path, data: bytes) -> None:
         try:
@@ -208,8 +236,9 @@ class EntryKeeper:
             expires=self._now() + self._run_queue.jobs[job].plan_ttl_s,
             ref=record.run_id,
         )
-        wanted, over = self._expected(job, await self._store.rules.entries())
-        foreign = explain_foreign_change(effect.changes, wanted, over)
+        found = self._sort_entries(await self._store.rules.entries())[job]
+        wanted = {alias: standing.keys() for alias, standing in found.standing.items()}
+        foreign = explain_foreign_change(effect.changes, wanted, found.over)
         if foreign is not None:
             self._say("warning", f"the plan of {job} waits for a person: {foreign}", record.run_id)
             return _Judgement(None, False)
@@ -219,18 +248,6 @@ class EntryKeeper:
         self._waiting[job] = effect.policy
         self._say("warning", f"the plan of {job} waits for a person: {decision.reason}", record.run_id)
         return _Judgement(None, decision.cap)
-
-    def _expected(
-        self, job: str, entries: Iterable[Entry]
-    ) -> tuple[Mapping[str, set[str]], Mapping[str, set[str]]]:
-        """Return the addresses that stand in each alias of a job, and those that stood in it."""
-        wanted: dict[str, set[str]] = {alias: set() for alias in self._aliases(job, entries)}
-        over: dict[str, set[str]] = {}
-        for entry in entries:
-            if entry.job == job:
-                found = wanted if self._stands(entry, self._now()) else over
-                found.setdefault(entry.alias, set()).add(entry.address)
-        return wanted, over
 
     async def _approve(self, record: RunRecord, plan_hash: str, by: str) -> RunRecord | None:
         """Apply a plan that the policy allows, and return the run once it has ended; None where the plan no

@@ -35,6 +35,14 @@ _HITS = Metric("fazai_rule_hits_total", "counter", "What event rules meant, by r
 _FIRINGS = Metric(
     "fazai_rule_firings_total", "counter", "What became of rules that were to act.", ("result",)
 )
+_HELD_BACK = Metric(
+    "fazai_rule_held_back_total", "counter", "Hits on which event rules would have acted but for `per_hour`."
+)
+_FORGOTTEN = Metric(
+    "fazai_rule_groups_forgotten_total",
+    "counter",
+    "Groups that are counted no more because others came, as many as are counted at a time.",
+)
 _GROUPS = Metric("fazai_rule_groups", "gauge", "Groups that event rules count hits of at the moment.")
 
 
@@ -65,6 +73,7 @@ class EventRules:
         self._windows = RuleWindows()
         self._queue: deque[Firing] = deque()
         self._came = asyncio.Event()
+        self._generation = ""  # of the rules that hits are counted for
         self._needed: tuple[str, list[tuple[bytes, ...]]] = ("", [])
         self._hits: Counter[str] = Counter()
         self._results: Counter[str] = Counter(dict.fromkeys(("done", "refused", "failed", "lost"), 0))
@@ -79,7 +88,7 @@ class EventRules:
 
     def note_sample(self, sample: NewSample) -> None:
         """Look at a record of telemetry that was accepted. It is decoded only where a rule could mean it."""
-        rules = self.book.rules
+        rules = self._current_rules()
         if not rules.rules or not self._may_mean(rules, sample.body):
             return
         try:
@@ -87,6 +96,15 @@ class EventRules:
         except (msgspec.DecodeError, UnicodeDecodeError):
             return
         self._note(rules, "telemetry", "telemetry", record, sample.time_us / 1e6)
+
+    def _current_rules(self) -> RuleSet:
+        """Return the rules; what was counted for those that are gone is dropped. A file that is broken for a
+        while costs no counts."""
+        rules = self.book.rules
+        if rules.generation != self._generation and rules.broken is None:
+            self._generation = rules.generation
+            self._windows.forget_rules(rule.name for rule in rules.rules)
+        return rules
 
     def _may_mean(self, rules: RuleSet, body: bytes) -> bool:
         """Return whether a record has the fields that some rule asks for, as they are usually written: most
@@ -100,7 +118,7 @@ class EventRules:
 
     def note_events(self, events: Sequence[StoredEvent]) -> None:
         """Look at events that were published. Those of the rules themselves mean nothing."""
-        rules = self.book.rules
+        rules = self._current_rules()
         types = {type_ for rule in rules.rules if rule.source == "event" for type_ in rule.types}
         every = any(rule.source == "event" and not rule.types for rule in rules.rules)
         if not types and not every:
@@ -175,6 +193,7 @@ class EventRules:
         return "done"
 
     async def _start_objective(self, firing: Firing, action: ObjectiveAction) -> str:
+        """Start a session, at most once whatever comes of it. Raises StateError where it was not tried."""
         rule = firing.rule.name
         if self.starter is None:
             return self._refuse(firing, "this daemon starts no objectives")
@@ -182,9 +201,7 @@ class EventRules:
         text = action.text.format(group=_quote_group(firing.group), count=firing.count, rule=rule)
         try:
             session_id = await self.starter.start_objective(text, rule)
-        except StateError:
-            raise
-        except FazaiError as error:
+        except FazaiError as error:  # also StateError: some of it may have begun, and would begin again
             self._say("error", f"the rule {rule} could start no objective: {error}")
             return "failed"
         self._say("info", f"the rule {rule} started the session {session_id}: {firing.why}")
@@ -204,6 +221,8 @@ class EventRules:
         """Return the metrics of the rules."""
         yield _HITS.by_label(self._hits)
         yield _FIRINGS.by_label(self._results)
+        yield _HELD_BACK.single(self._windows.held_back)
+        yield _FORGOTTEN.single(self._windows.forgotten)
         yield _GROUPS.single(self._windows.sizes["groups"])
 
 

@@ -17,12 +17,12 @@ _KEEP_USES_S = 30 * 86400.0  # who looks into what was done without asking finds
 
 _PUT_ENTRY = (
     "INSERT INTO entries SELECT ?, ?, ?, ?, ?, ?, ?"
-    " WHERE EXISTS (SELECT 1 FROM entries WHERE job = ? AND alias = ? AND address = ?)"
+    " WHERE EXISTS (SELECT 1 FROM entries WHERE job = ? AND alias = ? AND address = ? AND until > ?)"
     " OR (SELECT count(*) FROM entries WHERE job = ? AND alias = ? AND until > ?) < ?"
-    " ON CONFLICT (job, alias, address) DO UPDATE SET until = max(until, excluded.until),"
+    " ON CONFLICT (job, alias, address) DO UPDATE SET"
+    " since = iif(until > excluded.since, since, excluded.since), until = max(until, excluded.until),"
     " rule = excluded.rule, why = excluded.why"
 )
-_DROP_ENTRY = "DELETE FROM entries WHERE job = ? AND alias = ? AND address = ?"
 _ENTRIES = "SELECT job, alias, address, since, until, rule, why FROM entries ORDER BY job, alias, address"
 _MARKS = 'SELECT rule, "group", time FROM rule_marks WHERE time >= ? ORDER BY time DESC LIMIT ?'
 
@@ -49,12 +49,9 @@ class SqliteRuleStore:
         return dict(await self._query(_USES, (now - HOUR_S,)))
 
     async def put_entry(self, entry: Entry, most: int) -> bool:
-        key = (entry.job, entry.alias, entry.address)
-        row = (*entry, *key, entry.job, entry.alias, entry.since, most)
+        of_alias, now = (entry.job, entry.alias), entry.since
+        row = (*entry, *of_alias, entry.address, now, *of_alias, now, most)
         return bool(await self._change([(_PUT_ENTRY, row)]))
-
-    async def delete_entry(self, job: str, alias: str, address: str) -> bool:
-        return bool(await self._change([(_DROP_ENTRY, (job, alias, address))]))
 
     async def drop_expired_entries(self, now: float) -> int:
         return await self._change([("DELETE FROM entries WHERE until <= ?", (now,))])

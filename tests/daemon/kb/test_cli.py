@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from fazai.cli.main import main
+from fazai.store.notes import hash_content
 from tests.daemon.live import Live, live, token
 
 
@@ -202,6 +203,11 @@ def test_an_export_comes_back(daemon: Live, terminal: Terminal, tmp_path: Path) 
     (tmp_path / "bad.ndjson").write_text(file.read_text().replace("text 2", "text 9"))
     code, _, err = terminal.run("import", str(tmp_path / "bad.ndjson"))
     assert (code, "it is not that of the note's content" in err) == (3, True)
+    empty = {**json.loads(wanted.splitlines()[0]), "text": "\u0007", "tags": []}
+    empty["hash"] = hash_content(empty["title"], empty["text"], (), "")
+    (tmp_path / "empty.ndjson").write_text(json.dumps(empty))
+    code, _, err = terminal.run("import", str(tmp_path / "empty.ndjson"))
+    assert (code, "`notes[0]`: a note has a title and a text" in err) == (3, True)
     (tmp_path / "worse.ndjson").write_text("{\n")
     assert "worse.ndjson:1" in terminal.run("import", str(tmp_path / "worse.ndjson"))[2]
 

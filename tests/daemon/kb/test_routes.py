@@ -223,6 +223,20 @@ def test_an_import_with_a_wrong_hash_is_refused(client: httpx.Client) -> None:
     assert search(client, "two") == []
 
 
+@pytest.mark.parametrize(("title", "text"), [(" ", "text"), ("two", "\u0007 \n"), ("two", "\u00a0")])
+def test_an_import_of_an_empty_note_is_refused(client: httpx.Client, title: str, text: str) -> None:
+    add(client, "one", "text")
+    (exported,) = export(client)
+    good = {**exported, "title": "good", "hash": hash_content("good", "text", (), "")}
+    empty = {**exported, "title": title, "text": text, "hash": hash_content(title, text, (), "")}
+    answer = client.post("/kb/import", json={"notes": [good, empty]})
+    assert (answer.status_code, answer.json()["error"]) == (
+        422,
+        "`notes[1]`: a note has a title and a text",
+    )
+    assert [note["title"] for note in export(client)] == ["one"]
+
+
 def test_a_large_import_is_one_request(client: httpx.Client) -> None:
     add(client, "one", "text")
     (exported,) = export(client)

@@ -214,3 +214,21 @@ def test_what_is_put_into_never_is_let_go(tmp_path: Path) -> None:
         until(lambda: len(world.daemon.call(lambda: rules.book.rules.never)) == 2)
         world.daemon.call(rules.keeper.wake)
         wait_content(world, ["203.0.113.8"])
+        broken = RULES.replace("threshold", "treshold")
+        (tmp_path / "rules.yml").write_text(broken)
+        until(lambda: world.daemon.call(lambda: rules.book.rules.broken))
+        world.daemon.call(rules.keeper.step)
+        assert in_file(tmp_path) == ["203.0.113.8"]
+    with lab_firewall(tmp_path) as firewall, daemon(tmp_path, firewall, broken) as world:
+        world.daemon.call(world.daemon.services.rules.keeper.step)
+        assert in_file(tmp_path) == ["203.0.113.8"]  # nobody knows by now what is protected
+        (tmp_path / "rules.yml").write_text(RULES)
+        until(lambda: not world.daemon.call(lambda: world.daemon.services.rules.book.rules.broken))
+        world.daemon.call(world.daemon.services.rules.keeper.step)
+        assert in_file(tmp_path) == [ATTACKER, "203.0.113.8"]
+
+
+def in_file(folder: Path) -> list[str]:
+    """The addresses that the job's file has."""
+    rows = json.loads(entries_path(folder / "state", "edge").read_text())["aliases"]["attackers"]
+    return [row["address"] for row in rows]

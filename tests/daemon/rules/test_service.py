@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from fazai.daemon.events.announcer import log_event
-from fazai.daemon.rules.own_addresses import OwnAddresses
-from fazai.errors import Refused
+from fazai.daemon.rules import own_addresses
+from fazai.daemon.rules.own_addresses import OwnAddresses, find_local_addresses
+from fazai.errors import FazaiError, Refused, StateError
 from fazai.outcome import TargetStatus
 from fazai.rules.addresses import Address, parse_address
 from fazai.store.daemon import GAUGES, NewSample
@@ -42,14 +44,14 @@ rules:
 class Starter:
     """Notes what would be started."""
 
-    def __init__(self, wrong: str | None = None) -> None:
+    def __init__(self, wrong: FazaiError | None = None) -> None:
         self.started: list[tuple[str, str]] = []
         self._wrong = wrong
 
     async def start_objective(self, text: str, rule_name: str) -> str:
         self.started.append((text, rule_name))
         if self._wrong is not None:
-            raise Refused(self._wrong)
+            raise self._wrong
         return "s-1"
 
 
@@ -78,16 +80,25 @@ def test_events_that_repeat_start_an_objective_once_over_a_restart(tmp_path: Pat
         assert starter.started[1] == ("look at fw-02, 2 by failing", "failing")
 
 
-def test_an_objective_that_cannot_be_started_is_said_and_not_tried_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "wrong", [Refused("the daemon has too many sessions"), StateError("the session cannot be stored")]
+)
+def test_an_objective_that_cannot_be_started_is_said_and_not_tried_again(
+    tmp_path: Path, wrong: FazaiError
+) -> None:
     (tmp_path / "rules.yml").write_text(OBJECTIVE)
-    starter = Starter("the daemon has too many sessions")
+    starter = Starter(wrong)
     with live(tmp_path) as daemon:
         started(daemon, starter)
         daemon.publish(*[outcome("fw-01")] * 4)
-        until(lambda: "could start no objective: the daemon has too many sessions" in daemon.log())
+        until(lambda: starter.started)
+        daemon.publish(*[outcome("fw-02")] * 2)  # it holds up nothing that comes behind it
+        until(lambda: len(starter.started) > 1)
+        assert [text for text, _ in starter.started] == [f"look at fw-0{n}, 2 by failing" for n in (1, 2)]
+        until(lambda: daemon.log().count(f"could start no objective: {wrong}") == 2)
         marks = daemon.call(lambda: daemon.services.store.rules.rule_marks(0.0, 10))
-        assert [(one.rule, one.group) for one in marks] == [("failing", "fw-01")]
-        assert len(starter.started) == 1
+        assert [(one.rule, one.group) for one in marks] == [("failing", "fw-01"), ("failing", "fw-02")]
+        assert daemon.services.rules._results["failed"] == 2
 
 
 def test_an_objective_is_a_session_of_the_rule_that_is_tainted(tmp_path: Path) -> None:
@@ -183,6 +194,10 @@ def find_own(rows: list[tuple[str, tuple[str, ...]]]) -> frozenset[Address]:
         ("https://localhost", (), "127.0.0.1"),
         ("lab://fw", ("203.0.113.9/24", "fe80::1%igb0/64", "x"), "203.0.113.9"),
         ("https://[", ("203.0.113.9",), "203.0.113.9"),
+        ("https://a\0b", ("203.0.113.9",), "203.0.113.9"),
+        ("https://[fe80::5%25eth0]", (), "fe80::5"),
+        ("", ("fe80::1%igb0/64",), "fe80::1"),
+        ("", ("::ffff:203.0.113.9",), "203.0.113.9"),
         ("https://no.such.name.invalid", ("203.0.113.9",), "203.0.113.9"),
         ("", (), "127.0.0.1"),
         ("", (), "::1"),
@@ -193,6 +208,110 @@ def test_firewalls_and_the_machine_itself_are_known(url: str, seen: tuple[str, .
     table = Path("/proc/net/if_inet6")
     has_it = own != "::1" or (table.exists() and bool(table.read_text().strip()))
     assert (parse_address(own) in found) is has_it
+
+
+FIB_TRIE = """\
+Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     +-- 203.0.113.0/24 2 0 2
+        |-- 203.0.113.0
+           /24 link UNICAST
+        |-- 203.0.113.2
+           /32 host LOCAL
+        |-- 203.0.113.3
+           /32 host LOCAL
+        |-- 203.0.113.4
+           /32 universe UNICAST
+        |-- 203.0.113.255
+           /32 link BROADCAST
+Local:
+     |-- 127.0.0.0
+        /8 host LOCAL
+     |-- 127.0.0.1
+        /32 host LOCAL
+"""
+IF_INET6 = """\
+20010db8000000000000000000000002 04 40 00 82     eth0
+20010db8000000000000000000000003 04 40 00 82     eth0
+
+fe8000000000000000fc00fffe000001 04 40 20 80     eth0
+"""
+
+
+def test_all_addresses_of_an_interface_are_known(tmp_path: Path) -> None:
+    (tmp_path / "fib_trie").write_text(FIB_TRIE)
+    (tmp_path / "if_inet6").write_text(IF_INET6)
+    found = asyncio.run(OwnAddresses(list, net=tmp_path).find())
+    wanted = ["203.0.113.2", "203.0.113.3", "127.0.0.1", "2001:db8::2", "2001:db8::3"]
+    assert found == {parse_address(text) for text in [*wanted, "fe80::fc:ff:fe00:1"]}
+
+
+def test_a_machine_that_says_nothing_of_itself_stops_no_rule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`if_nameindex` asks by netlink, which the unit of the daemon does not let through."""
+    assert parse_address("127.0.0.1") in find_local_addresses(tmp_path)
+
+    def refuse() -> list[tuple[int, str]]:
+        raise OSError("Address family not supported by protocol")
+
+    monkeypatch.setattr(socket, "if_nameindex", refuse)
+    assert find_local_addresses(tmp_path) == set()
+    assert parse_address("127.0.0.1") in find_own([])
+
+
+def test_a_name_that_nobody_answers_for_is_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It keeps what it was before, is asked for again in a minute, and others are known all the while."""
+    asked: list[str] = []
+    answer: list[str] = ["203.0.113.5"]
+    now = 0.0
+
+    async def resolve(self: object, host: str, *_: object, **__: object) -> list[tuple[Any, ...]]:
+        asked.append(host)
+        if not answer:
+            await asyncio.Event().wait()
+        return [(0, 0, 0, "", (text, 0)) for text in answer]
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", resolve)
+    monkeypatch.setattr(own_addresses, "_RESOLVE_S", 0.01)
+    own = OwnAddresses(
+        lambda: [("https://fw.example", ()), ("https://203.0.113.1", ())], monotonic=lambda: now
+    )
+    wanted = {parse_address("203.0.113.1"), parse_address("203.0.113.5")}
+    assert asyncio.run(own.find()) >= wanted
+    answer.clear()
+    now = 601.0
+    for _ in range(3):
+        assert asyncio.run(own.find()) >= wanted
+    assert len(asked) == 2
+    now = 662.0
+    assert asyncio.run(own.find()) >= wanted
+    assert len(asked) == 3
+
+
+# -- rules that go, and counts of what they met
+
+
+def test_counts_of_rules_that_are_gone_are_dropped_and_a_broken_file_drops_none(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yml"
+    file.write_text(OBJECTIVE)
+    with live(tmp_path) as daemon:
+        rules = daemon.services.rules
+
+        def counted() -> int:
+            rules.note_events([])
+            return rules._windows.sizes["groups"]
+
+        daemon.publish(outcome("fw-01"))
+        until(lambda: daemon.call(counted) == 1)
+        file.write_text(OBJECTIVE.replace("threshold", "treshold"))
+        until(lambda: daemon.call(lambda: rules.book.rules.broken))
+        assert daemon.call(counted) == 1
+        file.write_text(OBJECTIVE.replace("failing", "other"))
+        until(lambda: not daemon.call(lambda: rules.book.rules.broken))
+        assert daemon.call(counted) == 0
 
 
 # -- metrics, marks

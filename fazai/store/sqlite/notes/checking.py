@@ -39,9 +39,11 @@ def damaged_notes(connection: sqlite3.Connection) -> Iterator[str]:
         yield f"{count - _SHOWN} more notes are not what was stored"
 
 
-def damaged_index(path: Path) -> Iterator[str]:
-    """Yield a sentence for each part of the index that is not as the notes are. The file is opened to be
-    written, as SQLite asks for that, and nothing is. Raises sqlite3.Error."""
+def damaged_index(path: Path) -> list[str]:
+    """Return a sentence for each part of the index that is not as the notes are. The file is opened to be
+    written, as SQLite asks for that, and nothing is. All of it is one transaction: a note that is written
+    between two looks would be damage. Raises sqlite3.Error."""
+    found: list[str] = []
     with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None)) as connection:
         connection.execute("PRAGMA wal_autocheckpoint=0")
         connection.execute("BEGIN IMMEDIATE")
@@ -51,16 +53,16 @@ def damaged_index(path: Path) -> Iterator[str]:
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
-            yield f"the index of notes is not as the notes are: {error}"
-        finally:
-            connection.execute("ROLLBACK")
+            found.append(f"the index of notes is not as the notes are: {error}")
         words, totals = _count_all(connection)
         kept = dict(connection.execute("SELECT word, notes FROM note_words"))
         if kept != words:
             wrong = len({word for word in kept.keys() | words.keys() if kept.get(word) != words.get(word)})
-            yield f"the counts of {wrong} words are not as the notes are"
+            found.append(f"the counts of {wrong} words are not as the notes are")
         if connection.execute("SELECT notes, bytes, words FROM note_totals").fetchall() != [totals]:
-            yield "the totals of notes are not as the notes are"
+            found.append("the totals of notes are not as the notes are")
+        connection.execute("ROLLBACK")
+    return found
 
 
 def _count_all(connection: sqlite3.Connection) -> tuple[dict[str, int], tuple[int, int, int]]:
@@ -75,10 +77,9 @@ def _count_all(connection: sqlite3.Connection) -> tuple[dict[str, int], tuple[in
 def rebuild_index(
     connection: sqlite3.Connection, find_words: Callable[[str, str, Sequence[str], str], Sequence[str]]
 ) -> int:
-    """Build index, words and totals anew from the notes, in one transaction; return how many notes there are.
-    `find_words` finds the words of a note's title, text, tags and target. Raises sqlite3.Error, after which
-    the connection is to be closed."""
-    connection.execute("BEGIN IMMEDIATE")
+    """Build index, words and totals anew from the notes, in the transaction that was begun for it; return how
+    many notes there are. `find_words` finds the words of a note's title, text, tags and target. Raises
+    sqlite3.Error, after which the connection is to be closed."""
     rows = connection.execute("SELECT id, title, text, tags, target, status FROM notes").fetchall()
     # what the triggers would take out of a damaged index may not be in it: it is emptied first
     connection.execute("INSERT INTO notes_index (notes_index) VALUES ('delete-all')")
@@ -102,5 +103,4 @@ def rebuild_index(
     connection.executemany("INSERT INTO note_words VALUES (?, ?)", words_.items())
     connection.execute("DELETE FROM note_totals")
     connection.execute("INSERT INTO note_totals VALUES (?, ?, ?)", totals)
-    connection.execute("COMMIT")
     return len(rows)
