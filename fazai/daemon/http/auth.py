@@ -261,6 +261,18 @@ class Guard:
             return token is not None and self._is_valid(token)
         return who.name != _ANYBODY or not self.needs_token()
 
+    def check_owner(self, name: str, role: Role) -> None:
+        """Refuse to go on in the name of somebody who asked long ago, and could not ask now. Raises
+        Refusal."""
+        kind, _, owner = name.partition(":")
+        if kind == "token":
+            named = [one for one in self._tokens.values() if one.name == owner and self._is_valid(one)]
+            if not any(Principal(name, one.role).has_role(role) for one in named):
+                text = f"the token {owner} was revoked or has expired, or is no longer one of the role {role}"
+                raise Refusal("unauthorized", text)
+        elif name == _ANYBODY and self.needs_token():
+            raise Refusal("unauthorized", "there was no token when it began, and now one is needed")
+
     def _trusts_machine(self, connection: HttpConnection) -> bool:
         """Return whether everybody on this machine may do everything, as nothing else was set up."""
         return connection.listener.loopback and self._settings.client_ca is None and not self.needs_token()

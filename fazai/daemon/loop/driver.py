@@ -73,7 +73,8 @@ class Driver:
 
     async def run(self) -> None:
         """Carry the objective on until it ends, or waits for a person. Raises Unreachable, WireError,
-        StateError: the objective then rests, and can be resumed."""
+        StateError, and Refusal where its owner could not ask for it any more: the objective then rests, and
+        can be resumed."""
         self._tools = await all_tools(self._services)
         await self._settle()
         while self._session.state.status == "running":
@@ -81,6 +82,8 @@ class Driver:
 
     async def _step(self) -> None:
         state = self._session.state
+        await self._services.guard.refresh()
+        self._services.guard.check_owner(self._session.record.owner, "operator")
         if state.ready is not None:
             await self._carry_out(state.ready)
             return

@@ -7,7 +7,9 @@ import asyncio
 import contextlib
 import json
 import re
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from fazai.daemon.loop.session import now
 from fazai.errors import FazaiError
 from fazai.loop.journal import ObjectiveSet
 from fazai.providers.gemma.endpoint import _parse_stream_line
+from fazai.store.sqlite.tokens import TokenFile
 from fazai.wire.base import WireError
 from fazai.wire.sessions import Budget
 from tests.daemon.live import token, until
@@ -209,6 +212,38 @@ def test_a_session_is_its_owners_alone(tmp_path: Path) -> None:
                 assert bob.get(f"/agent/sessions/{session}/{path}").status_code == 403
                 assert vic.get(f"/agent/sessions/{session}/{path}").status_code == 403
             assert ann.post("/agent/answer", json=body).json() == {"ok": True}
+
+
+@pytest.mark.parametrize("lost", ["revoked", "expired", "role"])
+def test_an_objective_rests_when_its_owner_could_not_ask_for_it_any_more(tmp_path: Path, lost: str) -> None:
+    """Also where somebody else approves meanwhile: nothing is carried out in the name of a lost token."""
+    ann_token, boss_token = token(tmp_path, "ann", "operator"), token(tmp_path, "boss", "admin")
+    file = TokenFile(tmp_path / "state")
+    ann_row = next(one for one in file.tokens() if one.name == "ann")
+    changes: dict[str, Any] = {
+        "revoked": {"revoked": time.time()},
+        "expired": {"expires": time.time() - 1},
+        "role": {"role": "viewer"},
+    }
+    with (
+        loop_world(tmp_path) as world,
+        world.daemon.client(ann_token) as ann,
+        world.daemon.client(boss_token) as boss,
+    ):
+        session = ann.post("/agent/sessions", json={}).json()["session_id"]
+        world.model.answers[:] = [APPLY, DONE]
+        ann.post("/agent/generate", json={"session_id": session, "objective": "bring it back"})
+        waiting = boss.get(f"/agent/sessions/{session}").json()["session"]["waiting"]
+        file.put(replace(ann_row, **changes[lost]))
+        until(lambda: ann.post("/agent/sessions", json={}).status_code in (401, 403, 429))
+        body = {name: waiting[name] for name in ("action_id", "plan_hash")}
+        assert boss.post("/agent/approve", json={"session_id": session, **body}).json() == {"ok": True}
+        until(lambda: boss.get(f"/agent/sessions/{session}").json()["session"]["status"] == "paused")
+        assert boss.post("/agent/resume", json={"session_id": session}).json() == {"ok": True}
+        until(lambda: boss.get(f"/agent/sessions/{session}").json()["session"]["status"] == "paused")
+        entries = boss.get(f"/agent/sessions/{session}/journal").json()["entries"]
+        assert "the token ann was revoked or has expired" in entries[-1]["reason"]
+        assert not [one for one in entries if one["entry"] == "began"]
 
 
 def test_a_resumed_objective_gets_no_more_than_is_configured(shared: LoopWorld) -> None:
