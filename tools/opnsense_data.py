@@ -1,31 +1,34 @@
 """Make the data of the firewall's kinds and of the lab from recorded exchanges with the API.
 
-`python tools/opnsense_data.py fields` writes `fazai/providers/opnsense/catalogue/fields.json`: what the
-device says of the fields of each kind of the catalogue. The masks (`pattern`, `wanted`) come from the
-product's models, not from the recordings, and are kept as they stand in the file.
+`python tools/opnsense_data.py fields` writes `fields.json` and `families/*.json` of
+`fazai/providers/opnsense/catalogue/`: what the device says of the fields of each kind. In `fields.json` the
+masks (`pattern`, `wanted`) come from the product's models, not from the recordings, and are kept as they
+stand in the file.
 
 `python tools/opnsense_data.py rows SUBJECT...` prints skeleton rows for `fazai/lab/data/`: for every
 recorded kind whose name starts with SUBJECT, and for every whole-settings `get` given as
 `=module/controller`, the fields one a line with their options and labels. They are completed by hand:
-references, unique fields, checks, messages. docs/lab.md says how.
+references, unique fields, checks, messages. docs/lab.md says how. `models SUBJECT...` does the same of the
+second recording, which says more: masks, messages, relations, what must be unique.
 
-The recordings are found through FAZAI_RECORDINGS.
+The recordings are found through FAZAI_RECORDINGS and FAZAI_RECORDINGS_MORE.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from fazai.providers.opnsense.catalogue.rows import KindRow
-from fazai.providers.opnsense.catalogue.table import load_catalogue
+from fazai.providers.opnsense.catalogue.table import FAMILIES, Family
 
 Json = dict[str, Any]
 HERE = Path(__file__).parents[1]
-FIELDS = HERE / "fazai" / "providers" / "opnsense" / "catalogue" / "fields.json"
+CATALOGUE = HERE / "fazai" / "providers" / "opnsense" / "catalogue"
 
 #: Types of the API -> ours; others are text.
 TYPES = {
@@ -81,6 +84,12 @@ def flatten_body(body: Json, prefix: str = "") -> Json:
 def recordings_folder() -> Path:
     """Return the folder of the recordings."""
     return Path(os.environ.get("FAZAI_RECORDINGS", HERE.parent / "shared" / "opnsense"))
+
+
+def wider_recordings() -> Path:
+    """Return the folder of the second recording."""
+    beside = recordings_folder().with_name("opnsense-more")
+    return Path(os.environ.get("FAZAI_RECORDINGS_MORE", beside))
 
 
 def read_answers(root: Path) -> dict[str, list[Any]]:
@@ -203,32 +212,105 @@ def make_fact(field: Json, item: Json, known: Json) -> Json:
     return fact | {name: known[name] for name in ("pattern", "wanted") if name in known}
 
 
-def make_fields(root: Path) -> str:
-    """Return the text of `fields.json` as the recordings say it."""
+def is_of_row(row: KindRow, spec: Json) -> bool:
+    """Return whether the second recording means this kind."""
+    if spec.get("singleton"):
+        return row.settings and spec["controller"] == row.path and spec["root_key"] == row.root
+    return not row.settings and (spec["controller"], spec["verbs"]["get"]) == (row.path, row.verbs.get)
+
+
+def python_pattern(mask: str) -> str:
+    """Return a mask of the product as a full match in Python; "" where that is not the same."""
+    found = re.fullmatch(r"/\^(.*)\$/u?", mask, re.DOTALL)
+    if found is None or re.search(r"\(\?[^:]|\\[phHR]|\[\[:", found[1]):
+        return ""
+    try:
+        re.compile(found[1])
+    except re.error:
+        return ""
+    return found[1]
+
+
+def with_mask(fact: Json, field: Json) -> Json:
+    """Return the fact with the field's mask, and what the device says where it does not fit."""
+    pattern = python_pattern(field.get("mask", ""))
+    if not pattern or fact["type"] != "text":
+        return fact
+    return fact | {"pattern": pattern} | ({"wanted": field["message"]} if field.get("message") else {})
+
+
+def make_wider_facts(row: KindRow, spec: Json) -> list[Json]:
+    """Return what the catalogue keeps of the fields of a kind of the second recording."""
+    found = []
+    for field in spec["fields"]:
+        if field.get("volatile") or field.get("in_get_only") or field["type"] == "?":
+            continue
+        fact = make_fact({"required": False, "default": "", **field}, {}, {})
+        if row.settings:  # nobody makes settings: what is not declared stays
+            fact = {key: value for key, value in fact.items() if key not in ("required", "default")}
+        found.append(with_mask(fact, field))
+    return found
+
+
+def make_fields(root: Path, wider: Path, family: Family) -> str:
+    """Return the text of a family's file of facts as the recordings say it."""
     recorded = json.loads((root / "fields.json").read_text())
+    more = json.loads((wider / "fields_more.json").read_text())
     endpoints = json.loads((root / "endpoints.json").read_text())
     answers = read_answers(root)
-    kept = json.loads(FIELDS.read_text())
-    rows = [entry.row for entry in load_catalogue().values()]
-    kinds = []
+    kept = json.loads((CATALOGUE / family.facts).read_text())
+    made: dict[str, list[Json]] = {}
     for name, spec in recorded.items():
         item = find_item(name, spec, endpoints, answers)
-        for row in (row for row in rows if not row.settings and recorded_name(row) == name):
+        for row in (row for row in family.rows if not row.settings and recorded_name(row) == name):
             known = {fact["name"]: fact for fact in kept.get(row.short, ())}
             stored = [field for field in spec["fields"] if not field.get("volatile")]
-            facts = [make_fact(field, item, known.get(field["name"], {})) for field in stored]
-            lines = ",\n".join("  " + json.dumps(fact, ensure_ascii=False) for fact in facts)
-            kinds.append(f' "{row.short}": [\n{lines}\n ]')
+            made[row.short] = [make_fact(field, item, known.get(field["name"], {})) for field in stored]
+    for spec in more.values():
+        for row in (row for row in family.rows if row.short not in made and is_of_row(row, spec)):
+            made[row.short] = make_wider_facts(row, spec)
+    kinds = []
+    for short, facts in made.items():
+        lines = ",\n".join("  " + json.dumps(fact, ensure_ascii=False) for fact in facts)
+        kinds.append(f' "{short}": [\n{lines}\n ]')
     return "{\n" + ",\n".join(kinds) + "\n}\n"
+
+
+def make_wider_row(field: Json) -> Json:
+    """Return the lab's row of a field of the second recording."""
+    row = make_row({"required": False, "default": "", **field}, {})
+    if isinstance(field.get("labels"), dict):
+        row["options"] = field["labels"]
+    for theirs, ours in (("message", "message"), ("relation", "relation")):
+        if theirs in field:
+            row[ours] = field[theirs]
+    if pattern := python_pattern(field.get("mask", "")):
+        row["pattern"] = pattern
+    for name in ("constraints", "xml", "mask"):
+        if name in field and not (name == "mask" and pattern):
+            row[f"? {name}"] = field[name]  # to be read by hand
+    return row
+
+
+def print_models(wider: Path, wanted: tuple[str, ...]) -> None:
+    """Print the rows of kinds of the second recording, for the lab's data."""
+    for kind, spec in json.loads((wider / "fields_more.json").read_text()).items():
+        if any(kind.startswith(prefix) for prefix in wanted):
+            title = f"{kind} {spec.get('model_path')} root={spec['root_key']}"
+            fields = [field for field in spec["fields"] if not field.get("in_get_only")]
+            print_rows(title, [make_wider_row(field) for field in fields])
 
 
 def main(command: str, *wanted: str) -> None:
     """Write the fields of the catalogue, or print rows for the lab."""
     root = recordings_folder()
     if command == "fields":
-        FIELDS.write_text(make_fields(root))
-        return
-    print_lab_rows(root, wanted)
+        for family in FAMILIES:
+            (CATALOGUE / family.facts).write_text(make_fields(root, wider_recordings(), family))
+    elif command == "models":
+        print_models(wider_recordings(), wanted)
+    else:
+        print_lab_rows(root, wanted)
 
 
 def print_lab_rows(root: Path, wanted: tuple[str, ...]) -> None:

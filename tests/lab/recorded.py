@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -16,9 +17,12 @@ from fazai.lab import LabFirewall
 
 HERE = Path(__file__).parent
 ROOT = Path(os.environ.get("FAZAI_RECORDINGS", HERE.parents[2] / "shared" / "opnsense"))
+WIDER = Path(os.environ.get("FAZAI_RECORDINGS_MORE", ROOT.with_name("opnsense-more")))
 NOT_EXCHANGES = {"endpoints", "fields", "latency"}
 CONFIG = re.compile(r"config-[0-9.]+\.xml\Z")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
+
+UUID_WITHIN = re.compile(UUID.pattern[:-2])
 
 Json = dict[str, Any]
 
@@ -28,14 +32,32 @@ def recordings() -> list[str]:
     return sorted(path.stem for path in ROOT.glob("*.json") if path.stem not in NOT_EXCHANGES)
 
 
+def wider_recordings() -> list[str]:
+    """The names of the files of the second recording that are replayed whole; none where it is not here."""
+    return sorted(name for name in _wider_plans() if (WIDER / f"{name}.json").is_file())
+
+
 def exchanges(name: str) -> list[Json]:
-    found: list[Json] = json.loads((ROOT / f"{name}.json").read_text())
+    folder = WIDER if name in _wider_plans() else ROOT
+    found: list[Json] = json.loads((folder / f"{name}.json").read_text())
     return found
 
 
+@functools.cache
+def _wider_plans() -> Json:
+    plans: Json = {}
+    for path in sorted((HERE / "recorded_more").glob("*.json")):
+        plans |= json.loads(path.read_text())
+    return plans
+
+
 def settings(name: str) -> Json:
-    """What precedes a file's exchanges, and what of its answers cannot be compared (`recorded.json`)."""
-    found: Json = json.loads((HERE / "recorded.json").read_text()).get(name, {})
+    """What precedes a file's exchanges, and what of its answers cannot be compared (`recorded.json`, of the
+    second recording `recorded_more/*.json`)."""
+    plans = _wider_plans()
+    found: Json = (
+        plans[name] if name in plans else json.loads((HERE / "recorded.json").read_text()).get(name, {})
+    )
     return found
 
 
@@ -50,6 +72,10 @@ class Replay:
         self.keys: dict[str, tuple[str, str]] = {}
         self.before: Mapping[str, list[Any]] = {}
         self.loose: Mapping[str, Json] = {}
+        self.chosen: set[str] = set()  # uuids that stood in requests
+        self._searched: dict[str, set[str]] = {}  # what a search listed the first time
+        self._double = ""  # the call that deletes an item that was made twice
+        self._deletes: dict[str, str] = {}  # a controller's action that deletes
         self._timers: list[Callable[[], None]] = []
         firewall.box.schedule = self._schedule
 
@@ -95,6 +121,39 @@ class Replay:
         elif step.get("then") in ("deleted", "replaced"):
             self.firewall.call("POST", f"/api/auth/user/del/{made['uuid']}", {})
 
+    def _prepare_wider(self, exchange: Json) -> None:
+        """What whoever made the second recording did between its exchanges: deleted what was there twice,
+        looked up the uuids of new items that a set of the whole model had made, and at the end deleted what
+        he had made."""
+        path = exchange["path"]
+        if self._double:
+            self.firewall.call("POST", self.translated(self._double), {})
+        answer = exchange["response"]
+        twice = exchange["name"].endswith("(duplicate)") and isinstance(answer, dict) and "uuid" in answer
+        self._double = f"{path.replace('/add', '/del')}/{answer['uuid']}" if twice else ""
+        controller, action = path.split("/")[2:4], path.split("/")[4] if path.count("/") > 3 else ""
+        if action.startswith("del"):
+            self._deletes["/".join(controller)] = f"/api/{'/'.join(controller)}/{action}"
+        searches = [one for one in self._searched if one.startswith(f"/api/{'/'.join(controller)}/")]
+        if action.startswith("search"):
+            if path not in self._searched:
+                self._searched[path] = set(self._rows(path))
+            elif exchange["name"].endswith("(after)"):
+                for uuid in set(self._rows(path)) - self._searched[path]:
+                    self.firewall.call("POST", f"{self._deletes['/'.join(controller)]}/{uuid}", {})
+        elif not action.startswith(("get", "set")):
+            for theirs in re.findall(UUID_WITHIN, path):
+                fresh = [one for one in searches for one in self._rows(one) if one not in self.known.values()]
+                if theirs not in self.known and theirs not in self.chosen and fresh:
+                    self.known[theirs] = fresh[-1]
+        self.chosen.update(re.findall(UUID_WITHIN, f"{path}{json.dumps(exchange['request'].get('json'))}"))
+
+    def _rows(self, path: str) -> list[str]:
+        found = self.firewall.call(
+            "POST", path, {"current": 1, "rowCount": -1, "sort": {}, "searchPhrase": ""}
+        )
+        return [str(row.get("uuid")) for row in found["rows"]]
+
     def authorization(self, auth: str) -> str | None:
         key, secret = self.firewall.api_key, self.firewall.api_secret
         if auth == "none":
@@ -127,6 +186,8 @@ class Replay:
         self.volatile = self.volatile | set(plan.get("volatile", ()))
         for index, exchange in enumerate(exchanges(name)):
             self.prepare(index)
+            if name in _wider_plans():
+                self._prepare_wider(exchange)
             yield index, exchange, self.problems(index, exchange, self.send(exchange))
 
     def send(self, exchange: Json) -> httpx.Response:
@@ -221,6 +282,13 @@ class Replay:
                 extra.remove(our_key)
                 pairs[their_key] = our_key
                 self.known[their_key] = our_key
+        for their_key in [key for key in missing if UUID_WITHIN.search(key)]:  # `alias.alias.UUID.name`
+            shape = UUID_WITHIN.sub("UUID", key := their_key)
+            our_key = next((one for one in extra if UUID_WITHIN.sub("UUID", one) == shape), None)
+            if our_key is not None:
+                missing.remove(key)
+                extra.remove(our_key)
+                pairs[key] = our_key
         if missing or extra:
             yield f"{where}: keys missing {missing}, extra {extra}"
         for their_key, our_key in pairs.items():

@@ -1,7 +1,8 @@
 """The contract: every recorded exchange, replayed against a lab over HTTP, gets the recorded answer.
 
 `recorded.json` says per file what happened before it without being recorded (`before`, `after`), and which
-values of single exchanges cannot be the recorded ones, with the reason (`loose`). Nothing is left out.
+values of single exchanges cannot be the recorded ones, with the reason (`loose`). Nothing of the first
+recording is left out; of the second one (`recorded_more/*.json`) those files are replayed that stand there.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import pytest
 from fazai.lab import LabSettings, LabThread
 from tests.lab import recorded
 
-NAMES = recorded.recordings()
+NAMES = [*recorded.recordings(), *recorded.wider_recordings()]
 pytestmark = [
     pytest.mark.recorded,
     pytest.mark.skipif(not NAMES, reason="no recordings: neither FAZAI_RECORDINGS nor ../shared/opnsense"),
@@ -62,7 +63,10 @@ def test_every_exchange_gets_the_recorded_answer(lab: LabThread, name: str) -> N
 
 def test_what_is_said_of_the_recordings_is_about_recordings() -> None:
     """No stale file names, no stale indexes, a reason for every loosened value, and each one still needed."""
-    plans = json.loads((Path(__file__).parent / "recorded.json").read_text())
+    here = Path(__file__).parent
+    plans = json.loads((here / "recorded.json").read_text())
+    for path in (here / "recorded_more").glob("*.json"):
+        plans |= json.loads(path.read_text())
     for name, plan in plans.items():
         if name:
             count = len(recorded.exchanges(name))

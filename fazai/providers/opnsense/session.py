@@ -300,7 +300,9 @@ class OpnsenseSession:
         body: dict[str, str] = {}
         for name, value in change.after.items():
             row = kind.rows[name]
-            body[row.source if kind.row.settings else name] = await self._text_of(row, value, change)
+            body[(row.source or name) if kind.row.settings else name] = await self._text_of(
+                row, value, change
+            )
         if kind.row.mark_field in change.after and change.verb is Verb.CREATE:
             body[kind.row.mark_field] = add_mark(body[kind.row.mark_field], self._policy.owner)
         if change.verb is Verb.CREATE:

@@ -49,6 +49,7 @@ def is_left_alone(kind: KindRow, row: FieldRow) -> bool:
         or (below is not None and row.name.startswith(below))
         or (kind.ordered and row.name == "sequence")
         or row.write_once
+        or row.filled
         or row.secret
         or row.always
         or (row.required and row.default is None and row.type != "boolean")

@@ -21,6 +21,12 @@ class Service:
 SERVICES: tuple[Service, ...] = (
     Service("vlan", "interfaces/vlan_settings/reconfigure", "VLAN devices", "page-interfaces-vlan-edit"),
     Service(
+        "loopback",
+        "interfaces/loopback_settings/reconfigure",
+        "loopback devices",
+        "page-interfaces-loopback",
+    ),
+    Service(
         "vip",
         "interfaces/vip_settings/reconfigure",
         "virtual IP addresses",
@@ -34,6 +40,7 @@ SERVICES: tuple[Service, ...] = (
     Service("alias", "firewall/alias/reconfigure", "firewall aliases", "page-firewall-alias-edit"),
     Service("shaper", "trafficshaper/service/reconfigure", "traffic shaper", "page-firewall-trafficshaper"),
     Service("filter", "firewall/filter/apply", "firewall rules and NAT", "page-filter-api"),
+    Service("wireguard", "wireguard/service/reconfigure", "WireGuard", "page-wireguard-config"),
     Service("unbound", "unbound/service/reconfigure", "Unbound DNS", "page-services-unbound"),
     Service("kea", "kea/service/reconfigure", "Kea DHCP", "page-dhcp-kea-v4"),
     Service("dnsmasq", "dnsmasq/service/reconfigure", "Dnsmasq", "page-services-dnsforwarder"),

@@ -1,8 +1,8 @@
 """The catalogue: one row per kind, and its traps as attributes of the row. Pure data.
 
-The facts of the fields (`fields.json`) are the device's own, as its API describes them in release 26.7.2;
-`tools/opnsense_data.py` makes them of the recordings. What a field means to us (references, rewriting,
-secrets) stands in `rows_fields`.
+The facts of the fields (`fields.json`, `families/*.json`) are the device's own, as its API describes them in
+release 26.7.2; `tools/opnsense_data.py` makes them of the recordings. What a field means to us (references,
+rewriting, secrets) stands in `rows_fields` and in the families.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from fazai.providers.opnsense.catalogue.families.devices import DEVICES, DEVICES_EXTRA
+from fazai.providers.opnsense.catalogue.families.dhcp import DHCP, DHCP_EXTRA
+from fazai.providers.opnsense.catalogue.families.settings import SETTINGS_EXTRA, SETTINGS_KINDS
+from fazai.providers.opnsense.catalogue.families.vpn import VPN, VPN_EXTRA
 from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow
 from fazai.providers.opnsense.catalogue.rows_fields import EXTRA
 from fazai.providers.opnsense.catalogue.rows_firewall import FIREWALL
@@ -42,7 +45,7 @@ class FieldRow:
     field of the referenced item. `source` is the row's key it is read from where that differs, and `cut`
     where a label begins that the search adds. `always`: sent with every set (the identity is as well:
     controllers take its absence for a new name). `write_once`: only sent when the item is created, never
-    compared.
+    compared. `filled`: where it is not declared it is left as it is, as the firewall or others fill it in.
     """
 
     name: str
@@ -62,6 +65,7 @@ class FieldRow:
     always: bool = False
     cut: str = ""
     write_once: bool = False
+    filled: bool = False
     fold: str = ""
     doc: str = ""
     pattern: str = ""  # what the device holds a text against, and what it says of one that does not fit
@@ -80,17 +84,44 @@ class CatalogueEntry:
     fields: Mapping[str, FieldRow] = field(default_factory=dict)
 
 
+class Family(NamedTuple):
+    """Kinds that belong together: their rows, what is added to the device's facts by kind and field, and the
+    file of these facts."""
+
+    rows: tuple[KindRow, ...]
+    extra: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    facts: str
+
+    def read_facts(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the device's facts of the fields, by kind."""
+        found: dict[str, list[dict[str, Any]]] = json.loads((Path(__file__).parent / self.facts).read_bytes())
+        return found
+
+
+FAMILIES: tuple[Family, ...] = (
+    Family((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), EXTRA, "fields.json"),
+    Family(DEVICES, DEVICES_EXTRA, "families/devices.json"),
+    Family(DHCP, DHCP_EXTRA, "families/dhcp.json"),
+    Family(VPN, VPN_EXTRA, "families/vpn.json"),
+    Family(SETTINGS_KINDS, SETTINGS_EXTRA, "families/settings.json"),
+)
+
+
 @lru_cache(maxsize=1)
 def load_catalogue() -> Mapping[str, CatalogueEntry]:
     """Return every kind by its full name ("opnsense.alias"), in the order in which kinds are written."""
-    facts: dict[str, list[dict[str, Any]]] = json.loads(Path(__file__).with_name("fields.json").read_bytes())
-    return {
-        row.name: CatalogueEntry(row, _field_rows(row, facts.get(row.short, [])))
-        for row in sorted((*FIREWALL, *NETWORK, *SERVICE_KINDS, *ACCESS), key=attrgetter("phase"))
-    }
+    found: dict[str, CatalogueEntry] = {}
+    for family in FAMILIES:
+        facts = family.read_facts()
+        for row in family.rows:
+            fields = _field_rows(row, facts.get(row.short, []), family.extra.get(row.short, {}))
+            found[row.name] = CatalogueEntry(row, fields)
+    return dict(sorted(found.items(), key=lambda pair: pair[1].row.phase))
 
 
-def _field_rows(row: KindRow, facts: list[dict[str, Any]]) -> dict[str, FieldRow]:
+def _field_rows(
+    row: KindRow, facts: list[dict[str, Any]], extra: Mapping[str, Mapping[str, Any]]
+) -> dict[str, FieldRow]:
     """Merge the device's facts with what the row adds to, changes in, or leaves out of them."""
     found: dict[str, FieldRow] = {}
     for fact in facts:
@@ -99,7 +130,6 @@ def _field_rows(row: KindRow, facts: list[dict[str, Any]]) -> dict[str, FieldRow
             continue
         choices = tuple(fact.pop("choices", ()))
         found[name] = FieldRow(**fact, choices=choices, fold=_FOLDS.get(fact["api"], ""))
-    extra = EXTRA.get(row.short, {})
     for name, more in extra.items():
         found[name] = replace(found[name], **more) if name in found else FieldRow(name=name, **more)
     return found
