@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -112,15 +112,19 @@ def read_list(one: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
     """Return a reader of one value or a list of them, which is not empty and says nothing twice."""
 
     def reader(value: Any) -> tuple[T, ...]:
-        items = value if isinstance(value, YamlList) else [value]
-        if not items or len(items) > _LIST_MAX:
-            raise WrongValue(f"lists 1 to {_LIST_MAX} values")
-        found = tuple(map(one, items))
-        if len(set(found)) < len(found):
-            raise WrongValue("says one thing twice")
-        return found
+        return read_items(value if isinstance(value, YamlList) else [value], one)
 
     return reader
+
+
+def read_items(items: Sequence[Any], one: Callable[[Any], T]) -> tuple[T, ...]:
+    """Return the values of a list that is not empty and says nothing twice."""
+    if not items or len(items) > _LIST_MAX:
+        raise WrongValue(f"lists 1 to {_LIST_MAX} values")
+    found = tuple(map(one, items))
+    if len(set(found)) < len(found):
+        raise WrongValue("says one thing twice")
+    return found
 
 
 def read_choice(known: Collection[str]) -> Callable[[Any], str]:
@@ -250,11 +254,11 @@ def _read_literal(value: Any) -> str | None:
     return value
 
 
-def read_regex(value: Any) -> str | None:
-    """Return a regular expression that is one, and cannot take for ever."""
+def read_regex(value: Any, length: int = PATTERN_LENGTH) -> str | None:
+    """Return a regular expression that is one, and cannot take for ever on texts of this length."""
     text = read_text(value)
     try:
-        check_pattern(text, PATTERN_LENGTH)
+        check_pattern(text, length)
         compile_pattern(text)
     except FilterError as error:
         raise WrongValue(f"is no pattern that can be used: {error}", error.hint) from None
