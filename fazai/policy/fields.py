@@ -11,7 +11,7 @@ from fazai.errors import InputError, spelling_hint
 from fazai.policy.arguments import ArgumentRule, compile_pattern
 from fazai.policy.names import NamePattern
 from fazai.template.filters.base import FilterError
-from fazai.template.filters.pattern import check_pattern
+from fazai.template.filters.pattern import SUBJECT_MAX, check_pattern
 from fazai.yamltext import YamlList, YamlMap
 
 _SPAN = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,5})h)?(?:(\d{1,5})m)?(?:(\d{1,5})s)?")
@@ -254,11 +254,14 @@ def _read_literal(value: Any) -> str | None:
     return value
 
 
-def read_regex(value: Any, length: int = PATTERN_LENGTH) -> str | None:
-    """Return a regular expression that is one, and cannot take for ever on texts of this length."""
+def read_regex(value: Any, *, many: bool = False) -> str | None:
+    """Return a regular expression that is one, and cannot take for ever; with `many` not on a whole list of
+    values, either."""
     text = read_text(value)
     try:
-        check_pattern(text, length)
+        check_pattern(text, PATTERN_LENGTH)
+        if many:  # as it is matched: from the first character to the last, where the `.` stands for an end
+            check_pattern(rf"\A(?:{text}).", SUBJECT_MAX)
         compile_pattern(text)
     except FilterError as error:
         raise WrongValue(f"is no pattern that can be used: {error}", error.hint) from None
