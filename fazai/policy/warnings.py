@@ -70,7 +70,7 @@ def _check_bound(bound: Bound | None) -> Iterator[str]:
         yield from _check_argument(bound.place)
     elif isinstance(bound, NetworkBound):
         for network in bound.networks:
-            if not network.prefixlen:
+            if not network.prefixlen and not dict(bound.least_prefix).get(network.version):
                 yield f"{network} is every address of IPv{network.version}"
 
 

@@ -378,6 +378,7 @@ def test_a_rule_that_denies_has_no_bounds() -> None:
         (ADDED, None),
         ("{within: [198.51.100.0/24, '::/0']}", "content: ::/0 is every address of IPv6"),
         ("{each: {within: 0.0.0.0/0}}", "content: 0.0.0.0/0 is every address of IPv4"),
+        ("{within: 0.0.0.0/0, least_prefix: 32}", None),
         ('{pattern: ".*"}', "content: the pattern .* admits anything"),
         ("{most_added: 5}", "content: it bounds how many entries change, and not which (`each`)"),
     ],

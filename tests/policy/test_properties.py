@@ -183,7 +183,7 @@ def test_a_rule_with_bounds_allows_what_meets_them_and_the_rule_without_them_all
         made = [
             msgspec.structs.replace(
                 one,
-                before=dict.fromkeys(one.before, []),
+                before={name: [] for name in one.before},
                 after={name: VALUES[number] for name, number in after.items()},
                 **(near if is_near else {}),
             )
