@@ -13,9 +13,19 @@ from typing import Any
 from fazai.errors import count_noun
 from fazai.loop.effects import Effect, EffectChange
 from fazai.policy.arguments import match_arguments, quote_value
+from fazai.policy.bounds import describe_field, explain_bound
 from fazai.policy.names import NamePattern, fold
 from fazai.policy.protection import find_protection
-from fazai.policy.values import PROGRAM, PROVIDER, AllowRule, Decision, DenyRule, Policy, ProgramPattern
+from fazai.policy.values import (
+    PROGRAM,
+    PROVIDER,
+    SETTING_VERBS,
+    AllowRule,
+    Decision,
+    DenyRule,
+    Policy,
+    ProgramPattern,
+)
 from fazai.timestamps import format_time
 
 #: An argument list that is longer than this, or has a longer argument, fits no rule.
@@ -26,11 +36,13 @@ _ARGUMENT_MAX = 4096
 @dataclass(frozen=True, slots=True)
 class RuleAnswer:
     """Answer of one rule to an effect: `against` is the first reason why it does not allow it, None where it
-    does. `cap`: that reason is the number of its uses."""
+    does. `cap`: that reason is the number of its uses. `met`: where it allows it, the bounds that the new
+    values meet, in words."""
 
     rule: AllowRule
     against: str | None
     cap: bool = False
+    met: tuple[str, ...] = ()
 
 
 def decide(policy: Policy, effect: Effect, *, tainted: bool, uses: Mapping[str, int], now: float) -> Decision:
@@ -105,7 +117,9 @@ def _ask_rule(rule: AllowRule, effect: Effect, used: int, now: float) -> RuleAns
     if used >= rule.per_hour:
         times = f"{rule.per_hour} time{'' if rule.per_hour == 1 else 's'} an hour"
         return RuleAnswer(rule, f"the rule {rule.name} allows it {times}, and that is used up", True)
-    return RuleAnswer(rule, None)
+    touched = {name for change in effect.changes for name in change.after}
+    met = tuple(describe_field(name, bound) for name, bound in rule.bounds if name in touched)
+    return RuleAnswer(rule, None, met=met)
 
 
 def _explain_change(rule: AllowRule, change: EffectChange) -> str | None:
@@ -120,13 +134,33 @@ def _explain_change(rule: AllowRule, change: EffectChange) -> str | None:
         return f"the rule is about {_join(rule.identities)}"
     if change.verb not in rule.verbs:
         return f"the rule lets it {', '.join(rule.verbs)}"
+    if rule.bounds and change.verb not in SETTING_VERBS:
+        return f"the rule bounds new values, and there is none to {change.verb}"
     if change.verb in ("delete", "run"):
         return None
     fields = {*change.before, *change.after}
     if not fields and change.verb != "move":
         return "it does not say which fields change"
     others = sorted(fields.difference(rule.fields))
-    return f"the rule does not cover {', '.join(others)[:200]}" if others else None
+    if others:
+        return f"the rule does not cover {', '.join(others)[:200]}"
+    return _explain_bounds(rule, change)
+
+
+def _explain_bounds(rule: AllowRule, change: EffectChange) -> str | None:
+    """Return the first bound of a rule that a new value does not meet; None where all are met. A field that
+    an update leaves alone has no new value; one that is missing when an item is made gets whatever the target
+    gives it."""
+    made = change.verb == "create"
+    for name, bound in rule.bounds:
+        if name not in change.after:
+            if made or name in change.before:
+                return f"{describe_field(name, bound)}; it has no new value"
+            continue
+        before = change.before.get(name, () if made else None)
+        if (why := explain_bound(bound, before, change.after[name])) is not None:
+            return f"{describe_field(name, bound)}; {why}"
+    return None
 
 
 def _explain_program(program: ProgramPattern, change: EffectChange) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -11,7 +11,7 @@ from fazai.errors import InputError, spelling_hint
 from fazai.policy.arguments import ArgumentRule, compile_pattern
 from fazai.policy.names import NamePattern
 from fazai.template.filters.base import FilterError
-from fazai.template.filters.pattern import check_pattern
+from fazai.template.filters.pattern import SUBJECT_MAX, check_pattern
 from fazai.yamltext import YamlList, YamlMap
 
 _SPAN = re.compile(r"(?:(\d{1,5})d)?(?:(\d{1,5})h)?(?:(\d{1,5})m)?(?:(\d{1,5})s)?")
@@ -112,15 +112,19 @@ def read_list(one: Callable[[Any], T]) -> Callable[[Any], tuple[T, ...]]:
     """Return a reader of one value or a list of them, which is not empty and says nothing twice."""
 
     def reader(value: Any) -> tuple[T, ...]:
-        items = value if isinstance(value, YamlList) else [value]
-        if not items or len(items) > _LIST_MAX:
-            raise WrongValue(f"lists 1 to {_LIST_MAX} values")
-        found = tuple(map(one, items))
-        if len(set(found)) < len(found):
-            raise WrongValue("says one thing twice")
-        return found
+        return read_items(value if isinstance(value, YamlList) else [value], one)
 
     return reader
+
+
+def read_items(items: Sequence[Any], one: Callable[[Any], T]) -> tuple[T, ...]:
+    """Return the values of a list that is not empty and says nothing twice."""
+    if not items or len(items) > _LIST_MAX:
+        raise WrongValue(f"lists 1 to {_LIST_MAX} values")
+    found = tuple(map(one, items))
+    if len(set(found)) < len(found):
+        raise WrongValue("says one thing twice")
+    return found
 
 
 def read_choice(known: Collection[str]) -> Callable[[Any], str]:
@@ -250,11 +254,14 @@ def _read_literal(value: Any) -> str | None:
     return value
 
 
-def read_regex(value: Any) -> str | None:
-    """Return a regular expression that is one, and cannot take for ever."""
+def read_regex(value: Any, *, many: bool = False) -> str | None:
+    """Return a regular expression that is one, and cannot take for ever; with `many` not on a whole list of
+    values, either."""
     text = read_text(value)
     try:
         check_pattern(text, PATTERN_LENGTH)
+        if many:  # as it is matched: from the first character to the last, where the `.` stands for an end
+            check_pattern(rf"\A(?:{text}).", SUBJECT_MAX)
         compile_pattern(text)
     except FilterError as error:
         raise WrongValue(f"is no pattern that can be used: {error}", error.hint) from None

@@ -12,10 +12,20 @@ from typing import Any
 
 from fazai.errors import FazaiError, InputError, YamlError, raise_found
 from fazai.policy import fields as read
+from fazai.policy.bounds_reading import read_fields
 from fazai.policy.fields import FieldReader
 from fazai.policy.names import NamePattern
 from fazai.policy.protection import FREE_KIND, PROTECTED_KINDS
-from fazai.policy.values import SHELL, VERBS, AllowRule, DenyRule, Policy, ProgramPattern, ShellRule
+from fazai.policy.values import (
+    SETTING_VERBS,
+    SHELL,
+    VERBS,
+    AllowRule,
+    DenyRule,
+    Policy,
+    ProgramPattern,
+    ShellRule,
+)
 from fazai.yamltext import YamlLimits, YamlMap, parse_yaml, read_limited
 
 DEFAULT_POLICY = "/etc/fazai/policy.yml"
@@ -153,15 +163,18 @@ def _read_kinds(fields: FieldReader, known: KnownWords, rule: AllowRule) -> Allo
     """Return a rule about kinds with what it says of them."""
     kinds = fields.require("kinds", read.read_list(_kind_reader(known)), _NONE)
     verbs = fields.require("verbs", read.read_list(read.read_choice(VERBS)), _NONE)
-    needs_fields = any(verb in ("create", "update") for verb in verbs)
-    reader = read.read_list(_field_reader(known, kinds))
-    names = fields.require("fields", reader, _NONE) if needs_fields else fields.read("fields", reader, _NONE)
+    if not fields.has("fields") and any(verb in SETTING_VERBS for verb in verbs):
+        fields.note(None, f"{fields.title} needs `fields`")
+    names, bounds = read_fields(fields, "fields", _field_reader(known, kinds))
+    if bounds and (others := [verb for verb in verbs if verb not in SETTING_VERBS]):
+        text = f"{fields.title} bounds what {bounds[0][0]} becomes, and lets it {', '.join(others)}"
+        fields.note("verbs", text, "there is no new value then: let another rule do that")
     if "delete" in verbs:
         for key in ("identities", "max_changes"):
             if not fields.has(key):
                 hint = "what is deleted by a rule is named, and counted"
                 fields.note("verbs", f"{fields.title} deletes, and needs `{key}`", hint)
-    return replace(rule, kinds=kinds, verbs=verbs, fields=names)
+    return replace(rule, kinds=kinds, verbs=verbs, fields=names, bounds=bounds)
 
 
 def _read_tools(fields: FieldReader, known: KnownWords, is_program: bool) -> tuple[str, ...]:

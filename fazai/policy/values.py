@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fazai.policy.arguments import ArgumentRule
+from fazai.policy.bounds import Bound
 from fazai.policy.names import NamePattern
 
 Verdict = Literal["allow", "ask", "refuse"]
@@ -17,6 +18,8 @@ PROVIDER = "provider"
 #: The tool that runs a program on a target.
 SHELL = "shell"
 VERBS = ("create", "update", "delete", "move", "run")
+#: The verbs that give a field a new value, which a rule may bound.
+SETTING_VERBS = ("create", "update")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +33,8 @@ class ProgramPattern:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AllowRule:
     """A rule under which an effect needs no person's word. Every change of the effect must be covered by the
-    same rule. `fields` are the only ones that may differ; `program` stands in place of kinds, verbs and
-    fields. `expires`: seconds since the epoch."""
+    same rule. `fields` are the only ones that may differ, `bounds` what some of them may become; `program`
+    stands in place of kinds, verbs and fields. `expires`: seconds since the epoch."""
 
     name: str
     line: int
@@ -43,6 +46,7 @@ class AllowRule:
     identities: tuple[NamePattern, ...] = ()
     verbs: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
+    bounds: tuple[tuple[str, Bound], ...] = ()
     program: ProgramPattern | None = None
     max_changes: int = 1
     reason: str = ""

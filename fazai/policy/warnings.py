@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fazai.policy.arguments import ArgumentRule, compile_pattern
+from fazai.policy.bounds import Bound, ListBound, NetworkBound, PatternBound
 from fazai.policy.values import AllowRule, Policy, ProgramPattern
 from fazai.timestamps import format_time
 
@@ -54,8 +55,23 @@ def _check_rule(rule: AllowRule, now: float) -> Iterator[str]:
         yield "it deletes"
     if risky := sorted(_RUN.intersection(rule.fields)):
         yield f"a machine runs what stands in {', '.join(risky)}"
+    for name, bound in rule.bounds:
+        yield from (f"{name}: {text}" for text in _check_bound(bound))
     if rule.max_changes > 50:
         yield f"it allows {rule.max_changes} changes at a time"
+
+
+def _check_bound(bound: Bound | None) -> Iterator[str]:
+    if isinstance(bound, ListBound):
+        if bound.each is None:
+            yield "it bounds how many entries change, and not which (`each`)"
+        yield from _check_bound(bound.each)
+    elif isinstance(bound, PatternBound):
+        yield from _check_argument(bound.place)
+    elif isinstance(bound, NetworkBound):
+        for network in bound.networks:
+            if not network.prefixlen and not dict(bound.least_prefix).get(network.version):
+                yield f"{network} is every address of IPv{network.version}"
 
 
 def _check_program(program: ProgramPattern) -> Iterator[str]:

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from fazai.cli.main import main
-from fazai.policy import reading
+from fazai.policy import bounds_reading, reading
 from fazai.policy.protection import FREE_KIND, PROTECTED_KINDS
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/policy.md").read_text()
 (POLICY,) = re.findall(r"^```yaml\n(.*?)^```$", PAGE, re.M | re.S)
-(ACTION,) = re.findall(r"^```json\n(.*?)^```$", PAGE, re.M | re.S)
+ACTION, EFFECT = re.findall(r"^```json\n(.*?)^```$", PAGE, re.M | re.S)
 
 
 @pytest.fixture
@@ -23,24 +23,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "policy.yml").write_text(POLICY)
     (tmp_path / "action.json").write_text(ACTION)
+    (tmp_path / "effect.json").write_text(EFFECT)
     return tmp_path
 
 
 def test_the_page_shows_what_the_commands_print(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = re.findall(r"^```\n\$ fazai (policy [^\n]*)\n(.*?)^```$", PAGE, re.M | re.S)
-    assert [words.split()[1] for words, _ in shown] == ["check", "explain"]
-    for words, said in shown:
-        assert main(words.split()) == (0 if "check" in words else 7)
+    assert [words.split()[1] for words, _ in shown] == ["check", "explain", "explain"]
+    for (words, said), code in zip(shown, (0, 7, 2), strict=True):
+        assert main(words.split()) == code
         assert capsys.readouterr().out == said
 
 
 def test_the_page_names_every_field_and_every_protected_kind() -> None:
     named = set(re.findall(r"`([a-z_.]+)`", PAGE))
+    named |= {word for words in re.findall(r"`([^`\n]+)`", PAGE) for word in re.findall(r"([a-z_]+):", words)}
     assert {
         *reading._TOP,
         *reading._RULE,
         *reading._DENY,
         *reading._SHELL,
+        *bounds_reading._LIST,
+        *(word for form in bounds_reading._SINGLE for word in form),
         FREE_KIND,
         *PROTECTED_KINDS,
     } - named == {"rules"}
@@ -128,6 +132,35 @@ def test_an_effect_is_explained(
     assert main(["policy", "explain", "e.json", "--policy", "policy.yml", *options]) == code
     said = capsys.readouterr()
     assert words in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "words"),
+    [
+        (
+            ["192.0.2.7"],
+            0,
+            "attackers: allows it; content: each within 0.0.0.0/0 and no wider than /32, at most",
+        ),
+        (["192.0.2.0/24"], 2, "entry 1 is 192.0.2.0/24, wider than /32"),
+        (["hunter2"], 2, "entry 1 is no address or network"),
+        (["***"], 2, "ask: no rule allows a change of a secret"),
+        ([f"192.0.2.{n}" for n in range(9)], 2, "it gets 9 more, and at most 8 may be added"),
+    ],
+)
+def test_the_bound_that_is_met_or_not_is_said_without_texts_of_the_change(
+    content: list[str], code: int, words: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    effect = {"tool": "rules.entries", "changes": [{**CHANGE, "after": {"content": content}}]}
+    (folder / "e.json").write_text(json.dumps(effect))
+    explain = ["policy", "explain", "e.json", "--policy", "policy.yml"]
+    assert main(explain) == code
+    said = capsys.readouterr().out
+    assert words in said
+    assert "hunter2" not in said
+    assert main([*explain, "--output", "json"]) == code
+    (found, _) = json.loads(capsys.readouterr().out)["rules"]
+    assert ("met" in found) is (found["against"] is None) is (code == 0)
 
 
 def test_a_plan_is_explained_and_json_is_for_machines(

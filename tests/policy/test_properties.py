@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -142,5 +143,63 @@ def test_a_deny_never_widens_and_caps_only_bound(count: int) -> None:
             assert _decide(_policy(lower, two), effect, tainted, used) != "allow"
             assert _decide(_policy(one, two), effect, tainted, used + 1) != "allow"
             assert _decide(_policy(one), effect, True, used) != "allow"
+
+    check()
+
+
+#: Bounds, and the values below that meet them, said once more and otherwise than the code says it.
+BOUNDS: list[tuple[Any, set[int]]] = [
+    ("x", {0}),
+    (["x", 7, True], {0, 1, 2}),
+    ({"at_least": 5, "at_most": 9}, {1, 3}),
+    ({"pattern": "[a-z]|8"}, {0, 3}),
+    ({"within": "198.51.100.0/24"}, {4, 5, 6}),
+    ({"within": ["198.51.100.0/24", "::/0"], "least_prefix": {"ipv4": 29, "ipv6": 0}}, {4, 6}),
+    ({"each": {"within": "198.51.100.0/24"}}, {9, 10, 11}),
+    ({"each": {"within": "198.51.100.0/24"}, "most_added": 1}, {9, 10}),
+    ({"each": ["x"]}, {9}),
+]
+VALUES: list[Any] = [
+    *("x", 7, True, "8", "198.51.100.7", "198.51.100.0/24", "::ffff:198.51.100.7", "198.51.100.1/0"),
+    *("0.0.0.0/0", [], ["198.51.100.7"], ["198.51.100.7", "198.51.100.8/29"], ["0.0.0.0/0"], [["x"]]),
+    *(None, {"x": 1}, "***", ["***"], "\uff18", "x\n"),
+]
+
+
+@with_examples(150, 3_000)
+def test_a_rule_with_bounds_allows_what_meets_them_and_the_rule_without_them_allows(count: int) -> None:
+    bounds = st.dictionaries(st.sampled_from(FIELDS), st.sampled_from(BOUNDS), min_size=1)
+    numbers = st.integers(0, len(VALUES) - 1)
+    after = st.dictionaries(st.sampled_from(["content", "enabled", "mode"]), numbers, max_size=2)
+    drawn = st.lists(st.tuples(changes, after, st.booleans()), min_size=1, max_size=2)
+
+    @settings(max_examples=count, deadline=None)
+    @given(rules("one"), bounds, drawn, st.integers(0, 4))
+    def check(rule: dict[str, Any], chosen: dict[str, Any], drawn: list[Any], used: int) -> None:
+        rule["verbs"] = sorted({"create", "update"} & set(rule["verbs"])) or ["update"]
+        held = {name: chosen[name] for name in rule["fields"] if name in chosen}
+        fields = [{name: held[name][0]} if name in held else name for name in rule["fields"]]
+        near = {"kind": rule["kinds"][0], "verb": rule["verbs"][0], "target": "fw-1", "identity": "fw-1"}
+        made = [
+            msgspec.structs.replace(
+                one,
+                before={name: [] for name in one.before},
+                after={name: VALUES[number] for name, number in after.items()},
+                **(near if is_near else {}),
+            )
+            for one, after, is_near in drawn
+        ]
+        effect = Effect(
+            tool="reconcile.apply", changes=tuple(made), base="", inventory="", policy="", expires=NOW + 1
+        )
+        met = all(
+            after[name] in allowed if name in after else one.verb != "create" and name not in one.before
+            for one, (_, after, _) in zip(made, drawn, strict=True)
+            for name, (_, allowed) in held.items()
+        )
+        plain = _decide(_policy(rule), effect, False, used)
+        bounded = _decide(_policy({**rule, "fields": fields}), effect, False, used)
+        assert bounded in (plain, "ask")
+        assert (bounded == "allow") is (plain == "allow" and met)
 
     check()

@@ -36,8 +36,10 @@ def policy_command() -> None:
 def check_command(file: Path | None) -> None:
     """Read the policy as the daemon does, and warn of rules that are wide, risky or expired.
 
+    What rules let values become is shown.
     FILE is by default $FAZAI_POLICY, else /etc/fazai/policy.yml. Exit 3: with it nothing is allowed.
     """
+    from fazai.policy.bounds import describe_field
     from fazai.policy.warnings import find_warnings
 
     policy = _read_policy(file)
@@ -45,6 +47,9 @@ def check_command(file: Path | None) -> None:
         click.echo(f"warning: {warning}", err=True)
     counts = f"{len(policy.rules)} rules, {len(policy.deny)} that deny, {len(policy.shell)} programs"
     click.echo(f"{policy.file} is good: {counts}, generation {policy.generation[:12]}")
+    for rule in policy.rules:
+        for name, bound in rule.bounds:
+            click.echo(f"  {policy.file}:{rule.line}: {rule.name}: {describe_field(name, bound)}")
 
 
 @policy_command.command("explain")
@@ -53,7 +58,7 @@ def check_command(file: Path | None) -> None:
 @click.option("--tainted", is_flag=True, help="As if the model had read what devices, hosts or notes say.")
 @OUTPUT
 def explain_command(action: Path, file: Path | None, tainted: bool, output: str) -> int:
-    """Say what the policy decides on ACTION, and what each rule has against it.
+    """Say what the policy decides on ACTION, and what each rule has against it, or which bounds it meets.
 
     ACTION holds JSON: an effect, an action `shell`, or a plan (fazai plan -o). No use of a rule is counted.
     Exit 0: allowed, 2: a person is asked, 7: refused.
@@ -65,17 +70,20 @@ def explain_command(action: Path, file: Path | None, tainted: bool, output: str)
     policy, now = _read_policy(file), time.time()
     effect = _read_effect(action, policy, now + _LIFE_S)
     decision = decide(policy, effect, tainted=tainted, uses={}, now=now)
-    rules = [
-        {"rule": answer.rule.name, "line": answer.rule.line, "against": answer.against}
-        for answer in explain_rules(policy, effect, uses={}, now=now)
-    ]
+    answers = explain_rules(policy, effect, uses={}, now=now)
     if output == "json":
+        rules = [
+            {"rule": answer.rule.name, "line": answer.rule.line, "against": answer.against}
+            | ({"met": answer.met} if answer.met else {})
+            for answer in answers
+        ]
         body = {"verdict": decision.verdict, "reason": decision.reason, "rule": decision.rule}
         click.echo(json.dumps({**body, "rules": rules}, indent=1))
     else:
         click.echo(f"{decision.verdict}: {decision.reason}")
-        for rule in rules:
-            click.echo(f"  {policy.file}:{rule['line']}: {rule['rule']}: {rule['against'] or 'allows it'}")
+        for answer in answers:
+            said = answer.against or "; ".join(["allows it", *answer.met])
+            click.echo(f"  {policy.file}:{answer.rule.line}: {answer.rule.name}: {said}")
     return _EXITS[decision.verdict]
 
 
