@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from fazai.cli import environment
-from fazai.cli.lab_targets import with_lab_folders
+from fazai.cli.lab_targets import with_lab_firewalls, with_lab_folders
 from fazai.cli.preparing import PreparedRun, prepare_run
 from fazai.cli.run_options import RunOptions, RunSelection
 from fazai.errors import FazaiError
-from fazai.model import TargetWork
+from fazai.model import TargetWork, Work
 
 _Found = TypeVar("_Found")
 
@@ -30,14 +30,15 @@ def ask_hosts(
     prepared: PreparedRun, items: Iterable[TargetWork], ask: Callable[[TargetWork, Any], Awaitable[_Found]]
 ) -> dict[str, _Found | FazaiError]:
     """Call `ask` with each of these and a session on it, so many at once as the options say; returns what it
-    found, or why not."""
-    return asyncio.run(_ask_all(prepared, list(items), ask))
+    found, or why not. Firewalls of the lab are started for it."""
+    return asyncio.run(_ask_all(prepared, Work("ask", tuple(items)), ask))
 
 
 async def _ask_all(
-    prepared: PreparedRun, items: list[TargetWork], ask: Callable[[TargetWork, Any], Awaitable[_Found]]
+    prepared: PreparedRun, asked: Work, ask: Callable[[TargetWork, Any], Awaitable[_Found]]
 ) -> dict[str, _Found | FazaiError]:
-    gate = asyncio.Semaphore(prepared.options.forks or environment.read_config().forks)
+    config = environment.read_config()
+    gate = asyncio.Semaphore(prepared.options.forks or config.forks)
 
     async def ask_one(item: TargetWork) -> _Found | FazaiError:
         try:
@@ -47,5 +48,7 @@ async def _ask_all(
         except FazaiError as error:
             return error
 
-    answers = await asyncio.gather(*map(ask_one, items))
+    async with with_lab_firewalls([asked], config.lab) as works:
+        items = [item for work in works for item in work.targets]
+        answers = await asyncio.gather(*map(ask_one, items))
     return {item.target.name: found for item, found in zip(items, answers, strict=True)}

@@ -23,6 +23,7 @@ COMMANDS = {
     "inventory": ("inventory", "Show hosts, groups and variables as Ansible does."),
     "exec": ("exec", "Run one program on many hosts, in waves."),
     "cp": ("cp", "Copy files to many hosts, or from them, in waves."),
+    "import": ("importing", "Write what a firewall holds as a playbook."),
     "facts": ("facts", "Show what hosts are: system, memory, disks, addresses."),
     "doctor": ("doctor", "Look at what fazai needs here, one line a check."),
     "probe": ("probe", "Ask ports, web servers, names, certificates, block lists."),

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-from fazai.errors import DeviceError, FazaiError, Rejected, Unreachable, Unsure
-from fazai.model import Change, Diff, Resource, Target, Value, Verb
+from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Rejected, Unreachable, Unsure
+from fazai.model import Change, Diff, Findings, Resource, Target, Value, Verb
 from fazai.providers.opnsense.api.answers import nonsense_error, validations_of
 from fazai.providers.opnsense.api.budget import Budget
 from fazai.providers.opnsense.api.calls import ApiCall, ApiSettings
@@ -20,6 +20,7 @@ from fazai.providers.opnsense.catalogue.ownership import add_mark, own_ref
 from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.catalogue.values import text_of
+from fazai.providers.opnsense.planning.declaring import check_declared, declare_collection
 from fazai.providers.opnsense.planning.diffing import Unresolved, resolve_references
 from fazai.providers.opnsense.planning.policy import TargetPolicy
 from fazai.providers.opnsense.planning.snapshot import (
@@ -41,6 +42,7 @@ from fazai.providers.opnsense.writing.rehearsal import rehearse_changes
 OPTION_LISTS_S, OPTION_PAUSE_S = 65.0, 2.5
 _ASSIGNED = re.compile("wan|lan|opt[0-9]+|lo0")
 HIDING_MODES = ("automatic", "disabled")
+_HIDDEN = "the firewall hides its items in the present mode of source NAT"
 
 
 def open_firewall_session(
@@ -107,6 +109,40 @@ class OpnsenseSession:
         self._wanted = tuple(wanted)
         self._seen = Snapshot(collections)
         return self._seen
+
+    async def find_items(self, kinds: Sequence[str]) -> Findings:
+        """Return all items of these kinds, or of all, as they would be declared (`model.Importing`). What a
+        playbook cannot say, so that applying it would change it, is told with the reason. Raises Unreachable,
+        DeviceError."""
+        left: list[tuple[str, str, str]] = []
+        collections: dict[str, Collection] = {}
+        for name, kind in self._kinds.items():
+            if kinds and name not in kinds and not self._is_named_by(kinds, name):
+                continue
+            try:
+                collections[name] = await self._read_collection(kind, (), collections)
+            except (NotAvailable, AccessDenied) as error:
+                left.append((name, "", error.message))
+        chosen = [one for name, one in collections.items() if not kinds or name in kinds]
+        left += [(one.kind.name, "", _HIDDEN) for one in chosen if not one.complete]
+        snapshot = Snapshot(collections)
+        found = [each for one in chosen for each in declare_collection(snapshot, one)]
+        # deadline: none is needed, nothing is asked
+        return check_declared(found, lambda wanted: self._plan_as_found(wanted, snapshot), left)
+
+    def _is_named_by(self, kinds: Sequence[str], name: str) -> bool:
+        """Return whether items of a kind are named by those of others, or tell whether these are hidden."""
+        rows = [self._kinds[one] for one in kinds]
+        return any(name == one.row.hidden_by for one in rows) or any(
+            row.reference == name for one in rows for row in one.keyed.values()
+        )
+
+    def _plan_as_found(self, wanted: Sequence[Resource], snapshot: Snapshot) -> Diff:
+        policy = replace(self._policy, adopt=True)
+        nothing: frozenset[str] = frozenset()
+        return plan_firewall(
+            policy, self._kinds, wanted, snapshot, adopted=nothing, pending=nothing, prune=False
+        )
 
     def _needed_kinds(self, wanted: Sequence[Resource]) -> set[str]:
         """Return the kinds to read: wanted ones, those they name, and settings that hide items."""

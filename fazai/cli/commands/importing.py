@@ -1,0 +1,105 @@
+"""fazai import"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from fazai.cli.host_targets import ask_hosts, prepare_hosts
+from fazai.cli.options import HOSTS, add_options
+from fazai.errors import FazaiError, UsageError, count_noun, spelling_hint
+from fazai.files import replace_file
+from fazai.model import Findings, Importing, Session, TargetWork
+from fazai.yamltext.writing import write_comment, write_play, write_resource
+
+
+@click.command(
+    "import",
+    epilog="\b\nExamples:\n  fazai import inventory.yml fw-01 > fw-01.yml"
+    "\n  fazai import inventory.yml fw-01 --kind alias --kind rule"
+    "\n  fazai import inventory.yml fw-01 --split fw-01/"
+    "\n  fazai plan inventory.yml --playbook fw-01.yml      0 changes",
+)
+@add_options(HOSTS)
+@click.option("--kind", "kinds", multiple=True, help="Only items of this kind; more than once.")
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Write the playbook to this file.")
+@click.option(
+    "--split", type=click.Path(path_type=Path), help="Write a playbook for each kind to this folder."
+)
+def import_command(kinds: tuple[str, ...], out: Path | None, split: Path | None, **options: Any) -> int:
+    """Write what a firewall holds as a playbook.
+
+    The playbook declares each item as it is: references by name, no secrets, no defaults. Applied to the same
+    firewall it changes nothing. What cannot be declared is said in comments, with the reason.
+    """
+    if out is not None and split is not None:
+        raise UsageError("--out and --split are two ways to write", hint="give one of them")
+    prepared = prepare_hosts("import", options)
+    items = [item for work in prepared.works for item in work.targets]
+    if len({item.target.name for item in items}) != 1:
+        text = f"the inventory has {count_noun(len(items), 'target')}, and one is imported at a time"
+        raise UsageError(text, hint="name it: fazai import inventory.yml fw-01")
+    item = items[0]
+    known = prepared.registry.provider(item.target.provider).kinds
+    chosen = [_full_name(one, known) for one in kinds]
+
+    async def ask(item: TargetWork, session: Session) -> Findings:
+        if not isinstance(session, Importing):
+            text = f"{item.target.name} is of the provider {item.target.provider}"
+            raise UsageError(text, hint="only firewalls are imported")
+        return await session.find_items(chosen)
+
+    found = ask_hosts(prepared, [item], ask)[item.target.name]
+    if isinstance(found, FazaiError):
+        raise found
+    if split is not None:
+        for kind in dict.fromkeys([one.kind for one in found.items] + [one[0] for one in found.left]):
+            text = _playbook(item.target.name, found, [kind])
+            _write(split / f"{kind.rpartition('.')[2]}.yml", text)
+    elif out is not None:
+        _write(out, _playbook(item.target.name, found, ()))
+    else:
+        click.echo(_playbook(item.target.name, found, ()), nl=False)
+    said = f"{item.target.name}: {count_noun(len(found.items), 'item')}"
+    if found.left:
+        said += f", {len(found.left)} left out: see the comments"
+    click.echo(said, err=True)
+    return 0
+
+
+def _full_name(kind: str, known: Iterable[str]) -> str:
+    full = next((one for one in known if kind in (one, one.rpartition(".")[2])), None)
+    if full is None:
+        names = [name for one in known for name in (one.rpartition(".")[2], one)]
+        raise UsageError(f'there is no kind "{kind}"', hint=spelling_hint(kind, names) or "see: fazai kinds")
+    return full
+
+
+def _playbook(target: str, found: Findings, kinds: Iterable[str]) -> str:
+    """Return the playbook of these kinds, or of all."""
+    only = set(kinds)
+    blocks: list[str] = []
+    kind = ""
+    for item in found.items:
+        if only and item.kind not in only:
+            continue
+        if kind and item.kind != kind:
+            blocks.append("\n")
+        kind = item.kind
+        for name, why in item.left:
+            blocks.append(write_comment(f"{name}: not here, {why}", 4))
+        blocks.append(write_resource(item.kind, item.fields))
+    text = write_play(f"{target} as it was found", target, blocks)
+    for kind, name, why in found.left:
+        if not only or kind in only:
+            what = f'{kind} "{name}"' if name else kind
+            text += write_comment(f"left out: {what}: {why}")
+    return text
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, text.encode(), 0o600)

@@ -1,0 +1,255 @@
+"""What a firewall holds, as it would be declared: fields with names for references, defaults and secrets left
+out. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fazai.errors import count_noun
+from fazai.model import Diff, Findings, FoundItem, Problem, Resource, Secret, Value
+from fazai.providers.opnsense.catalogue.kinds import UUID, CatalogueKind
+from fazai.providers.opnsense.catalogue.ownership import is_uuid
+from fazai.providers.opnsense.catalogue.table import FieldRow
+from fazai.providers.opnsense.catalogue.values import text_of
+from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, Snapshot
+
+_HIDDEN_VALUE = "a secret"
+_LIKE_HIDDEN = "it looks like a secret"
+#: What is no secret by the model's own word, and one all the same.
+_SECRET_NAMES = re.compile(
+    r"(?:^|[._])(?:pass(?:word|wd|phrase)?|secret|psk|priv(?:ate)?_?key|prv|api_?key|token|seed)(?:$|[._])"
+)
+_SECRET_TEXTS = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|[a-z]://[^/\s:@]*:[^/\s@]+@")
+_WORD = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
+_FREE_TEXTS = ("Text", "StrictText", "Description", "Url", "AliasContent", "Json", "UpdateOnlyText")
+_BITS = 3.8  # of a character: names and addresses have fewer
+NO_ITEMS = "are no items of the API: the product's own, and those from before it"
+_ROUNDS = 3  # without what would change, others may
+_SEQUENCE = "sequence"
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An item as it would be declared, and the resource that a playbook would make of it."""
+
+    ref: str
+    item: FoundItem
+    resource: Resource
+
+
+@dataclass(frozen=True, slots=True)
+class Undeclarable:
+    """An item that a playbook cannot say as it is: why."""
+
+    kind: str
+    name: str
+    why: str
+
+
+def declare_collection(snapshot: Snapshot, collection: Collection) -> list[Declared | Undeclarable]:
+    """Return every item of a collection, ordered ones as they stand, others by name; none that the product
+    makes itself."""
+    kind = collection.kind
+    found: list[Declared | Undeclarable] = []
+    for ref in _in_order(collection):
+        if not kind.row.settings and not is_uuid(ref):
+            continue  # the product makes it itself
+        row = collection.rows[ref]
+        label = collection.label(row)
+        fields, left = _read_fields(snapshot, collection, row)
+        apart = _tell_apart(snapshot, collection, label, ref)
+        if not kind.row.settings and (not label or apart is None or not _is_named(kind, fields)):
+            fields, apart = {UUID: ref, **fields}, ""
+        elif apart:
+            fields |= {name: snapshot.value(collection, row, kind.rows[name]) for name in kind.row.tiebreak}
+        found.append(_declare(kind, ref, label, fields, left, apart or ""))
+    if collection.automatic:  # nothing in their rows tells the two sorts apart
+        rules = count_noun(len(collection.automatic), "rule")
+        found.append(Undeclarable(kind.name, "", f"{rules} that {NO_ITEMS}"))
+    return found
+
+
+def _in_order(collection: Collection) -> list[str]:
+    if collection.kind.ordered:
+        return list(collection.rows)  # the search has the product's order
+
+    def place(ref: str) -> tuple[str, ...]:
+        row = collection.rows[ref]
+        apart = (collection.text(row, collection.kind.rows[name]) for name in collection.kind.row.tiebreak)
+        return (collection.label(row), *apart, ref)
+
+    return sorted(collection.rows, key=place)
+
+
+def _tell_apart(snapshot: Snapshot, collection: Collection, label: str, ref: str) -> str | None:
+    """Return the text that tells an item from others of its name, "" where there are none; None: nothing
+    does, so that only its uuid is left."""
+    kind = collection.kind
+    refs = collection.labels.get(label, ())
+    if len(refs) <= 1:
+        return ""
+    texts = {
+        each: tuple(collection.text(collection.rows[each], kind.rows[name]) for name in kind.row.tiebreak)
+        for each in refs
+    }
+    if len(set(texts.values())) < len(refs) or not all(any(text) for text in texts.values()):
+        return None
+    return ", ".join(
+        f"{name} {text}".strip() for name, text in zip(kind.row.tiebreak, texts[ref], strict=True)
+    )
+
+
+def _is_named(kind: CatalogueKind, fields: Mapping[str, Value]) -> bool:
+    return not isinstance(kind.identify(fields), Problem)
+
+
+def _read_fields(
+    snapshot: Snapshot, collection: Collection, row: ItemRow
+) -> tuple[dict[str, Value], list[tuple[str, str]]]:
+    """Return the canonical values that have to be declared, those of the identity first, and what is left
+    out."""
+    kind = collection.kind
+    found: dict[str, Value] = {}
+    left: list[tuple[str, str]] = []
+    names = [*kind.row.identity, *(name for name in kind.rows if name not in kind.row.identity)]
+    for name in names:
+        field_row = kind.rows[name]
+        if name not in row and field_row.source not in row:
+            continue  # a release may not have it
+        if field_row.secret or field_row.write_once:
+            if collection.text(row, field_row) or field_row.write_once:
+                left.append((name, _HIDDEN_VALUE))
+            continue
+        if _looks_secret(field_row, collection.text(row, field_row)):
+            left.append((name, _LIKE_HIDDEN))
+            continue
+        if kind.ordered and name == _SEQUENCE:
+            continue
+        value = snapshot.value(collection, row, field_row)
+        if not _goes_without_saying(kind, field_row, text_of(value)):
+            found[name] = value
+    return found, left
+
+
+def _looks_secret(row: FieldRow, text: str) -> bool:
+    """Return whether a text may be a secret that the model does not call one."""
+    if not text or row.reference or row.api not in _FREE_TEXTS:
+        return False
+    if _SECRET_NAMES.search(row.name) or _SECRET_TEXTS.search(text):
+        return True
+    return any(_is_random(word) for word in _WORD.findall(text))
+
+
+def _is_random(word: str) -> bool:
+    """Return whether a word looks as if drawn by chance: of all sorts of characters, none of them often."""
+    if not (re.search("[a-z]", word) and re.search("[A-Z]", word) and re.search("[0-9]", word)):
+        return False
+    counts = Counter(word).values()
+    return -sum(n / len(word) * math.log2(n / len(word)) for n in counts) >= _BITS
+
+
+def _goes_without_saying(kind: CatalogueKind, row: FieldRow, text: str) -> bool:
+    """Return whether a field has this value where it is not declared; in settings nothing has."""
+    if row.name in kind.row.identity:
+        return not text and not row.required
+    if kind.row.settings:
+        return not text
+    default = row.default if row.default is not None else "0" if row.type == "boolean" else ""
+    return text == default and not (row.required and row.default is None and row.type != "boolean")
+
+
+def _declare(
+    kind: CatalogueKind,
+    ref: str,
+    label: str,
+    fields: Mapping[str, Value],
+    left: Sequence[tuple[str, str]],
+    apart: str,
+) -> Declared | Undeclarable:
+    given = {name: _plain(kind.rows.get(name), value) for name, value in fields.items()}
+    name = label or ref
+    identity = kind.identify(given)
+    if isinstance(identity, Problem):
+        return Undeclarable(kind.name, name, _problem_text([identity]))
+    values, problems = kind.normalise(given, "present")
+    if problems:
+        return Undeclarable(kind.name, name, _problem_text(problems))
+    item = FoundItem(kind.name, identity, _nested(given), tuple(left))
+    known = identity if apart else kind.label_in(values)
+    if apart:
+        identity = f"{identity} ({apart})"
+    return Declared(ref, item, Resource(kind=kind.name, identity=identity, fields=values, label=known))
+
+
+def _problem_text(problems: Iterable[Problem]) -> str:
+    return "; ".join(f"{one.field}: {one.message}" if one.field else one.message for one in problems)
+
+
+def _plain(row: FieldRow | None, value: Value) -> Any:
+    """Return a canonical value in YAML's types."""
+    assert not isinstance(value, Secret)
+    if isinstance(value, tuple):
+        return list(value)
+    if row is not None and row.type == "boolean":
+        return value == "1"
+    if row is not None and row.type == "integer" and _INTEGER.fullmatch(str(value)):
+        return int(str(value))
+    return value
+
+
+def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `destination.network: …` as `destination: {network: …}`."""
+    found: dict[str, Any] = {}
+    for name, value in fields.items():
+        *parents, last = name.split(".")
+        node = found
+        for parent in parents:
+            node = node.setdefault(parent, {})
+        node[last] = value
+    return found
+
+
+def check_declared(
+    found: Iterable[Declared | Undeclarable],
+    plan: Callable[[Sequence[Resource]], Diff],
+    left: Iterable[tuple[str, str, str]],
+) -> Findings:
+    """Return the items of which a plan says that they would change nothing; the others with the reason."""
+    told = list(left)
+    kept: list[Declared] = []
+    for each in found:
+        if isinstance(each, Declared):
+            kept.append(each)
+        else:
+            told.append((each.kind, each.name, each.why))
+    for _ in range(_ROUNDS):
+        wrong = _find_changes(plan([one.resource for one in kept]), kept)
+        if not wrong:
+            break
+        told += [(one.item.kind, one.item.identity, wrong[one.ref]) for one in kept if one.ref in wrong]
+        kept = [one for one in kept if one.ref not in wrong]
+    return Findings(tuple(one.item for one in kept), tuple(told))
+
+
+def _find_changes(diff: Diff, kept: Sequence[Declared]) -> dict[str, str]:
+    """Return why items would not stay as they are, by ref; of those that a plan has an error about, all of
+    the kind."""
+    wrong: dict[str, str] = {}
+    for change in (*diff.changes, *(change for change, _ in diff.refused)):
+        wrong[change.ref] = f"it would be changed: {', '.join(change.after) or change.verb}"
+    for error in diff.errors:
+        place = str(error.where)
+        wrong |= {
+            one.ref: error.message
+            for one in kept
+            if place.endswith(f"/{one.resource.kind}/{one.resource.identity}")
+        }
+    if diff.errors and not wrong:
+        raise diff.errors[0]
+    return wrong
