@@ -432,37 +432,6 @@ class Describing(Protocol):
         """Return facts of the target in JSON types. Raises Unreachable, DeviceError."""
 
 
-@dataclass(frozen=True, slots=True)
-class FoundItem:
-    """One item of a target, as it would be declared: fields in YAML's types, nested ones as maps.
-
-    `left` are the fields that are not among them, each with the reason.
-    """
-
-    kind: str
-    identity: str
-    fields: Mapping[str, Any]
-    left: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What a target holds: items that can be declared, in the order of a list, and what cannot be, each with
-    kind, name and reason. An empty name stands for the whole kind."""
-
-    items: tuple[FoundItem, ...]
-    left: tuple[tuple[str, str, str], ...] = ()
-
-
-@runtime_checkable
-class Importing(Protocol):
-    """A session that can say what its target holds as resources."""
-
-    async def find_items(self, kinds: Sequence[str]) -> Findings:
-        """Return all items of these kinds, those of every kind where none is named. Applied as they are, they
-        change nothing. Raises Unreachable, DeviceError."""
-
-
 class Provider(Protocol):
     """The adapter that speaks a protocol to a device; found by the target's `provider:` in the registry."""
 

@@ -21,7 +21,19 @@ from fazai.registry import Registry
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "fazai"
 
-NOUNS = {"compat", "errors", "model", "wire", "config", "outcome", "ids", "timestamps", "files", "faults"}
+NOUNS = {
+    "compat",
+    "errors",
+    "model",
+    "findings",
+    "wire",
+    "config",
+    "outcome",
+    "ids",
+    "timestamps",
+    "files",
+    "faults",
+}
 THOUGHT = {
     "yamltext",
     "masking",

@@ -12,7 +12,8 @@ from fazai.cli.host_targets import ask_hosts, prepare_hosts
 from fazai.cli.options import HOSTS, add_options
 from fazai.errors import FazaiError, UsageError, count_noun, spelling_hint
 from fazai.files import replace_file
-from fazai.model import Findings, Importing, Session, TargetWork
+from fazai.findings import Findings, Importing
+from fazai.model import Session, TargetWork
 from fazai.yamltext.writing import write_comment, write_play, write_resource
 
 

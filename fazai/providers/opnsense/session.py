@@ -8,7 +8,8 @@ from dataclasses import replace
 from typing import Any, Self
 
 from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Rejected, Unreachable, Unsure
-from fazai.model import Change, Diff, Findings, Resource, Target, Value, Verb
+from fazai.findings import Findings
+from fazai.model import Change, Diff, Resource, Target, Value, Verb
 from fazai.providers.opnsense.api.answers import nonsense_error, validations_of
 from fazai.providers.opnsense.api.budget import Budget
 from fazai.providers.opnsense.api.calls import ApiCall, ApiSettings

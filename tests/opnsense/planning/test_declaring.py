@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from fazai.findings import Findings
 from fazai.lab import LabFirewall, LabThread
-from fazai.model import Findings, Resource
+from fazai.model import Resource
 from fazai.providers.opnsense.planning.declaring import NO_ITEMS, Declared, declare_collection
 from fazai.providers.opnsense.planning.snapshot import Snapshot
 from fazai.providers.opnsense.provider import PROVIDER

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from fazai.errors import count_noun
-from fazai.model import Diff, Findings, FoundItem, Problem, Resource, Secret, Value
+from fazai.findings import Findings, FoundItem
+from fazai.model import Diff, Problem, Resource, Secret, Value
 from fazai.providers.opnsense.catalogue.kinds import UUID, CatalogueKind
 from fazai.providers.opnsense.catalogue.ownership import is_uuid
 from fazai.providers.opnsense.catalogue.table import FieldRow
