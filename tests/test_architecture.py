@@ -64,6 +64,7 @@ LINE = ["yamltext", "inventory", "playbook", "plan", "apply", "report"]
 
 #: Folders that may have more than a dozen modules, and why a reader finds his way all the same.
 FULL = {
+    "fazai": "a noun a module, which all others speak in",
     "fazai/cli": "a step or an output of a run a module; what only one command needs is in commands/",
     "fazai/cli/commands": "a command a module, and its name",
     "fazai/daemon/tools": "a family of tools a module, and its name",
