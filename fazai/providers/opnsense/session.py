@@ -37,6 +37,7 @@ from fazai.providers.opnsense.planning.steps import plan_firewall
 from fazai.providers.opnsense.settings import read_api_settings, read_target_policy
 from fazai.providers.opnsense.writing import verifying
 from fazai.providers.opnsense.writing.bodies import nest_body, rejection_error
+from fazai.providers.opnsense.writing.joining import count_joined, write_together
 from fazai.providers.opnsense.writing.rehearsal import rehearse_changes
 
 #: The firewall may offer an old list of gateways for so long after one was made; the pause between tries.
@@ -251,6 +252,28 @@ class OpnsenseSession:
             if error.where == self._target:
                 error.where = change.mark or change.where
             raise
+
+    def join(self, changes: Sequence[Change]) -> int:
+        """Return how many of these, from the first on, go in one call (`model.Joining`)."""
+        return count_joined(self._kinds, changes)
+
+    async def write_joined(self, changes: Sequence[Change]) -> tuple[list[str], FazaiError | None]:
+        """Carry out several changes of one kind in one call; what that did not do, one by one."""
+        kind = self._kinds[changes[0].kind]
+        self._written += len(changes)
+        return await write_together(
+            self.api,
+            kind,
+            changes,
+            body_of=self._changed_texts,
+            read=lambda: self._read_collection(kind, (), {}),
+            write=self.write,
+        )
+
+    async def _changed_texts(self, kind: CatalogueKind, change: Change) -> dict[str, str]:
+        return {
+            name: await self._text_of(kind.rows[name], value, change) for name, value in change.after.items()
+        }
 
     def _names_only_new_items(self, kind: CatalogueKind, change: Change, error: Rejected) -> bool:
         """Return whether only names were refused that this session made: some lists are kept for a while."""
