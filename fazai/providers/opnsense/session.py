@@ -266,7 +266,7 @@ class OpnsenseSession:
             kind,
             changes,
             body_of=self._changed_texts,
-            read=lambda: self._read_collection(kind, (), {}),
+            look=lambda: self._read_collection(kind, (), {}),
             write=self.write,
         )
 

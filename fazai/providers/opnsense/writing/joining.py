@@ -71,7 +71,7 @@ async def write_together(
     changes: Sequence[Change],
     *,
     body_of: Body,
-    read: Callable[[], Awaitable[Collection]],
+    look: Callable[[], Awaitable[Collection]],
     write: Callable[[Change], Awaitable[str]],
 ) -> tuple[list[str], FazaiError | None]:
     """Carry the changes out in one call, and by `write` what that did not (`model.Joining`). Where one of
@@ -83,7 +83,7 @@ async def write_together(
     done: list[str] = []
     none_went = False
     try:
-        left = await _find_left(kind, changes, read, body_of)
+        left = await _find_left(kind, changes, look, body_of)
         none_went = len(left) == len(changes)
         for change in changes:
             done.append(await write(change) if change.ref in left else change.ref)
@@ -117,10 +117,10 @@ async def _call_once(api: Api, kind: CatalogueKind, changes: Sequence[Change], b
 
 
 async def _find_left(
-    kind: CatalogueKind, changes: Sequence[Change], read: Callable[[], Awaitable[Collection]], body_of: Body
+    kind: CatalogueKind, changes: Sequence[Change], look: Callable[[], Awaitable[Collection]], body_of: Body
 ) -> set[str]:
     """Return the refs of the items that are not as they should be."""
-    collection = await read()
+    collection = await look()
     left: set[str] = set()
     for change in changes:
         row = collection.rows.get(change.ref)
