@@ -24,6 +24,7 @@ COMMANDS = {
     "exec": ("exec", "Run one program on many hosts, in waves."),
     "cp": ("cp", "Copy files to many hosts, or from them, in waves."),
     "import": ("importing", "Write what a firewall holds as a playbook."),
+    "diff": ("diff", "Compare what two firewalls hold. Exit 2 when it differs."),
     "facts": ("facts", "Show what hosts are: system, memory, disks, addresses."),
     "doctor": ("doctor", "Look at what fazai needs here, one line a check."),
     "probe": ("probe", "Ask ports, web servers, names, certificates, block lists."),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import click
 
 from fazai.cli.host_targets import ask_hosts, prepare_hosts
 from fazai.cli.options import HOSTS, add_options
+from fazai.cli.preparing import PreparedRun
 from fazai.errors import FazaiError, UsageError, count_noun, spelling_hint
 from fazai.files import replace_file
 from fazai.findings import Findings, Importing
@@ -45,17 +46,7 @@ def import_command(kinds: tuple[str, ...], out: Path | None, split: Path | None,
         raise UsageError(text, hint="name it: fazai import inventory.yml fw-01")
     item = items[0]
     known = prepared.registry.provider(item.target.provider).kinds
-    chosen = [_full_name(one, known) for one in kinds]
-
-    async def ask(item: TargetWork, session: Session) -> Findings:
-        if not isinstance(session, Importing):
-            text = f"{item.target.name} is of the provider {item.target.provider}"
-            raise UsageError(text, hint="only firewalls are imported")
-        return await session.find_items(chosen)
-
-    found = ask_hosts(prepared, [item], ask)[item.target.name]
-    if isinstance(found, FazaiError):
-        raise found
+    found = ask_for_items(prepared, [item], [full_name(one, known) for one in kinds])[item.target.name]
     if split is not None:
         for kind in dict.fromkeys([one.kind for one in found.items] + [one[0] for one in found.left]):
             text = _playbook(item.target.name, found, [kind])
@@ -71,7 +62,29 @@ def import_command(kinds: tuple[str, ...], out: Path | None, split: Path | None,
     return 0
 
 
-def _full_name(kind: str, known: Iterable[str]) -> str:
+def ask_for_items(
+    prepared: PreparedRun, items: Sequence[TargetWork], kinds: Sequence[str]
+) -> dict[str, Findings]:
+    """Return what these targets hold of the kinds, or of all. Raises FazaiError: one of them cannot be
+    asked, or is no firewall."""
+
+    async def ask(item: TargetWork, session: Session) -> Findings:
+        if not isinstance(session, Importing):
+            text = f"{item.target.name} is of the provider {item.target.provider}"
+            raise UsageError(text, hint="this is for firewalls")
+        return await session.find_items(kinds)
+
+    answers = ask_hosts(prepared, items, ask)
+    found: dict[str, Findings] = {}
+    for name, answer in answers.items():
+        if isinstance(answer, FazaiError):
+            raise answer
+        found[name] = answer
+    return found
+
+
+def full_name(kind: str, known: Iterable[str]) -> str:
+    """Return the kind that a word names, with or without its provider. Raises UsageError."""
     full = next((one for one in known if kind in (one, one.rpartition(".")[2])), None)
     if full is None:
         names = [name for one in known for name in (one.rpartition(".")[2], one)]
