@@ -37,14 +37,14 @@ with httpx.Client(base_url=base, auth=(key, secret), trust_env=False) as client:
 """
 
 
-def inventory(firewall: LabFirewall, aliases: int = ALIASES, rules: int = RULES) -> str:
+def inventory(firewall: LabFirewall, aliases: int = ALIASES, rules: int = RULES, addresses: int = 4) -> str:
     """The firewall with its resources, as YAML (JSON is YAML)."""
     resources: list[dict[str, Any]] = [
         {
             "opnsense.alias": {
                 "name": f"hosts_{n:04}",
                 "type": "host",
-                "content": [f"10.{n // 250}.{n % 250}.{k}" for k in range(1, 5)],
+                "content": [f"10.{n // 250}.{n % 250}.{k}" for k in range(1, addresses + 1)],
                 "description": f"hosts of site {n}",
             }
         }
@@ -85,6 +85,10 @@ def main(rounds: int = 7) -> list[str]:
         command = [fazai(), "apply", str(file)]
         first = _counted(firewall, lambda: run(command, env))
         second = _counted(firewall, lambda: run(command, env))
+        entries = firewall.box.config.writes
+        file.write_text(inventory(firewall, addresses=5))
+        update = _counted(firewall, lambda: run(command, env))
+        entries = firewall.box.config.writes - entries
         searches = [path for method, path, _ in second[1] if method == "POST" and "search" in path.lower()]
         paths = [path.removeprefix("/api/") for path in searches]
         bare = [sys.executable, "-c", BARE, firewall.base_url, firewall.api_key, firewall.api_secret, *paths]
@@ -99,7 +103,9 @@ def main(rounds: int = 7) -> list[str]:
         "|---|---|---|---|---|---|---|",
         _row(f"first apply, {items} items", *first),
         _row("the same again", *second),
+        _row(f"another content of each of the {ALIASES} aliases", *update),
         "",
+        f"The update: {entries} entries of the firewall's history.",
         f"First apply: {sum(_counts(first[1]).values()) / items:.2f} requests an item.",
         f"Nothing to do, whole processes: {fazai_cpu:.3f} s CPU, a bare httpx script that fetches the same"
         f" {len(paths)} pages {bare_cpu:.3f} s: {fazai_cpu / bare_cpu - 1:+.0%} (medians of {rounds}; fazai's"
