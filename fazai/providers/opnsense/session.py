@@ -359,7 +359,8 @@ class OpnsenseSession:
 
     def _check_saved(self, kind: CatalogueKind, change: Change, answer: Any) -> None:
         """Check that the firewall says that it saved. Raises Rejected, DeviceError."""
-        if isinstance(answer, dict) and answer.get("result") == "saved":
+        name, word = kind.row.saved
+        if isinstance(answer, dict) and answer.get(name) == word:
             return
         found = validations_of(answer)
         if not found:

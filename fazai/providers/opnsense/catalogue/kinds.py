@@ -186,7 +186,8 @@ class CatalogueKind:
         for name, value in fields.items():
             prefix = f"{name}."
             if isinstance(value, Mapping) and any(known.startswith(prefix) for known in self.rows):
-                found.update({f"{prefix}{part}": inner for part, inner in value.items()})
+                inner = {f"{prefix}{part}": one for part, one in value.items()}
+                found.update(self._flatten_fields(inner))
             else:
                 found[name] = value
         return found

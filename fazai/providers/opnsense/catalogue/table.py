@@ -46,6 +46,7 @@ class FieldRow:
     where a label begins that the search adds. `always`: sent with every set (the identity is as well:
     controllers take its absence for a new name). `write_once`: only sent when the item is created, never
     compared. `filled`: where it is not declared it is left as it is, as the firewall or others fill it in.
+    `own`: entries of a list that the firewall adds by itself; they are neither compared nor sent.
     """
 
     name: str
@@ -66,6 +67,7 @@ class FieldRow:
     cut: str = ""
     write_once: bool = False
     filled: bool = False
+    own: tuple[str, ...] = ()
     fold: str = ""
     doc: str = ""
     pattern: str = ""  # what the device holds a text against, and what it says of one that does not fit

@@ -94,6 +94,9 @@ class Collection:
         text = cell_text(row, field_row.source if field_row.source in row else field_row.name)
         if field_row.cut:
             text = text.partition(field_row.cut)[0]
+        if field_row.own:
+            parts = text.split(field_row.separator)
+            text = field_row.separator.join(part for part in parts if part not in field_row.own)
         if field_row.name == self.kind.row.mark_field:
             return split_mark(text, self.owner)[0]
         return text

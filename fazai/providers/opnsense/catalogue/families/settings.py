@@ -4,9 +4,36 @@ from __future__ import annotations
 
 from typing import Any
 
-from fazai.providers.opnsense.catalogue.rows import SETTINGS, KindRow
+from fazai.providers.opnsense.catalogue.rows import SETTINGS, KindRow, Verbs
+
+#: Names under `Verbs` where a controller says `getconfig`.
+_CONFIG = Verbs("getconfig", "getconfig", "setconfig", "setconfig", "setconfig")
 
 SETTINGS_KINDS: tuple[KindRow, ...] = (
+    KindRow(
+        short="interface_settings",
+        path="interfaces/settings",
+        root="settings",
+        verbs=SETTINGS,
+        settings=True,
+        label="interfaces",
+        phase=10,
+        own_privilege="page-system-advanced-network",
+        summary="What holds for all interfaces: hardware offloading, IPv6, the DHCPv6 client.",
+        example="opnsense.interface_settings: {disablevlanhwfilter: 1, dhcp6_norelease: true}",
+    ),
+    KindRow(
+        short="trust_settings",
+        path="trust/settings",
+        root="trust",
+        verbs=SETTINGS,
+        settings=True,
+        label="trust",
+        phase=15,
+        own_privilege="page-all",
+        summary="TLS versions and ciphers of the firewall itself, and lists of revoked certificates.",
+        example="opnsense.trust_settings: {MinProtocol: TLSv1.2, install_crls: true}",
+    ),
     KindRow(
         short="wireguard_settings",
         path="wireguard/general",
@@ -18,7 +45,201 @@ SETTINGS_KINDS: tuple[KindRow, ...] = (
         summary="Whether WireGuard runs.",
         example="opnsense.wireguard_settings: {enabled: true}",
     ),
+    KindRow(
+        short="ipsec_settings",
+        path="ipsec/settings",
+        root="ipsec",
+        verbs=SETTINGS,
+        settings=True,
+        label="IPsec",
+        phase=86,
+        own_privilege="page-all",
+        omit=("general.enabled",),  # answered with "saved", and nothing is
+        summary="Settings of IPsec (charon). Whether it runs is none of them: the API does not have it here.",
+        example=(
+            "opnsense.ipsec_settings: {charon: {threads: 32, syslog: {daemon: {ike: 2}}},\n"
+            "                          general: {disablevpnrules: true}}"
+        ),
+    ),
+    KindRow(
+        short="unbound_settings",
+        path="unbound/settings",
+        root="unbound",
+        verbs=SETTINGS,
+        settings=True,
+        label="Unbound DNS",
+        phase=89,
+        summary="Settings of Unbound DNS.",
+        example=(
+            "opnsense.unbound_settings: {general: {dnssec: true, active_interface: [lan]},\n"
+            "                            advanced: {hideidentity: true, logverbosity: 2}}"
+        ),
+    ),
+    KindRow(
+        short="syslog_settings",
+        path="syslog/settings",
+        root="syslog.general",
+        verbs=SETTINGS,
+        settings=True,
+        label="logging",
+        phase=100,
+        summary="Whether the firewall logs on its own disk, and how much of it is kept.",
+        example="opnsense.syslog_settings: {loglocal: true, maxpreserve: 14}",
+    ),
+    KindRow(
+        short="kea4_settings",
+        path="kea/dhcpv4",
+        root="dhcpv4",
+        verbs=SETTINGS,
+        settings=True,
+        label="Kea DHCPv4",
+        phase=101,
+        summary="Settings of Kea's DHCPv4 server.",
+        example="opnsense.kea4_settings: {general: {enabled: true, interfaces: [lan], valid_lifetime: 7200}}",
+    ),
+    KindRow(
+        short="kea6_settings",
+        path="kea/dhcpv6",
+        root="dhcpv6",
+        verbs=SETTINGS,
+        settings=True,
+        label="Kea DHCPv6",
+        phase=101,
+        own_privilege="page-dhcp-kea-v6",
+        summary="Settings of Kea's DHCPv6 server. Its subnets are only valid on interfaces that stand here.",
+        example="opnsense.kea6_settings: {general: {enabled: true, interfaces: [lan]}}",
+    ),
+    KindRow(
+        short="kea_ctrl_agent_settings",
+        path="kea/ctrl_agent",
+        root="ctrlagent.general",
+        verbs=SETTINGS,
+        settings=True,
+        label="Kea control agent",
+        phase=101,
+        own_privilege="page-dhcp-kea-ctrl-agent",
+        summary="Kea's control agent, over which two servers keep each other up to date.",
+        example="opnsense.kea_ctrl_agent_settings: {enabled: true, http_host: 192.168.1.1, http_port: 8000}",
+    ),
+    KindRow(
+        short="kea_ddns_settings",
+        path="kea/ddns",
+        root="ddns.general",
+        verbs=SETTINGS,
+        settings=True,
+        label="Kea DDNS",
+        phase=101,
+        own_privilege="page-dhcp-kea-ddns",
+        summary="Kea's agent that puts leases into the DNS.",
+        example="opnsense.kea_ddns_settings: {enabled: true, server_port: 53001}",
+    ),
+    KindRow(
+        short="dnsmasq_settings",
+        path="dnsmasq/settings",
+        root="dnsmasq",
+        verbs=SETTINGS,
+        settings=True,
+        label="Dnsmasq",
+        phase=103,
+        summary="Settings of Dnsmasq. Its port may not be Unbound's while it is enabled.",
+        example=(
+            "opnsense.dnsmasq_settings: {enable: true, interface: [lan], domain_needed: true,\n"
+            "                            dhcp: {authoritative: true}}"
+        ),
+    ),
+    KindRow(
+        short="monit_settings",
+        path="monit/settings",
+        root="monit.general",
+        verbs=SETTINGS,
+        settings=True,
+        label="Monit",
+        phase=104,
+        summary="Settings of Monit: how often it looks, and by which server it sends mail.",
+        example="opnsense.monit_settings: {enabled: true, interval: 60, mailserver: [mail.example.org]}",
+    ),
+    KindRow(
+        short="ids_settings",
+        path="ids/settings",
+        root="ids.general",
+        verbs=SETTINGS,
+        settings=True,
+        label="intrusion detection",
+        phase=108,
+        summary="Settings of intrusion detection (Suricata).",
+        example=(
+            "opnsense.ids_settings: {enabled: true, mode: pcap, interfaces: [wan], homenet: [192.168.0.0/16]}"
+        ),
+    ),
+    KindRow(
+        short="hasync_settings",
+        path="core/hasync",
+        root="hasync",
+        verbs=SETTINGS,
+        settings=True,
+        label="high availability",
+        phase=112,
+        summary="With which firewall states and configuration are kept the same.",
+        example=(
+            "opnsense.hasync_settings: {pfsyncinterface: opt1, synchronizetoip: 10.20.0.2, username: root,\n"
+            "                           password: !env PEER_PASSWORD, syncitems: [aliases, rules]}"
+        ),
+    ),
+    KindRow(
+        short="hostdiscovery_settings",
+        path="hostdiscovery/settings",
+        root="hostdiscovery.general",
+        verbs=SETTINGS,
+        settings=True,
+        label="host discovery",
+        phase=112,
+        summary="Whether and where the firewall learns which hosts there are.",
+        example="opnsense.hostdiscovery_settings: {enabled: true, interface: [lan]}",
+    ),
+    KindRow(
+        short="netflow_settings",
+        path="diagnostics/netflow",
+        root="netflow",
+        verbs=_CONFIG,
+        settings=True,
+        label="NetFlow",
+        phase=112,
+        summary="Which flows are captured, and where they are sent.",
+        example=(
+            "opnsense.netflow_settings: {capture: {interfaces: [lan, wan], egress_only: [wan],\n"
+            '                            targets: ["192.168.1.70:2055"]}, collect: {enable: true}}'
+        ),
+    ),
+    KindRow(
+        short="firmware_settings",
+        path="core/firmware",
+        root="firmware",
+        verbs=SETTINGS,
+        settings=True,
+        label="firmware",
+        phase=113,
+        own_privilege="page-system-firmware-manualupdate",
+        saved=("status", "ok"),
+        summary="From where the firewall gets its updates. Nothing is updated by it.",
+        example='opnsense.firmware_settings: {mirror: "https://pkg.example.org", flavour: latest}',
+    ),
 )
 
 #: Facts by kind and field, beyond the device's own.
-SETTINGS_EXTRA: dict[str, dict[str, dict[str, Any]]] = {}
+SETTINGS_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
+    "monit_settings": {"password": {"secret": True}, "httpdPassword": {"secret": True}},
+    "hasync_settings": {"password": {"secret": True}},
+    "ids_settings": {
+        "UpdateCron": {
+            "type": "reference",
+            "reference": "opnsense.cron_job",
+            "doc": "the description of the cron job that updates the rules",
+        }
+    },
+    "netflow_settings": {
+        "capture.targets": {
+            "own": ("127.0.0.1:2056",),
+            "doc": "address:port; the firewall's own collector is added and compared by nobody",
+        }
+    },
+}
