@@ -1,4 +1,4 @@
-"""Settings: found as they are, changed, and the same again changes nothing, on both releases."""
+"""Settings, intrusion detection, captive portal: each kind's life on both releases."""
 
 from __future__ import annotations
 
@@ -100,6 +100,33 @@ CASES = [
         {"mirror": "https://pkg.example.org", "flavour": "latest"},
         {"flavour": "", "reboot": True},
     ),
+    Case(
+        "opnsense.ids_user_rule",
+        {"description": "known bad", "destination": "198.51.100.0/24", "action": "drop"},
+        {"destination": "", "fingerprint": ":".join(["0a"] * 20), "bypass": True},
+    ),
+    Case(
+        "opnsense.ids_policy",
+        {"description": "drop alerts", "prio": 10, "action": ["alert"], "new_action": "drop"},
+        {"prio": 5, "action": ["alert", "drop"], "enabled": False},
+    ),
+    Case(
+        "opnsense.captive_portal_zone",
+        {
+            "description": "guests",
+            "interfaces": ["opt1"],
+            "authservers": ["Local Database"],
+            "allowedAddresses": ["192.0.2.7", "192.0.2.8"],
+            "authEnforceGroup": "guests",
+        },
+        {
+            "idletimeout": 30,
+            "zoneid": 7,
+            "allowedMACAddresses": ["52:54:00:00:00:41"],
+            "authEnforceGroup": "",
+        },
+        needs=[("opnsense.group", {"name": "guests"})],
+    ),
 ]
 
 
@@ -149,6 +176,8 @@ REFUSED = [
     ("opnsense.ipsec_settings", {"charon": {"plugins": {"attr": {"dns": ["x"]}}}}, "charon.plugins.attr.dns"),
     ("opnsense.netflow_settings", {"capture": {"egress_only": ["wan"]}}, "capture.interfaces"),
     ("opnsense.interface_settings", {"dhcp6_duid": "zz"}, "dhcp6_duid"),
+    ("opnsense.ids_user_rule", {"description": "x", "source": "nonsense"}, "source"),
+    ("opnsense.captive_portal_zone", {"description": "x", "interfaces": ["opt9"]}, "interfaces"),
 ]
 
 

@@ -59,6 +59,9 @@ SERVICES: tuple[Service, ...] = (
     Service("monit", "monit/service/reconfigure", "Monit", "page-services-monit"),
     Service("ids", "ids/service/reconfigure", "intrusion detection", "page-services-ids"),
     Service("hostdiscovery", "hostdiscovery/service/reconfigure", "host discovery", "page-hostdiscovery"),
+    Service(
+        "captive_portal", "captiveportal/service/reconfigure", "captive portal", "page-services-captiveportal"
+    ),
     Service("netflow", "diagnostics/netflow/reconfigure", "NetFlow", "page-diagnostics-netflow"),
     Service("hasync", "core/hasync/reconfigure", "high availability", "page-system-hasync"),
 )

@@ -1,10 +1,10 @@
-"""Rows of settings: one item each, of which nothing is created or deleted."""
+"""Rows of settings (one item each, never created or deleted), intrusion detection, captive portal."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from fazai.providers.opnsense.catalogue.rows import SETTINGS, KindRow, Verbs
+from fazai.providers.opnsense.catalogue.rows import SETTINGS, KindRow, Verbs, verbs_of
 
 #: Names under `Verbs` where a controller says `getconfig`.
 _CONFIG = Verbs("getconfig", "getconfig", "setconfig", "setconfig", "setconfig")
@@ -172,6 +172,48 @@ SETTINGS_KINDS: tuple[KindRow, ...] = (
         ),
     ),
     KindRow(
+        short="ids_user_rule",
+        path="ids/settings",
+        verbs=verbs_of("UserRule"),
+        label="{description}",
+        tiebreak=("source", "destination", "fingerprint"),
+        phase=109,
+        summary="A rule of one's own for intrusion detection: by addresses or a certificate's fingerprint.",
+        example=(
+            "opnsense.ids_user_rule: {description: known bad, destination: 198.51.100.0/24, action: drop}"
+        ),
+    ),
+    KindRow(
+        short="ids_policy",
+        path="ids/settings",
+        verbs=verbs_of("Policy"),
+        label="{description}",
+        tiebreak=("prio",),
+        phase=109,
+        omit=("rulesets", "content"),  # uuids and metadata of files that the firewall downloads
+        summary=(
+            "What intrusion detection does with rules of certain actions, of whatever rule file. Of several"
+            " policies the one with the lowest number counts."
+        ),
+        example="opnsense.ids_policy: {description: block, prio: 10, action: [alert], new_action: drop}",
+    ),
+    KindRow(
+        short="captive_portal_zone",
+        path="captiveportal/settings",
+        verbs=verbs_of("Zone", "Zones"),
+        label="{description}",
+        tiebreak=("interfaces",),
+        phase=112,
+        unique=("zoneid",),
+        omit=("certificate", "template"),  # of a kind, and by an upload, that are not there
+        summary="A zone of the captive portal: who comes from its interfaces logs in first.",
+        example=(
+            "opnsense.captive_portal_zone: {description: guests, interfaces: [opt1], authservers: [Local"
+            " Database],\n"
+            "                               idletimeout: 30, allowedAddresses: [192.0.2.7]}"
+        ),
+    ),
+    KindRow(
         short="hasync_settings",
         path="core/hasync",
         root="hasync",
@@ -235,6 +277,22 @@ SETTINGS_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
             "reference": "opnsense.cron_job",
             "doc": "the description of the cron job that updates the rules",
         }
+    },
+    "ids_policy": {"description": {"required": True, "default": None}},
+    "captive_portal_zone": {
+        "zoneid": {
+            "required": False,
+            "filled": True,
+            "doc": "the number of the zone; chosen by the firewall when left out",
+        },
+        "interfaces": {"required": True, "default": None},
+        "authservers": {"doc": "names of authentication servers"},
+        "authEnforceGroup": {
+            "type": "reference",
+            "reference": "opnsense.group",
+            "key": "gid",
+            "doc": "only members of this group may log in",
+        },
     },
     "netflow_settings": {
         "capture.targets": {
