@@ -95,6 +95,7 @@ CASES = [
         },
         {"capture": {"interfaces": ["lan", "wan"], "targets": []}, "activeTimeout": 600},
     ),
+    Case("opnsense.health_settings", {"enabled": False}, {"enabled": True}, releases=["26.7.2"]),
     Case(
         "opnsense.firmware_settings",
         {"mirror": "https://pkg.example.org", "flavour": "latest"},
@@ -110,6 +111,7 @@ CASES = [
         {"description": "drop alerts", "prio": 10, "action": ["alert"], "new_action": "drop"},
         {"prio": 5, "action": ["alert", "drop"], "enabled": False},
     ),
+    Case("opnsense.ids_policy_rule", {"sid": 2000001, "action": "drop"}, {"enabled": False}),
     Case(
         "opnsense.captive_portal_zone",
         {
@@ -164,6 +166,16 @@ def test_passwords_are_compared_and_never_shown(start: Start, kind: str, field: 
     assert [list(change.after) for change in found.changes] == [[field]]
     assert "s3cret" not in "".join(map(str, found.steps))
     assert PROVIDER.kinds[kind].fields[field].secret
+
+
+@pytest.mark.parametrize(("release", "version"), [("26.7.2", "DTLSv1.2"), ("26.1.11", "DTLSv1.1")])
+def test_versions_of_dtls_are_those_of_the_release(start: Start, release: str, version: str) -> None:
+    to = target(start(release=release))
+    wanted = resource("opnsense.trust_settings", {"MinProtocol_DTLS": version})
+    assert not run(apply(to, [wanted])).after.steps
+    other = {"DTLSv1.2": "DTLSv1.1", "DTLSv1.1": "DTLSv1.2"}[version]
+    with pytest.raises(Rejected, match=r"refused .*MinProtocol_DTLS: Option \[\] not in list"):
+        run(apply(to, [resource("opnsense.trust_settings", {"MinProtocol_DTLS": other})]))
 
 
 REFUSED = [

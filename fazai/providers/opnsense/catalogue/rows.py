@@ -63,6 +63,7 @@ SERVICES: tuple[Service, ...] = (
         "captive_portal", "captiveportal/service/reconfigure", "captive portal", "page-services-captiveportal"
     ),
     Service("netflow", "diagnostics/netflow/reconfigure", "NetFlow", "page-diagnostics-netflow"),
+    Service("health", "diagnostics/systemhealth/reconfigure", "system health", "page-diagnostics-health"),
     Service("hasync", "core/hasync/reconfigure", "high availability", "page-system-hasync"),
 )
 

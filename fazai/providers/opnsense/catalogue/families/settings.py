@@ -198,6 +198,15 @@ SETTINGS_KINDS: tuple[KindRow, ...] = (
         example="opnsense.ids_policy: {description: block, prio: 10, action: [alert], new_action: drop}",
     ),
     KindRow(
+        short="ids_policy_rule",
+        path="ids/settings",
+        verbs=verbs_of("PolicyRule"),
+        label="{sid}",
+        phase=110,
+        summary="What intrusion detection does with one rule of a downloaded file, before any policy.",
+        example="opnsense.ids_policy_rule: {sid: 2000001, action: drop}",
+    ),
+    KindRow(
         short="captive_portal_zone",
         path="captiveportal/settings",
         verbs=verbs_of("Zone", "Zones"),
@@ -253,6 +262,17 @@ SETTINGS_KINDS: tuple[KindRow, ...] = (
         ),
     ),
     KindRow(
+        short="health_settings",
+        path="diagnostics/systemhealth",
+        root="systemhealth",
+        verbs=SETTINGS,
+        settings=True,
+        label="system health",
+        phase=112,
+        summary="Whether the firewall keeps graphs of its health (since release 26.7).",
+        example="opnsense.health_settings: {enabled: true}",
+    ),
+    KindRow(
         short="firmware_settings",
         path="core/firmware",
         root="firmware",
@@ -269,6 +289,12 @@ SETTINGS_KINDS: tuple[KindRow, ...] = (
 
 #: Facts by kind and field, beyond the device's own.
 SETTINGS_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
+    "trust_settings": {
+        "MinProtocol_DTLS": {
+            "choices": ("", "DTLSv1", "DTLSv1.1", "DTLSv1.2"),
+            "doc": "DTLSv1.1 up to release 26.1, DTLSv1.2 since 26.7",
+        }
+    },
     "monit_settings": {"password": {"secret": True}, "httpdPassword": {"secret": True}},
     "hasync_settings": {"password": {"secret": True}},
     "ids_settings": {
