@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from fazai.errors import Rejected
+from fazai.model import Resource, Secret
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import Start, apply, plan, resource, run, target
 from tests.opnsense.kinds.lifecycle import Case, check_lifecycle
@@ -21,6 +22,17 @@ CASES = [
         "opnsense.trust_settings",
         {"MinProtocol": "TLSv1.2", "Ciphersuites": ["TLS_AES_128_GCM_SHA256"], "install_crls": True},
         {"MinProtocol": "TLSv1.3", "Ciphersuites": []},
+    ),
+    Case(
+        "opnsense.settings",
+        {
+            "path": "monit/settings",
+            "set": {
+                "monit.general.interval": 60,
+                "monit": {"general": {"mailserver": ["b.example.org", "a.example.org"], "ssl": True}},
+            },
+        },
+        {"set": {"monit.general.mailserver": ["a.example.org", "b.example.org"], "monit.general.port": 587}},
     ),
     Case("opnsense.wireguard_settings", {"enabled": True}, {"enabled": False}),
     Case(
@@ -227,3 +239,70 @@ def test_the_job_that_updates_the_rules_is_named_by_its_description(start: Start
     assert not run(plan(to, [named])).steps
     other = run(plan(to, [resource("opnsense.ids_settings", {"UpdateCron": "nonsense"})]))
     assert 'there is no cron job "nonsense" on this firewall' in str(other.errors[0])
+
+
+def of_monit(**values: Any) -> Resource:
+    return resource("opnsense.settings", {"path": "monit/settings", "set": {"monit": {"general": values}}})
+
+
+def test_settings_of_any_controller_send_what_differs_and_activate_its_service(start: Start) -> None:
+    firewall = start()
+    run(apply(target(firewall), [of_monit(interval=60, startdelay=120)]))
+    posted = [path for method, path, _ in firewall.requests if method == "POST"]
+    assert posted == ["/api/monit/settings/set", "/api/monit/service/reconfigure"]
+
+
+def test_settings_of_several_controllers_are_apart(start: Start) -> None:
+    firewall = start()
+    other = resource(
+        "opnsense.settings", {"path": "interfaces/settings", "set": {"settings.disablevlanhwfilter": 1}}
+    )
+    done = run(apply(target(firewall), [of_monit(interval=60), other]))
+    assert {change.ref for change, _ in done.written} == {"monit/settings", "interfaces/settings"}
+    assert not done.after.steps
+    found = run(plan(target(firewall), [of_monit(interval=61), other]))
+    assert [(change.before, change.after) for change in found.changes] == [
+        ({"monit.general.interval": "60"}, {"monit.general.interval": "61"})
+    ]
+
+
+def test_settings_that_are_given_as_secrets_are_never_shown(start: Start) -> None:
+    firewall = start()
+    run(apply(target(firewall), [of_monit(password="old-s3cret")]))
+    found = run(plan(target(firewall), [of_monit(password=Secret("new-s3cret"))]))
+    assert len(found.changes) == 1
+    assert "s3cret" not in "".join(map(str, found.steps))
+    run(apply(target(firewall), [of_monit(password=Secret("new-s3cret"))]))
+    shown = firewall.call("GET", "/api/monit/settings/get")["monit"]["general"]["password"]
+    assert shown == "new-s3cret"
+
+
+def test_settings_that_the_firewall_refuses_or_does_not_have_are_said_by_name(start: Start) -> None:
+    to = target(start())
+    with pytest.raises(Rejected, match=r"refused .*monit\.general\.interval: Polling Interval"):
+        run(apply(to, [of_monit(interval="soon")]))
+    (error,) = run(plan(to, [of_monit(nope=1)])).errors
+    assert "has no field monit.general.nope" in str(error)
+
+
+OF_AN_ITEM = "ids.policies.policy.00000000-0000-4000-8000-000000000001.prio"
+
+
+@pytest.mark.parametrize(
+    ("fields", "wrong"),
+    [
+        ({"path": "monit/settings"}, "set"),
+        ({"path": "monit/settings", "set": "interval"}, "set"),
+        ({"path": "../settings", "set": {"monit.general.interval": 1}}, "path"),
+        (
+            {
+                "path": "ids/settings",
+                "set": {OF_AN_ITEM: 1},
+            },
+            OF_AN_ITEM,
+        ),
+    ],
+)
+def test_what_is_no_setting_of_a_controller_is_refused(fields: dict[str, Any], wrong: str) -> None:
+    _, problems = PROVIDER.kinds["opnsense.settings"].normalise(fields, "present")
+    assert [problem.field for problem in problems] == [wrong]

@@ -135,14 +135,26 @@ class KindRow:
     omit: tuple[str, ...] = ()  # fields of the API that the kind does not have
     unique: tuple[str, ...] = ()  # fields of which no two items may have the same value, beside the identity
     children: str = ""  # the kind of items that the firewall deletes with one of these; its rows list them
+    any_path: bool = False  # settings of the controller that the resource names, and any field of it
     saved: tuple[str, str] = ("result", "saved")  # what the answer to a write says when it was saved
     called: str = ""  # a second name that references may use, where `label` says more than people do
 
     def __post_init__(self) -> None:
         names = (name for _, name, _, _ in Formatter().parse(self.label) if name)
         object.__setattr__(self, "identity", tuple(names))
-        object.__setattr__(self, "root", self.root or self.short.rpartition("_")[2])
+        object.__setattr__(self, "root", self.root or self._last_word())
         object.__setattr__(self, "service", self.service or _service_of(self.path))
+
+    def _last_word(self) -> str:
+        return "" if self.any_path else self.short.rpartition("_")[2]
+
+    def path_of(self, ref: str) -> str:
+        """Return the controller of an item."""
+        return ref if self.any_path else self.path
+
+    def service_of(self, ref: str) -> str:
+        """Return the service that is activated after a write of an item; "" for none."""
+        return _service_of(ref) if self.any_path else self.service
 
     @property
     def name(self) -> str:

@@ -78,6 +78,27 @@ class FieldRow:
         return self.type == "list"
 
 
+class AnyFields(dict[str, FieldRow]):
+    """Fields of a kind that also has every field that a controller may have, under its dotted name.
+
+    Going through them gives only those that are known beforehand.
+    """
+
+    def __missing__(self, name: str) -> FieldRow:
+        if "." not in name:
+            raise KeyError(name)
+        return FieldRow(name=name, type="text", api="Any", fold="set")
+
+    def __contains__(self, name: object) -> bool:
+        return dict.__contains__(self, name) or (isinstance(name, str) and "." in name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+
 @dataclass(frozen=True, slots=True)
 class CatalogueEntry:
     """A kind of the catalogue: its row and its fields."""
@@ -125,15 +146,16 @@ def _field_rows(
     row: KindRow, facts: list[dict[str, Any]], extra: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, FieldRow]:
     """Merge the device's facts with what the row adds to, changes in, or leaves out of them."""
-    found: dict[str, FieldRow] = {}
+    found: dict[str, FieldRow] = AnyFields() if row.any_path else {}
     for fact in facts:
         name = fact["name"]
         if name in row.omit:
             continue
         choices = tuple(fact.pop("choices", ()))
         found[name] = FieldRow(**fact, choices=choices, fold=_FOLDS.get(fact["api"], ""))
+    known = set(found)
     for name, more in extra.items():
-        found[name] = replace(found[name], **more) if name in found else FieldRow(name=name, **more)
+        found[name] = replace(found[name], **more) if name in known else FieldRow(name=name, **more)
     return found
 
 

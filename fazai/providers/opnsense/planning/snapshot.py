@@ -162,6 +162,8 @@ class Snapshot:
             for name in sorted(self.collections):
                 collection = self.collections[name]
                 columns = [row.source or row.name for row in collection.kind.rows.values()]
+                if collection.kind.row.any_path:
+                    columns = sorted({column for row in collection.rows.values() for column in row})
                 pick = itemgetter("uuid", *columns) if len(columns) > 1 else None
                 state.update(name.encode())
                 for ref in sorted(collection.rows):
@@ -226,7 +228,7 @@ _ENCODE = msgspec.json.Encoder().encode
 
 def row_of_answer(answer: Any, root: str, ref: str) -> ItemRow | None:
     """Return the row that `get` of one item stands for; None when there is no such item (`[]`)."""
-    for part in root.split("."):
+    for part in root.split(".") if root else ():
         answer = answer.get(part) if isinstance(answer, Mapping) else None
     if not isinstance(answer, Mapping) or not answer:
         return None

@@ -11,6 +11,24 @@ _CONFIG = Verbs("getconfig", "getconfig", "setconfig", "setconfig", "setconfig")
 
 SETTINGS_KINDS: tuple[KindRow, ...] = (
     KindRow(
+        short="settings",
+        path="",
+        verbs=SETTINGS,
+        settings=True,
+        any_path=True,
+        label="{path}",
+        phase=114,
+        own_privilege="page-all",
+        summary=(
+            "Settings of any controller that has `get` and `set` of its whole model, for what has no kind of"
+            " its own. A service is activated where this page lists one of its module."
+        ),
+        example=(
+            "opnsense.settings: {path: monit/settings, set: {monit.general.interval: 60,\n"
+            "                    monit: {general: {mailserver: [mail.example.org]}}}}"
+        ),
+    ),
+    KindRow(
         short="interface_settings",
         path="interfaces/settings",
         root="settings",
@@ -289,6 +307,23 @@ SETTINGS_KINDS: tuple[KindRow, ...] = (
 
 #: Facts by kind and field, beyond the device's own.
 SETTINGS_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
+    "settings": {
+        "path": {
+            "type": "text",
+            "api": "Text",
+            "required": True,
+            "pattern": "[a-z0-9_]+/[a-z0-9_]+",
+            "wanted": "module/controller",
+            "doc": "module and controller, as monit/settings",
+        },
+        "set": {
+            "type": "text",
+            "api": "Any",
+            "doc": "values by name as the controller's `get` shows them, from the model's root on; names may"
+            " be dotted or nested, lists are compared without their order, of a secret reference nothing is"
+            " shown",
+        },
+    },
     "trust_settings": {
         "MinProtocol_DTLS": {
             "choices": ("", "DTLSv1", "DTLSv1.1", "DTLSv1.2"),
