@@ -21,7 +21,7 @@ SETTINGS_KINDS: tuple[KindRow, ...] = (
         own_privilege="page-all",
         summary=(
             "Settings of any controller that has `get` and `set` of its whole model, for what has no kind of"
-            " its own. A service is activated where this page lists one of its module."
+            " its own. The service of its module is activated where a kind of this list has the same."
         ),
         example=(
             "opnsense.settings: {path: monit/settings, set: {monit.general.interval: 60,\n"
