@@ -42,7 +42,7 @@ TYPES = {
     "Protocol": "choice",
 }
 #: Types whose free values are a list where a `get` shows them as a map.
-LISTED = ("AliasContent", "Hostname", "Network", "MacAddress")
+LISTED = ("AliasContent", "CSVList", "Hostname", "IPPort", "Network", "MacAddress")
 #: Kinds that were recorded under the name of another one with the same fields.
 RECORDED_AS = {"unbound/settings Dot": "unbound/settings Forward"}
 #: Options of a field with a source, by its type, for the lab.
@@ -215,14 +215,23 @@ def make_fact(field: Json, item: Json, known: Json) -> Json:
 def is_of_row(row: KindRow, spec: Json) -> bool:
     """Return whether the second recording means this kind."""
     if spec.get("singleton"):
-        return row.settings and spec["controller"] == row.path and spec["root_key"] == row.root
+        root = ".".join(filter(None, (spec["root_key"], spec["model_path"])))
+        return row.settings and (spec["controller"], root) == (row.path, row.root)
     return not row.settings and (spec["controller"], spec["verbs"]["get"]) == (row.path, row.verbs.get)
+
+
+def _has_alternatives(mask: str) -> bool:
+    """Return whether a `|` stands outside all groups: then `^` and `$` are of one alternative each."""
+    left = re.sub(r"\\.|\[[^]]*\]", "", mask)
+    while (fewer := re.sub(r"\([^()]*\)", "", left)) != left:
+        left = fewer
+    return "|" in left
 
 
 def python_pattern(mask: str) -> str:
     """Return a mask of the product as a full match in Python; "" where that is not the same."""
     found = re.fullmatch(r"/\^(.*)\$/u?", mask, re.DOTALL)
-    if found is None or re.search(r"\(\?[^:]|\\[phHR]|\[\[:", found[1]):
+    if found is None or re.search(r"\(\?[^:]|\\[phHR]|\[\[:", found[1]) or _has_alternatives(found[1]):
         return ""
     try:
         re.compile(found[1])

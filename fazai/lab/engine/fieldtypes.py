@@ -72,12 +72,32 @@ def _check_integer(box: Box, field: Field, value: str, item: Item) -> Iterable[s
     text = field.message or "Invalid integer value."
     if not _INTEGER.match(value):
         yield text
-        if field.min is not None or field.max is not None:
-            yield text  # two validators say so, and the product makes a list of it
+        yield text  # two validators say so, and the product makes a list of it
     elif (field.min is not None and int(value) < field.min) or (
         field.max is not None and int(value) > field.max
     ):
         yield text
+
+
+def _check_numeric(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    if not _is_decimal(value):
+        yield field.message or "Invalid numeric value."
+        yield field.message or "Invalid numeric value."  # as with integers
+
+
+def _check_list(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    for part in value.split(","):
+        if re.search(r"[\r\n]", part):
+            yield f'"{part}" is invalid. List validation error.'
+            return
+
+
+def _check_targets(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    for part in value.split(","):
+        address, _, port = part.rpartition(":")
+        if not is_ip_address(address.strip("[]")) or not _is_port(port):
+            yield f'"{part}" is invalid. Invalid IP-port combination.'
+            return
 
 
 def _check_text_pattern(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
@@ -233,7 +253,8 @@ _INTEGERS: Final = ("Integer", "AutoNumber", "FilterSequence", "DNatSequence", "
 TYPES: Final[Mapping[str, FieldType]] = {
     "Boolean": FieldType(_every_part(re.compile("[01]").fullmatch, "Value should be a boolean (0,1).")),
     **dict.fromkeys(_INTEGERS, FieldType(_check_integer)),
-    "Numeric": FieldType(_every_part(_is_decimal, "Invalid numeric value.")),
+    "Numeric": FieldType(_check_numeric),
+    "CSVList": FieldType(_check_list),
     "Text": FieldType(_check_text_pattern),
     "StrictText": FieldType(_check_strict_text),
     "Description": FieldType(_check_description),
@@ -241,6 +262,7 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Prefix": FieldType(_every_network(is_ip_network)),
     "Address": FieldType(_every_network(is_ip_address)),
     "Hostname": FieldType(_check_hostname),
+    "IPPort": FieldType(_check_targets),
     "MacAddress": FieldType(_every_part(_MAC.match, "Invalid MAC address.")),
     "Base64": FieldType(_every_part(_is_base64, "Invalid Base64-encoded string.")),
     "Url": FieldType(_every_part(_URL.match, "Invalid URL.")),

@@ -33,10 +33,20 @@ class CollectionHooks:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingsHooks:
+    """Differences of a model's settings from the generic ones."""
+
+    computed: Callable[[Box, Item], Mapping[str, str]] = lambda *_: {}  # the volatile ones
+    before: Callable[[Box, dict[str, str]], None] = lambda *_: None  # before validation: may change them
+    check: Callable[[Box, Item, Item], Iterable[tuple[str, str]]] = lambda *_: ()  # of the old and the new
+
+
+@dataclass(frozen=True, slots=True)
 class ModelHooks:
-    """Rows by name (checks, guards), by type of a field (defaults) or by collection."""
+    """Rows by name (checks, guards), by type of a field (defaults), by collection, or by model (settings)."""
 
     checks: Mapping[str, Check] = field(default_factory=dict)
     guards: Mapping[str, Guard] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
     collections: Mapping[str, CollectionHooks] = field(default_factory=dict)
+    settings: Mapping[str, SettingsHooks] = field(default_factory=dict)

@@ -7,13 +7,13 @@ import uuid as uuids
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from fazai.lab.box import ActionCall, Box, Unexpected
+from fazai.lab.box import ActionCall, Box, Unexpected, UserError
 from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
-from fazai.lab.engine.hooks import HOOKS, hooks_of
+from fazai.lab.engine.hooks import HOOKS, hooks_of, settings_hooks_of
 from fazai.lab.engine.names import natural_key
 from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker
-from fazai.lab.engine.schema import Controller, Field, ItemModel, Model, Unique
+from fazai.lab.engine.schema import Controller, Field, ItemModel, ItemRefusal, Model, Unique
 from fazai.lab.engine.search import RowCache, SearchRow, grid_answer
 from fazai.lab.engine.sources import SOURCES
 
@@ -174,15 +174,32 @@ def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, prefix: str
         if is_taken(box, model, unique, uuid, item):
             for _ in range(2 if unique.twice else 1):
                 problems.add(unique.fields[0], unique.message)
-    for refusal in model.refuse:
+    _add_refusals(problems, model.refuse, item)
+    for name in model.checks:
+        for field_name, message in HOOKS.checks[name](box, model, uuid, item):
+            problems.add(field_name, message)
+    return problems
+
+
+def _add_refusals(problems: Validations, refuse: Iterable[ItemRefusal], item: Item) -> None:
+    for refusal in refuse:
         if all(
             re.fullmatch(pattern, item.get(name, ""), re.DOTALL) for name, pattern in refusal.when.items()
         ):
             for name in refusal.on:
                 problems.add(name, refusal.message)
-    for name in model.checks:
-        for field_name, message in HOOKS.checks[name](box, model, uuid, item):
-            problems.add(field_name, message)
+
+
+def validate_settings(box: Box, model: Model, old: Item, fresh: Item, prefix: str) -> Validations:
+    """Return everything that is wrong with the settings of a model."""
+    problems = Validations(prefix)
+    for name, message in settings_hooks_of(model).check(box, old, fresh):
+        problems.add(name, message)
+    for field in model.settings:
+        if not field.volatile:
+            for message in validate_field(box, field, fresh[field.name], fresh):
+                problems.add(field.name, message)
+    _add_refusals(problems, model.refuse, fresh)
     return problems
 
 
@@ -265,9 +282,19 @@ def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
 
 
 def toggle_item(call: ActionCall, model: ItemModel) -> Any:
-    uuid, wanted = call.param(0), call.param(1)
-    item = call.box.items(model.path).get(uuid or "")
-    if not call.posted or item is None or uuid is None:
+    """Switch items on or off; several, with commas between, only to a given state."""
+    uuids_, wanted = (call.param(0) or "").split(","), call.param(1)
+    if not call.posted:
+        return FAILED
+    if len(uuids_) > 1 and (wanted not in ("0", "1") or model.flips):
+        raise UserError("Toggle with a list of items in only supported for explicit actions [0,1]", "Toggle")
+    answers = [_toggle_one(call, model, uuid, None if model.flips else wanted) for uuid in uuids_]
+    return answers[-1]
+
+
+def _toggle_one(call: ActionCall, model: ItemModel, uuid: str, wanted: str | None) -> Any:
+    item = call.box.items(model.path).get(uuid)
+    if item is None:
         return FAILED
     name = model.toggle
     negative = name == "disabled"
@@ -286,7 +313,7 @@ def toggle_item(call: ActionCall, model: ItemModel) -> Any:
 
 def current_settings(box: Box, model: Model) -> dict[str, str]:
     """Return the settings of a model; what was never set has its default."""
-    defaults = {field.name: field.default for field in model.settings}
+    defaults = {field.name: field.default for field in model.settings if not field.volatile}
     return {**defaults, **box.config.settings(model.name)}
 
 
@@ -295,7 +322,8 @@ def get_model(call: ActionCall, controller: Controller, model: Model) -> Any:
     if call.method not in ("GET", "HEAD"):
         return []
     box = call.box
-    body = nested_item(box, model.settings, current_settings(box, model), {})
+    shown = current_settings(box, model)
+    body = nested_item(box, model.settings, shown, settings_hooks_of(model).computed(box, shown))
     for inner, item_model in model.items.items():
         items = {
             uuid: nested_item(box, item_model.fields, item, compute_fields(box, item_model, uuid, item))
@@ -319,11 +347,10 @@ def set_model(call: ActionCall, controller: Controller, model: Model, edit: Conf
     box, root = call.box, controller.root or model.root
     body = posted_body(call, root) or {}
     sent = flatten_fields(body, {field.name: field for field in model.settings})
-    fresh = merge_sent(box, model.settings, current_settings(box, model), sent)
-    problems = Validations(root)
-    for field in model.settings:
-        for message in validate_field(box, field, fresh[field.name], fresh):
-            problems.add(field.name, message)
+    old = current_settings(box, model)
+    fresh = merge_sent(box, model.settings, old, sent)
+    settings_hooks_of(model).before(box, fresh)
+    problems = validate_settings(box, model, old, fresh, root)
     items = list(_posted_items(call, model, body)) if controller.bulk else []
     found = problems.body()
     for item_model, uuid, item in items:

@@ -162,6 +162,9 @@ class OpnsenseSession:
         self, kind: CatalogueKind, wanted: Sequence[Resource], seen: Mapping[str, Collection]
     ) -> Collection:
         row = kind.row
+        if row.any_path:
+            paths = {text_of(one.fields["path"]) for one in wanted if one.kind == kind.name}
+            return Collection(kind, {path: await self._read_any(row, path) for path in sorted(paths)}, "")
         if row.settings:
             path = f"{row.path}/{row.verbs.get}"
             found = row_of_answer(await self.api.get(path, privilege=row.privilege), row.root, SETTINGS_REF)
@@ -175,6 +178,14 @@ class OpnsenseSession:
         if not all(row.get("uuid").__class__ is str or row.get("is_automatic") for row in listed):
             raise nonsense_error(self._target, path, "items that have no uuid")
         return Collection.of(kind, listed, self._policy.owner)
+
+    async def _read_any(self, row: KindRow, controller: str) -> ItemRow:
+        """Read all settings of a controller, under the names that its model has at the top."""
+        path = f"{controller}/{row.verbs.get}"
+        found = row_of_answer(await self.api.get(path, privilege=row.privilege), "", controller)
+        if found is None:
+            raise nonsense_error(self._target, path, "an answer without settings")
+        return {**found, "path": controller}
 
     def _hides_items(self, setting: Collection | None) -> bool:
         row = setting.rows.get(SETTINGS_REF, {}) if setting is not None else {}
@@ -295,7 +306,9 @@ class OpnsenseSession:
             return made
         body = await self._body_of(kind, change)
         action = kind.row.verbs.set
-        path = f"{kind.row.path}/{action}" if kind.row.settings else f"{kind.row.path}/{action}/{ref}"
+        path = f"{kind.row.path_of(ref)}/{action}"
+        if not kind.row.settings:
+            path += f"/{ref}"
         answer = await self._post_body(kind, path, nest_body(kind.row.root, body))
         self._check_saved(kind, change, answer)
         if change.verb is Verb.CREATE:
@@ -372,7 +385,7 @@ class OpnsenseSession:
 
     def _fields_along(self, kind: CatalogueKind, change: Change) -> dict[str, str]:
         """Return the fields that the firewall wants with every write, though they stay as they are."""
-        if change.verb is Verb.CREATE:
+        if change.verb is Verb.CREATE or kind.row.settings:
             return {}
         rows = {name: row for name, row in kind.rows.items() if row.always or name in kind.row.identity}
         texts = {n: self._current_text(kind, change, row) for n, row in rows.items() if n not in change.after}
@@ -419,7 +432,8 @@ class OpnsenseSession:
 
     def _check_saved(self, kind: CatalogueKind, change: Change, answer: Any) -> None:
         """Check that the firewall says that it saved. Raises Rejected, DeviceError."""
-        if isinstance(answer, dict) and answer.get("result") == "saved":
+        name, word = kind.row.saved
+        if isinstance(answer, dict) and answer.get(name) == word:
             return
         found = validations_of(answer)
         if not found:

@@ -25,6 +25,23 @@ def test_the_facts_of_the_catalogue_are_what_the_tool_makes(tool: dict[str, Any]
     assert made == kept, "run: python tools/opnsense_data.py fields"
 
 
+@pytest.mark.parametrize(
+    ("mask", "pattern"),
+    [
+        ("/^[a-z]{1,4}$/", "[a-z]{1,4}"),
+        ("/^(?:a|b)[|]\\|$/u", "(?:a|b)[|]\\|"),
+        ("/^((a|b)+|c)$/", "((a|b)+|c)"),
+        ("/^(\\/[^\\/ ]*)+\\/?|syslog.*$/", ""),  # begins so, or ends so
+        ("/[0-9]+[kmg]?/i", ""),  # stands anywhere
+        ("/^\\pL+$/u", ""),
+    ],
+)
+def test_a_mask_of_the_product_is_taken_where_python_means_the_same(
+    tool: dict[str, Any], mask: str, pattern: str
+) -> None:
+    assert tool["python_pattern"](mask) == pattern
+
+
 def test_the_rows_of_the_lab_have_the_fields_that_the_tool_prints(
     tool: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,6 +40,8 @@ WRONG: Mapping[str, tuple[str, Any]] = {
     "dnsmasq_host": ("ip", ["no address"]),
     "monit_service": ("interface", "nowhere"),
     "kea_reservation": ("ip_address", "10.0.0.9"),
+    "ids_user_rule": ("source", "nonsense"),
+    "captive_portal_zone": ("interfaces", ["nowhere"]),
     "vlan": ("if", "nowhere"),
     "vip": ("interface", "nowhere"),
     "user": ("priv", ["page-nope"]),

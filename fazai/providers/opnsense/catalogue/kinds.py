@@ -19,6 +19,8 @@ from fazai.providers.opnsense.catalogue.values import comparison_key, compose_na
 #: Words beside the fields: which item is meant where the identity does not say it, and the fields that may
 #: have any value where they are not declared.
 UUID, MATCH, UNMANAGED = "uuid", "match", "unmanaged"
+#: The field of settings of any controller that holds them.
+SET = "set"
 
 
 class CatalogueKind:
@@ -185,11 +187,30 @@ class CatalogueKind:
         found: dict[str, Value] = {}
         for name, value in fields.items():
             prefix = f"{name}."
+            if self.row.any_path and name == SET and isinstance(value, Mapping):
+                found.update(_flatten_settings(value))
+                continue
             if isinstance(value, Mapping) and any(known.startswith(prefix) for known in self.rows):
-                found.update({f"{prefix}{part}": inner for part, inner in value.items()})
+                inner = {f"{prefix}{part}": one for part, one in value.items()}
+                found.update(self._flatten_fields(inner))
             else:
                 found[name] = value
         return found
+
+
+def _flatten_settings(values: Mapping[str, Value], prefix: str = "") -> dict[str, Value]:
+    """Return settings under their dotted names, as the API has them: lists with commas, 1 and 0."""
+    found: dict[str, Value] = {}
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            found.update(_flatten_settings(value, f"{prefix}{name}."))
+        elif isinstance(value, (list, tuple)) and all(isinstance(one, (str, int)) for one in value):
+            found[f"{prefix}{name}"] = ",".join(str(one) for one in value)
+        elif isinstance(value, bool):
+            found[f"{prefix}{name}"] = "1" if value else "0"
+        else:
+            found[f"{prefix}{name}"] = value
+    return found
 
 
 def _field_spec(row: KindRow, field: FieldRow) -> FieldSpec:
@@ -270,8 +291,17 @@ def _check_vip_network(fields: Mapping[str, Value]) -> list[Problem]:
     return [Problem("network", f'"{network}" has no prefix length', f'write "{network}/32" or the like')]
 
 
+def _check_settings(fields: Mapping[str, Value]) -> list[Problem]:
+    named = [name for name in fields if "." in name]
+    if SET in fields or not named:
+        return [Problem(SET, "takes a map of names to values", "{unbound.general.dnssec: true}")]
+    items = [name for name in named if any(map(is_uuid, name.split(".")))]
+    return [Problem(name, "is a field of an item, not a setting") for name in items]
+
+
 _CHECKS: Mapping[str, Callable[[Mapping[str, Value]], list[Problem]]] = {
     "alias": alias_problems,
+    "settings": _check_settings,
     "unbound_host": _check_unbound_host,
     "unbound_alias": _check_unbound_alias,
     "vip": _check_vip_network,

@@ -19,6 +19,13 @@ class Service:
 
 #: In the order in which they are activated. Since release 26.7 `filter/apply` does not refresh aliases.
 SERVICES: tuple[Service, ...] = (
+    Service(
+        "interfaces",
+        "interfaces/settings/reconfigure",
+        "interface settings",
+        "page-system-advanced-network",
+    ),
+    Service("trust", "trust/settings/reconfigure", "trust", "page-all"),
     Service("vlan", "interfaces/vlan_settings/reconfigure", "VLAN devices", "page-interfaces-vlan-edit"),
     Service(
         "loopback",
@@ -41,6 +48,7 @@ SERVICES: tuple[Service, ...] = (
     Service("shaper", "trafficshaper/service/reconfigure", "traffic shaper", "page-firewall-trafficshaper"),
     Service("filter", "firewall/filter/apply", "firewall rules and NAT", "page-filter-api"),
     Service("wireguard", "wireguard/service/reconfigure", "WireGuard", "page-wireguard-config"),
+    Service("ipsec", "ipsec/service/reconfigure", "IPsec", "page-vpn-ipsec-connections"),
     Service("unbound", "unbound/service/reconfigure", "Unbound DNS", "page-services-unbound"),
     Service("kea", "kea/service/reconfigure", "Kea DHCP", "page-dhcp-kea-v4"),
     Service("dnsmasq", "dnsmasq/service/reconfigure", "Dnsmasq", "page-services-dnsforwarder"),
@@ -49,6 +57,14 @@ SERVICES: tuple[Service, ...] = (
     ),
     Service("cron", "cron/service/reconfigure", "cron", "page-system-cron"),
     Service("monit", "monit/service/reconfigure", "Monit", "page-services-monit"),
+    Service("ids", "ids/service/reconfigure", "intrusion detection", "page-services-ids"),
+    Service("hostdiscovery", "hostdiscovery/service/reconfigure", "host discovery", "page-hostdiscovery"),
+    Service(
+        "captive_portal", "captiveportal/service/reconfigure", "captive portal", "page-services-captiveportal"
+    ),
+    Service("netflow", "diagnostics/netflow/reconfigure", "NetFlow", "page-diagnostics-netflow"),
+    Service("health", "diagnostics/systemhealth/reconfigure", "system health", "page-diagnostics-health"),
+    Service("hasync", "core/hasync/reconfigure", "high availability", "page-system-hasync"),
 )
 
 
@@ -119,13 +135,26 @@ class KindRow:
     omit: tuple[str, ...] = ()  # fields of the API that the kind does not have
     unique: tuple[str, ...] = ()  # fields of which no two items may have the same value, beside the identity
     children: str = ""  # the kind of items that the firewall deletes with one of these; its rows list them
+    any_path: bool = False  # settings of the controller that the resource names, and any field of it
+    saved: tuple[str, str] = ("result", "saved")  # what the answer to a write says when it was saved
     called: str = ""  # a second name that references may use, where `label` says more than people do
 
     def __post_init__(self) -> None:
         names = (name for _, name, _, _ in Formatter().parse(self.label) if name)
         object.__setattr__(self, "identity", tuple(names))
-        object.__setattr__(self, "root", self.root or self.short.rpartition("_")[2])
+        object.__setattr__(self, "root", self.root or self._last_word())
         object.__setattr__(self, "service", self.service or _service_of(self.path))
+
+    def _last_word(self) -> str:
+        return "" if self.any_path else self.short.rpartition("_")[2]
+
+    def path_of(self, ref: str) -> str:
+        """Return the controller of an item."""
+        return ref if self.any_path else self.path
+
+    def service_of(self, ref: str) -> str:
+        """Return the service that is activated after a write of an item; "" for none."""
+        return _service_of(ref) if self.any_path else self.service
 
     @property
     def name(self) -> str:

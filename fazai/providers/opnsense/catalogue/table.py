@@ -46,6 +46,7 @@ class FieldRow:
     where a label begins that the search adds. `always`: sent with every set (the identity is as well:
     controllers take its absence for a new name). `write_once`: only sent when the item is created, never
     compared. `filled`: where it is not declared it is left as it is, as the firewall or others fill it in.
+    `own`: entries of a list that the firewall adds by itself; they are neither compared nor sent.
     """
 
     name: str
@@ -66,6 +67,7 @@ class FieldRow:
     cut: str = ""
     write_once: bool = False
     filled: bool = False
+    own: tuple[str, ...] = ()
     fold: str = ""
     doc: str = ""
     pattern: str = ""  # what the device holds a text against, and what it says of one that does not fit
@@ -74,6 +76,27 @@ class FieldRow:
     @property
     def multiple(self) -> bool:
         return self.type == "list"
+
+
+class AnyFields(dict[str, FieldRow]):
+    """Fields of a kind that also has every field that a controller may have, under its dotted name.
+
+    Going through them gives only those that are known beforehand.
+    """
+
+    def __missing__(self, name: str) -> FieldRow:
+        if "." not in name:
+            raise KeyError(name)
+        return FieldRow(name=name, type="text", api="Any", fold="set")
+
+    def __contains__(self, name: object) -> bool:
+        return dict.__contains__(self, name) or (isinstance(name, str) and "." in name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,15 +146,16 @@ def _field_rows(
     row: KindRow, facts: list[dict[str, Any]], extra: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, FieldRow]:
     """Merge the device's facts with what the row adds to, changes in, or leaves out of them."""
-    found: dict[str, FieldRow] = {}
+    found: dict[str, FieldRow] = AnyFields() if row.any_path else {}
     for fact in facts:
         name = fact["name"]
         if name in row.omit:
             continue
         choices = tuple(fact.pop("choices", ()))
         found[name] = FieldRow(**fact, choices=choices, fold=_FOLDS.get(fact["api"], ""))
+    known = set(found)
     for name, more in extra.items():
-        found[name] = replace(found[name], **more) if name in found else FieldRow(name=name, **more)
+        found[name] = replace(found[name], **more) if name in known else FieldRow(name=name, **more)
     return found
 
 

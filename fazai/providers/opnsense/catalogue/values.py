@@ -157,7 +157,7 @@ def _canonical_list(row: FieldRow, value: Value) -> tuple[Value, Problem | None]
                 text = picked
             if row.separator in text:
                 return (), Problem(row.name, "an entry must not contain a " + _SEPARATORS[row.separator])
-            if text:
+            if text and text not in row.own:
                 found[text] = None
     if not found and row.required and row.default is None:
         return (), Problem(row.name, "must not be empty")
@@ -235,6 +235,8 @@ def comparison_key(row: FieldRow, text: str) -> str:
             return text
         case "host" | "port" | "case":
             return text.lower()
+        case "set":
+            return ",".join(sorted(text.split(",")))
         case "mac":
             return text.lower().replace("-", ":")
         case _:
@@ -262,11 +264,16 @@ def _shorten_ipv6(text: str) -> str:
 
 
 def flatten_item(item: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Flatten an item as `get` answers it into a search row: option maps become their keys."""
+    """Flatten an item as `get` answers it into a search row: option maps become their keys.
+
+    Options 0, 1, 2, … arrive as a list, in which their place is the key.
+    """
     found: dict[str, str] = {}
     for name, value in item.items():
         if name.startswith("%"):
             continue
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            value = {str(place): one for place, one in enumerate(value)}
         if not isinstance(value, Mapping):
             found[prefix + name] = "" if value == [] else str(value)
         elif value and all(isinstance(option, Mapping) and "selected" in option for option in value.values()):

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fazai.errors import DeviceError, FazaiError, NotAvailable, Refused, spelling_hint
-from fazai.model import Change, Resource, SecretRef, Value, Verb
+from fazai.model import Change, Resource, Secret, SecretRef, Value, Verb
 from fazai.providers.opnsense.catalogue.kinds import UNMANAGED, CatalogueKind
 from fazai.providers.opnsense.catalogue.ownership import is_uuid, other_owner
 from fazai.providers.opnsense.catalogue.table import FieldRow
@@ -183,6 +183,9 @@ class ItemComparer:
         fields = (*changed, *astray)
         before = {name: self.snapshot.value(collection, row, kind.rows[name]) for name in fields}
         after = {**{name: resource.fields[name] for name in changed}, **astray}
+        for name in changed:  # a value that is given as a secret replaces one
+            if isinstance(after[name], Secret) and not isinstance(before[name], Secret):
+                before[name] = Secret(text_of(before[name]))
         taking = not ours and self._may_adopt(resource)
         notes = [f"not declared, so as by default: {', '.join(astray)}"] if astray else []
         if taking and (owner := other_owner(ref, kind.name, (resource.identity, resource.label))):
@@ -340,7 +343,7 @@ class ItemComparer:
             after=after,
             ref=ref,
             note=note,
-            activates=kind.services,
+            activates=tuple(filter(None, [kind.row.service_of(ref)])),
             adopts=adopts,
             mark=resource.mark if resource else None,
             origins=resource.origins if resource else {},

@@ -73,7 +73,7 @@ class Matcher:
     def match(self, resource: Resource) -> tuple[str, bool]:
         """Return the item's ref, and whether it is ours. Raises DeviceError: not there, or not alone."""
         if self.kind.row.settings:
-            return SETTINGS_REF, True
+            return (text_of(resource.fields["path"]) if self.kind.row.any_path else SETTINGS_REF), True
         if UUID in resource.fields:
             return self._match_uuid(resource)
         if MATCH in resource.fields:

@@ -94,6 +94,9 @@ class Collection:
         text = cell_text(row, field_row.source if field_row.source in row else field_row.name)
         if field_row.cut:
             text = text.partition(field_row.cut)[0]
+        if field_row.own:
+            parts = text.split(field_row.separator)
+            text = field_row.separator.join(part for part in parts if part not in field_row.own)
         if field_row.name == self.kind.row.mark_field:
             return split_mark(text, self.owner)[0]
         return text
@@ -159,6 +162,8 @@ class Snapshot:
             for name in sorted(self.collections):
                 collection = self.collections[name]
                 columns = [row.source or row.name for row in collection.kind.rows.values()]
+                if collection.kind.row.any_path:
+                    columns = sorted({column for row in collection.rows.values() for column in row})
                 pick = itemgetter("uuid", *columns) if len(columns) > 1 else None
                 state.update(name.encode())
                 for ref in sorted(collection.rows):
@@ -223,7 +228,7 @@ _ENCODE = msgspec.json.Encoder().encode
 
 def row_of_answer(answer: Any, root: str, ref: str) -> ItemRow | None:
     """Return the row that `get` of one item stands for; None when there is no such item (`[]`)."""
-    for part in root.split("."):
+    for part in root.split(".") if root else ():
         answer = answer.get(part) if isinstance(answer, Mapping) else None
     if not isinstance(answer, Mapping) or not answer:
         return None

@@ -234,8 +234,8 @@ def _assemble_steps(
         steps.extend((*early[name], *writes))
         if kind.row.before_use and any(change.verb is Verb.CREATE for change in writes):
             steps.append(Activate(target, kind.row.service))  # later kinds may name it only then
-        elif writes and kind.row.service:
-            touched.add(kind.row.service)
+        else:
+            touched.update(service for change in writes for service in change.activates)
     for name in reversed(list(results)):
         kind = kinds[name]
         gone = [change for change in results[name].changes if change.verb is Verb.DELETE]

@@ -15,7 +15,7 @@ TOLD_FIELDS, TOLD_TEXTS = 20, 10  # of one refusal
 
 def rejection_error(target: str, kind: CatalogueKind, change: Change, found: Mapping[str, Any]) -> Rejected:
     """Return the refusal of a change, each message with our field's name, at the place of the first."""
-    prefix = f"{kind.row.root}."
+    prefix = f"{kind.row.root}." if kind.row.root else ""
     sources = {row.source: name for name, row in kind.rows.items() if row.source}
     fields: dict[str, tuple[str, ...]] = {}
     for key, value in list(found.items())[:TOLD_FIELDS]:
@@ -52,7 +52,7 @@ def nest_fields(body: Mapping[str, str]) -> dict[str, Any]:
 
 def nest_under(tree: str, value: Mapping[str, Any]) -> dict[str, Any]:
     """Put a value below a dotted name."""
-    for part in reversed(tree.split(".")):
+    for part in reversed(tree.split(".") if tree else ()):
         value = {part: value}
     return dict(value)
 

@@ -72,6 +72,9 @@ TRIALS: Mapping[str, Trial] = {
     "kea_reservation": Trial(
         "kea/dhcpv4/set", "dhcpv4.reservations.reservation", {"next_server": "zz bad !"}
     ),
+    "ids_user_rule": Trial("ids/settings/set", "ids.userDefinedRules.rule", {"enabled": "2"}),
+    "ids_policy": Trial("ids/settings/set", "ids.policies.policy", {"enabled": "2"}),
+    "captive_portal_zone": Trial("captiveportal/settings/set", "zone.zones.zone", {"enabled": "2"}),
     "vlan": Trial("interfaces/vlan_settings/setItem", "vlan", {"pcp": "9", "proto": "zz_none"}, each=True),
     "vip": Trial(
         "interfaces/vip_settings/setItem", "vip", {"noexpand": "2", "nobind": "2"}, each=True, new=True
