@@ -61,6 +61,13 @@ def settings(name: str) -> Json:
     return found
 
 
+def _named_once(found: list[Json]) -> set[str]:
+    """The uuids of made items that no other exchange of a file names."""
+    text = json.dumps(found)
+    made = [one["response"].get("uuid", "") for one in found if isinstance(one["response"], dict)]
+    return {uuid for uuid in made if isinstance(uuid, str) and uuid and text.count(uuid) == 1}
+
+
 class Replay:
     """One firewall of the lab that is sent what a file recorded."""
 
@@ -75,6 +82,7 @@ class Replay:
         self.chosen: set[str] = set()  # uuids that stood in requests
         self._searched: dict[str, set[str]] = {}  # what a search listed the first time
         self._double = ""  # the call that deletes an item that was made twice
+        self._passing: set[str] = set()  # items that no later exchange names: deleted at once
         self._deletes: dict[str, str] = {}  # a controller's action that deletes
         self._timers: list[Callable[[], None]] = []
         firewall.box.schedule = self._schedule
@@ -129,8 +137,9 @@ class Replay:
         if self._double:
             self.firewall.call("POST", self.translated(self._double), {})
         answer = exchange["response"]
-        twice = exchange["name"].endswith("(duplicate)") and isinstance(answer, dict) and "uuid" in answer
-        self._double = f"{path.replace('/add', '/del')}/{answer['uuid']}" if twice else ""
+        made = answer.get("uuid", "") if isinstance(answer, dict) else ""
+        twice = made and (exchange["name"].endswith("(duplicate)") or made in self._passing)
+        self._double = f"{path.replace('/add', '/del')}/{made}" if twice else ""
         controller, action = path.split("/")[2:4], path.split("/")[4] if path.count("/") > 3 else ""
         if action.startswith("del"):
             self._deletes["/".join(controller)] = f"/api/{'/'.join(controller)}/{action}"
@@ -143,7 +152,8 @@ class Replay:
                     self.firewall.call("POST", f"{self._deletes['/'.join(controller)]}/{uuid}", {})
         elif not action.startswith(("get", "set")):
             for theirs in re.findall(UUID_WITHIN, path):
-                fresh = [one for one in searches for one in self._rows(one) if one not in self.known.values()]
+                named = {*self.known.values(), *self.chosen}
+                fresh = [one for one in searches for one in self._rows(one) if one not in named]
                 if theirs not in self.known and theirs not in self.chosen and fresh:
                     self.known[theirs] = fresh[-1]
         self.chosen.update(re.findall(UUID_WITHIN, f"{path}{json.dumps(exchange['request'].get('json'))}"))
@@ -184,6 +194,7 @@ class Replay:
         self.before = plan.get("before", {})
         self.loose = {} if strictly else plan.get("loose", {})
         self.volatile = self.volatile | set(plan.get("volatile", ()))
+        self._passing = _named_once(exchanges(name))
         for index, exchange in enumerate(exchanges(name)):
             self.prepare(index)
             if name in _wider_plans():

@@ -77,6 +77,7 @@ class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     refuse: tuple[ItemRefusal, ...] = ()
     checks: tuple[str, ...] = ()  # rows of `HOOKS.checks`, for what `refuse` cannot say
     toggle: str = "enabled"
+    flips: bool = False  # a toggle turns the switch over, whatever it is told
     upsert: str = "v4"  # set with an unknown uuid: "v4" creates, "no" fails, "own" creates under a new uuid
     guards: tuple[str, ...] = ()  # rows of `HOOKS.guards`, asked before a delete
     cascades: dict[str, str] = {}  # collection -> its field with the uuid of an item here: deleted along

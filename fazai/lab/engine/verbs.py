@@ -7,7 +7,7 @@ import uuid as uuids
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from fazai.lab.box import ActionCall, Box, Unexpected
+from fazai.lab.box import ActionCall, Box, Unexpected, UserError
 from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
 from fazai.lab.engine.hooks import HOOKS, hooks_of
@@ -265,9 +265,19 @@ def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
 
 
 def toggle_item(call: ActionCall, model: ItemModel) -> Any:
-    uuid, wanted = call.param(0), call.param(1)
-    item = call.box.items(model.path).get(uuid or "")
-    if not call.posted or item is None or uuid is None:
+    """Switch items on or off; several, with commas between, only to a given state."""
+    uuids_, wanted = (call.param(0) or "").split(","), call.param(1)
+    if not call.posted:
+        return FAILED
+    if len(uuids_) > 1 and (wanted not in ("0", "1") or model.flips):
+        raise UserError("Toggle with a list of items in only supported for explicit actions [0,1]", "Toggle")
+    answers = [_toggle_one(call, model, uuid, None if model.flips else wanted) for uuid in uuids_]
+    return answers[-1]
+
+
+def _toggle_one(call: ActionCall, model: ItemModel, uuid: str, wanted: str | None) -> Any:
+    item = call.box.items(model.path).get(uuid)
+    if item is None:
         return FAILED
     name = model.toggle
     negative = name == "disabled"
