@@ -191,3 +191,17 @@ def test_a_privilege_opens_addresses_as_they_are_written(lab: LabThread) -> None
             assert answer.status_code == exchange["status"], exchange["name"]
             compared += 1
     assert compared >= 6
+
+
+@pytest.mark.parametrize("kind", ["ca", "cert"])
+def test_each_wrong_field_of_a_certificate_gets_the_recorded_refusal(lab: LabThread, kind: str) -> None:
+    """The rest cannot be replayed: the certificates were left out of the recording."""
+    chosen = [
+        exchange
+        for exchange in exchanges(f"trust_{kind}")
+        if exchange["path"].endswith("/add") and "validations" in exchange["response"]
+    ]
+    assert len(chosen) >= 8
+    authority = {"refid": "65a0000000004", "descr": "CA one", "commonname": "ca-one"}
+    before = [("/api/trust/ca/add", {"ca": authority})]
+    assert differences(lab, f"wrong-{kind}", chosen, before) == []

@@ -1,8 +1,9 @@
-"""WireGuard: what its page for new peers asks for."""
+"""WireGuard: what its page for new peers asks for. OpenVPN: keys, and sets that are those of one item."""
 
 from __future__ import annotations
 
 import ipaddress
+import secrets
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -44,7 +45,14 @@ def show_new_client(call: ActionCall) -> Any:
     return {"configbuilder": get_item(call, call.model(CLIENTS))["client"]}
 
 
+def make_static_key(call: ActionCall) -> Any:
+    lines = "\n".join(secrets.token_hex(16) for _ in range(16))
+    key = f"-----BEGIN OpenVPN Static key V1-----\n{lines}\n-----END OpenVPN Static key V1-----"
+    return {"result": "ok", "key": key}
+
+
 ACTIONS: Final[Mapping[str, Handler]] = {
+    "openvpn/instances/genKey": make_static_key,
     "wireguard/client/addClient": add_client,
     "wireguard/client/getServerInfo": describe_server,
     "wireguard/client/getClientBuilder": show_new_client,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fazai.model import Change, Secret
+from fazai.model import Change, Secret, Verb
 from fazai.providers.opnsense.provider import PROVIDER
-from tests.opnsense.helpers import Start, apply, plan, resource, run, target
+from tests.opnsense.helpers import Start, apply, apply_in, plan, resource, run, session, target, undo
 from tests.opnsense.kinds.lifecycle import Case, changes_of, check_lifecycle
 
 PUBLIC, OTHER = (
@@ -21,7 +21,57 @@ SHARED = "AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM="
 _WG0 = ("opnsense.wireguard_server", {"name": "wg0", "privkey": PRIVATE, "tunneladdress": ["10.110.0.1/24"]})
 _WG1 = ("opnsense.wireguard_server", {"name": "wg1", "privkey": PRIVATE, "port": 51821})
 
+STATIC = "\n".join(
+    (
+        "-----BEGIN OpenVPN Static key V1-----",
+        *["0123456789abcdef" * 2] * 16,
+        "-----END OpenVPN Static key V1-----",
+    )
+)
+_CA = ("opnsense.trust_ca", {"descr": "VPN CA", "commonname": "vpn-ca"})
+_CERT = (
+    "opnsense.trust_cert",
+    {"descr": "VPN server", "caref": "VPN CA", "commonname": "vpn.example.org", "cert_type": "server_cert"},
+)
+_KEY = ("opnsense.openvpn_static_key", {"description": "site key", "key": STATIC})
+_SERVER = (
+    "opnsense.openvpn_instance",
+    {"description": "road warriors", "server": "10.90.0.0/24", "port": 1194, "cert": "VPN server"},
+)
+
 CASES = [
+    Case("opnsense.trust_ca", {"descr": "VPN CA", "commonname": "vpn-ca", "lifetime": 3650}, {"serial": 7}),
+    Case(
+        "opnsense.openvpn_static_key",
+        {"description": "site key", "key": STATIC},
+        {"mode": "auth"},
+        releases=["26.7.2"],  # 26.1 takes no key with lines
+    ),
+    Case(
+        _SERVER[0],
+        _SERVER[1],
+        {"ca": "VPN CA", "push_route": ["192.168.1.0/24"], "tls_key": "site key", "maxclients": 10},
+        needs=[_CA, _CERT, _KEY],
+        releases=["26.7.2"],
+    ),
+    Case(
+        _SERVER[0],
+        _SERVER[1],
+        {"ca": "VPN CA", "data-ciphers": ["AES-256-GCM"], "keepalive_interval": 10, "keepalive_timeout": 60},
+        needs=[_CA, _CERT],
+    ),
+    Case(
+        "opnsense.openvpn_instance",
+        {"description": "head office", "role": "client", "remote": ["vpn.example.org:1194"], "ca": "VPN CA"},
+        {"username": "branch", "password": "open sesame"},
+        needs=[_CA],
+    ),
+    Case(
+        "opnsense.openvpn_override",
+        {"common_name": "laptop", "servers": ["road warriors"], "tunnel_network": "10.90.0.10/24"},
+        {"dns_servers": ["192.168.1.1"], "push_reset": True},
+        needs=[_CA, _CERT, _SERVER],
+    ),
     Case(
         "opnsense.wireguard_server",
         {"name": "wg0", "privkey": PRIVATE, "port": 51820, "tunneladdress": ["10.110.0.1/24"]},
@@ -92,3 +142,70 @@ WRONG = [
 def test_a_wrong_value_is_refused_by_its_field(kind: str, fields: dict[str, Any], wrong: str) -> None:
     _, problems = PROVIDER.kinds[f"opnsense.{kind}"].normalise(fields, "present")
     assert [problem.field for problem in problems] == [wrong]
+
+
+def test_life_of_a_certificate(start: Start) -> None:
+    """What it is made of is only for the making: afterwards its name alone can be changed."""
+    firewall = start()
+    to = target(firewall)
+    done = run(apply(to, [resource(*_CA), resource(*_CERT)]))
+    assert [change.verb for change, _ in done.written] == [Verb.CREATE] * 2
+    assert not done.after.steps
+    before = firewall.call("POST", "/api/trust/cert/search", {})["rows"][0]
+    assert before["cert_type"] == "server_cert"
+    renamed = resource(_CERT[0], {**_CERT[1], "descr": "VPN", "uuid": before["uuid"]})
+    assert [change.verb for change, _ in run(apply(to, [renamed])).written] == [Verb.UPDATE]
+    after = firewall.call("POST", "/api/trust/cert/search", {})["rows"][0]
+    assert after["descr"] == "VPN"
+    assert after["crt"] == before["crt"]  # a set without an action would have issued another one
+    gone = resource(_CERT[0], {"descr": "VPN", "uuid": before["uuid"]}, state="absent")
+    assert [change.verb for change, _ in run(apply(to, [gone])).written] == [Verb.DELETE]
+
+
+def test_a_deleted_authority_and_its_certificate_come_back_as_they_were(start: Start) -> None:
+    firewall = start()
+    to = target(firewall)
+    kept = ("descr", "refid", "caref", "crt", "prv")
+
+    def rows() -> list[dict[str, str]]:
+        calls = [firewall.call("POST", f"/api/trust/{what}/search", {})["rows"] for what in ("ca", "cert")]
+        return [{name: row[name] for name in kept} for found in calls for row in found]
+
+    run(apply(to, [resource(*_CA), resource(*_CERT)]))
+    before = rows()
+
+    async def delete_and_undo() -> None:
+        async with session(to) as work:
+            gone = [
+                resource(kind, {"descr": fields["descr"]}, state="absent") for kind, fields in (_CA, _CERT)
+            ]
+            done = await apply_in(work, gone)
+            assert rows() == []
+            assert before[0]["prv"] not in repr(done.written)
+            assert "PRIVATE KEY" not in repr(done.written)
+            await undo(work, done)
+
+    run(delete_and_undo())
+    assert rows() == before
+
+
+def test_an_imported_certificate_is_compared_by_its_text(start: Start) -> None:
+    firewall = start()
+    to = target(firewall)
+    run(apply(to, [resource(*_CA), resource(*_CERT)]))
+    row = firewall.call("POST", "/api/trust/cert/search", {})["rows"][0]
+    fields = {"descr": "imported", "crt_payload": row["crt_payload"].strip() + "\n"}
+    done = run(apply(to, [resource("opnsense.trust_cert", {**fields, "prv_payload": row["prv_payload"]})]))
+    (change,) = changes_of(done, "opnsense.trust_cert")
+    assert isinstance(change.after["prv_payload"], Secret)
+    assert not done.after.steps
+    assert firewall.call("POST", "/api/trust/cert/search", {})["rows"][1]["crt"] == row["crt"]
+
+
+def test_a_static_key_stands_in_no_change_and_its_last_line_break_is_none(start: Start) -> None:
+    to = target(start())
+    done = run(apply(to, [resource(*_KEY)]))
+    (change,) = changes_of(done, "opnsense.openvpn_static_key")
+    assert "0123456789abcdef" not in repr(change)
+    again = resource(_KEY[0], {**_KEY[1], "key": f"{STATIC}\n"})
+    assert not run(plan(to, [again])).steps

@@ -235,6 +235,8 @@ def comparison_key(row: FieldRow, text: str) -> str:
             return text
         case "host" | "port" | "case":
             return text.lower()
+        case "lines":  # of keys and certificates: their ends say nothing
+            return "\n".join(text.split())
         case "mac":
             return text.lower().replace("-", ":")
         case _:
