@@ -141,9 +141,11 @@ class Replay:
         answer = exchange["response"]
         made = answer.get("uuid", "") if isinstance(answer, dict) else ""
         name = exchange["name"]
-        if "with an unknown version 4 uuid" in name and self._second:
-            self.firewall.call("POST", self.translated(self._second), {})
-        if made and name.endswith(("with most fields", "a second one")):
+        if name.endswith(("with an unknown version 4 uuid", "a new item under a uuid of the client")):
+            if self._second:
+                self.firewall.call("POST", self.translated(self._second), {})
+            self._second = ""
+        if made and name.endswith(("with most fields", "a second one", "the second one again")):
             self._second = f"{path.replace('/add', '/del')}/{made}"
         twice = made and (name.endswith("(duplicate)") or made in self._passing)
         self._double = f"{path.replace('/add', '/del')}/{made}" if twice else ""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ipaddress
 import secrets
+import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Box, Handler
-from fazai.lab.engine.config import Item
+from fazai.lab.engine.config import SETTINGS, Item
 from fazai.lab.engine.verbs import FAILED, add_item, get_item
+from fazai.lab.models.ipsec import CONNECTIONS
 from fazai.lab.models.wireguard import CLIENTS, SERVERS
+
+SWITCH: Final = "IPsec.Switch"  # no setting of the model: the product keeps it with its older ones
 
 
 def add_client(call: ActionCall) -> Any:
@@ -51,7 +55,34 @@ def make_static_key(call: ActionCall) -> Any:
     return {"result": "ok", "key": key}
 
 
+def show_connection(call: ActionCall) -> Any:
+    """Show a connection with its uuid, as its page wants it; a new one gets one."""
+    found = get_item(call, call.model(CONNECTIONS))
+    if found:
+        uuid = call.param(0)
+        found["connection"] |= {"org_uuid": uuid, "uuid": uuid or str(uuids.uuid4())}
+    return found
+
+
+def is_ipsec_enabled(call: ActionCall) -> Any:
+    return {"enabled": call.box.config.settings(SWITCH).get("enabled") == "1"}
+
+
+def switch_ipsec(call: ActionCall) -> Any:
+    """Switch IPsec on or off; without saying which, over."""
+    on = call.box.config.settings(SWITCH).get("enabled") == "1"
+    wanted = call.param(0) or ("0" if on else "1")
+    edit = call.box.config.edit()
+    edit.put(SWITCH, SETTINGS, {"enabled": "1" if wanted == "1" else "0"})
+    call.save(edit)
+    return {"status": "ok"}
+
+
 ACTIONS: Final[Mapping[str, Handler]] = {
+    "ipsec/connections/getConnection": show_connection,
+    "ipsec/connections/isEnabled": is_ipsec_enabled,
+    "ipsec/connections/toggle": switch_ipsec,
+    "ipsec/connections/swanctl": lambda call: {"status": "failed", "message": "swanctl.conf file not found"},
     "openvpn/instances/genKey": make_static_key,
     "wireguard/client/addClient": add_client,
     "wireguard/client/getServerInfo": describe_server,

@@ -135,6 +135,17 @@ def _check_remote_hosts(box: Box, field: Field, value: str, item: Item) -> Itera
             yield f"hostname {bare} is not a valid hostname."
 
 
+def _check_ike_addresses(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check names, addresses, networks and ranges."""
+    for part in value.split(","):
+        first, dash, last = part.partition("-")
+        named = is_hostname(part) and not re.fullmatch(r"[0-9.]+", part)
+        if not (named or is_ip_address(part) or is_ip_network(part)) and not (
+            dash and is_ip_address(first) and is_ip_address(last)
+        ):
+            yield f'Entry "{part}" is not a valid hostname, IP address or range.'
+
+
 def _is_port(text: str) -> bool:
     return text.isdigit() and 1 <= int(text) <= 65535
 
@@ -274,6 +285,7 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Address": FieldType(_every_network(is_ip_address)),
     "Subnet": FieldType(_every_network(is_subnet)),
     "Hostname": FieldType(_check_hostname),
+    "IKEAddress": FieldType(_check_ike_addresses),
     "IPPort": FieldType(_check_host_port),
     "RemoteHost": FieldType(_check_remote_hosts),
     "MacAddress": FieldType(_every_part(_MAC.match, "Invalid MAC address.")),

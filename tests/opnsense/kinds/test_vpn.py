@@ -39,6 +39,24 @@ _SERVER = (
     {"description": "road warriors", "server": "10.90.0.0/24", "port": 1194, "cert": "VPN server"},
 )
 
+PEM = """-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEHSri1vVLpMhKYLMK3LDBmnqLD5sI
+FfPIx6cK/epm3ZxGILdc9tu/49DlIN8y7fhbXsk+Y1weudOFwnmmw+nTdA==
+-----END PUBLIC KEY-----
+"""
+_POOL = ("opnsense.ipsec_pool", {"name": "clients", "addrs": "10.60.0.0/24"})
+_BRANCH = ("opnsense.ipsec_connection", {"description": "branch", "remote_addrs": ["198.51.100.2"]})
+_CHILD = (
+    "opnsense.ipsec_child",
+    {
+        "description": "branch lan",
+        "connection": "branch",
+        "local_ts": ["192.168.1.0/24"],
+        "remote_ts": ["10.50.0.0/24"],
+    },
+)
+_PAIR = ("opnsense.ipsec_key_pair", {"name": "hq", "keyType": "ecdsa", "publicKey": PEM})
+
 CASES = [
     Case("opnsense.trust_ca", {"descr": "VPN CA", "commonname": "vpn-ca", "lifetime": 3650}, {"serial": 7}),
     Case(
@@ -72,6 +90,50 @@ CASES = [
         {"dns_servers": ["192.168.1.1"], "push_reset": True},
         needs=[_CA, _CERT, _SERVER],
     ),
+    Case(_POOL[0], _POOL[1], {"addrs": "10.61.0.0/24", "dns": ["10.61.0.53"]}),
+    Case(
+        "opnsense.ipsec_psk",
+        {"ident": "hq@example.org", "remote_ident": "branch@example.org", "Key": "open sesame"},
+        {"Key": "sesame, open", "keyType": "EAP", "description": "branch"},
+    ),
+    Case("opnsense.ipsec_psk", {"ident": "hq@example.org", "Key": "open sesame"}, {"Key": "another"}),
+    Case(_PAIR[0], {**_PAIR[1], "keyType": "rsa"}, {"keyType": "ecdsa"}),
+    Case(
+        _BRANCH[0],
+        {**_BRANCH[1], "version": 2, "proposals": ["aes256-sha256-modp2048"]},
+        {"pools": ["clients", "radius"], "local_addrs": ["192.0.2.2", "192.0.2.3"], "unique": "replace"},
+        needs=[_POOL],
+    ),
+    Case(
+        "opnsense.ipsec_local",
+        {"description": "hq", "connection": "branch", "id": "hq.example.org"},
+        {"auth": "pubkey", "pubkeys": ["hq"], "certs": ["VPN server"]},
+        needs=[_CA, _CERT, _PAIR, _BRANCH],
+    ),
+    Case(
+        "opnsense.ipsec_remote",
+        {"description": "branch", "connection": "branch", "id": "branch.example.org"},
+        {"auth": "pubkey", "cacerts": ["VPN CA"], "groups": ["admins"], "round": 1},
+        needs=[_CA, _BRANCH],
+    ),
+    Case(
+        _CHILD[0],
+        _CHILD[1],
+        {"reqid": 10, "remote_ts": ["10.50.0.0/24", "10.51.0.0/24"], "start_action": "trap|start"},
+        needs=[_BRANCH],
+    ),
+    Case(
+        "opnsense.ipsec_vti",
+        {"reqid": 10, "tunnel_local": "10.70.0.1", "tunnel_remote": "10.70.0.2"},
+        {"local": "192.0.2.2", "remote": "198.51.100.2", "skip_fw": True},
+    ),
+    Case(
+        "opnsense.ipsec_manual_spd",
+        {"source": "10.80.0.0/24", "destination": "10.50.0.0/24", "connection_child": "branch lan"},
+        {"protocol": "ah", "description": "beside"},
+        needs=[_BRANCH, _CHILD],
+    ),
+    Case("opnsense.ipsec_manual_spd", {"source": "10.80.0.0/24", "reqid": 10}, {"enabled": False}),
     Case(
         "opnsense.wireguard_server",
         {"name": "wg0", "privkey": PRIVATE, "port": 51820, "tunneladdress": ["10.110.0.1/24"]},
@@ -132,6 +194,11 @@ def test_an_instance_is_not_made_without_its_key(start: Start) -> None:
 
 
 WRONG = [
+    ("ipsec_psk", {"ident": "two words"}, "ident"),
+    ("ipsec_pool", {"name": "two words", "addrs": "10.60.0.0/24"}, "name"),
+    ("ipsec_child", {"description": "lan", "connection": "branch", "mode": "tunel"}, "mode"),
+    ("openvpn_instance", {"description": "a", "role": "servant"}, "role"),
+    ("trust_ca", {"descr": "a", "key_type": "1111"}, "key_type"),
     ("wireguard_server", {"name": "wg 0", "privkey": PRIVATE}, "name"),
     ("wireguard_server", {"name": "wg0", "privkey": PRIVATE, "mtu": 9301}, "mtu"),
     ("wireguard_peer", {"name": "a", "pubkey": PUBLIC, "tunneladdress": []}, "tunneladdress"),
@@ -209,3 +276,22 @@ def test_a_static_key_stands_in_no_change_and_its_last_line_break_is_none(start:
     assert "0123456789abcdef" not in repr(change)
     again = resource(_KEY[0], {**_KEY[1], "key": f"{STATIC}\n"})
     assert not run(plan(to, [again])).steps
+
+
+def test_keys_of_ipsec_stand_in_no_change(start: Start) -> None:
+    to = target(start())
+    psk = {"ident": "hq@example.org", "Key": "open sesame"}
+    done = run(apply(to, [resource("opnsense.ipsec_psk", psk)]))
+    assert "sesame" not in repr(done.written)
+    gone = resource("opnsense.ipsec_psk", {"ident": "hq@example.org"}, state="absent")
+    (step, _) = run(plan(to, [gone])).steps
+    assert isinstance(step, Change)
+    assert isinstance(step.before["Key"], Secret)
+    assert "sesame" not in repr(step)
+
+
+def test_a_pool_that_is_none_is_refused_by_its_name(start: Start) -> None:
+    """`radius` is a word of the field, any other must be the name of a pool."""
+    to = target(start())
+    (error,) = run(plan(to, [resource(_BRANCH[0], {**_BRANCH[1], "pools": ["radios"]})])).errors
+    assert 'there is no ipsec pool "radios"' in str(error)

@@ -46,6 +46,7 @@ class FieldRow:
     where a label begins that the search adds. `always`: sent with every set (the identity is as well:
     controllers take its absence for a new name). `write_once`: only sent when the item is created, never
     compared. `filled`: where it is not declared it is left as it is, as the firewall or others fill it in.
+    `literal`: words that a reference may hold beside names, and that name no item.
     """
 
     name: str
@@ -58,6 +59,7 @@ class FieldRow:
     maximum: int | None = None
     reference: str | None = None
     key: str = "uuid"
+    literal: tuple[str, ...] = ()
     separator: str = ","
     in_order: bool = False
     secret: bool = False

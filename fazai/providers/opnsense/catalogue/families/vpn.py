@@ -86,6 +86,123 @@ _OPENVPN: tuple[KindRow, ...] = (
     ),
 )
 
+_CONNECTION_PART = ("connection", "round")
+
+_IPSEC: tuple[KindRow, ...] = (
+    KindRow(
+        short="ipsec_pool",
+        path="ipsec/pools",
+        verbs=PLAIN,
+        label="{name}",
+        phase=81,
+        summary="Addresses that IPsec gives to clients.",
+        example="opnsense.ipsec_pool: {name: clients, addrs: 10.60.0.0/24, dns: [10.60.0.1]}",
+    ),
+    KindRow(
+        short="ipsec_psk",
+        path="ipsec/pre_shared_keys",
+        root="preSharedKey",
+        label="{ident} {remote_ident}",
+        phase=81,
+        own_privilege="page-vpn-ipsec-editkeys",
+        needed_on_create=("Key",),
+        summary="A pre-shared key of IPsec, by the two identifiers that use it.",
+        example=(
+            "opnsense.ipsec_psk: {ident: hq@example.org, remote_ident: branch@example.org,\n"
+            "                     Key: !env BRANCH_PSK}"
+        ),
+    ),
+    KindRow(
+        short="ipsec_key_pair",
+        path="ipsec/key_pairs",
+        root="keyPair",
+        label="{name}",
+        phase=81,
+        own_privilege="page-vpn-ipsec-keypairs",
+        omit=("keySize", "keyFingerprint"),
+        summary="A public key of IPsec, with its private key where it is our own.",
+        example=(
+            "opnsense.ipsec_key_pair: {name: hq, keyType: ecdsa, publicKey: !env HQ_PUBLIC_KEY,\n"
+            "                          privateKey: !env HQ_PRIVATE_KEY}"
+        ),
+    ),
+    KindRow(
+        short="ipsec_connection",
+        path="ipsec/connections",
+        verbs=verbs_of("Connection"),
+        label="{description}",
+        phase=82,
+        summary="A connection of IPsec. With it the firewall deletes its ends and children.",
+        example=(
+            "opnsense.ipsec_connection: {description: branch, version: 2, local_addrs: [192.0.2.2],\n"
+            "                            remote_addrs: [198.51.100.2]}"
+        ),
+    ),
+    KindRow(
+        short="ipsec_local",
+        path="ipsec/connections",
+        verbs=verbs_of("Local"),
+        label="{description}",
+        tiebreak=_CONNECTION_PART,
+        phase=83,
+        summary="How this firewall shows who it is, in a connection of IPsec.",
+        example="opnsense.ipsec_local: {description: hq, connection: branch, auth: psk, id: hq.example.org}",
+    ),
+    KindRow(
+        short="ipsec_remote",
+        path="ipsec/connections",
+        verbs=verbs_of("Remote"),
+        label="{description}",
+        tiebreak=_CONNECTION_PART,
+        phase=83,
+        summary="How the other side shows who it is, in a connection of IPsec.",
+        example=(
+            "opnsense.ipsec_remote: {description: branch, connection: branch, auth: psk,\n"
+            "                        id: branch.example.org}"
+        ),
+    ),
+    KindRow(
+        short="ipsec_child",
+        path="ipsec/connections",
+        verbs=verbs_of("Child"),
+        label="{description}",
+        tiebreak=("connection",),
+        phase=83,
+        summary="The networks that a connection of IPsec joins.",
+        example=(
+            "opnsense.ipsec_child: {description: branch lan, connection: branch, reqid: 10,\n"
+            "                       local_ts: [192.168.1.0/24], remote_ts: [10.50.0.0/24]}"
+        ),
+    ),
+    KindRow(
+        short="ipsec_vti",
+        path="ipsec/vti",
+        verbs=PLAIN,
+        label="{reqid}",
+        phase=84,
+        summary="A tunnel device of IPsec, for the child that has its reqid.",
+        example=(
+            "opnsense.ipsec_vti: {reqid: 10, local: 192.0.2.2, remote: 198.51.100.2,\n"
+            "                     tunnel_local: 10.70.0.1, tunnel_remote: 10.70.0.2}"
+        ),
+    ),
+    KindRow(
+        short="ipsec_manual_spd",
+        path="ipsec/manual_spd",
+        root="spd",
+        verbs=PLAIN,
+        label="{source} {destination}",
+        tiebreak=("reqid", "connection_child"),
+        phase=84,
+        own_privilege="page-status-ipsec-spd",
+        summary="A policy of IPsec beside those of the children: by a reqid, or by a child.",
+        example=(
+            "opnsense.ipsec_manual_spd: {source: 10.80.0.0/24, destination: 10.50.0.0/24,\n"
+            "                            connection_child: branch lan}"
+        ),
+    ),
+)
+
 _WIREGUARD: tuple[KindRow, ...] = (
     KindRow(
         short="wireguard_server",
@@ -120,7 +237,7 @@ _WIREGUARD: tuple[KindRow, ...] = (
     ),
 )
 
-VPN: tuple[KindRow, ...] = (*_TRUST, *_OPENVPN, *_WIREGUARD)
+VPN: tuple[KindRow, ...] = (*_TRUST, *_OPENVPN, *_IPSEC, *_WIREGUARD)
 
 _CARP: dict[str, Any] = {
     "reference": "opnsense.vip",
@@ -133,6 +250,20 @@ def _once(kind: str = "text", **more: Any) -> dict[str, Any]:
     doc = "; ".join(filter(None, (more.pop("doc", ""), "only for one that is made")))
     return {"type": kind, "api": "Text", "write_once": True, "doc": doc, **more}
 
+
+_IDENTIFIER: dict[str, Any] = {
+    "pattern": "^[a-zA-Z0-9@.:_-]*$",
+    "wanted": "letters, digits and @ . : _ -",
+}
+_OF_CONNECTION: dict[str, dict[str, Any]] = {
+    "description": {"required": True},
+    "connection": {"reference": "opnsense.ipsec_connection", "type": "reference"},
+}
+_WHO: dict[str, dict[str, Any]] = {
+    **_OF_CONNECTION,
+    "certs": {"reference": "opnsense.trust_cert", "key": "refid"},
+    "pubkeys": {"reference": "opnsense.ipsec_key_pair"},
+}
 
 _PEM: dict[str, Any] = {"type": "text", "api": "Text", "fold": "lines", "filled": True}
 _KEY_TYPES = "512 1024 2048 3072 4096 7680 8192 prime256v1 secp384r1 secp521r1"
@@ -194,6 +325,33 @@ VPN_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
     },
     "openvpn_override": {
         "servers": {"reference": "opnsense.openvpn_instance", "doc": "all instances when left out"},
+    },
+    "ipsec_psk": {
+        "ident": _IDENTIFIER,
+        "remote_ident": _IDENTIFIER,
+        "Key": {"secret": True, "doc": "needed when it is made"},
+    },
+    "ipsec_key_pair": {
+        "publicKey": {"fold": "lines", "doc": "PEM"},
+        "privateKey": {"fold": "lines", "secret": True, "doc": "PEM"},
+    },
+    "ipsec_connection": {
+        "local_addrs": {"type": "list"},
+        "remote_addrs": {"type": "list"},
+        "pools": {"reference": "opnsense.ipsec_pool", "literal": ("radius",), "doc": "pools, or radius"},
+    },
+    "ipsec_local": _WHO,
+    "ipsec_remote": {
+        **_WHO,
+        "cacerts": {"reference": "opnsense.trust_ca", "key": "refid"},
+        "groups": {"reference": "opnsense.group", "key": "gid"},
+    },
+    "ipsec_child": _OF_CONNECTION,
+    "ipsec_manual_spd": {
+        "connection_child": {
+            "reference": "opnsense.ipsec_child",
+            "doc": "a child; either this or reqid",
+        }
     },
     "wireguard_server": {
         "instance": {
