@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fazai.errors import Rejected
 from fazai.model import Change, Secret, Verb
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import Start, apply, apply_in, plan, resource, run, session, target, undo
@@ -295,3 +296,30 @@ def test_a_pool_that_is_none_is_refused_by_its_name(start: Start) -> None:
     to = target(start())
     (error,) = run(plan(to, [resource(_BRANCH[0], {**_BRANCH[1], "pools": ["radios"]})])).errors
     assert 'there is no ipsec pool "radios"' in str(error)
+
+
+def test_release_26_1_refuses_a_static_key_with_lines_by_its_field(start: Start) -> None:
+    to = target(start(release="26.1.11"))
+    with pytest.raises(Rejected, match='refused "site key": key: Text may not contain spaces') as caught:
+        run(apply(to, [resource(*_KEY)]))
+    assert list(caught.value.fields) == ["key"]
+    assert "0123456789abcdef" not in str(caught.value)
+
+
+def test_the_password_of_a_client_stands_in_no_change(start: Start) -> None:
+    fields = {"description": "office", "role": "client", "remote": ["vpn.example.org"], "ca": "VPN CA"}
+    secrets = {"username": "branch", "password": "open sesame", "auth-gen-token-secret": "abcdef"}
+    to = target(start())
+    client = resource("opnsense.openvpn_instance", {**fields, **secrets, "auth-gen-token": 60})
+    done = run(apply(to, [resource(*_CA), client]))
+    assert not done.after.steps
+    assert "sesame" not in repr(done.written)
+    assert "abcdef" not in repr(changes_of(done, "opnsense.openvpn_instance")[0].after)
+
+
+def test_what_is_sent_along_gives_way_to_what_is_declared(start: Start) -> None:
+    firewall = start()
+    to = target(firewall)
+    run(apply(to, [resource(*_CA), resource(*_CERT), resource(_SERVER[0], {**_SERVER[1], "vpnid": 9})]))
+    (row,) = firewall.call("POST", "/api/openvpn/instances/search", {})["rows"]
+    assert row["vpnid"] == "9"
