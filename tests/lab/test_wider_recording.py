@@ -219,3 +219,21 @@ def test_each_wrong_field_of_a_key_pair_gets_the_recorded_refusal(lab: LabThread
     ]
     assert len(chosen) >= 3
     assert differences(lab, "wrong-key-pair", chosen, []) == []
+
+
+def test_a_certificate_that_openvpn_uses_is_not_deleted(lab: LabThread) -> None:
+    chosen = [e for e in exchanges("trust_cert") if e["name"] == "del of a certificate in use by openvpn"]
+    assert len(chosen) == 1
+    ca = {"refid": "65a0000000003", "descr": "VPN CA", "commonname": "vpn-ca"}
+    cert = {"refid": "65a0000000002", "descr": "VPN server", "commonname": "vpn", "caref": ca["refid"]}
+    instance = {"vpnid": "", "server": "10.90.0.0/24", "cert": cert["refid"]}
+    uuids = re.findall(recorded.UUID_WITHIN, chosen[0]["response"]["errorMessage"])
+    before: list[tuple[str, dict[str, Any]]] = [
+        ("/api/trust/ca/add", {"ca": ca}),
+        (chosen[0]["path"].replace("/del/", "/set/"), {"cert": cert}),
+        *(
+            (f"/api/openvpn/instances/set/{uuid}", {"instance": {**instance, "description": name}})
+            for uuid, name in zip(uuids, ("srv", "srv2"), strict=True)
+        ),
+    ]
+    assert differences(lab, "used", chosen, before) == []
