@@ -245,7 +245,11 @@ def with_mask(fact: Json, field: Json) -> Json:
     pattern = python_pattern(field.get("mask", ""))
     if not pattern or fact["type"] != "text":
         return fact
-    return fact | {"pattern": pattern} | ({"wanted": field["message"]} if field.get("message") else {})
+    return (
+        fact
+        | {"pattern": f"^(?:{pattern})$"}
+        | ({"wanted": field["message"]} if field.get("message") else {})
+    )
 
 
 def make_wider_facts(row: KindRow, spec: Json) -> list[Json]:

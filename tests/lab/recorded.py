@@ -82,6 +82,7 @@ class Replay:
         self.chosen: set[str] = set()  # uuids that stood in requests
         self._searched: dict[str, set[str]] = {}  # what a search listed the first time
         self._double = ""  # the call that deletes an item that was made twice
+        self._second = ""  # the call that deletes the second item
         self._passing: set[str] = set()  # items that no later exchange names: deleted at once
         self._deletes: dict[str, str] = {}  # a controller's action that deletes
         self._timers: list[Callable[[], None]] = []
@@ -130,7 +131,8 @@ class Replay:
             self.firewall.call("POST", f"/api/auth/user/del/{made['uuid']}", {})
 
     def _prepare_wider(self, exchange: Json) -> None:
-        """What whoever made the second recording did between its exchanges: deleted what was there twice,
+        """What whoever made the second recording did between its exchanges: deleted what was there twice, the
+        second item before one of a uuid of his own choosing and that one after it,
         looked up the uuids of new items that a set of the whole model had made, and at the end deleted what
         he had made."""
         path = exchange["path"]
@@ -138,8 +140,17 @@ class Replay:
             self.firewall.call("POST", self.translated(self._double), {})
         answer = exchange["response"]
         made = answer.get("uuid", "") if isinstance(answer, dict) else ""
-        twice = made and (exchange["name"].endswith("(duplicate)") or made in self._passing)
+        name = exchange["name"]
+        if name.endswith(("with an unknown version 4 uuid", "a new item under a uuid of the client")):
+            if self._second:
+                self.firewall.call("POST", self.translated(self._second), {})
+            self._second = ""
+        if made and name.endswith(("with most fields", "a second one", "the second one again")):
+            self._second = f"{path.replace('/add', '/del')}/{made}"
+        twice = made and (name.endswith("(duplicate)") or made in self._passing)
         self._double = f"{path.replace('/add', '/del')}/{made}" if twice else ""
+        if name.endswith("of the uuid chosen by the client"):
+            self._double = path.replace("/get", "/del")
         controller, action = path.split("/")[2:4], path.split("/")[4] if path.count("/") > 3 else ""
         if action.startswith("del"):
             self._deletes["/".join(controller)] = f"/api/{'/'.join(controller)}/{action}"

@@ -101,9 +101,9 @@ def test_an_absent_plugin_is_404_also_without_a_key() -> None:
 
 def test_what_the_lab_does_not_model_says_so() -> None:
     async def work(firewall: LabFirewall, client: httpx.AsyncClient) -> None:
-        answer = await client.get("/api/openvpn/instances/search")
+        answer = await client.get("/api/openvpn/export/providers")
         assert answer.status_code == 501
-        assert "openvpn/instances/search" in answer.text
+        assert "openvpn/export/providers" in answer.text
 
     with_firewall(work)
 

@@ -191,3 +191,49 @@ def test_a_privilege_opens_addresses_as_they_are_written(lab: LabThread) -> None
             assert answer.status_code == exchange["status"], exchange["name"]
             compared += 1
     assert compared >= 6
+
+
+@pytest.mark.parametrize("kind", ["ca", "cert"])
+def test_each_wrong_field_of_a_certificate_gets_the_recorded_refusal(lab: LabThread, kind: str) -> None:
+    """The rest cannot be replayed: the certificates were left out of the recording."""
+    chosen = [
+        exchange
+        for exchange in exchanges(f"trust_{kind}")
+        if exchange["path"].endswith("/add") and "validations" in exchange["response"]
+    ]
+    assert len(chosen) >= 8
+    authority = {"refid": "65a0000000004", "descr": "CA one", "commonname": "ca-one"}
+    before = [("/api/trust/ca/add", {"ca": authority})]
+    assert differences(lab, f"wrong-{kind}", chosen, before) == []
+
+
+def test_each_wrong_field_of_a_key_pair_gets_the_recorded_refusal(lab: LabThread) -> None:
+    """The rest cannot be replayed: the keys were left out of the recording."""
+    chosen = [
+        exchange
+        for exchange in exchanges("ipsec_key_pairs")
+        if exchange["path"].endswith("/addItem")
+        and "validations" in exchange["response"]
+        and "pem>" not in json.dumps(exchange["request"])
+        and "a key that is none" not in exchange["name"]  # the text is that of the recorded library
+    ]
+    assert len(chosen) >= 3
+    assert differences(lab, "wrong-key-pair", chosen, []) == []
+
+
+def test_a_certificate_that_openvpn_uses_is_not_deleted(lab: LabThread) -> None:
+    chosen = [e for e in exchanges("trust_cert") if e["name"] == "del of a certificate in use by openvpn"]
+    assert len(chosen) == 1
+    ca = {"refid": "65a0000000003", "descr": "VPN CA", "commonname": "vpn-ca"}
+    cert = {"refid": "65a0000000002", "descr": "VPN server", "commonname": "vpn", "caref": ca["refid"]}
+    instance = {"vpnid": "", "server": "10.90.0.0/24", "cert": cert["refid"]}
+    uuids = re.findall(recorded.UUID_WITHIN, chosen[0]["response"]["errorMessage"])
+    before: list[tuple[str, dict[str, Any]]] = [
+        ("/api/trust/ca/add", {"ca": ca}),
+        (chosen[0]["path"].replace("/del/", "/set/"), {"cert": cert}),
+        *(
+            (f"/api/openvpn/instances/set/{uuid}", {"instance": {**instance, "description": name}})
+            for uuid, name in zip(uuids, ("srv", "srv2"), strict=True)
+        ),
+    ]
+    assert differences(lab, "used", chosen, before) == []

@@ -171,7 +171,7 @@ def show_wireguard(call: ActionCall) -> Any:
     return recordset_answer(call, make_rows(row for row in rows if not types or row["type"] in types))
 
 
-# openvpn, ipsec: sessions alone, the lab has no models of them
+# openvpn, ipsec: their sessions
 
 
 def search_sessions(call: ActionCall) -> Any:

@@ -59,6 +59,15 @@ def is_ip_network(text: str, family: str = "") -> bool:
     return int(bits) <= (128 if ":" in address else 32)
 
 
+def is_subnet(text: str, family: str = "") -> bool:
+    """Return whether this is a network without host bits."""
+    if not is_ip_network(text, family):
+        return False
+    return str(ipaddress.ip_network(text, strict=False).network_address) == str(
+        ipaddress.ip_address(text.partition("/")[0])
+    )
+
+
 def is_hostname(text: str) -> bool:
     """Return whether this is a host name or an address."""
     return bool(_HOSTNAME.match(text)) or is_ip_address(text)
@@ -71,8 +80,7 @@ def _accept_anything(box: Box, field: Field, value: str, item: Item) -> Iterable
 def _check_integer(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     text = field.message or "Invalid integer value."
     if not _INTEGER.match(value):
-        yield text
-        yield text  # two validators say so, and the product makes a list of it
+        yield from (text, text)  # two validators say so, and the product makes a list of it
     elif (field.min is not None and int(value) < field.min) or (
         field.max is not None and int(value) > field.max
     ):
@@ -130,6 +138,33 @@ def _check_hostname(box: Box, field: Field, value: str, item: Item) -> Iterable[
             text = field.message or "Please specify a valid address (1.2.3.4) or hostname."
             yield text.replace("%s", part)
             return
+
+
+def _check_host_port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check an address (in brackets where it is IPv6) or name with a port."""
+    host, colon, port = value.rpartition(":")
+    if not (colon and is_hostname(host.strip("[]")) and _is_port(port)):
+        yield f'"{value}" is invalid. Invalid IP-port combination.'
+
+
+def _check_remote_hosts(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check hosts, each with a port or without."""
+    for part in value.split(","):
+        host, colon, port = part.rpartition(":")
+        bare = host if colon and _is_port(port) else part
+        if not is_hostname(bare.strip("[]")):
+            yield f"hostname {bare} is not a valid hostname."
+
+
+def _check_ike_addresses(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check names, addresses, networks and ranges."""
+    for part in value.split(","):
+        first, dash, last = part.partition("-")
+        named = is_hostname(part) and not re.fullmatch(r"[0-9.]+", part)
+        if not (named or is_ip_address(part) or is_ip_network(part)) and not (
+            dash and is_ip_address(first) and is_ip_address(last)
+        ):
+            yield f'Entry "{part}" is not a valid hostname, IP address or range.'
 
 
 def _is_port(text: str) -> bool:
@@ -249,7 +284,16 @@ def _check_ranges(box: Box, field: Field, value: str, item: Item) -> Iterable[st
             yield f'Entry "{part}" is not a valid range or subnet.'
 
 
-_INTEGERS: Final = ("Integer", "AutoNumber", "FilterSequence", "DNatSequence", "PipeNumber", "Uid", "Gid")
+_INTEGERS: Final = (
+    "Integer",
+    "AutoNumber",
+    "FilterSequence",
+    "DNatSequence",
+    "PipeNumber",
+    "Uid",
+    "Gid",
+    "VPNId",
+)
 TYPES: Final[Mapping[str, FieldType]] = {
     "Boolean": FieldType(_every_part(re.compile("[01]").fullmatch, "Value should be a boolean (0,1).")),
     **dict.fromkeys(_INTEGERS, FieldType(_check_integer)),
@@ -261,8 +305,12 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Network": FieldType(_every_network(is_ip_address, is_ip_network)),
     "Prefix": FieldType(_every_network(is_ip_network)),
     "Address": FieldType(_every_network(is_ip_address)),
+    "Subnet": FieldType(_every_network(is_subnet)),
     "Hostname": FieldType(_check_hostname),
-    "IPPort": FieldType(_check_targets),
+    "FlowTarget": FieldType(_check_targets),
+    "IKEAddress": FieldType(_check_ike_addresses),
+    "IPPort": FieldType(_check_host_port),
+    "RemoteHost": FieldType(_check_remote_hosts),
     "MacAddress": FieldType(_every_part(_MAC.match, "Invalid MAC address.")),
     "Base64": FieldType(_every_part(_is_base64, "Invalid Base64-encoded string.")),
     "Url": FieldType(_every_part(_URL.match, "Invalid URL.")),

@@ -78,6 +78,42 @@ def _alias_table_labels(box: Box) -> Mapping[str, str]:
     return _sorted_labels(found)
 
 
+def _openvpn_key_labels(box: Box) -> Mapping[str, str]:
+    modes = _labels_of(box, "OpenVPN.StaticKeys.StaticKey", "mode")
+    keys = box.items("OpenVPN.StaticKeys.StaticKey")
+    return {uuid: f"{key['description']} [{modes.get(key['mode'], '')}]" for uuid, key in keys.items()}
+
+
+def _openvpn_server_labels(box: Box) -> Mapping[str, str]:
+    protocols = _labels_of(box, "OpenVPN.Instances.Instance", "proto")
+    return {
+        uuid: f"{item['description']} ({item['port'] or 1194} / {protocols.get(item['proto'], '')})"
+        for uuid, item in box.items("OpenVPN.Instances.Instance").items()
+        if item["role"] == "server"
+    }
+
+
+def _ipsec_pool_labels(box: Box) -> Mapping[str, str]:
+    names = {uuid: pool["name"] for uuid, pool in box.items("IPsec.Swanctl.Pools.Pool").items()}
+    return {**_sorted_labels(names), "radius": "radius"}
+
+
+def _ipsec_child_labels(box: Box) -> Mapping[str, str]:
+    connections = box.items("IPsec.Swanctl.Connections.Connection")
+    names = {uuid: item["description"] for uuid, item in connections.items()}
+    children = box.items("IPsec.Swanctl.children.child").items()
+    return _sorted_labels(
+        {uuid: f"{names.get(child['connection'], '')} - {child['description']}" for uuid, child in children}
+    )
+
+
+def _labels_of(box: Box, path: str, name: str) -> Mapping[str, str]:
+    """Return the labels of a field's fixed options."""
+    options = box.catalogue.items[path].by_name()[name].options
+    assert isinstance(options, dict)
+    return options
+
+
 _Source = tuple[tuple[str, ...], Callable[[Box], Mapping[str, str]]]
 
 
@@ -105,6 +141,14 @@ SOURCES: Final[Mapping[str, _Source]] = {
     "groups": _items_by("Auth.Group.group", "gid", "name"),
     "certificates": _items_by("Trust.Cert.cert", "refid", "descr"),
     "authorities": _items_by("Trust.CA.ca", "refid", "descr"),
+    "auth_servers": ((), lambda box: {"Local Database": "Local Database"}),
+    "ipsec_pools": (("IPsec.Swanctl.Pools.Pool",), _ipsec_pool_labels),
+    "ipsec_children": (
+        ("IPsec.Swanctl.Connections.Connection", "IPsec.Swanctl.children.child"),
+        _ipsec_child_labels,
+    ),
+    "openvpn_keys": (("OpenVPN.StaticKeys.StaticKey",), _openvpn_key_labels),
+    "openvpn_servers": (("OpenVPN.Instances.Instance",), _openvpn_server_labels),
     "ids_jobs": (
         ("Cron.jobs.job",),
         lambda box: {

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 AUTHORITIES: Final = "Trust.CA.ca"
 CERTIFICATES: Final = "Trust.Cert.cert"
+INSTANCES: Final = "OpenVPN.Instances.Instance"
 DESTINATIONS: Final = "Syslog.destinations.destination"
 
 TITLE: Final = "Certificate error"
@@ -165,12 +166,15 @@ def _read_certificate(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapp
 
 
 def _find_certificate_users(box: Box, refid: str) -> list[str]:
-    """Return the users of a certificate, as an error names them: log destinations, in this lab."""
-    destinations = box.items(DESTINATIONS).items()
+    """Return the users of a certificate, as an error names them: OpenVPN and log destinations here."""
     return [
-        f"syslog - {item['description']} {{syslog.destinations.destination.{key}}}\n"
-        for key, item in destinations
-        if item["certificate"] == refid
+        f"{who} - {item['description']} {{{path}.{key}}}\n"
+        for who, path, collection, name in (
+            ("OpenVPN", INSTANCES, INSTANCES, "cert"),
+            ("syslog", "syslog.destinations.destination", DESTINATIONS, "certificate"),
+        )
+        for key, item in box.items(collection).items()
+        if item[name] == refid
     ]
 
 
@@ -186,7 +190,7 @@ HOOKS: Final = ModelHooks(
     collections={
         path: CollectionHooks(
             computed=_read_certificate,
-            paths=(AUTHORITIES, other),
+            paths=(AUTHORITIES, INSTANCES, other),
             before=(_fill_in,),
             after=(_make_certificate,),
         )

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import ConfigEdit, Item, stored_text
+from fazai.lab.engine.fieldtypes import validate_field
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
@@ -29,10 +30,19 @@ def _link_client(box: Box, edit: ConfigEdit, client: str, servers: Iterable[str]
             edit.put(SERVERS, uuid, {**server, "peers": ",".join(peers)})
 
 
+def _read_servers(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    sent = call.body.get("client", {})
+    new["servers"] = stored_text(sent.get("servers")) if isinstance(sent, Mapping) else ""
+
+
+def _check_servers(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
+    for message in validate_field(box, model.by_name()["servers"], item.get("servers", ""), item):
+        yield "servers", message
+
+
 def _link_sent(call: ActionCall, edit: ConfigEdit, uuid: str, old: Item, new: Item) -> None:
     """Link the instances sent with the client; those that are not sent lose it."""
-    sent = call.body.get("client", {})
-    names = stored_text(sent.get("servers")) if isinstance(sent, Mapping) else ""
+    names = cast("dict[str, str]", new).pop("servers")  # stored with the instances
     _link_client(call.box, edit, uuid, names.split(","))
 
 
@@ -55,10 +65,15 @@ def _compute_server(box: Box, model: ItemModel, uuid: str, item: Item) -> Mappin
 
 
 HOOKS: Final = ModelHooks(
+    checks={"wireguard_servers": _check_servers},
     collections={
         CLIENTS: CollectionHooks(
-            computed=_compute_client, paths=(SERVERS,), after=(_link_sent,), deleted=(_link_client,)
+            computed=_compute_client,
+            paths=(SERVERS,),
+            before=(_read_servers,),
+            after=(_link_sent,),
+            deleted=(_link_client,),
         ),
         SERVERS: CollectionHooks(computed=_compute_server, paths=(CLIENTS,)),
-    }
+    },
 )

@@ -380,8 +380,8 @@ class OpnsenseSession:
             body[kind.row.mark_field] = add_mark(body[kind.row.mark_field], self._policy.owner)
         if change.verb is Verb.CREATE:
             body.update((name, text) for name, text in kind.row.undo if _needs_undo_fields(kind.row, change))
-            return body
-        return {**body, **self._fields_along(kind, change)}
+            return {**_told_along(kind.row, change), **body}
+        return {**_told_along(kind.row, change), **body, **self._fields_along(kind, change)}
 
     def _fields_along(self, kind: CatalogueKind, change: Change) -> dict[str, str]:
         """Return the fields that the firewall wants with every write, though they stay as they are."""
@@ -502,6 +502,15 @@ def _touches_groups(rules: Iterable[ItemRow], wanted: Iterable[Resource]) -> boo
         return True
     names = [r.fields.get("interface") for r in wanted if r.kind == "opnsense.rule"]
     return any(len(n) == 1 and not _ASSIGNED.fullmatch(str(n[0])) for n in names if isinstance(n, tuple))
+
+
+def _told_along(row: KindRow, change: Change) -> dict[str, str]:
+    """Return the fields that the row has sent with a write, declared or not."""
+    return {
+        one.name: one.text
+        for one in row.along
+        if one.verb == change.verb.value and (not one.beside or one.beside in change.after)
+    }
 
 
 def _needs_undo_fields(row: KindRow, change: Change) -> bool:

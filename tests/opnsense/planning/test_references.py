@@ -127,6 +127,7 @@ def test_items_of_one_name_on_the_firewall_are_told_apart_by_uuid(firewall: LabF
 
 # -- names of nothing
 
+SOME_UUID = "00000000-0000-4000-8000-000000000001"
 NEEDED: dict[str, dict[str, Any]] = {
     "alias": {"name": "a", "type": "host", "content": ["192.0.2.1"]},
     "rule": {"description": "r", "interface": ["lan"]},
@@ -139,6 +140,17 @@ NEEDED: dict[str, dict[str, Any]] = {
     "group": {"name": "g"},
     "ids_settings": {},
     "captive_portal_zone": {"description": "z", "interfaces": ["lan"]},
+    "trust_ca": {"descr": "c"},
+    "trust_cert": {"descr": "c"},
+    "openvpn_instance": {"description": "i", "server": "10.90.0.0/24"},
+    "openvpn_override": {"common_name": "o"},
+    "ipsec_connection": {"description": "c"},
+    "ipsec_local": {"description": "l", "connection": SOME_UUID},
+    "ipsec_remote": {"description": "r", "connection": SOME_UUID},
+    "ipsec_child": {"description": "c", "connection": SOME_UUID},
+    "ipsec_manual_spd": {"source": "10.80.0.0/24"},
+    "wireguard_server": {"name": "w", "privkey": "YQ=="},
+    "wireguard_peer": {"name": "p", "pubkey": "YQ==", "tunneladdress": ["10.9.0.3/32"]},
 }
 REFERENCES = [
     (kind.name, field.name, field.multiple)

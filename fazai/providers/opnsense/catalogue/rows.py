@@ -47,6 +47,8 @@ SERVICES: tuple[Service, ...] = (
     Service("alias", "firewall/alias/reconfigure", "firewall aliases", "page-firewall-alias-edit"),
     Service("shaper", "trafficshaper/service/reconfigure", "traffic shaper", "page-firewall-trafficshaper"),
     Service("filter", "firewall/filter/apply", "firewall rules and NAT", "page-filter-api"),
+    Service("ipsec", "ipsec/service/reconfigure", "IPsec", "page-vpn-ipsec-connections"),
+    Service("openvpn", "openvpn/service/reconfigure", "OpenVPN", "page-status-openvpn"),
     Service("wireguard", "wireguard/service/reconfigure", "WireGuard", "page-wireguard-config"),
     Service("ipsec", "ipsec/service/reconfigure", "IPsec", "page-vpn-ipsec-connections"),
     Service("unbound", "unbound/service/reconfigure", "Unbound DNS", "page-services-unbound"),
@@ -98,6 +100,18 @@ def verbs_of(name: str, plural: str = "") -> Verbs:
     return Verbs(f"search{plural or name}", f"get{name}", f"add{name}", f"set{name}", f"del{name}")
 
 
+class Along(NamedTuple):
+    """A field that is sent though nobody declares it, with every write of a verb ("create", "update").
+
+    `beside`: only where this field is sent, too.
+    """
+
+    verb: str
+    name: str
+    text: str
+    beside: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class KindRow:
     """One kind of resource, as a row of the catalogue.
@@ -128,6 +142,7 @@ class KindRow:
     before_use: bool = False  # the service must be activated before another kind may name a new item
     needed_on_create: tuple[str, ...] = ()
     undo: tuple[tuple[str, str], ...] = ()  # sent along when a deleted item is made again
+    along: tuple[Along, ...] = ()  # sent with writes where it is not declared: what controllers insist on
     hidden_by: str = ""  # the setting that hides items from search
     settings: bool = False  # one item of settings: get and set of the whole, nothing is created or deleted
     floating: str = ""  # the field that tells floating from interface rules: sequences count in each apart

@@ -47,6 +47,7 @@ class FieldRow:
     controllers take its absence for a new name). `write_once`: only sent when the item is created, never
     compared. `filled`: where it is not declared it is left as it is, as the firewall or others fill it in.
     `own`: entries of a list that the firewall adds by itself; they are neither compared nor sent.
+    `literal`: words that a reference may hold beside names, and that name no item.
     """
 
     name: str
@@ -59,6 +60,7 @@ class FieldRow:
     maximum: int | None = None
     reference: str | None = None
     key: str = "uuid"
+    literal: tuple[str, ...] = ()
     separator: str = ","
     in_order: bool = False
     secret: bool = False

@@ -237,6 +237,8 @@ def comparison_key(row: FieldRow, text: str) -> str:
             return text.lower()
         case "set":
             return ",".join(sorted(text.split(",")))
+        case "lines":  # of keys and certificates: their ends say nothing
+            return "\n".join(text.split())
         case "mac":
             return text.lower().replace("-", ":")
         case _:

@@ -82,7 +82,7 @@ def _resolve_name(field_row: FieldRow, name: str, keys: Keys) -> str:
             f'{len(several)} items of the kind {kind} are called "{name}": which one is meant is not clear',
             hint=f"write one of: {', '.join(several)}",
         )
-    if is_uuid(name) or name.startswith("__"):
+    if is_uuid(name) or name.startswith("__") or name in field_row.literal:
         return name
     raise Unresolved(f'there is no {kind} "{name}" on this firewall', hint=spelling_hint(name, keys.known))
 
