@@ -72,8 +72,7 @@ def _check_integer(box: Box, field: Field, value: str, item: Item) -> Iterable[s
     text = field.message or "Invalid integer value."
     if not _INTEGER.match(value):
         yield text
-        if field.min is not None or field.max is not None:
-            yield text  # two validators say so, and the product makes a list of it
+        yield text  # two validators say so, and the product makes a list of it
     elif (field.min is not None and int(value) < field.min) or (
         field.max is not None and int(value) > field.max
     ):
@@ -150,6 +149,23 @@ def _every_network(*fits: Callable[[str, str], bool]) -> Check:
         return every(box, field, value, item)
 
     return check
+
+
+def _check_each(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check each part of a list against the pattern of the field."""
+    for part in value.split(","):
+        if not re.fullmatch(field.pattern or ".*", part):
+            yield f'"{part}" is invalid. {field.message or "List validation error."}'
+            return
+
+
+def _is_strict_network(text: str) -> bool:
+    """Return whether this is an address, or a network without host bits."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 _NO_NETWORK: Final = "Please specify a valid network segment or IP address."
@@ -240,6 +256,8 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Network": FieldType(_every_network(is_ip_address, is_ip_network)),
     "Prefix": FieldType(_every_network(is_ip_network)),
     "Address": FieldType(_every_network(is_ip_address)),
+    "StrictNetwork": FieldType(_every_part(_is_strict_network, _NO_NETWORK)),
+    "CSVList": FieldType(_check_each),
     "Hostname": FieldType(_check_hostname),
     "MacAddress": FieldType(_every_part(_MAC.match, "Invalid MAC address.")),
     "Base64": FieldType(_every_part(_is_base64, "Invalid Base64-encoded string.")),

@@ -13,7 +13,7 @@ from fazai.lab import models
 from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
-_PARTS = ("checks", "guards", "defaults", "collections")
+_PARTS = ("checks", "guards", "defaults", "collections", "settings")
 
 
 def _merge_hooks() -> ModelHooks:

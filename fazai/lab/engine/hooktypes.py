@@ -11,6 +11,7 @@ from fazai.lab.engine.config import ConfigEdit, Item
 from fazai.lab.engine.schema import Field, ItemModel
 
 Check = Callable[[Box, ItemModel, str, Item], Iterable[tuple[str, str]]]
+SettingsCheck = Callable[[Box, Mapping[str, str]], Iterable[tuple[str, str]]]
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 Default = Callable[[Box, ItemModel, Field], str]
 Guard = Callable[[Box, ItemModel, str, Item], None]
@@ -34,9 +35,10 @@ class CollectionHooks:
 
 @dataclass(frozen=True, slots=True)
 class ModelHooks:
-    """Rows by name (checks, guards), by type of a field (defaults) or by collection."""
+    """Rows by name (checks, guards), by type of a field (defaults), by collection, or by model (settings)."""
 
     checks: Mapping[str, Check] = field(default_factory=dict)
     guards: Mapping[str, Guard] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
     collections: Mapping[str, CollectionHooks] = field(default_factory=dict)
+    settings: Mapping[str, SettingsCheck] = field(default_factory=dict)

@@ -42,8 +42,11 @@ SERVICES: tuple[Service, ...] = (
     Service("filter", "firewall/filter/apply", "firewall rules and NAT", "page-filter-api"),
     Service("wireguard", "wireguard/service/reconfigure", "WireGuard", "page-wireguard-config"),
     Service("unbound", "unbound/service/reconfigure", "Unbound DNS", "page-services-unbound"),
+    Service("unbound_dnsbl", "unbound/service/dnsbl", "blocklists of Unbound DNS", "page-services-unbound"),
     Service("kea", "kea/service/reconfigure", "Kea DHCP", "page-dhcp-kea-v4"),
     Service("dnsmasq", "dnsmasq/service/reconfigure", "Dnsmasq", "page-services-dnsforwarder"),
+    Service("dhcrelay", "dhcrelay/service/reconfigure", "DHCP relay", "page-services-dhcprelay"),
+    Service("radvd", "radvd/service/reconfigure", "router advertisements", "page-all"),
     Service(
         "syslog", "syslog/service/reconfigure", "remote logging", "page-diagnostics-logs-settings-targets"
     ),
@@ -119,6 +122,7 @@ class KindRow:
     omit: tuple[str, ...] = ()  # fields of the API that the kind does not have
     unique: tuple[str, ...] = ()  # fields of which no two items may have the same value, beside the identity
     children: str = ""  # the kind of items that the firewall deletes with one of these; its rows list them
+    one_of: tuple[str, ...] = ()  # fields of which an item has exactly one
     called: str = ""  # a second name that references may use, where `label` says more than people do
 
     def __post_init__(self) -> None:
