@@ -194,8 +194,11 @@ def load_release(release: str) -> Catalogue:
                 parts = {}
                 for inner, item in model.items.items():
                     path = f"{name}.{inner}"
+                    fields = _for_release(item.fields, release)
+                    names = {field.name for field in fields}
+                    unique = tuple(each for each in item.unique if names.issuperset(each.fields))
                     parts[inner] = items[path] = msgspec.structs.replace(
-                        item, path=path, model=name, inner=inner, fields=_for_release(item.fields, release)
+                        item, path=path, model=name, inner=inner, fields=fields, unique=unique
                     )
                 models[name] = msgspec.structs.replace(
                     model,

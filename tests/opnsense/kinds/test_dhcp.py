@@ -16,6 +16,10 @@ from tests.opnsense.kinds.lifecycle import RELEASES, Case, check_lifecycle
 
 LAN6 = ("opnsense.kea6_subnet", {"subnet": "2001:db8:1::/64", "interface": "lan"})
 VOIP = ("opnsense.dnsmasq_tag", {"tag": "voip"})
+TFTP = (
+    "opnsense.kea_option",
+    {"description": "tftp", "code": 66, "encoding": "string", "data": "tftp.example.org"},
+)
 CORE = ("opnsense.dhcp_relay_destination", {"name": "core", "server": ["192.0.2.67"]})
 
 CASES = [
@@ -98,6 +102,24 @@ CASES = [
         "opnsense.dnsmasq_domain",
         {"domain": "corp.example.org", "ip": "10.1.1.53"},
         {"port": 5353, "descr": "head office"},
+    ),
+    Case(
+        "opnsense.kea_subnet",
+        {"subnet": "192.168.1.0/24", "option_data_autocollect": False, "option": ["tftp"]},
+        {"option": [], "description": "office"},
+        needs=[TFTP],
+    ),
+    Case(
+        "opnsense.kea_reservation",
+        {"subnet": "192.168.1.0/24", "hw_address": "52:54:00:00:00:31", "ip_address": "192.168.1.31"},
+        {"option": ["tftp"]},
+        needs=[TFTP, ("opnsense.kea_subnet", {"subnet": "192.168.1.0/24", "option_data_autocollect": False})],
+    ),
+    Case(
+        "opnsense.dnsmasq_host",
+        {"host": "phone", "domain": "example.org", "hwaddr": ["52:54:00:00:00:41"], "set_tag": "voip"},
+        {"set_tag": "", "ip": ["192.168.1.41"]},
+        needs=[VOIP],
     ),
     Case(
         "opnsense.unbound_dnsbl",
