@@ -328,6 +328,16 @@ def test_a_relay_to_each_address_family(start: Start) -> None:
     assert not run(plan(to, wanted)).steps
 
 
+def test_a_relay_depends_on_a_virtual_address_by_its_name(start: Start) -> None:
+    to = target(start())
+    vip = {"interface": "lan", "network": "192.168.1.250/24", "mode": "carp", "vhid": 1, "password": "x"}
+    address = resource("opnsense.vip", vip)
+    relay = {"interface": "lan", "destination": "core", "enabled": True, "carp_depend_on": address.identity}
+    wanted = [address, resource(*CORE), resource("opnsense.dhcp_relay", relay)]
+    assert [change.verb for change, _ in run(apply(to, wanted)).written] == [Verb.CREATE] * 3
+    assert not run(plan(to, wanted)).steps
+
+
 def test_the_key_of_dynamic_dns_is_in_no_plan(start: Start) -> None:
     secret = "c2VjcmV0IG9mIHRlc3Rz"
     fields = {
