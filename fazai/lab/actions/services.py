@@ -14,7 +14,7 @@ from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import SETTINGS, Item
 from fazai.lab.engine.search import make_rows, recordset_answer
 from fazai.lab.engine.sources import SOURCES
-from fazai.lab.engine.verbs import blank_item, current_settings, get_model, set_model
+from fazai.lab.engine.verbs import blank_item, current_settings, set_model
 from fazai.lab.live.tunnels import list_children, list_connections, list_openvpn, list_wireguard
 from fazai.lab.models.dns_dhcp import (
     RESERVATIONS,
@@ -196,15 +196,6 @@ def radvd_status(call: ActionCall) -> Any:
     return answer if enabled else {**answer, "status": "unknown"}
 
 
-def get_dnsmasq(call: ActionCall) -> Any:
-    """Show the port twice: `dns_port` says what `port` says, and cannot be set."""
-    catalogue = call.box.catalogue
-    answer = get_model(call, catalogue.controllers["dnsmasq/settings"], catalogue.models["Dnsmasq"])
-    if answer:
-        answer["dnsmasq"]["dns_port"] = answer["dnsmasq"]["port"]
-    return answer
-
-
 def list_tags(call: ActionCall) -> Any:
     """List what a DHCP option may be for: tags and interfaces."""
     tags = [{"value": uuid, "label": item["tag"]} for uuid, item in call.box.items(TAGS).items()]
@@ -234,6 +225,5 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "ipsec/sessions/searchPhase1": search_connections,
     "ipsec/sessions/searchPhase2": search_children,
     "radvd/service/status": radvd_status,
-    "dnsmasq/settings/get": get_dnsmasq,
     "dnsmasq/settings/getTagList": list_tags,
 }

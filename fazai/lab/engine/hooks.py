@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import Final
 
 from fazai.lab import models
-from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
-from fazai.lab.engine.schema import ItemModel
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks, SettingsHooks
+from fazai.lab.engine.schema import ItemModel, Model
 
 _PARTS = ("checks", "guards", "defaults", "collections", "settings")
 
@@ -24,8 +24,14 @@ def _merge_hooks() -> ModelHooks:
 
 HOOKS: Final = _merge_hooks()
 _NO_HOOKS: Final = CollectionHooks()
+_NO_SETTINGS: Final = SettingsHooks()
 
 
 def hooks_of(model: ItemModel) -> CollectionHooks:
     """Return the differences of a collection from the generic behaviour."""
     return HOOKS.collections.get(model.path, _NO_HOOKS)
+
+
+def settings_hooks_of(model: Model) -> SettingsHooks:
+    """Return the differences of a model's settings from the generic behaviour."""
+    return HOOKS.settings.get(model.name, _NO_SETTINGS)

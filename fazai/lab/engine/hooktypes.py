@@ -11,7 +11,6 @@ from fazai.lab.engine.config import ConfigEdit, Item
 from fazai.lab.engine.schema import Field, ItemModel
 
 Check = Callable[[Box, ItemModel, str, Item], Iterable[tuple[str, str]]]
-SettingsCheck = Callable[[Box, Mapping[str, str]], Iterable[tuple[str, str]]]
 Computed = Callable[[Box, ItemModel, str, Item], Mapping[str, Any]]
 Default = Callable[[Box, ItemModel, Field], str]
 Guard = Callable[[Box, ItemModel, str, Item], None]
@@ -34,6 +33,15 @@ class CollectionHooks:
 
 
 @dataclass(frozen=True, slots=True)
+class SettingsHooks:
+    """Differences of a model's settings from the generic ones."""
+
+    computed: Callable[[Box, Item], Mapping[str, str]] = lambda *_: {}  # the volatile ones
+    before: Callable[[Box, dict[str, str]], None] = lambda *_: None  # before validation: may change them
+    check: Callable[[Box, Item, Item], Iterable[tuple[str, str]]] = lambda *_: ()  # of the old and the new
+
+
+@dataclass(frozen=True, slots=True)
 class ModelHooks:
     """Rows by name (checks, guards), by type of a field (defaults), by collection, or by model (settings)."""
 
@@ -41,4 +49,4 @@ class ModelHooks:
     guards: Mapping[str, Guard] = field(default_factory=dict)
     defaults: Mapping[str, Default] = field(default_factory=dict)
     collections: Mapping[str, CollectionHooks] = field(default_factory=dict)
-    settings: Mapping[str, SettingsCheck] = field(default_factory=dict)
+    settings: Mapping[str, SettingsHooks] = field(default_factory=dict)

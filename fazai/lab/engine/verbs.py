@@ -10,7 +10,7 @@ from typing import Any, Final
 from fazai.lab.box import ActionCall, Box, Unexpected, UserError
 from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
-from fazai.lab.engine.hooks import HOOKS, hooks_of
+from fazai.lab.engine.hooks import HOOKS, hooks_of, settings_hooks_of
 from fazai.lab.engine.names import label_key, natural_key
 from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker
 from fazai.lab.engine.schema import Controller, Field, ItemModel, Model, Unique
@@ -197,6 +197,18 @@ def validate_item(
     return problems
 
 
+def validate_settings(box: Box, model: Model, old: Item, fresh: Item, prefix: str) -> Validations:
+    """Return everything that is wrong with the settings of a model."""
+    problems = Validations(prefix)
+    for name, message in settings_hooks_of(model).check(box, old, fresh):
+        problems.add(name, message)
+    for field in model.settings:
+        if not field.volatile:
+            for message in validate_field(box, field, fresh[field.name], fresh):
+                problems.add(field.name, message)
+    return problems
+
+
 def add_item(call: ActionCall, model: ItemModel) -> Any:
     sent = posted_body(call, model.root)
     if sent is None:
@@ -314,7 +326,7 @@ def _toggle_one(call: ActionCall, model: ItemModel, uuid: str, wanted: str | Non
 
 def current_settings(box: Box, model: Model) -> dict[str, str]:
     """Return the settings of a model; what was never set has its default."""
-    defaults = {field.name: field.default for field in model.settings}
+    defaults = {field.name: field.default for field in model.settings if not field.volatile}
     return {**defaults, **box.config.settings(model.name)}
 
 
@@ -323,7 +335,8 @@ def get_model(call: ActionCall, controller: Controller, model: Model) -> Any:
     if call.method not in ("GET", "HEAD"):
         return []
     box = call.box
-    body = nested_item(box, model.settings, current_settings(box, model), {})
+    shown = current_settings(box, model)
+    body = nested_item(box, model.settings, shown, settings_hooks_of(model).computed(box, shown))
     for inner, item_model in model.items.items():
         items = {
             uuid: nested_item(box, item_model.fields, item, compute_fields(box, item_model, uuid, item))
@@ -347,13 +360,10 @@ def set_model(call: ActionCall, controller: Controller, model: Model, edit: Conf
     box, root = call.box, controller.root or model.root
     body = posted_body(call, root) or {}
     sent = flatten_fields(body, {field.name: field for field in model.settings})
-    fresh = merge_sent(box, model.settings, current_settings(box, model), sent)
-    problems = Validations(root)
-    for name, message in HOOKS.settings[model.name](box, fresh) if model.name in HOOKS.settings else ():
-        problems.add(name, message)
-    for field in model.settings:
-        for message in validate_field(box, field, fresh[field.name], fresh):
-            problems.add(field.name, message)
+    old = current_settings(box, model)
+    fresh = merge_sent(box, model.settings, old, sent)
+    settings_hooks_of(model).before(box, fresh)
+    problems = validate_settings(box, model, old, fresh, root)
     items = list(_posted_items(call, model, body)) if controller.bulk else []
     found = problems.body()
     for item_model, uuid, item in items:

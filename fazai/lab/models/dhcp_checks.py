@@ -10,7 +10,7 @@ from typing import Any, Final
 from fazai.lab.box import ActionCall, Box
 from fazai.lab.engine.config import Item
 from fazai.lab.engine.fieldtypes import is_hostname, is_ip_address, is_ip_network
-from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
+from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks, SettingsHooks
 from fazai.lab.engine.schema import ItemModel
 from fazai.lab.models.dns_dhcp import wrong_name
 
@@ -204,19 +204,25 @@ def _drop_set_tag(call: ActionCall, model: ItemModel, uuid: str, old: Item, new:
         new["set_tag"] = ""
 
 
-def _check_dnsmasq(box: Box, item: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+def _mirror_port(box: Box, item: Item) -> Mapping[str, str]:
+    return {"dns_port": item["port"]}
+
+
+def _check_dnsmasq(box: Box, old: Item, item: Item) -> Iterable[tuple[str, str]]:
     """Check that the port is not another resolver's, and that of two kinds of log one is on at most."""
-    unbound = {field.name: field.default for field in box.catalogue.models["Unbound"].settings}
-    unbound |= box.config.settings("Unbound")
-    if item["enable"] == unbound["general.enabled"] == "1" and item["port"] == unbound["general.port"]:
-        name = "Unbound" if box.catalogue.release.startswith("26.7") else "Unbound DNS"
-        yield "port", f"{name} is currently using this port."
-    if item["port"] and not re.fullmatch(r"-?\d+", item["port"]):
-        yield "dns_port", "Invalid integer value."  # it says what the port says
-        yield "dns_port", "Invalid integer value."
-    if all(item.get(name, "0") not in ("", "0") for name in ("dhcp.log_dhcp", "dhcp.log_quiet")):
+    if not item["port"].removeprefix("-").isdigit() and item["port"]:
+        for _ in range(2):  # of a list, as that of the port itself
+            yield "dns_port", "Invalid integer value."
+    if all(item[name] not in ("", "0") for name in ("dhcp.log_dhcp", "dhcp.log_quiet")):
         text = 'This option and "Log DHCP options and tags" cannot be enabled at the same time.'
         yield "dhcp.log_quiet", text
+    if (old["enable"], old["port"]) == (item["enable"], item["port"]):
+        return
+    unbound = box.config.settings("Unbound")
+    own, other = item["port"] or "53", unbound.get("general.port", "53")
+    if item["enable"] == "1" and own == other and unbound.get("general.enabled", "1") == "1":
+        name = "Unbound" if box.catalogue.release.startswith("26.7") else "Unbound DNS"
+        yield "port", f"{name} is currently using this port."
 
 
 def _check_domain(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
@@ -290,7 +296,7 @@ HOOKS: Final = ModelHooks(
         "dhcrelay_relay": _check_relay,
         "radvd_entry": _check_entry,
     },
-    settings={"Dnsmasq": _check_dnsmasq},
+    settings={"Dnsmasq": SettingsHooks(computed=_mirror_port, check=_check_dnsmasq)},
     collections={
         RELAYS: CollectionHooks(add=_add_status),
         OPTIONS: CollectionHooks(before=(_drop_set_tag,)),
