@@ -46,7 +46,7 @@ def test_every_row_that_an_item_names_exists(catalogue: Catalogue) -> None:
         names = {field.name for field in model.fields}
         assert set(model.checks) <= set(HOOKS.checks), path
         assert set(model.guards) <= set(HOOKS.guards), path
-        assert set(model.sort) <= names | {"sort_order"}, path
+        assert {name.removeprefix("%") for name in model.sort} <= names | {"sort_order"}, path
         for unique in model.unique:
             assert set(unique.fields) <= names, path
         for refusal in model.refuse:

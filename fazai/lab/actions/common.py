@@ -51,8 +51,8 @@ def is_enabled(box: Box, controller: Controller) -> bool:
     """Return whether the setting of a service enables it; one without such a setting always is."""
     if controller.enabled_by is None:
         return True
-    model, name = controller.enabled_by
-    return box.config.settings(model).get(name, "0") == "1"
+    switches = (controller.enabled_by, *((controller.or_by,) if controller.or_by else ()))
+    return any(box.config.settings(model).get(name, "0") == "1" for model, name in switches)
 
 
 def reconfigure_service(box: Box, controller: Controller) -> None:

@@ -1,4 +1,4 @@
-"""ids, unbound, kea, wireguard: the actions beyond the generic verbs."""
+"""ids, unbound, kea, dnsmasq, radvd, wireguard: the actions beyond the generic verbs."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
-from fazai.lab.actions.common import reconfigure_service, recorded_answer
+from fazai.lab.actions.common import reconfigure_service, recorded_answer, service_handlers
 from fazai.lab.actions.sheets import download_csv, upload_csv
 from fazai.lab.box import ActionCall, Handler, posted_only
 from fazai.lab.engine.config import SETTINGS, Item
 from fazai.lab.engine.search import make_rows, recordset_answer
+from fazai.lab.engine.sources import SOURCES
 from fazai.lab.engine.verbs import blank_item, current_settings, set_model
 from fazai.lab.live.tunnels import list_children, list_connections, list_openvpn, list_wireguard
 from fazai.lab.models.dns_dhcp import (
@@ -27,6 +28,8 @@ from fazai.lab.models.dns_dhcp import (
 from fazai.lab.models.wireguard import SERVERS
 
 JOBS: Final = "Cron.jobs.job"
+ENTRIES: Final = "radvd.entries"
+TAGS: Final = "Dnsmasq.dhcp_tags"
 
 
 @posted_only(otherwise={"status": "failed"})
@@ -186,6 +189,24 @@ def search_children(call: ActionCall) -> Any:
     return recordset_answer(call, make_rows(list_children(call.box, str(call.body.get("id", "")))))
 
 
+def radvd_status(call: ActionCall) -> Any:
+    """Answer `unknown` without an entry that is enabled: there is no such service then."""
+    answer = service_handlers(call.box.catalogue.controllers["radvd/service"])["status"](call)
+    enabled = any(item["enabled"] == "1" for item in call.box.items(ENTRIES).values())
+    return answer if enabled else {**answer, "status": "unknown"}
+
+
+def list_tags(call: ActionCall) -> Any:
+    """List what a DHCP option may be for: tags and interfaces."""
+    tags = [{"value": uuid, "label": item["tag"]} for uuid, item in call.box.items(TAGS).items()]
+    labels = SOURCES["interfaces_and_loopback"][1](call.box)
+    interfaces = [{"value": name, "label": label} for name, label in labels.items()]
+    return {
+        "tags": {"label": "Tags", "icon": "fa fa-tag text-primary", "items": tags},
+        "interfaces": {"label": "Interfaces", "icon": "fa fa-ethernet text-info", "items": interfaces},
+    }
+
+
 ACTIONS: Final[Mapping[str, Handler]] = {
     "ids/service/reconfigure": reconfigure_ids,
     "ids/settings/listRulesets": list_rulesets,
@@ -203,4 +224,6 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "openvpn/service/searchSessions": search_sessions,
     "ipsec/sessions/searchPhase1": search_connections,
     "ipsec/sessions/searchPhase2": search_children,
+    "radvd/service/status": radvd_status,
+    "dnsmasq/settings/getTagList": list_tags,
 }

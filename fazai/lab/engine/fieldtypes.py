@@ -93,13 +93,6 @@ def _check_numeric(box: Box, field: Field, value: str, item: Item) -> Iterable[s
         yield field.message or "Invalid numeric value."  # as with integers
 
 
-def _check_list(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
-    for part in value.split(","):
-        if re.search(r"[\r\n]", part):
-            yield f'"{part}" is invalid. List validation error.'
-            return
-
-
 def _check_targets(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
     for part in value.split(","):
         address, _, port = part.rpartition(":")
@@ -207,6 +200,23 @@ def _every_network(*fits: Callable[[str, str], bool]) -> Check:
     return check
 
 
+def _check_each(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check each part of a list against the pattern of the field."""
+    for part in value.split(","):
+        if not re.fullmatch(field.pattern or ".*", part):
+            yield f'"{part}" is invalid. {field.message or "List validation error."}'
+            return
+
+
+def _is_strict_network(text: str) -> bool:
+    """Return whether this is an address, or a network without host bits."""
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 _NO_NETWORK: Final = "Please specify a valid network segment or IP address."
 
 
@@ -298,7 +308,7 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Boolean": FieldType(_every_part(re.compile("[01]").fullmatch, "Value should be a boolean (0,1).")),
     **dict.fromkeys(_INTEGERS, FieldType(_check_integer)),
     "Numeric": FieldType(_check_numeric),
-    "CSVList": FieldType(_check_list),
+    "CSVList": FieldType(_check_each),
     "Text": FieldType(_check_text_pattern),
     "StrictText": FieldType(_check_strict_text),
     "Description": FieldType(_check_description),
@@ -306,6 +316,7 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Prefix": FieldType(_every_network(is_ip_network)),
     "Address": FieldType(_every_network(is_ip_address)),
     "Subnet": FieldType(_every_network(is_subnet)),
+    "StrictNetwork": FieldType(_every_part(_is_strict_network, _NO_NETWORK)),
     "Hostname": FieldType(_check_hostname),
     "FlowTarget": FieldType(_check_targets),
     "IKEAddress": FieldType(_check_ike_addresses),

@@ -23,6 +23,11 @@ def natural_key(text: str) -> list[tuple[int, int | str]]:
     return [(0, int(part)) if part.isdigit() else (1, part) for part in _DIGITS.split(text.upper())]
 
 
+def label_key(text: str) -> list[tuple[int, int | str]]:
+    """Return the sort key of labels: natural order as they are written, underscores before small letters."""
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in _DIGITS.split(text)]
+
+
 def interface_label(name: str, item: Item) -> str:
     """Return `DMZ`, or `LAN` for an interface without a description."""
     return item.get("descr") or name.upper()

@@ -14,7 +14,8 @@ import msgspec
 
 
 class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A field that holds uuids of another collection; `label` is a template such as "{hostname}.{domain}"."""
+    """A field that holds uuids of another collection; `label` is a template such as "{hostname}.{domain}";
+    "{%interface}" is the label of that field."""
 
     collection: str
     label: str = "{name}"
@@ -72,7 +73,9 @@ class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str = ""  # filled while loading: model name + path in the model
     model: str = ""
     inner: str = ""  # path in the model
-    sort: tuple[str, ...] = ()  # default order of a search; () is the order of the config
+    sort: tuple[
+        str, ...
+    ] = ()  # default order of a search ("%name" is the label of a field); () is the config's
     unique: tuple[Unique, ...] = ()
     refuse: tuple[ItemRefusal, ...] = ()
     checks: tuple[str, ...] = ()  # rows of `HOOKS.checks`, for what `refuse` cannot say
@@ -81,7 +84,7 @@ class ItemModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     upsert: str = "v4"  # set with an unknown uuid: "v4" creates, "no" fails, "own" creates under a new uuid
     guards: tuple[str, ...] = ()  # rows of `HOOKS.guards`, asked before a delete
     cascades: dict[str, str] = {}  # collection -> its field with the uuid of an item here: deleted along
-    describe: str = "description"  # the field that names an item in "in use" messages
+    describe: str = "description"  # the field that names an item in "in use" messages; "" is its uuid
     overlay: dict[str, str] = {}  # fields that a controller's verbs fix: written on every save, searched by
 
     def blank(self) -> dict[str, str]:
@@ -115,6 +118,7 @@ class Controller(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     bulk: bool = True  # set of the whole model takes items
     service: str = ""  # the service behind start, stop, restart, status, reconfigure
     enabled_by: tuple[str, str] | None = None  # model and field of the setting that enables the service
+    or_by: tuple[str, str] | None = None  # another one, of which one is enough
     unseen: str = "stopped"  # the status of an enabled service before it first runs
     reconfigured: dict[str, str] = msgspec.field(default_factory=lambda: {"status": "ok"})  # its answer
     answers: dict[str, Any] = {}  # action -> constant answer of a GET (or of both)
@@ -192,8 +196,11 @@ def load_release(release: str) -> Catalogue:
                 parts = {}
                 for inner, item in model.items.items():
                     path = f"{name}.{inner}"
+                    fields = _for_release(item.fields, release)
+                    names = {field.name for field in fields}
+                    unique = tuple(each for each in item.unique if names.issuperset(each.fields))
                     parts[inner] = items[path] = msgspec.structs.replace(
-                        item, path=path, model=name, inner=inner, fields=_for_release(item.fields, release)
+                        item, path=path, model=name, inner=inner, fields=fields, unique=unique
                     )
                 models[name] = msgspec.structs.replace(
                     model,

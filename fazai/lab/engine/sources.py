@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from fazai.lab.access import read_privileges
@@ -171,12 +171,25 @@ def relation_choices(box: Box, relation: Relation) -> Choices:
     """Return the items of another collection, by uuid."""
 
     def build() -> Choices:
+        model = box.catalogue.items[relation.collection]
+        shown = [field for field in model.fields if f"{{%{field.name}}}" in relation.label]
         labels = {
-            uuid: relation.label.format_map(item) for uuid, item in box.items(relation.collection).items()
+            uuid: relation.label.format_map(_with_labels(box, shown, item))
+            for uuid, item in box.items(relation.collection).items()
         }
         return _as_choices(_sorted_labels(labels) if relation.sort else labels)
 
-    return box.derived(f"relation {relation.collection} {relation.label}", (relation.collection,), build)
+    paths = (relation.collection, *((INTERFACES,) if "{%interface}" in relation.label else ()))
+    return box.derived(f"relation {relation.collection} {relation.label}", paths, build)
+
+
+def _with_labels(box: Box, shown: Iterable[Field], item: Mapping[str, str]) -> Mapping[str, str]:
+    """Return an item with the labels of some of its fields, as `%name`."""
+    labels = {}
+    for field in shown:
+        choices = choices_of(box, field) or {}
+        labels[f"%{field.name}"] = choices.get(item[field.name], {}).get("value", item[field.name])
+    return {**item, **labels}
 
 
 def choices_of(box: Box, field: Field) -> Choices | None:
@@ -197,11 +210,15 @@ def choices_of(box: Box, field: Field) -> Choices | None:
 def _fixed_options(box: Box, field: Field) -> Choices:
     options = field.options
     named = options if isinstance(options, str) else ""
-    key = f"options {named}" if named else f"options {id(options)}"
+    key = f"options {named} {field.required}" if named else f"options {id(options)}"
 
     def build() -> Choices:
         raw = box.catalogue.options[named] if named else options
         assert isinstance(raw, dict)
-        return {name: entry if isinstance(entry, dict) else {"value": entry} for name, entry in raw.items()}
+        return {
+            name: entry if isinstance(entry, dict) else {"value": entry}
+            for name, entry in raw.items()
+            if name or not (named and field.required)  # who must choose is not offered nothing
+        }
 
     return box.derived(key, (), build)

@@ -11,7 +11,7 @@ from fazai.lab.box import ActionCall, Box, Unexpected, UserError
 from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
 from fazai.lab.engine.hooks import HOOKS, hooks_of, settings_hooks_of
-from fazai.lab.engine.names import natural_key
+from fazai.lab.engine.names import label_key, natural_key
 from fazai.lab.engine.render import as_php, nested_item, put_at, row_maker
 from fazai.lab.engine.schema import Controller, Field, ItemModel, ItemRefusal, Model, Unique
 from fazai.lab.engine.search import RowCache, SearchRow, grid_answer
@@ -58,7 +58,10 @@ def row_maker_of(box: Box, model: ItemModel) -> Callable[[str, Item], SearchRow]
     def make_row(uuid: str, item: Item) -> SearchRow:
         row = make(uuid, item, compute_fields(box, model, uuid, item))
         add(box, model, uuid, item, row)
-        return SearchRow(row, [natural_key(row.get(name, "")) for name in model.sort] if model.sort else None)
+        keys = [
+            (label_key if name.startswith("%") else natural_key)(row.get(name, "")) for name in model.sort
+        ]
+        return SearchRow(row, keys or None)
 
     return make_row
 
@@ -150,11 +153,17 @@ class Validations:
         }
 
 
-def is_taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) -> bool:
-    """Return whether another item has the same values in fields that must be unique."""
+def is_taken(
+    box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item, beside: Mapping[str, Item]
+) -> bool:
+    """Return whether another item, or one that is sent with it, has the same values in fields that must be
+    unique."""
     values = [item.get(name, "") for name in unique.fields]
     if unique.skip_empty and not any(values):
         return False
+    for other, existing in beside.items():
+        if other != uuid and [existing.get(name, "") for name in unique.fields] == values:
+            return True
     if len(values) == 1:
         return box.index(model.path, unique.fields[0]).get(values[0], uuid) != uuid
     return any(
@@ -163,17 +172,19 @@ def is_taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) 
     )
 
 
-def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, prefix: str) -> Validations:
-    """Return everything that is wrong with an item."""
+def validate_item(
+    box: Box, model: ItemModel, uuid: str, item: Item, prefix: str, beside: Mapping[str, Item] | None = None
+) -> Validations:
+    """Return everything that is wrong with an item; `beside` are items that are sent with it, by uuid."""
     problems = Validations(prefix)
+    for unique in model.unique:
+        if is_taken(box, model, unique, uuid, item, beside or {}):
+            for _ in range(2 if unique.twice else 1):
+                problems.add(unique.fields[0], unique.message)
     for field in model.fields:
         if not field.volatile:
             for message in validate_field(box, field, item.get(field.name, ""), item):
                 problems.add(field.name, message)
-    for unique in model.unique:
-        if is_taken(box, model, unique, uuid, item):
-            for _ in range(2 if unique.twice else 1):
-                problems.add(unique.fields[0], unique.message)
     _add_refusals(problems, model.refuse, item)
     for name in model.checks:
         for field_name, message in HOOKS.checks[name](box, model, uuid, item):
@@ -249,7 +260,9 @@ def save_item(
 
 
 def del_item(call: ActionCall, model: ItemModel) -> Any:
-    """Delete items by their uuids."""
+    """Delete items by their uuids; none of them when something still uses one."""
+    for uuid in (call.param(0) or "").split(",") if call.posted else ():
+        _ask_guards(call.box, model, uuid)
     return delete_each(call, lambda uuid: delete_one(call, model, uuid))
 
 
@@ -261,13 +274,21 @@ def delete_each(call: ActionCall, delete: Callable[[str], bool]) -> Any:
     return {"result": "deleted" if deleted[-1] else "not found"}
 
 
+def _ask_guards(box: Box, model: ItemModel, uuid: str) -> None:
+    """Raise UserError when something still uses an item."""
+    item = box.items(model.path).get(uuid)
+    if item is None:
+        return
+    for name in model.guards:
+        HOOKS.guards[name](box, model, uuid, item)
+
+
 def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
     """Delete one item; False when it is not there. Raises UserError when something still uses it."""
     item = call.box.items(model.path).get(uuid)
     if item is None:
         return False
-    for name in model.guards:
-        HOOKS.guards[name](call.box, model, uuid, item)
+    _ask_guards(call.box, model, uuid)
     call.check_writable()
     edit = call.box.config.edit()
     edit.drop(model.path, uuid)
@@ -354,7 +375,7 @@ def set_model(call: ActionCall, controller: Controller, model: Model, edit: Conf
     items = list(_posted_items(call, model, body)) if controller.bulk else []
     found = problems.body()
     for item_model, uuid, item in items:
-        found |= validate_item(box, item_model, uuid, item, f"{root}.{item_model.inner}.{uuid}").body()
+        found |= _validate_sent(box, item_model, uuid, item, root, items)
     if found:
         return {"result": "failed", "validations": found}
     call.check_writable()
@@ -367,9 +388,23 @@ def set_model(call: ActionCall, controller: Controller, model: Model, edit: Conf
     return {"result": "saved"}
 
 
+def _validate_sent(
+    box: Box, model: ItemModel, uuid: str, item: Item, root: str, items: list[tuple[ItemModel, str, Item]]
+) -> dict[str, Any]:
+    """Return what is wrong with an item of a whole model: nothing is said of fields that stay as they are."""
+    prefix = f"{root}.{model.inner}.{uuid}"
+    beside = {other: sent for other_model, other, sent in items if other_model is model}
+    found = validate_item(box, model, uuid, item, prefix, beside).body()
+    known = box.items(model.path).get(uuid)
+    if known is None:
+        return found
+    kept = {f"{prefix}.{name}" for name, value in item.items() if known.get(name, "") == value}
+    return {name: text for name, text in found.items() if name not in kept}
+
+
 def _posted_items(
     call: ActionCall, model: Model, body: Mapping[str, Any]
-) -> Iterable[tuple[ItemModel, str, dict[str, str]]]:
+) -> Iterable[tuple[ItemModel, str, Item]]:
     """Yield the items in the body of a whole model.
 
     Unlike a single set it runs no hooks, and an unknown uuid makes an item under one of the firewall's own

@@ -30,7 +30,7 @@ def _split_list(text: str) -> list[str]:
     return text.split(",") if text else []
 
 
-def _wrong_name(text: str, *, domain: bool) -> str:
+def wrong_name(text: str, *, domain: bool) -> str:
     """Return the message about a name; "" when nothing is wrong."""
     if domain and text == "*":
         return "Wildcards are not allowed."
@@ -41,11 +41,11 @@ def _wrong_name(text: str, *, domain: bool) -> str:
 
 
 def _check_names(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
-    if item["host"] and item["host"] != "*" and _wrong_name(item["host"], domain=False):
+    if item["host"] and item["host"] != "*" and wrong_name(item["host"], domain=False):
         yield "host", LABELS
     for name in ("domain", "cnames", "aliases"):
         for text in [item[name]] if name == "domain" and item[name] else _split_list(item[name]):
-            wrong = _wrong_name(text, domain=True)
+            wrong = wrong_name(text, domain=True)
             if wrong:
                 yield name, wrong
                 break

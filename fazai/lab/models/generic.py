@@ -18,10 +18,11 @@ def _refuse_related(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
         for field in fields:
             for key, row in box.items(other.path).items():
                 if uuid in row.get(field.name, "").split(","):
-                    tag = other.model.rpartition(".")[2]
+                    tag = box.catalogue.models[other.model].mount.rpartition(".")[2]
                     users.append(f"{tag} - {row.get(other.describe, '')} {{{tag}.{other.inner}.{key}}}\n")
     if users:
-        title = f"Item {model.inner} {{{item.get(model.describe, '')}}} in use by:"
+        named = item.get(model.describe, "") if model.describe else uuid
+        title = f"Item {model.inner} {{{named}}} in use by:"
         raise UserError("".join(users), title)
 
 

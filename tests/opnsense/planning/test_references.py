@@ -128,6 +128,7 @@ def test_items_of_one_name_on_the_firewall_are_told_apart_by_uuid(firewall: LabF
 # -- names of nothing
 
 SOME_UUID = "00000000-0000-4000-8000-000000000001"
+_UUID = "1b4e28ba-2fa1-4d3b-a3f5-ef19b5a7633b"  # of a needed item that is not asked about
 NEEDED: dict[str, dict[str, Any]] = {
     "alias": {"name": "a", "type": "host", "content": ["192.0.2.1"]},
     "rule": {"description": "r", "interface": ["lan"]},
@@ -135,7 +136,7 @@ NEEDED: dict[str, dict[str, Any]] = {
     "one_to_one": {"description": "o", "interface": "wan", "external": "192.0.2.9", "source_net": "10.0.0.9"},
     "npt": {"description": "n", "interface": "wan", "source_net": "fd00:1::/64"},
     "unbound_alias": {"hostname": "files", "domain": "example.org"},
-    "kea_reservation": {"hw_address": "52:54:00:00:00:01"},
+    "kea_reservation": {"hw_address": "52:54:00:00:00:01", "subnet": _UUID},
     "monit_service": {"name": "m", "type": "custom"},
     "group": {"name": "g"},
     "ids_settings": {},
@@ -151,6 +152,15 @@ NEEDED: dict[str, dict[str, Any]] = {
     "ipsec_manual_spd": {"source": "10.80.0.0/24"},
     "wireguard_server": {"name": "w", "privkey": "YQ=="},
     "wireguard_peer": {"name": "p", "pubkey": "YQ==", "tunneladdress": ["10.9.0.3/32"]},
+    "kea_subnet": {"subnet": "192.168.1.0/24"},
+    "dnsmasq_host": {"host": "printer", "domain": "example.org", "ip": ["192.168.1.9"]},
+    "kea6_subnet": {"subnet": "2001:db8:1::/64", "interface": "lan"},
+    "kea6_reservation": {"subnet": _UUID, "ip_address": "2001:db8:1::31", "duid": "00:01"},
+    "kea6_pd_pool": {"prefix": "2001:db8:100::", "prefix_len": 48},
+    "dnsmasq_range": {"interface": "lan", "start_addr": "192.168.1.9", "end_addr": "192.168.1.99"},
+    "dnsmasq_option": {"option": 6, "value": "192.168.1.53"},
+    "dnsmasq_boot": {"interface": "lan", "filename": "pxe.0"},
+    "dhcp_relay": {"interface": "lan", "enabled": True, "destination": _UUID},
 }
 REFERENCES = [
     (kind.name, field.name, field.multiple)
@@ -168,7 +178,9 @@ def test_every_kind_with_references_is_tried() -> None:
 def test_a_reference_to_nothing_is_one_error_at_its_field(
     firewall: LabFirewall, kind: str, field: str, several: bool, also: str
 ) -> None:
-    fields = {**NEEDED[kind.partition(".")[2]], field: ["nope"] if several else "nope"}
+    fields = {**NEEDED[kind.partition(".")[2]]}
+    fields.pop(field, None)
+    fields[field] = ["nope"] if several else "nope"
     wanted = [resource(kind, fields, line=20)]
     if also == "beside another":
         good = resource("opnsense.rule", {"description": "first", "interface": ["lan"]})

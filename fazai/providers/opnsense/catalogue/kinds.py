@@ -142,6 +142,8 @@ class CatalogueKind:
                 found[name], problem = to_canonical(row, value)
             if problem is not None:
                 problems.append(problem)
+        if not beside:
+            problems.extend(self._find_either(found))
         if state == "present":
             problems.extend(self._find_missing(found, self.row.identity if beside else ()))
             if self.row.short in _CHECKS:
@@ -174,6 +176,18 @@ class CatalogueKind:
                 continue
             if row.required and row.default is None and row.type != "boolean" and name not in found:
                 yield Problem(name, "is missing", self._misspelt_hint(name, found))
+
+    def _find_either(self, found: Mapping[str, Value]) -> Iterable[Problem]:
+        """Yield what is wrong with fields of which exactly one is to be declared."""
+        given = [name for name in self.row.one_of if text_of(found.get(name, ""))]
+        if len(given) != 1 and self.row.one_of:
+            first, *others = self.row.one_of
+            if given:
+                yield Problem(
+                    given[1], f"excludes {given[0]}", f"declare one of {', '.join(self.row.one_of)}"
+                )
+            else:
+                yield Problem(first, f"is missing: it or {' or '.join(others)} names the item")
 
     def _misspelt_hint(self, name: str, given: Mapping[str, Value]) -> str | None:
         unknown = [word for word in given if word not in self.rows]

@@ -50,10 +50,12 @@ SERVICES: tuple[Service, ...] = (
     Service("ipsec", "ipsec/service/reconfigure", "IPsec", "page-vpn-ipsec-connections"),
     Service("openvpn", "openvpn/service/reconfigure", "OpenVPN", "page-status-openvpn"),
     Service("wireguard", "wireguard/service/reconfigure", "WireGuard", "page-wireguard-config"),
-    Service("ipsec", "ipsec/service/reconfigure", "IPsec", "page-vpn-ipsec-connections"),
     Service("unbound", "unbound/service/reconfigure", "Unbound DNS", "page-services-unbound"),
+    Service("unbound_dnsbl", "unbound/service/dnsbl", "blocklists of Unbound DNS", "page-services-unbound"),
     Service("kea", "kea/service/reconfigure", "Kea DHCP", "page-dhcp-kea-v4"),
     Service("dnsmasq", "dnsmasq/service/reconfigure", "Dnsmasq", "page-services-dnsforwarder"),
+    Service("dhcrelay", "dhcrelay/service/reconfigure", "DHCP relay", "page-services-dhcprelay"),
+    Service("radvd", "radvd/service/reconfigure", "router advertisements", "page-all"),
     Service(
         "syslog", "syslog/service/reconfigure", "remote logging", "page-diagnostics-logs-settings-targets"
     ),
@@ -152,6 +154,7 @@ class KindRow:
     children: str = ""  # the kind of items that the firewall deletes with one of these; its rows list them
     any_path: bool = False  # settings of the controller that the resource names, and any field of it
     saved: tuple[str, str] = ("result", "saved")  # what the answer to a write says when it was saved
+    one_of: tuple[str, ...] = ()  # fields of which an item has exactly one
     called: str = ""  # a second name that references may use, where `label` says more than people do
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ _NAT_RULE: dict[str, dict[str, Any]] = {
     "description": {"required": True},
     "interface": {"required": True, "default": None},
 }
+_KEA_OPTIONS: dict[str, Any] = {"reference": "opnsense.kea_option", "doc": "descriptions of options"}
 _OPTION_LISTS: dict[str, dict[str, Any]] = {
     f"option_data.{name}": {"in_order": True}
     for name in ("domain_name_servers", "domain_search", "routers", "ntp_servers", "time_servers")
@@ -94,6 +95,7 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
         "password": {"secret": True},
     },
     "kea_subnet": {
+        "option": _KEA_OPTIONS,
         "ddns_domain_key_secret": {"secret": True},
         "pools": {"type": "list", "separator": "\n"},
         **_OPTION_LISTS,
@@ -101,9 +103,14 @@ EXTRA: dict[str, dict[str, dict[str, Any]]] = {
     "kea_reservation": {
         "subnet": {"reference": "opnsense.kea_subnet", "type": "reference"},
         "hw_address": {"required": True},
+        "option": _KEA_OPTIONS,
         **_OPTION_LISTS,
     },
-    "dnsmasq_host": {"host": {"required": True}, "domain": {"fold": "host"}},
+    "dnsmasq_host": {
+        "host": {"required": True},
+        "domain": {"fold": "host"},
+        "set_tag": {"reference": "opnsense.dnsmasq_tag", "doc": "a tag's name"},
+    },
     "monit_service": {
         "tests": {"reference": "opnsense.monit_test"},
         "depends": {"reference": "opnsense.monit_service"},

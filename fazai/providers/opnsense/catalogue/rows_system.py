@@ -153,7 +153,7 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         verbs=verbs_of("Subnet"),
         label="{subnet}",
         phase=102,
-        omit=("subnet_id", "option"),
+        omit=("subnet_id",),
         summary="A DHCPv4 subnet of Kea.",
         example=(
             "opnsense.kea_subnet: {subnet: 192.168.1.0/24, pools: [192.168.1.100-192.168.1.199],\n"
@@ -168,7 +168,6 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         label="{hw_address}",
         tiebreak=("subnet",),
         phase=103,
-        omit=("option",),
         summary="A DHCPv4 reservation of Kea.",
         example=(
             'opnsense.kea_reservation: {subnet: 192.168.1.0/24, hw_address: "52:54:00:11:22:33",\n'
@@ -181,7 +180,6 @@ SERVICE_KINDS: tuple[KindRow, ...] = (
         verbs=verbs_of("Host"),
         label="{host}.{domain}",
         phase=104,
-        omit=("set_tag",),
         summary="A host of Dnsmasq (DNS name and DHCP reservation).",
         example="opnsense.dnsmasq_host: {host: printer, domain: lan.example.org, ip: [192.168.1.201]}",
     ),
