@@ -38,7 +38,7 @@ def test_every_field_has_options_or_a_type_that_is_checked(catalogue: Catalogue)
         if field.source:
             assert field.source in SOURCES
         if field.relation is not None:
-            assert field.relation.collection in catalogue.items
+            assert set(field.relation.collections) <= set(catalogue.items)
 
 
 def test_every_row_that_an_item_names_exists(catalogue: Catalogue) -> None:

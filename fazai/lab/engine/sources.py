@@ -128,11 +128,14 @@ def relation_choices(box: Box, relation: Relation) -> Choices:
 
     def build() -> Choices:
         labels = {
-            uuid: relation.label.format_map(item) for uuid, item in box.items(relation.collection).items()
+            uuid: relation.label.format_map(item)
+            for path in relation.collections
+            for uuid, item in box.items(path).items()
         }
         return _as_choices(_sorted_labels(labels) if relation.sort else labels)
 
-    return box.derived(f"relation {relation.collection} {relation.label}", (relation.collection,), build)
+    paths = relation.collections
+    return box.derived(f"relation {' '.join(paths)} {relation.label}", paths, build)
 
 
 def choices_of(box: Box, field: Field) -> Choices | None:

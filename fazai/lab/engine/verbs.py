@@ -7,7 +7,7 @@ import uuid as uuids
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from fazai.lab.box import ActionCall, Box, Unexpected
+from fazai.lab.box import ActionCall, Box, Unexpected, UserError
 from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.fieldtypes import store_value, validate_field
 from fazai.lab.engine.hooks import HOOKS, hooks_of
@@ -45,7 +45,7 @@ def collections_needed(model: ItemModel) -> tuple[str, ...]:
     paths: dict[str, None] = {}
     for field in model.fields:
         if field.relation is not None:
-            paths[field.relation.collection] = None
+            paths.update(dict.fromkeys(field.relation.collections))
         for path in SOURCES[field.source][0] if field.source else ():
             paths[path] = None
     return (*paths, *(path for path in hooks_of(model).paths if path not in paths))
@@ -166,6 +166,12 @@ def is_taken(box: Box, model: ItemModel, unique: Unique, uuid: str, item: Item) 
 def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, prefix: str) -> Validations:
     """Return everything that is wrong with an item."""
     problems = Validations(prefix)
+    for refusal in model.refuse:
+        if all(
+            re.fullmatch(pattern, item.get(name, ""), re.DOTALL) for name, pattern in refusal.when.items()
+        ):
+            for name in refusal.on:
+                problems.add(name, refusal.message)
     for field in model.fields:
         if not field.volatile:
             for message in validate_field(box, field, item.get(field.name, ""), item):
@@ -174,12 +180,6 @@ def validate_item(box: Box, model: ItemModel, uuid: str, item: Item, prefix: str
         if is_taken(box, model, unique, uuid, item):
             for _ in range(2 if unique.twice else 1):
                 problems.add(unique.fields[0], unique.message)
-    for refusal in model.refuse:
-        if all(
-            re.fullmatch(pattern, item.get(name, ""), re.DOTALL) for name, pattern in refusal.when.items()
-        ):
-            for name in refusal.on:
-                problems.add(name, refusal.message)
     for name in model.checks:
         for field_name, message in HOOKS.checks[name](box, model, uuid, item):
             problems.add(field_name, message)
@@ -265,9 +265,16 @@ def delete_one(call: ActionCall, model: ItemModel, uuid: str) -> bool:
 
 
 def toggle_item(call: ActionCall, model: ItemModel) -> Any:
-    uuid, wanted = call.param(0), call.param(1)
-    item = call.box.items(model.path).get(uuid or "")
-    if not call.posted or item is None or uuid is None:
+    """Toggle items by their uuids; the answer is that of the last one."""
+    uuids_, wanted = (call.param(0) or "").split(","), call.param(1)
+    if len(uuids_) > 1 and wanted not in ("0", "1"):
+        raise UserError("Toggle with a list of items in only supported for explicit actions [0,1]", "Toggle")
+    return [_toggle_one(call, model, uuid, wanted) for uuid in uuids_][-1]
+
+
+def _toggle_one(call: ActionCall, model: ItemModel, uuid: str, wanted: str | None) -> Any:
+    item = call.box.items(model.path).get(uuid)
+    if not call.posted or item is None:
         return FAILED
     name = model.toggle
     negative = name == "disabled"

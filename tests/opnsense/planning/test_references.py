@@ -137,6 +137,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "kea_reservation": {"hw_address": "52:54:00:00:00:01"},
     "monit_service": {"name": "m", "type": "custom"},
     "group": {"name": "g"},
+    "shaper_queue": {"description": "q"},
+    "shaper_rule": {"description": "r"},
 }
 REFERENCES = [
     (kind.name, field.name, field.multiple)

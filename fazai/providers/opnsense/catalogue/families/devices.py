@@ -17,6 +17,37 @@ DEVICES: tuple[KindRow, ...] = (
         example="opnsense.loopback: {description: router id}",
     ),
     KindRow(
+        short="shaper_queue",
+        path="trafficshaper/settings",
+        verbs=verbs_of("Queue", "Queues"),
+        label="{description}",
+        phase=71,
+        create="add",
+        mark_field="description",
+        omit=("number", "origin"),
+        summary=(
+            "A queue of the traffic shaper: a share of a pipe. Its description carries the owner's mark, as"
+            " that of the pipe."
+        ),
+        example="opnsense.shaper_queue: {description: calls, pipe: guests, weight: 80}",
+    ),
+    KindRow(
+        short="shaper_rule",
+        path="trafficshaper/settings",
+        verbs=verbs_of("Rule", "Rules"),
+        label="{description}",
+        phase=72,
+        omit=("origin",),
+        summary=(
+            "What goes through a pipe or a queue of the traffic shaper. The lowest `sequence` that matches"
+            " decides."
+        ),
+        example=(
+            "opnsense.shaper_rule: {description: calls go first, sequence: 10, interface: wan, proto: udp,\n"
+            "                       dst_port: sip, target: calls}"
+        ),
+    ),
+    KindRow(
         short="monit_alert",
         path="monit/settings",
         verbs=verbs_of("Alert"),
@@ -32,6 +63,15 @@ DEVICES: tuple[KindRow, ...] = (
 
 #: Facts by kind and field, beyond the device's own.
 DEVICES_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
+    "shaper_queue": {"pipe": {"reference": "opnsense.shaper_pipe"}},
+    "shaper_rule": {
+        "target": {
+            "reference": "opnsense.shaper_pipe",
+            "also": "opnsense.shaper_queue",
+            "doc": "the description of a pipe or a queue",
+        },
+        "description": {"required": True},
+    },
     "loopback": {
         "deviceId": {
             "required": False,
