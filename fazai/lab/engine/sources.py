@@ -10,6 +10,7 @@ from fazai.lab.box import Box
 from fazai.lab.engine.names import (
     ALIASES,
     CATEGORIES,
+    GATEWAY_GROUPS,
     GATEWAYS,
     GROUPS,
     INTERFACES,
@@ -43,6 +44,15 @@ def _rule_interface_labels(box: Box) -> Mapping[str, str]:
 def _gateway_labels(box: Box) -> Mapping[str, str]:
     found = NULL_GATEWAYS | {item["name"]: item["gateway"] for item in box.items(GATEWAYS).values()}
     return {name: f"{name} - {found[name]}" for name in sorted(found)}
+
+
+def _plain_gateway_labels(box: Box) -> Mapping[str, str]:
+    return {name: label for name, label in _gateway_labels(box).items() if name not in NULL_GATEWAYS}
+
+
+def _rule_gateway_labels(box: Box) -> Mapping[str, str]:
+    groups = {item["name"]: item["name"] for item in box.items(GATEWAY_GROUPS).values()}
+    return {**_gateway_labels(box), **groups}
 
 
 def _vlan_parent_labels(box: Box) -> Mapping[str, str]:
@@ -94,6 +104,8 @@ SOURCES: Final[Mapping[str, _Source]] = {
     "bridge_members": ((INTERFACES,), lambda box: _interface_labels(box, ordered=False)),
     "rule_interfaces": ((INTERFACES, GROUPS), _rule_interface_labels),
     "gateways": ((GATEWAYS,), _gateway_labels),
+    "plain_gateways": ((GATEWAYS,), _plain_gateway_labels),
+    "gateways_and_groups": ((GATEWAYS, GATEWAY_GROUPS), _rule_gateway_labels),
     "alias_tables": ((ALIASES, INTERFACES), _alias_table_labels),
     "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _vlan_parent_labels),
     "free_devices": ((INTERFACES, "devices"), _free_device_labels),

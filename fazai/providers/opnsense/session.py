@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-from fazai.errors import DeviceError, FazaiError, Rejected, Unreachable, Unsure
+from fazai.errors import DeviceError, FazaiError, NotAvailable, Rejected, Unreachable, Unsure
 from fazai.model import Change, Diff, Resource, Target, Value, Verb
 from fazai.providers.opnsense.api.answers import nonsense_error, validations_of
 from fazai.providers.opnsense.api.budget import Budget
@@ -98,7 +98,10 @@ class OpnsenseSession:
         collections: dict[str, Collection] = {}
         for name, kind in self._kinds.items():
             if name in needed:
-                collections[name] = await self._read_collection(kind, wanted, collections)
+                try:
+                    collections[name] = await self._read_collection(kind, wanted, collections)
+                except NotAvailable as error:
+                    raise _lacks_kind(error, name, wanted) from error
         rules, groups = collections.get("opnsense.rule"), "opnsense.interface_group"
         named = _touches_groups(rules.rows.values(), wanted) if rules is not None else False
         if named and groups not in collections:
@@ -420,6 +423,13 @@ class OpnsenseSession:
         if self._seen is None:
             return []
         return await verifying.verify_changes(self.api, self._seen, changes)
+
+
+def _lacks_kind(error: NotAvailable, kind: str, wanted: Iterable[Resource]) -> NotAvailable:
+    """Return the error with the kind that the firewall lacks, at the first resource of it."""
+    marks = (one.mark for one in wanted if one.kind == kind)
+    where = next((mark for mark in marks if mark), None) or error.where
+    return NotAvailable(f"{error.message}: it lacks {kind}", where=where, hint=error.hint)
 
 
 def _touches_groups(rules: Iterable[ItemRow], wanted: Iterable[Resource]) -> bool:

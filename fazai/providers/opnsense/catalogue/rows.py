@@ -33,6 +33,7 @@ SERVICES: tuple[Service, ...] = (
         "page-firewall-virtualipaddress-edit",
     ),
     Service("gateway", "routing/settings/reconfigure", "gateways", "page-system-gateways"),
+    Service("gateway_group", "routing/group_settings/reconfigure", "groups of gateways", "page-all"),
     Service("route", "routes/routes/reconfigure", "static routes", "page-system-staticroutes"),
     Service(
         "interface_group", "firewall/group/reconfigure", "interface groups", "page-interfaces-groups-edit"

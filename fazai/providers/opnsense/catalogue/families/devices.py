@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fazai.providers.opnsense.catalogue.rows import KindRow, verbs_of
+from fazai.providers.opnsense.catalogue.rows import PLAIN, KindRow, verbs_of
 
 DEVICES: tuple[KindRow, ...] = (
     KindRow(
@@ -15,6 +15,19 @@ DEVICES: tuple[KindRow, ...] = (
         unique=("deviceId",),
         summary="A loopback device.",
         example="opnsense.loopback: {description: router id}",
+    ),
+    KindRow(
+        short="gateway_group",
+        path="routing/group_settings",
+        root="gateway_group",
+        verbs=PLAIN,
+        label="{name}",
+        phase=41,
+        summary=(
+            "Gateways that stand in for each other: those of the first tier (`item`) that work, else those of"
+            " `item2`, … Rules name it as their gateway. Its name cannot be changed. Since release 26.7."
+        ),
+        example="opnsense.gateway_group: {name: UPLINKS, item: [WAN_GW], item2: [LTE_GW], trigger: downloss}",
     ),
     KindRow(
         short="shaper_queue",
@@ -61,8 +74,14 @@ DEVICES: tuple[KindRow, ...] = (
     ),
 )
 
+_TIERS = {
+    name: {"reference": "opnsense.gateway", "key": "name", "doc": f"the gateways of tier {tier}"}
+    for tier, name in enumerate(("item", "item2", "item3", "item4", "item5"), 1)
+}
+
 #: Facts by kind and field, beyond the device's own.
 DEVICES_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
+    "gateway_group": _TIERS,
     "shaper_queue": {"pipe": {"reference": "opnsense.shaper_pipe"}},
     "shaper_rule": {
         "target": {
