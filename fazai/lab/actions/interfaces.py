@@ -12,6 +12,7 @@ from fazai.lab.engine.names import INTERFACES, interface_label
 from fazai.lab.engine.schema import read_json
 from fazai.lab.engine.search import grid_answer, make_rows, recordset_answer
 from fazai.lab.engine.verbs import FAILED, delete_each, get_item, get_model, posted_body
+from fazai.lab.models.devices_links import made_devices
 from fazai.lab.models.interfaces import VIPS, VLANS, vlan_devices
 from fazai.lab.server.wire import make_json_reply
 
@@ -47,6 +48,9 @@ def _list_devices(box: Box) -> dict[str, dict[str, Any]]:
     for item in box.items(VLANS).values():
         text = f"{item['vlanif']} {item['descr']} (Parent: {item['if']}, Tag: {item['tag']})"
         found[item["vlanif"]] = {"value": text, "optgroup": "vlan", "data": {"icon": ICON}}
+    for device, (group, item) in made_devices(box).items():
+        label = item.get("description") or item.get("descr", "")
+        found[device] = {"value": f"{device} ({label})", "optgroup": group, "data": {"icon": ICON}}
     return found
 
 

@@ -22,6 +22,7 @@ from fazai.lab.engine.schema import Field, Relation
 
 Choices = Mapping[str, Mapping[str, Any]]
 
+_LAGGS: Final = "Interfaces.Lagg.lagg"
 NULL_GATEWAYS: Final = {"Null4": "127.0.0.1", "Null6": "::1"}
 
 
@@ -61,6 +62,8 @@ def _vlan_parent_labels(box: Box) -> Mapping[str, str]:
     for device, item in box.items("devices").items():
         used = f" [{labels[device]}]" if device in labels else ""
         found[device] = f"{device} ({item['mac']}){used}"
+    for item in box.items(_LAGGS).values():
+        found[item["laggif"]] = f"{item['laggif']} ({item['descr']})"
     for item in box.items("Interfaces.Vlan.vlan").values():
         found[item["vlanif"]] = f"{item['vlanif']} (Tag: {item['tag']}, Parent: {item['if']})"
     return found
@@ -107,7 +110,7 @@ SOURCES: Final[Mapping[str, _Source]] = {
     "plain_gateways": ((GATEWAYS,), _plain_gateway_labels),
     "gateways_and_groups": ((GATEWAYS, GATEWAY_GROUPS), _rule_gateway_labels),
     "alias_tables": ((ALIASES, INTERFACES), _alias_table_labels),
-    "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _vlan_parent_labels),
+    "vlan_parents": ((INTERFACES, "devices", _LAGGS, "Interfaces.Vlan.vlan"), _vlan_parent_labels),
     "free_devices": ((INTERFACES, "devices"), _free_device_labels),
     "categories_by_name": (
         (CATEGORIES,),
