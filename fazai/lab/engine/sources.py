@@ -62,7 +62,7 @@ def _vlan_parent_labels(box: Box) -> Mapping[str, str]:
     for device, item in box.items("devices").items():
         used = f" [{labels[device]}]" if device in labels else ""
         found[device] = f"{device} ({item['mac']}){used}"
-    for item in box.items(_LAGGS).values():
+    for item in box.running.items("lagg", _LAGGS).values():  # devices that exist by now
         found[item["laggif"]] = f"{item['laggif']} ({item['descr']})"
     for item in box.items("Interfaces.Vlan.vlan").values():
         found[item["vlanif"]] = f"{item['vlanif']} (Tag: {item['tag']}, Parent: {item['if']})"
@@ -133,6 +133,9 @@ SOURCES: Final[Mapping[str, _Source]] = {
     "none": ((), lambda box: {}),
 }
 
+#: The service whose running state the options of a source depend on, where it is not that of the groups.
+_RUNNING: Final = {"vlan_parents": "lagg"}
+
 
 def _as_choices(labels: Mapping[str, str]) -> Choices:
     return {key: {"value": label} for key, label in labels.items()}
@@ -159,8 +162,8 @@ def choices_of(box: Box, field: Field) -> Choices | None:
         found = relation_choices(box, field.relation)
     elif field.source:
         paths, build = SOURCES[field.source]
-        groups = box.running.applied.get("group")
-        found = box.derived(f"source {field.source}", paths, lambda: _as_choices(build(box)), groups)
+        runs = box.running.applied.get(_RUNNING.get(field.source, "group"))
+        found = box.derived(f"source {field.source}", paths, lambda: _as_choices(build(box)), runs)
     elif field.options is not None:
         return _fixed_options(box, field)
     else:

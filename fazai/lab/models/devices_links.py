@@ -1,8 +1,8 @@
-"""Devices that are made: aggregates, bridges and tunnels get the next name, and belong together with others."""
+"""Devices that are made: aggregates, bridges and tunnels; they get the next name, and refer to others."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Box, UserError
@@ -84,9 +84,9 @@ def _check_tunnel(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable
     if not is_ip_address(local) and local not in box.items(INTERFACES):
         yield "local-addr", "A valid network address is required."
     for ours, theirs in (("local-addr", "remote-addr"), ("tunnel-local-addr", "tunnel-remote-addr")):
-        if is_ip_address(item[ours]) and is_ip_address(item[theirs]):
-            if (":" in item[ours]) != (":" in item[theirs]):
-                yield theirs, "The remote address family has to match the one used in local."
+        known = is_ip_address(item[ours]) and is_ip_address(item[theirs])
+        if known and (":" in item[ours]) != (":" in item[theirs]):
+            yield theirs, "The remote address family has to match the one used in local."
 
 
 def _split_link(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[str, Any]:
@@ -110,10 +110,6 @@ def _tell_origin(box: Box, model: ItemModel, uuid: str, item: Item) -> Mapping[s
     return {"origin": "manual" if uuid else ""}
 
 
-def _named(name: str, prefix: str, **more: Callable[..., Any]) -> CollectionHooks:
-    return CollectionHooks(before=(_keep_name(name, prefix),), **more)
-
-
 _CHECKS: Final[Mapping[str, Check]] = {
     "lagg": _check_lagg,
     "bridge": _check_bridge,
@@ -125,10 +121,10 @@ HOOKS: Final = ModelHooks(
     checks=_CHECKS,
     guards={"bridge_unassigned": _refuse_assigned_bridge},
     collections={
-        LAGGS: _named("laggif", "lagg"),
-        BRIDGES: _named("bridgeif", "bridge"),
-        GIFS: _named("gifif", "gif", computed=_split_link),
-        GRES: _named("greif", "gre", computed=_split_link),
+        LAGGS: CollectionHooks(before=(_keep_name("laggif", "lagg"),)),
+        BRIDGES: CollectionHooks(before=(_keep_name("bridgeif", "bridge"),)),
+        GIFS: CollectionHooks(before=(_keep_name("gifif", "gif"),), computed=_split_link),
+        GRES: CollectionHooks(before=(_keep_name("greif", "gre"),), computed=_split_link),
         NEIGHBORS: CollectionHooks(computed=_tell_origin),
     },
 )

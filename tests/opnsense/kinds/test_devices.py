@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from fazai.errors import DeviceError, Mark, NotAvailable, Rejected
+from fazai.model import Activate, Change
+from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import Start, apply, plan, resource, run, target
 from tests.opnsense.kinds.lifecycle import Case, check_lifecycle
 
@@ -16,7 +18,39 @@ LTE = (
     {"name": "LTE_GW", "interface": "lan", "ipprotocol": "inet", "gateway": "192.168.1.254"},
 )
 
+TUNNEL = {"local-addr": "wan", "tunnel-local-addr": "10.99.0.1", "tunnel-remote-addr": "10.99.0.2"}
+
 CASES = [
+    Case(
+        "opnsense.lagg",
+        {"laggif": "lagg0", "members": ["vtnet3"], "lagghash": ["l2", "l3"], "descr": "to the switch"},
+        {"proto": "failover", "primary_member": "vtnet3", "lagghash": [], "mtu": 9000},
+    ),
+    Case(
+        "opnsense.bridge",
+        {"bridgeif": "bridge0", "members": ["lan", "opt1"], "descr": "house"},
+        {"enablestp": True, "stp": ["lan"], "proto": "stp"},
+    ),
+    Case(
+        "opnsense.gif",
+        {"gifif": "gif0", **TUNNEL, "remote-addr": "203.0.113.1"},
+        {"remote-addr": "203.0.113.2", "link1": True, "descr": "to the south"},
+    ),
+    Case(
+        "opnsense.gre",
+        {"greif": "gre0", **TUNNEL, "remote-addr": "203.0.113.1"},
+        {"local-addr": "192.0.2.2", "tunnel-remote-net": 30},
+    ),
+    Case(
+        "opnsense.vxlan",
+        {"vxlanid": 100, "vxlanlocal": "192.0.2.2", "vxlanremote": "203.0.113.1"},
+        {"vxlanlocalport": 4789, "vxlanremoteport": 4789, "deviceId": 7},
+    ),
+    Case(
+        "opnsense.neighbor",
+        {"ipaddress": "192.168.1.40", "etheraddr": "52:54:00:11:22:33", "descr": "nas"},
+        {"etheraddr": "52:54:00:11:22:44"},
+    ),
     Case(
         "opnsense.gateway_group",
         {"name": "UPLINKS", "item": ["WAN_GW"], "trigger": "downloss"},
@@ -110,3 +144,83 @@ def test_a_group_without_a_gateway_is_refused_at_its_tiers(start: Start) -> None
     with pytest.raises(Rejected, match=r"At least one tier must be set\.") as caught:
         run(apply(target(start()), [resource("opnsense.gateway_group", {"name": "NONE"})]))
     assert "item" in caught.value.fields
+
+
+# devices that are made
+
+LAGG = ("opnsense.lagg", {"laggif": "lagg0", "members": ["vtnet3"]})
+BRIDGE = ("opnsense.bridge", {"bridgeif": "bridge0", "members": ["opt1"]})
+
+
+def test_a_vlan_on_an_aggregate_waits_until_the_device_exists(start: Start) -> None:
+    to = target(start())
+    both = [resource("opnsense.vlan", {"if": "lagg0", "tag": 12}), resource(*LAGG)]
+    done = run(apply(to, both))
+    said = [
+        step.service if isinstance(step, Activate) else step.kind
+        for step in done.diff.steps
+        if isinstance(step, (Activate, Change))
+    ]
+    assert said == ["opnsense.lagg", "lagg", "opnsense.vlan", "vlan"]
+    assert not done.after.steps
+    gone = [resource(one.kind, one.fields, state="absent") for one in both]
+    done = run(apply(to, gone))
+    assert [step.kind for step in done.diff.steps if isinstance(step, Change)] == [
+        "opnsense.vlan",
+        "opnsense.lagg",
+    ]
+
+
+def test_a_member_that_is_assigned_is_refused(start: Start) -> None:
+    lagg = resource("opnsense.lagg", {"laggif": "lagg0", "members": ["vtnet1"]})
+    with pytest.raises(Rejected, match=r"members: At least one valid member is required\."):
+        run(apply(target(start()), [lagg]))
+
+
+@pytest.mark.parametrize(("kind", "field"), [("lagg", "laggif"), ("bridge", "bridgeif"), ("gif", "gifif")])
+def test_a_device_has_a_name_of_its_sort(kind: str, field: str) -> None:
+    row = PROVIDER.kinds[f"opnsense.{kind}"]
+    _, problems = row.normalise({field: "vtnet9"}, "absent")
+    assert [problem.field for problem in problems] == [field]
+
+
+def test_a_bridge_that_is_assigned_is_not_deleted(start: Start) -> None:
+    firewall = start()
+    to = target(firewall)
+    run(apply(to, [resource(*BRIDGE)]))
+    assigned = {"interface": {"if": "bridge0", "descr": "HOUSE"}}
+    assert firewall.call("POST", "/api/interfaces/assignment/addItem", assigned)["result"] == "saved"
+    with pytest.raises(DeviceError, match=r"Cannot delete bridge\. Currently in use by \[opt2\]"):
+        run(apply(to, [resource(*BRIDGE, state="absent")]))
+
+
+def test_a_tunnel_of_two_families_is_refused_at_the_far_end(start: Start) -> None:
+    fields = {"gifif": "gif0", **TUNNEL, "local-addr": "192.0.2.2", "remote-addr": "2001:db8::1"}
+    with pytest.raises(Rejected, match="remote-addr: The remote address family has to match") as caught:
+        run(apply(target(start()), [resource("opnsense.gif", fields)]))
+    assert list(caught.value.fields) == ["remote-addr"]
+
+
+def test_a_field_that_the_release_lacks_is_said_when_it_is_planned(start: Start) -> None:
+    to = target(start(release="26.1.11"))
+    fields = {"gifif": "gif0", **TUNNEL, "remote-addr": "203.0.113.1"}
+    run(apply(to, [resource("opnsense.gif", fields)]))
+    (error,) = run(plan(to, [resource("opnsense.gif", {**fields, "noclamp": True})])).errors
+    assert "opnsense.gif has no field noclamp in the release" in str(error)
+
+
+def test_a_vxlan_goes_to_one_address_or_to_a_group(start: Start) -> None:
+    ends = {"vxlanlocal": "192.0.2.2", "vxlanremote": "203.0.113.1", "vxlangroup": "239.1.1.1"}
+    with pytest.raises(Rejected, match="Multicast group -or- Remote address") as caught:
+        run(apply(target(start()), [resource("opnsense.vxlan", {"vxlanid": 1, **ends})]))
+    assert set(caught.value.fields) == {"vxlanremote", "vxlangroup", "vxlandev"}
+
+
+def test_two_vxlans_of_one_number_are_told_apart_by_their_ends(start: Start) -> None:
+    firewall = start()
+    first = {"vxlanid": 5, "vxlanlocal": "192.0.2.2", "vxlanremote": "203.0.113.1"}
+    second = {**first, "vxlanremote": "203.0.113.2"}
+    for body in (first, second):
+        firewall.call("POST", "/api/interfaces/vxlan_settings/addItem", {"vxlan": body})
+    diff = run(plan(target(firewall), [resource("opnsense.vxlan", second)]))
+    assert (diff.errors, diff.steps, diff.unchanged) == ((), (), 1)

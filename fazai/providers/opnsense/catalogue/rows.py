@@ -19,6 +19,7 @@ class Service:
 
 #: In the order in which they are activated. Since release 26.7 `filter/apply` does not refresh aliases.
 SERVICES: tuple[Service, ...] = (
+    Service("lagg", "interfaces/lagg_settings/reconfigure", "link aggregates", "page-interfaces-lagg-edit"),
     Service("vlan", "interfaces/vlan_settings/reconfigure", "VLAN devices", "page-interfaces-vlan-edit"),
     Service(
         "loopback",
@@ -26,12 +27,17 @@ SERVICES: tuple[Service, ...] = (
         "loopback devices",
         "page-interfaces-loopback",
     ),
+    Service("gif", "interfaces/gif_settings/reconfigure", "GIF tunnels", "page-all"),
+    Service("gre", "interfaces/gre_settings/reconfigure", "GRE tunnels", "page-all"),
+    Service("vxlan", "interfaces/vxlan_settings/reconfigure", "VXLANs", "page-interfaces-vxlan"),
+    Service("bridge", "interfaces/bridge_settings/reconfigure", "bridges", "page-interfaces-bridge-edit"),
     Service(
         "vip",
         "interfaces/vip_settings/reconfigure",
         "virtual IP addresses",
         "page-firewall-virtualipaddress-edit",
     ),
+    Service("neighbor", "interfaces/neighbor_settings/reconfigure", "static neighbours", "page-all"),
     Service("gateway", "routing/settings/reconfigure", "gateways", "page-system-gateways"),
     Service("gateway_group", "routing/group_settings/reconfigure", "groups of gateways", "page-all"),
     Service("route", "routes/routes/reconfigure", "static routes", "page-system-staticroutes"),

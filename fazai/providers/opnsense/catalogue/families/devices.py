@@ -8,6 +8,65 @@ from fazai.providers.opnsense.catalogue.rows import PLAIN, KindRow, verbs_of
 
 DEVICES: tuple[KindRow, ...] = (
     KindRow(
+        short="lagg",
+        path="interfaces/lagg_settings",
+        label="{laggif}",
+        phase=18,
+        before_use=True,  # VLANs take devices that exist
+        summary="Network cards that work as one device. Members must not be assigned as interfaces.",
+        example="opnsense.lagg: {laggif: lagg0, members: [vtnet3], proto: lacp, descr: to the switch}",
+    ),
+    KindRow(
+        short="gif",
+        path="interfaces/gif_settings",
+        label="{gifif}",
+        phase=22,
+        omit=("if", "ipaddr"),
+        summary="A tunnel of the kind GIF (IP in IP).",
+        example=(
+            "opnsense.gif: {gifif: gif0, local-addr: wan, remote-addr: 203.0.113.1,\n"
+            "               tunnel-local-addr: 10.99.0.1, tunnel-remote-addr: 10.99.0.2}"
+        ),
+    ),
+    KindRow(
+        short="gre",
+        path="interfaces/gre_settings",
+        label="{greif}",
+        phase=23,
+        omit=("if", "ipaddr"),
+        summary="A tunnel of the kind GRE.",
+        example=(
+            "opnsense.gre: {greif: gre0, local-addr: wan, remote-addr: 203.0.113.1,\n"
+            "               tunnel-local-addr: 10.99.0.1, tunnel-remote-addr: 10.99.0.2}"
+        ),
+    ),
+    KindRow(
+        short="vxlan",
+        path="interfaces/vxlan_settings",
+        label="{vxlanid}",
+        tiebreak=("vxlanlocal", "vxlanremote", "vxlangroup"),
+        phase=24,
+        unique=("deviceId",),
+        summary="A VXLAN: to one remote address, or to a multicast group through an interface (`vxlandev`).",
+        example="opnsense.vxlan: {vxlanid: 100, vxlanlocal: 192.0.2.2, vxlanremote: 203.0.113.1}",
+    ),
+    KindRow(
+        short="bridge",
+        path="interfaces/bridge_settings",
+        label="{bridgeif}",
+        phase=25,
+        summary="Interfaces that work as one network. Members are interfaces (lan, opt1), not their devices.",
+        example="opnsense.bridge: {bridgeif: bridge0, members: [lan, opt1], descr: house}",
+    ),
+    KindRow(
+        short="neighbor",
+        path="interfaces/neighbor_settings",
+        label="{ipaddress}",
+        phase=35,
+        summary="A static entry of the ARP or NDP table.",
+        example='opnsense.neighbor: {ipaddress: 192.168.1.40, etheraddr: "52:54:00:11:22:33", descr: nas}',
+    ),
+    KindRow(
         short="loopback",
         path="interfaces/loopback_settings",
         label="{description}",
@@ -74,6 +133,13 @@ DEVICES: tuple[KindRow, ...] = (
     ),
 )
 
+_LINK = {
+    "type": "text",
+    "api": "LinkAddress",
+    "required": True,
+    "fold": "address",
+    "doc": "an address of this firewall, or the name of an interface (wan)",
+}
 _TIERS = {
     name: {"reference": "opnsense.gateway", "key": "name", "doc": f"the gateways of tier {tier}"}
     for tier, name in enumerate(("item", "item2", "item3", "item4", "item5"), 1)
@@ -81,6 +147,18 @@ _TIERS = {
 
 #: Facts by kind and field, beyond the device's own.
 DEVICES_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
+    "lagg": {"laggif": {"pattern": r"lagg\d+", "doc": "the name of the device, lagg0 or the like"}},
+    "gif": {"gifif": {"doc": "the name of the device, gif0 or the like"}, "local-addr": _LINK},
+    "gre": {"greif": {"doc": "the name of the device, gre0 or the like"}, "local-addr": _LINK},
+    "vxlan": {
+        "deviceId": {
+            "required": False,
+            "filled": True,
+            "doc": "the number of the device vxlan…; chosen by the firewall when left out",
+        }
+    },
+    "bridge": {"bridgeif": {"pattern": r"bridge\d+", "doc": "the name of the device, bridge0 or the like"}},
+    "neighbor": {"ipaddress": {"fold": "address"}},
     "gateway_group": _TIERS,
     "shaper_queue": {"pipe": {"reference": "opnsense.shaper_pipe"}},
     "shaper_rule": {
