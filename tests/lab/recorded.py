@@ -78,6 +78,7 @@ class Replay:
         self._searched: dict[str, set[str]] = {}  # what a search listed the first time
         self._double = ""  # the call that deletes an item that was made twice, or only tried
         self._tried: set[str] = set()  # calls that add, as long as what they make is deleted at once
+        self._before_set: set[str] = set()  # what was listed before the last set of a whole model
         self._deletes: dict[str, str] = {}  # a controller's action that deletes
         self._timers: list[Callable[[], None]] = []
         firewall.box.schedule = self._schedule
@@ -144,6 +145,8 @@ class Replay:
         if action.startswith("del"):
             self._deletes["/".join(controller)] = f"/api/{'/'.join(controller)}/{action}"
         searches = [one for one in self._searched if one.startswith(f"/api/{'/'.join(controller)}/")]
+        if action == "set":
+            self._before_set = {one for search in searches for one in self._rows(search)}
         if action.startswith("search"):
             if path not in self._searched:
                 self._searched[path] = set(self._rows(path))
@@ -152,7 +155,9 @@ class Replay:
                     self.firewall.call("POST", f"{self._deletes['/'.join(controller)]}/{uuid}", {})
         elif not action.startswith(("get", "set")):
             for theirs in re.findall(UUID_WITHIN, path):
-                fresh = [one for one in searches for one in self._rows(one) if one not in self.known.values()]
+                there = [one for search in searches for one in self._rows(search)]
+                fresh = [one for one in there if one not in self.known.values()]
+                fresh = [one for one in fresh if one not in self._before_set] or fresh
                 made_up = theirs in self.chosen or theirs.startswith("00000000-")
                 if theirs not in self.known and not made_up and fresh:
                     self.known[theirs] = fresh[-1]

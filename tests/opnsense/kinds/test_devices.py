@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fazai.errors import DeviceError, Mark, NotAvailable, Rejected
-from fazai.model import Activate, Change
+from fazai.model import Activate, Change, Verb
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import Start, apply, plan, resource, run, target
 from tests.opnsense.kinds.lifecycle import Case, check_lifecycle
@@ -45,6 +45,11 @@ CASES = [
         "opnsense.vxlan",
         {"vxlanid": 100, "vxlanlocal": "192.0.2.2", "vxlanremote": "203.0.113.1"},
         {"vxlanlocalport": 4789, "vxlanremoteport": 4789, "deviceId": 7},
+    ),
+    Case(
+        "opnsense.tunable",
+        {"tunable": "net.inet.ip.ttl", "value": "64", "descr": "hops"},
+        {"value": 128},
     ),
     Case(
         "opnsense.neighbor",
@@ -224,3 +229,29 @@ def test_two_vxlans_of_one_number_are_told_apart_by_their_ends(start: Start) -> 
         firewall.call("POST", "/api/interfaces/vxlan_settings/addItem", {"vxlan": body})
     diff = run(plan(target(firewall), [resource("opnsense.vxlan", second)]))
     assert (diff.errors, diff.steps, diff.unchanged) == ((), (), 1)
+
+
+# tunables
+
+
+def test_a_default_of_the_product_is_no_item_and_may_be_declared(start: Start) -> None:
+    firewall = start()
+    to = target(firewall)
+    fields = {"tunable": "net.inet.tcp.recvspace", "value": "131072"}
+    done = run(apply(to, [resource("opnsense.tunable", fields)]))
+    ((change, ref),) = done.written
+    assert change.verb is Verb.CREATE
+    assert ref.startswith("fa2a1000-")
+    assert not done.after.steps
+    done = run(apply(to, [resource("opnsense.tunable", fields, state="absent")]))
+    assert [change.verb for change, _ in done.written] == [Verb.DELETE]
+    listed = firewall.call("POST", "/api/core/tunables/searchItem", {"rowCount": -1})["rows"]
+    (left,) = (row for row in listed if row["tunable"] == "net.inet.tcp.recvspace")
+    assert (left["value"], left["default_value"]) == ("", "65228")
+    assert not run(plan(to, [resource("opnsense.tunable", fields, state="absent")])).steps
+
+
+def test_a_tunable_without_a_value_is_refused_before_anything_is_asked() -> None:
+    kind = PROVIDER.kinds["opnsense.tunable"]
+    _, (problem,) = kind.normalise({"tunable": "net.inet.ip.ttl"}, "present")
+    assert (problem.field, problem.message) == ("value", "is missing")

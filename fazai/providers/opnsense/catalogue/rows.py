@@ -20,6 +20,7 @@ class Service:
 #: In the order in which they are activated. Since release 26.7 `filter/apply` does not refresh aliases.
 SERVICES: tuple[Service, ...] = (
     Service("lagg", "interfaces/lagg_settings/reconfigure", "link aggregates", "page-interfaces-lagg-edit"),
+    Service("tunable", "core/tunables/reconfigure", "tunables", "page-system-advanced-sysctl"),
     Service("vlan", "interfaces/vlan_settings/reconfigure", "VLAN devices", "page-interfaces-vlan-edit"),
     Service(
         "loopback",
@@ -122,6 +123,7 @@ class KindRow:
     hidden_by: str = ""  # the setting that hides items from search
     settings: bool = False  # one item of settings: get and set of the whole, nothing is created or deleted
     floating: str = ""  # the field that tells floating from interface rules: sequences count in each apart
+    lists_defaults: bool = False  # the search lists the product's defaults, too, under ids that are no uuids
     self_reference: str = ""  # the field through which items of this kind name each other
     omit: tuple[str, ...] = ()  # fields of the API that the kind does not have
     unique: tuple[str, ...] = ()  # fields of which no two items may have the same value, beside the identity

@@ -57,14 +57,17 @@ class Collection:
     def of(cls, kind: CatalogueKind, listed: Iterable[ItemRow], owner: str) -> Collection:
         """Make a collection of search rows, without what they mix in.
 
-        That is: rules that are automatic or from before the API, and aliases among Unbound's hosts.
+        That is: rules that are automatic or from before the API, aliases among Unbound's hosts, and tunables
+        that nobody set.
         """
         rows: dict[str, ItemRow] = {}
         automatic: list[ItemRow] = []
         for row in listed:
             if row.get("is_automatic") or row.get("legacy"):
                 automatic.append(row)
-            elif row.get("uuid").__class__ is str and not row.get("isAlias"):
+            elif row.get("uuid").__class__ is not str or row.get("isAlias"):
+                continue
+            elif not kind.row.lists_defaults or is_uuid(row["uuid"]):
                 rows[row["uuid"]] = row
         return cls(kind, rows, owner, automatic=tuple(automatic))
 

@@ -76,6 +76,16 @@ DEVICES: tuple[KindRow, ...] = (
         example="opnsense.loopback: {description: router id}",
     ),
     KindRow(
+        short="tunable",
+        path="core/tunables",
+        root="sysctl",
+        label="{tunable}",
+        phase=12,
+        lists_defaults=True,  # setting one of them by its id makes a tunable without a name
+        summary="A setting of the kernel (sysctl or loader). Without it the product's default counts.",
+        example='opnsense.tunable: {tunable: net.inet.ip.ttl, value: "64", descr: one hop less is seen}',
+    ),
+    KindRow(
         short="gateway_group",
         path="routing/group_settings",
         root="gateway_group",
@@ -147,6 +157,10 @@ _TIERS = {
 
 #: Facts by kind and field, beyond the device's own.
 DEVICES_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
+    "tunable": {
+        "tunable": {"required": True},
+        "value": {"required": True, "doc": "as the kernel has it; some take effect with the next boot"},
+    },
     "lagg": {"laggif": {"pattern": r"lagg\d+", "doc": "the name of the device, lagg0 or the like"}},
     "gif": {"gifif": {"doc": "the name of the device, gif0 or the like"}, "local-addr": _LINK},
     "gre": {"greif": {"doc": "the name of the device, gre0 or the like"}, "local-addr": _LINK},
