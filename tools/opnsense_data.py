@@ -236,7 +236,8 @@ def with_mask(fact: Json, field: Json) -> Json:
     pattern = python_pattern(field.get("mask", ""))
     if not pattern or fact["type"] != "text":
         return fact
-    return fact | {"pattern": pattern} | ({"wanted": field["message"]} if field.get("message") else {})
+    anchored = f"^{pattern}$"  # the catalogue searches for it, the lab's rows match it in full
+    return fact | {"pattern": anchored} | ({"wanted": field["message"]} if field.get("message") else {})
 
 
 def make_wider_facts(row: KindRow, spec: Json) -> list[Json]:

@@ -296,6 +296,8 @@ class OpnsenseSession:
     async def _find_made(self, kind: CatalogueKind, change: Change) -> str | None:
         collection = await self._read_collection(kind, (), {})
         found = collection.labels.get(change.identity, [])
+        if kind.row.unmarked:  # none was there when it was planned
+            return found[0] if len(found) == 1 else None
         return next((ref for ref in found if collection.carries_mark(ref, self._policy.mark)), None)
 
     async def _body_of(self, kind: CatalogueKind, change: Change) -> dict[str, str]:

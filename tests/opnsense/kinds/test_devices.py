@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fazai.errors import DeviceError, Mark, NotAvailable, Rejected
+from fazai.lab import Fault
 from fazai.model import Activate, Change, Verb
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import Start, apply, plan, resource, run, target
@@ -45,6 +46,12 @@ CASES = [
         "opnsense.vxlan",
         {"vxlanid": 100, "vxlanlocal": "192.0.2.2", "vxlanremote": "203.0.113.1"},
         {"vxlanlocalport": 4789, "vxlanremoteport": 4789, "deviceId": 7},
+    ),
+    Case(
+        "opnsense.interface",
+        {"if": "vtnet3", "descr": "GUEST", "lock": False},
+        {"descr": "IOT"},
+        releases=["26.7.2"],
     ),
     Case(
         "opnsense.tunable",
@@ -185,8 +192,9 @@ def test_a_member_that_is_assigned_is_refused(start: Start) -> None:
 @pytest.mark.parametrize(("kind", "field"), [("lagg", "laggif"), ("bridge", "bridgeif"), ("gif", "gifif")])
 def test_a_device_has_a_name_of_its_sort(kind: str, field: str) -> None:
     row = PROVIDER.kinds[f"opnsense.{kind}"]
-    _, problems = row.normalise({field: "vtnet9"}, "absent")
-    assert [problem.field for problem in problems] == [field]
+    for wrong in ("vtnet9", f"x{kind}0", f"{kind}0x"):
+        _, problems = row.normalise({field: wrong}, "absent")
+        assert [problem.field for problem in problems] == [field]
 
 
 def test_a_bridge_that_is_assigned_is_not_deleted(start: Start) -> None:
@@ -255,3 +263,62 @@ def test_a_tunable_without_a_value_is_refused_before_anything_is_asked() -> None
     kind = PROVIDER.kinds["opnsense.tunable"]
     _, (problem,) = kind.normalise({"tunable": "net.inet.ip.ttl"}, "present")
     assert (problem.field, problem.message) == ("value", "is missing")
+
+
+# interfaces
+
+GUEST = {"if": "vtnet3", "descr": "GUEST", "lock": False}
+
+
+def test_an_interface_that_was_made_is_remembered_by_the_name_that_the_firewall_chose(start: Start) -> None:
+    to = target(start())
+    done = run(apply(to, [resource("opnsense.interface", GUEST)]))
+    ((change, ref),) = done.written
+    assert (change.adopts, ref) == (True, "opt2")
+    other = resource("opnsense.interface", {**GUEST, "descr": "IOT"})
+    ((_, refused),) = run(plan(to, [other])).refused
+    assert "was not made by fazai" in str(refused)
+    assert run(plan(to, [other], adopted=frozenset({"opt2"}))).changes
+
+
+def test_a_locked_interface_stays_until_it_is_unlocked(start: Start) -> None:
+    to = target(start())
+    fields = {"if": "vtnet3", "descr": "GUEST"}
+    run(apply(to, [resource("opnsense.interface", fields)]))
+    ours = frozenset({"opt2"})
+    gone = resource("opnsense.interface", {"if": "vtnet3"}, state="absent")
+    with pytest.raises(DeviceError, match="Interface locked, unset lock first before removal"):
+        run(apply(to, [gone], adopted=ours))
+    run(apply(to, [resource("opnsense.interface", GUEST)], adopted=ours))
+    assert not run(apply(to, [gone], adopted=ours)).after.steps
+
+
+def test_lan_is_not_deleted_even_when_it_is_adopted(start: Start) -> None:
+    gone = resource("opnsense.interface", {"if": "vtnet1"}, state="absent", adopt=True)
+    ((_, refused),) = run(plan(target(start()), [gone])).refused
+    assert "is protected and is not deleted" in str(refused)
+
+
+def test_a_device_is_made_and_assigned_in_one_run(start: Start) -> None:
+    to = target(start())
+    both = [
+        resource("opnsense.interface", {"if": "vlan01", "descr": "GUEST"}),
+        resource("opnsense.vlan", {"if": "vtnet3", "tag": 30, "vlanif": "vlan01"}),
+    ]
+    done = run(apply(to, both))
+    assert [change.kind for change, _ in done.written] == ["opnsense.vlan", "opnsense.interface"]
+    assert not done.after.steps
+
+
+def test_a_lost_answer_does_not_assign_twice(start: Start) -> None:
+    firewall = start()
+    firewall.inject(Fault(kind="cut", at="after", path="interfaces/assignment/addItem", times=1))
+    done = run(apply(target(firewall), [resource("opnsense.interface", GUEST)]))
+    assert [ref for _, ref in done.written] == ["opt2"]
+    assert not done.after.steps
+
+
+def test_the_name_of_an_interface_has_no_blanks() -> None:
+    kind = PROVIDER.kinds["opnsense.interface"]
+    _, (problem,) = kind.normalise({**GUEST, "descr": "a b"}, "present")
+    assert problem.field == "descr"

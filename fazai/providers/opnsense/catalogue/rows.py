@@ -33,6 +33,12 @@ SERVICES: tuple[Service, ...] = (
     Service("vxlan", "interfaces/vxlan_settings/reconfigure", "VXLANs", "page-interfaces-vxlan"),
     Service("bridge", "interfaces/bridge_settings/reconfigure", "bridges", "page-interfaces-bridge-edit"),
     Service(
+        "interface",
+        "interfaces/assignment/reconfigure",
+        "assigned interfaces",
+        "page-interfaces-assignnetworkports",
+    ),
+    Service(
         "vip",
         "interfaces/vip_settings/reconfigure",
         "virtual IP addresses",
@@ -116,6 +122,7 @@ class KindRow:
     ordered: bool = False
     create: str = "set"  # "set" under a uuid of our own, or "add" where the controller refuses that
     mark_field: str = ""  # the text field that carries the owner's mark where uuids cannot
+    unmarked: bool = False  # ids are the firewall's, and no field carries the mark: ours are remembered
     protected: tuple[str, ...] = ()
     before_use: bool = False  # the service must be activated before another kind may name a new item
     needed_on_create: tuple[str, ...] = ()

@@ -159,7 +159,7 @@ class ItemComparer:
                 )
         for name, value in fields.items():
             self._resolve_field(kind.rows[name], value, resource)
-        return self.change_of(kind, resource, Verb.CREATE, ref, {}, fields)
+        return self.change_of(kind, resource, Verb.CREATE, ref, {}, fields, adopts=kind.row.unmarked)
 
     def _resolve_field(self, field_row: FieldRow, value: Value, resource: Resource) -> str:
         try:
@@ -285,9 +285,10 @@ class ItemComparer:
         kind = collection.kind
         where = place_of(self.policy.target, resource)
         name = resource.identity
-        if not kind.row.settings and not is_uuid(ref):
+        if not kind.row.settings and not kind.row.unmarked and not is_uuid(ref):
             return Refused(f'"{name}" is built into {self.policy.target} and cannot be {verb}', where=where)
-        if verb == "deleted" and self.is_protected(kind, resource.label or name):
+        names = (resource.label or name, *((ref,) if kind.row.unmarked else ()))
+        if verb == "deleted" and any(self.is_protected(kind, one) for one in names):
             return Refused(
                 f'"{name}" is protected and is not deleted',
                 where=where,

@@ -59,6 +59,21 @@ DEVICES: tuple[KindRow, ...] = (
         example="opnsense.bridge: {bridgeif: bridge0, members: [lan, opt1], descr: house}",
     ),
     KindRow(
+        short="interface",
+        path="interfaces/assignment",
+        label="{if}",
+        phase=26,
+        create="add",
+        unmarked=True,
+        protected=("wan", "lan"),
+        omit=("identifier",),
+        summary=(
+            "A device that is an interface. The firewall chooses the name (opt2) by which rules know it, and"
+            " rules keep that name when it is deleted. Since release 26.7."
+        ),
+        example="opnsense.interface: {if: vtnet3, descr: GUEST, lock: false}",
+    ),
+    KindRow(
         short="neighbor",
         path="interfaces/neighbor_settings",
         label="{ipaddress}",
@@ -161,7 +176,7 @@ DEVICES_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
         "tunable": {"required": True},
         "value": {"required": True, "doc": "as the kernel has it; some take effect with the next boot"},
     },
-    "lagg": {"laggif": {"pattern": r"lagg\d+", "doc": "the name of the device, lagg0 or the like"}},
+    "lagg": {"laggif": {"pattern": r"^lagg\d+$", "doc": "the name of the device, lagg0 or the like"}},
     "gif": {"gifif": {"doc": "the name of the device, gif0 or the like"}, "local-addr": _LINK},
     "gre": {"greif": {"doc": "the name of the device, gre0 or the like"}, "local-addr": _LINK},
     "vxlan": {
@@ -171,7 +186,12 @@ DEVICES_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
             "doc": "the number of the device vxlan…; chosen by the firewall when left out",
         }
     },
-    "bridge": {"bridgeif": {"pattern": r"bridge\d+", "doc": "the name of the device, bridge0 or the like"}},
+    "interface": {
+        "if": {"doc": "the device"},
+        "descr": {"pattern": "^[A-Za-z0-9_]{0,255}$", "wanted": "only letters, digits and underscores"},
+        "lock": {"doc": "one that is locked is not deleted: set it to false first"},
+    },
+    "bridge": {"bridgeif": {"pattern": r"^bridge\d+$", "doc": "the name of the device, bridge0 or the like"}},
     "neighbor": {"ipaddress": {"fold": "address"}},
     "gateway_group": _TIERS,
     "shaper_queue": {"pipe": {"reference": "opnsense.shaper_pipe"}},
