@@ -23,6 +23,8 @@ CONFIG = re.compile(r"config-[0-9.]+\.xml\Z")
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")
 
 UUID_WITHIN = re.compile(UUID.pattern[:-2])
+#: The network cards of the second recording, and those of the first, which are the lab's.
+MACS = {f"52:54:00:00:00:0{n}": f"52:54:00:aa:00:0{n}" for n in range(1, 5)}
 
 Json = dict[str, Any]
 
@@ -81,9 +83,10 @@ class Replay:
         self.loose: Mapping[str, Json] = {}
         self.chosen: set[str] = set()  # uuids that stood in requests
         self._searched: dict[str, set[str]] = {}  # what a search listed the first time
-        self._double = ""  # the call that deletes an item that was made twice
+        self._double = ""  # the call that deletes an item that was made twice, or only tried
         self._second = ""  # the call that deletes the second item
         self._passing: set[str] = set()  # items that no later exchange names: deleted at once
+        self._before_set: set[str] = set()  # what was listed before the last set of a whole model
         self._deletes: dict[str, str] = {}  # a controller's action that deletes
         self._timers: list[Callable[[], None]] = []
         firewall.box.schedule = self._schedule
@@ -155,6 +158,8 @@ class Replay:
         if action.startswith("del"):
             self._deletes["/".join(controller)] = f"/api/{'/'.join(controller)}/{action}"
         searches = [one for one in self._searched if one.startswith(f"/api/{'/'.join(controller)}/")]
+        if action == "set":
+            self._before_set = {one for search in searches for one in self._rows(search)}
         if action.startswith("search"):
             if path not in self._searched:
                 self._searched[path] = set(self._rows(path))
@@ -163,9 +168,12 @@ class Replay:
                     self.firewall.call("POST", f"{self._deletes['/'.join(controller)]}/{uuid}", {})
         elif not action.startswith(("get", "set")):
             for theirs in re.findall(UUID_WITHIN, path):
+                there = [one for search in searches for one in self._rows(search)]
                 named = {*self.known.values(), *self.chosen}
-                fresh = [one for one in searches for one in self._rows(one) if one not in named]
-                if theirs not in self.known and theirs not in self.chosen and fresh:
+                fresh = [one for one in there if one not in named]
+                fresh = [one for one in fresh if one not in self._before_set] or fresh
+                made_up = theirs in self.chosen or theirs.startswith("00000000-")
+                if theirs not in self.known and not made_up and fresh:
                     self.known[theirs] = fresh[-1]
         self.chosen.update(re.findall(UUID_WITHIN, f"{path}{json.dumps(exchange['request'].get('json'))}"))
 
@@ -205,6 +213,8 @@ class Replay:
         self.before = plan.get("before", {})
         self.loose = {} if strictly else plan.get("loose", {})
         self.volatile = self.volatile | set(plan.get("volatile", ()))
+        if name in _wider_plans():
+            self.known |= MACS
         self._passing = _named_once(exchanges(name))
         for index, exchange in enumerate(exchanges(name)):
             self.prepare(index)

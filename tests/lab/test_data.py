@@ -38,7 +38,7 @@ def test_every_field_has_options_or_a_type_that_is_checked(catalogue: Catalogue)
         if field.source:
             assert field.source in SOURCES
         if field.relation is not None:
-            assert field.relation.collection in catalogue.items
+            assert set(field.relation.collections) <= set(catalogue.items)
 
 
 def test_every_row_that_an_item_names_exists(catalogue: Catalogue) -> None:
@@ -69,7 +69,8 @@ def test_every_controller_and_every_handler_is_an_endpoint(catalogue: Catalogue)
             assert set(controller.items.values()) <= set(catalogue.models[controller.model].items)
         constant = {*controller.answers, *controller.recorded, *controller.posted}
         constant |= {"reconfigure"} if controller.service else set()
-        assert set(map(action_key, constant)) <= set(catalogue.endpoints[name]), name
+        known = set(catalogue.endpoints[name])  # none where the release lacks the controller
+        assert not known or set(map(action_key, constant)) <= known, name
         assert set(controller.recorded.values()) <= set(read_json("answers.json")), name
         if controller.enabled_by is not None:
             model, setting = controller.enabled_by
@@ -77,7 +78,8 @@ def test_every_controller_and_every_handler_is_an_endpoint(catalogue: Catalogue)
     for name in special_handlers():
         controller_name, _, action = name.rpartition("/")
         if controller_name.rpartition("/")[2] not in ("filter", "source_nat", "one_to_one", "npt", "d_nat"):
-            assert action_key(action) in catalogue.endpoints[controller_name], name
+            known = set(catalogue.endpoints[controller_name])
+            assert not known or action_key(action) in known, name
 
 
 def test_a_new_firewall_is_valid(catalogue: Catalogue) -> None:

@@ -114,7 +114,7 @@ async def apply_in(
             assert isinstance(step, Change)
             written.append((step, await work.write(step)))
     seen = await work.observe(wanted)
-    taken = adopted | {change.ref for change, _ in written if change.adopts}
+    taken = adopted | {ref for change, ref in written if change.adopts}
     return Pass(diff, written, work.diff(wanted, seen, prune=prune, adopted=taken), before, seen.digest)
 
 

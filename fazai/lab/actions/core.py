@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.actions.common import recorded_answer
 from fazai.lab.box import ActionCall, Box, Handler, posted_only
-from fazai.lab.engine.schema import read_json
+from fazai.lab.engine.names import natural_key
 from fazai.lab.engine.search import SearchRow, grid_answer, make_rows, recordset_answer
-from fazai.lab.engine.verbs import get_item, rows_of
+from fazai.lab.engine.verbs import add_item, get_item, rows_of, set_item
+from fazai.lab.models.devices_tunables import TUNABLES, builtin_tunables
 from fazai.lab.models.wireguard import SERVERS
 
-TUNABLES: Final = "Core.Tunables.item"
+_UUID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def get_system_status(call: ActionCall) -> Any:
@@ -116,7 +118,7 @@ def change_any_service(state: str) -> Handler:
 def _builtin_tunables(box: Box) -> list[SearchRow]:
     def build() -> list[SearchRow]:
         found = []
-        for name, default in read_json("tunables.json").items():
+        for name, default in builtin_tunables(box).items():
             uuid = hashlib.md5(name.encode(), usedforsecurity=False).hexdigest()
             row = {
                 "uuid": uuid,
@@ -127,7 +129,7 @@ def _builtin_tunables(box: Box) -> list[SearchRow]:
                 "type": "",
             }
             found.append(SearchRow(row))
-        return sorted(found, key=lambda row: row.data["uuid"])
+        return found
 
     return box.derived("built-in tunables", (), build)
 
@@ -136,7 +138,8 @@ def search_tunables(call: ActionCall) -> Any:
     model = call.model(TUNABLES)
     set_by_hand = {item["tunable"] for item in call.box.items(TUNABLES).values()}
     rows = [row for row in _builtin_tunables(call.box) if row.data["tunable"] not in set_by_hand]
-    return grid_answer(call, rows + rows_of(call.box, model))
+    rows += rows_of(call.box, model)
+    return grid_answer(call, sorted(rows, key=lambda row: natural_key(row.data["uuid"])))
 
 
 def get_tunable(call: ActionCall) -> Any:
@@ -146,6 +149,23 @@ def get_tunable(call: ActionCall) -> Any:
             if row.data["uuid"] == call.param(0):
                 return {"sysctl": {name: value for name, value in row.data.items() if name != "uuid"}}
     return found
+
+
+def set_tunable(call: ActionCall) -> Any:
+    """Set a tunable; what is no uuid, as the hash of a built-in one, makes a new one."""
+    if call.param(0) is None or _UUID.fullmatch(call.param(0) or ""):
+        return set_item(call, call.model(TUNABLES))
+    made = add_item(call, call.model(TUNABLES))
+    return {name: value for name, value in made.items() if name != "uuid"}
+
+
+@posted_only(otherwise={"status": "failed"})
+def reset_tunables(call: ActionCall) -> Any:
+    edit = call.box.config.edit()
+    for uuid in call.box.items(TUNABLES):
+        edit.drop(TUNABLES, uuid)
+    call.save(edit)
+    return {"status": "ok"}
 
 
 ACTIONS: Final[Mapping[str, Handler]] = {
@@ -158,4 +178,6 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "core/service/restart": change_any_service("running"),
     "core/tunables/searchItem": search_tunables,
     "core/tunables/getItem": get_tunable,
+    "core/tunables/setItem": set_tunable,
+    "core/tunables/reset": reset_tunables,
 }

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import re
+import uuid as uuids
 from collections.abc import Mapping
 from typing import Any, Final
 
 from fazai.lab.box import ActionCall, Box, Handler, UserError
-from fazai.lab.engine.config import Item, stored_text
+from fazai.lab.engine.config import SETTINGS, ConfigEdit, Item, stored_text
 from fazai.lab.engine.names import INTERFACES, interface_label
 from fazai.lab.engine.schema import read_json
 from fazai.lab.engine.search import grid_answer, make_rows, recordset_answer
-from fazai.lab.engine.verbs import FAILED, delete_each, get_item, get_model, posted_body
+from fazai.lab.engine.verbs import FAILED, delete_each, get_item, get_model, is_uuid4, posted_body
+from fazai.lab.models.devices_links import made_devices
 from fazai.lab.models.interfaces import VIPS, VLANS, vlan_devices
 from fazai.lab.server.wire import make_json_reply
 
 ICON: Final = "fa fa-plug text-success"
+NUMBERS: Final = "Interfaces.Assignment"  # the highest number that was given
+ASSIGNED: Final = ("descr", "if", "lock")
+_TWICE: Final = "Can not assign a device to more interfaces."
 
 
 # virtual addresses
@@ -36,10 +41,11 @@ def get_unused_vhid(call: ActionCall) -> Any:
     return {"vhid": free, "status": "ok" if free else "not_found"}
 
 
-# assignments
+# assignments: the box chooses the names, and none of them twice
 
 
-def _list_devices(box: Box) -> dict[str, dict[str, Any]]:
+def list_devices(box: Box) -> dict[str, dict[str, Any]]:
+    """Return what can be assigned: hardware, VLANs, and other devices that are made."""
     found = {
         device: {"value": f"{device} ({item['mac']})", "optgroup": "hardware", "data": {"icon": ICON}}
         for device, item in box.items("devices").items()
@@ -47,11 +53,14 @@ def _list_devices(box: Box) -> dict[str, dict[str, Any]]:
     for item in box.items(VLANS).values():
         text = f"{item['vlanif']} {item['descr']} (Parent: {item['if']}, Tag: {item['tag']})"
         found[item["vlanif"]] = {"value": text, "optgroup": "vlan", "data": {"icon": ICON}}
+    for device, (group, item) in made_devices(box).items():
+        label = item.get("description") or item.get("descr", "")
+        found[device] = {"value": f"{device} ({label})", "optgroup": group, "data": {"icon": ICON}}
     return found
 
 
 def _assignment_row(box: Box, name: str, item: Item) -> dict[str, Any]:
-    device = _list_devices(box).get(item["if"], {"value": item["if"], "optgroup": ""})
+    device = list_devices(box).get(item["if"], {"value": item["if"], "optgroup": ""})
     row = {"uuid": name, "descr": item["descr"]}
     if interface_label(name, item) != item["descr"]:
         row["%descr"] = interface_label(name, item)
@@ -65,81 +74,155 @@ def _assignment_row(box: Box, name: str, item: Item) -> dict[str, Any]:
     }
 
 
+def _shown_assignment(box: Box, name: str, item: Item) -> dict[str, Any]:
+    body = _assignment_row(box, name, item)
+    del body["uuid"], body["%if"]
+    body["if"] = _device_choices(box, item["if"])
+    return body
+
+
+def _device_choices(box: Box, chosen: str) -> dict[str, Any]:
+    return {key: {**choice, "selected": int(key == chosen)} for key, choice in list_devices(box).items()}
+
+
 def search_assignments(call: ActionCall) -> Any:
     rows = [_assignment_row(call.box, name, item) for name, item in call.box.items(INTERFACES).items()]
     return grid_answer(call, make_rows(rows))
 
 
 def get_assignment(call: ActionCall) -> Any:
+    """Show an interface by its name; without one a new one, which is locked."""
     box, name = call.box, call.param(0)
-    item = box.items(INTERFACES).get(name or "")
     if name is None:
-        body: dict[str, Any] = {"descr": "", "identifier": "", "icon": "", "optgroup": "", "lock": "1"}
-        device = ""
-    elif item is None:
-        return []
-    else:
-        body = _assignment_row(box, name, item)
-        del body["uuid"], body["%if"]
-        device = item["if"]
-    body["if"] = {
-        key: {**choice, "selected": int(key == device)} for key, choice in _list_devices(box).items()
-    }
-    return {"interface": body}
+        blank = {"descr": "", "identifier": "", "icon": "", "optgroup": "", "lock": "1"}
+        return {"interface": {**blank, "if": _device_choices(box, "")}}
+    item = box.items(INTERFACES).get(name)
+    return [] if item is None else {"interface": _shown_assignment(box, name, item)}
 
 
-def _assignment_problems(call: ActionCall, name: str, item: Item) -> dict[str, str]:
-    problems = {}
-    used = {other["if"] for key, other in call.box.items(INTERFACES).items() if key != name}
+def get_assignments(call: ActionCall) -> Any:
+    known = call.box.items(INTERFACES)
+    items = {name: _shown_assignment(call.box, name, item) for name, item in known.items()}
+    return {"interface": {"interface": items}}
+
+
+def _assignment_problems(box: Box, item: Item) -> dict[str, Any]:
+    """Return what is wrong with an item by itself."""
+    found: dict[str, Any] = {}
+    if not re.fullmatch(r"[a-zA-Z0-9_]{0,255}", item["descr"]):
+        texts = ["Description should be a string between 1 and 255 characters."]
+        if "\n" in item["descr"]:
+            texts.insert(0, "Text may not contain newlines.")
+        found["descr"] = texts if len(texts) > 1 else texts[0]
     if not item["if"]:
-        problems["interface.if"] = "A value is required."
-    elif item["if"] not in _list_devices(call.box):
-        problems["interface.if"] = "Option [] not in list."
-    elif item["if"] in used:
-        problems["interface.if"] = "This device is already assigned."
-    if not re.fullmatch(r"[a-zA-Z0-9_]*", item["descr"]):
-        problems["interface.descr"] = (
-            "The interface description may only consist of the characters a-zA-Z0-9_."
-        )
-    return problems
+        found["if"] = "A value is required."
+    elif item["if"] not in list_devices(box):
+        found["if"] = "Option [] not in list."
+    if not item["lock"]:
+        found["lock"] = "A value is required."
+    elif item["lock"] not in ("0", "1"):
+        found["lock"] = "Value should be a boolean (0,1)."
+    return found
+
+
+def _merge_assignment(item: Item, sent: Mapping[str, Any]) -> dict[str, str]:
+    return {**item, **{name: stored_text(sent[name]) for name in ASSIGNED if name in sent}}
+
+
+def _blank_assignment() -> dict[str, str]:
+    return {"enable": "1", "descr": "", "if": "", "lock": "1"}
+
+
+def _put_assignment(box: Box, edit: ConfigEdit, item: Item) -> str:
+    """Store a new interface under the next name, which no other had before."""
+    last = int(box.config.settings(NUMBERS).get("last", "0"))
+    numbers = [int(name[3:]) for name in edit.items(INTERFACES) if re.fullmatch(r"opt\d+", name)]
+    name = f"opt{max([last, *numbers]) + 1}"
+    edit.put(INTERFACES, name, item)
+    edit.put(NUMBERS, SETTINGS, {"last": name[3:]})
+    return name
+
+
+def _refuse_assignment(box: Box, name: str, item: Item) -> dict[str, Any] | None:
+    problems = _assignment_problems(box, item)
+    used = {other["if"] for key, other in box.items(INTERFACES).items() if key != name}
+    if "if" not in problems and item["if"] in used:
+        problems["if"] = _TWICE
+    found = {f"interface.{field}": texts for field, texts in problems.items()}
+    return {"result": "failed", "validations": found} if found else None
 
 
 def add_assignment(call: ActionCall) -> Any:
-    """Assign a device under the next name; a new assignment is locked."""
+    """Assign a device; a name that was sent is not taken."""
     sent = posted_body(call, "interface")
     if sent is None:
         return FAILED
-    names = call.box.items(INTERFACES)
-    number = next(number for number in range(1, len(names) + 2) if f"opt{number}" not in names)
-    item = {
-        "enable": "1",
-        "descr": stored_text(sent.get("descr")),
-        "if": stored_text(sent.get("if")),
-        "lock": "1",
-    }
-    return _store_assignment(call, f"opt{number}", item) or {"result": "saved", "uuid": f"opt{number}"}
+    item = _merge_assignment(_blank_assignment(), sent)
+    refused = _refuse_assignment(call.box, "", item)
+    if refused is not None:
+        return refused
+    edit = call.box.config.edit()
+    name = _put_assignment(call.box, edit, item)
+    call.save(edit)
+    return {"result": "saved", "uuid": name}
 
 
 def set_assignment(call: ActionCall) -> Any:
-    name = call.param(0) or ""
-    item = call.box.items(INTERFACES).get(name)
-    sent = posted_body(call, "interface")
-    if sent is None or item is None:
+    """Set an interface; a version 4 uuid makes a new one, under a name of the box's own."""
+    box, name = call.box, call.param(0) or ""
+    sent, item = posted_body(call, "interface"), box.items(INTERFACES).get(name)
+    if sent is None or (item is None and not is_uuid4(name)):
         return FAILED
-    fresh = {**item, **{key: stored_text(sent[key]) for key in ("descr", "if", "lock") if key in sent}}
-    return _store_assignment(call, name, fresh) or {"result": "saved"}
+    fresh = _merge_assignment(item or _blank_assignment(), sent)
+    refused = _refuse_assignment(box, name, fresh)
+    if refused is not None:
+        return refused
+    edit = box.config.edit()
+    if item is None:
+        _put_assignment(box, edit, fresh)
+    else:
+        edit.put(INTERFACES, name, fresh)
+    call.save(edit)
+    return {"result": "saved"}
 
 
-def _store_assignment(call: ActionCall, name: str, item: Item) -> dict[str, Any] | None:
-    problems = _assignment_problems(call, name, item)
-    if problems:
-        return {"result": "failed", "validations": problems}
-    call.put(INTERFACES, name, item)
-    return None
+def set_assignments(call: ActionCall) -> Any:
+    """Set several interfaces, all or none; a device that two would have is wrong in both."""
+    body = posted_body(call, "interface")
+    if body is None:
+        return FAILED
+    box, sent = call.box, body.get("interface", {})
+    known = box.items(INTERFACES)
+    fresh = {
+        name if name in known else str(uuids.uuid4()): _merge_assignment(
+            known.get(name) or _blank_assignment(), values
+        )
+        for name, values in sent.items()
+    }
+    every = {**known, **fresh}
+    devices = [item["if"] for item in every.values()]
+    found: dict[str, Any] = {}
+    for name, item in every.items():
+        problems = _assignment_problems(box, item) if name in fresh else {}
+        if "if" not in problems and devices.count(item["if"]) > 1:
+            problems["if"] = _TWICE
+        found |= {f"interface.interface.{name}.{field}": texts for field, texts in problems.items()}
+    if found:
+        return {"result": "failed", "validations": found}
+    edit = box.config.edit()
+    for name, item in fresh.items():
+        if name in known:
+            edit.put(INTERFACES, name, item)
+        else:
+            _put_assignment(box, edit, item)
+    call.save(edit)
+    return {"result": "saved"}
 
 
-def delete_assignment(call: ActionCall) -> Any:
-    def delete(name: str) -> bool:
+def delete_assignments(call: ActionCall) -> Any:
+    """Delete interfaces: those with addresses and rules, too, but none that is locked."""
+
+    def delete_one(name: str) -> bool:
         item = call.box.items(INTERFACES).get(name)
         if item is None:
             return False
@@ -150,7 +233,7 @@ def delete_assignment(call: ActionCall) -> Any:
         call.save(edit)
         return True
 
-    return delete_each(call, delete)
+    return delete_each(call, delete_one)
 
 
 # settings
@@ -247,7 +330,9 @@ ACTIONS: Final[Mapping[str, Handler]] = {
     "interfaces/assignment/getItem": get_assignment,
     "interfaces/assignment/addItem": add_assignment,
     "interfaces/assignment/setItem": set_assignment,
-    "interfaces/assignment/delItem": delete_assignment,
+    "interfaces/assignment/delItem": delete_assignments,
+    "interfaces/assignment/get": get_assignments,
+    "interfaces/assignment/set": set_assignments,
     "interfaces/overview/interfacesInfo": search_overview,
     "interfaces/overview/getInterface": get_interface,
     "interfaces/overview/export": export_overview,

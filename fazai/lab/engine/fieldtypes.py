@@ -229,6 +229,16 @@ def _check_rule_port(box: Box, field: Field, value: str, item: Item) -> Iterable
     yield field.message or "Please specify a valid portnumber, name, alias or range."
 
 
+def _check_service_port(box: Box, field: Field, value: str, item: Item) -> Iterable[str]:
+    """Check a port, a range of ports, a service by its name, or `any`; a name of an alias is none."""
+    first, dash, last = value.partition("-")
+    if not (
+        value == "any" or value in port_names(box) or (_is_port(first) and (_is_port(last) if dash else True))
+    ):
+        names = ", ".join(port_names(box))
+        yield f"Please specify a valid port number (1-65535). A service name is also possible ({names})."
+
+
 def _store_port(box: Box, value: str) -> str:
     return value.lower() if value.lower() in port_names(box) else value
 
@@ -326,6 +336,8 @@ TYPES: Final[Mapping[str, FieldType]] = {
     "Base64": FieldType(_every_part(_is_base64, "Invalid Base64-encoded string.")),
     "Url": FieldType(_every_part(_URL.match, "Invalid URL.")),
     "Port": FieldType(_every_part(_is_port, "Please specify a valid port number (1-65535).")),
+    "ServicePort": FieldType(_check_service_port, _store_port),
+    "NetworkOrAny": FieldType(_every_network(is_ip_address, is_ip_network, lambda text, _: text == "any")),
     "RulePort": FieldType(_check_rule_port, _store_port),
     "RuleNetwork": FieldType(_check_rule_network, None, _network_label),
     "GroupName": FieldType(_check_interface_group),

@@ -13,6 +13,7 @@ INTERFACES: Final = "interfaces"
 ALIASES: Final = "Firewall.Alias.aliases.alias"
 CATEGORIES: Final = "Firewall.Category.categories.category"
 GATEWAYS: Final = "Routing.Gateways.gateway_item"
+GATEWAY_GROUPS: Final = "Routing.GatewayGroups.gateway_group"
 GROUPS: Final = "Firewall.Group.ifgroupentry"
 
 _DIGITS = re.compile(r"(\d+)")

@@ -19,7 +19,12 @@ class Relation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     collection: str
     label: str = "{name}"
+    also: tuple[str, ...] = ()  # further collections, whose items are chosen from the same list
     sort: str = "label"  # "label", or "" for the order of the config
+
+    @property
+    def collections(self) -> tuple[str, ...]:
+        return (self.collection, *self.also)
 
 
 class Field(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -10,6 +10,7 @@ from fazai.lab.box import Box
 from fazai.lab.engine.names import (
     ALIASES,
     CATEGORIES,
+    GATEWAY_GROUPS,
     GATEWAYS,
     GROUPS,
     INTERFACES,
@@ -21,6 +22,7 @@ from fazai.lab.engine.schema import Field, Relation
 
 Choices = Mapping[str, Mapping[str, Any]]
 
+_LAGGS: Final = "Interfaces.Lagg.lagg"
 NULL_GATEWAYS: Final = {"Null4": "127.0.0.1", "Null6": "::1"}
 
 
@@ -45,12 +47,23 @@ def _gateway_labels(box: Box) -> Mapping[str, str]:
     return {name: f"{name} - {found[name]}" for name in sorted(found)}
 
 
+def _plain_gateway_labels(box: Box) -> Mapping[str, str]:
+    return {name: label for name, label in _gateway_labels(box).items() if name not in NULL_GATEWAYS}
+
+
+def _rule_gateway_labels(box: Box) -> Mapping[str, str]:
+    groups = {item["name"]: item["name"] for item in box.items(GATEWAY_GROUPS).values()}
+    return {**_gateway_labels(box), **groups}
+
+
 def _vlan_parent_labels(box: Box) -> Mapping[str, str]:
     labels = {item["if"]: interface_label(name, item) for name, item in box.items(INTERFACES).items()}
     found = {}
     for device, item in box.items("devices").items():
         used = f" [{labels[device]}]" if device in labels else ""
         found[device] = f"{device} ({item['mac']}){used}"
+    for item in box.running.items("lagg", _LAGGS).values():  # devices that exist by now
+        found[item["laggif"]] = f"{item['laggif']} ({item['descr']})"
     for item in box.items("Interfaces.Vlan.vlan").values():
         found[item["vlanif"]] = f"{item['vlanif']} (Tag: {item['tag']}, Parent: {item['if']})"
     return found
@@ -130,8 +143,10 @@ SOURCES: Final[Mapping[str, _Source]] = {
     "bridge_members": ((INTERFACES,), lambda box: _interface_labels(box, ordered=False)),
     "rule_interfaces": ((INTERFACES, GROUPS), _rule_interface_labels),
     "gateways": ((GATEWAYS,), _gateway_labels),
+    "plain_gateways": ((GATEWAYS,), _plain_gateway_labels),
+    "gateways_and_groups": ((GATEWAYS, GATEWAY_GROUPS), _rule_gateway_labels),
     "alias_tables": ((ALIASES, INTERFACES), _alias_table_labels),
-    "vlan_parents": ((INTERFACES, "devices", "Interfaces.Vlan.vlan"), _vlan_parent_labels),
+    "vlan_parents": ((INTERFACES, "devices", _LAGGS, "Interfaces.Vlan.vlan"), _vlan_parent_labels),
     "free_devices": ((INTERFACES, "devices"), _free_device_labels),
     "categories_by_name": (
         (CATEGORIES,),
@@ -162,6 +177,9 @@ SOURCES: Final[Mapping[str, _Source]] = {
     "none": ((), lambda box: {}),
 }
 
+#: The service whose running state the options of a source depend on, where it is not that of the groups.
+_RUNNING: Final = {"vlan_parents": "lagg"}
+
 
 def _as_choices(labels: Mapping[str, str]) -> Choices:
     return {key: {"value": label} for key, label in labels.items()}
@@ -171,16 +189,16 @@ def relation_choices(box: Box, relation: Relation) -> Choices:
     """Return the items of another collection, by uuid."""
 
     def build() -> Choices:
-        model = box.catalogue.items[relation.collection]
-        shown = [field for field in model.fields if f"{{%{field.name}}}" in relation.label]
-        labels = {
-            uuid: relation.label.format_map(_with_labels(box, shown, item))
-            for uuid, item in box.items(relation.collection).items()
-        }
+        labels = {}
+        for path in relation.collections:
+            model = box.catalogue.items[path]
+            shown = [field for field in model.fields if f"{{%{field.name}}}" in relation.label]
+            for uuid, item in box.items(path).items():
+                labels[uuid] = relation.label.format_map(_with_labels(box, shown, item))
         return _as_choices(_sorted_labels(labels) if relation.sort else labels)
 
-    paths = (relation.collection, *((INTERFACES,) if "{%interface}" in relation.label else ()))
-    return box.derived(f"relation {relation.collection} {relation.label}", paths, build)
+    paths = (*relation.collections, *((INTERFACES,) if "{%interface}" in relation.label else ()))
+    return box.derived(f"relation {' '.join(relation.collections)} {relation.label}", paths, build)
 
 
 def _with_labels(box: Box, shown: Iterable[Field], item: Mapping[str, str]) -> Mapping[str, str]:
@@ -198,8 +216,8 @@ def choices_of(box: Box, field: Field) -> Choices | None:
         found = relation_choices(box, field.relation)
     elif field.source:
         paths, build = SOURCES[field.source]
-        groups = box.running.applied.get("group")
-        found = box.derived(f"source {field.source}", paths, lambda: _as_choices(build(box)), groups)
+        runs = box.running.applied.get(_RUNNING.get(field.source, "group"))
+        found = box.derived(f"source {field.source}", paths, lambda: _as_choices(build(box)), runs)
     elif field.options is not None:
         return _fixed_options(box, field)
     else:

@@ -45,7 +45,7 @@ def collections_needed(model: ItemModel) -> tuple[str, ...]:
     paths: dict[str, None] = {}
     for field in model.fields:
         if field.relation is not None:
-            paths[field.relation.collection] = None
+            paths.update(dict.fromkeys(field.relation.collections))
         for path in SOURCES[field.source][0] if field.source else ():
             paths[path] = None
     return (*paths, *(path for path in hooks_of(model).paths if path not in paths))
@@ -181,11 +181,11 @@ def validate_item(
         if is_taken(box, model, unique, uuid, item, beside or {}):
             for _ in range(2 if unique.twice else 1):
                 problems.add(unique.fields[0], unique.message)
+    _add_refusals(problems, model.refuse, item)
     for field in model.fields:
         if not field.volatile:
             for message in validate_field(box, field, item.get(field.name, ""), item):
                 problems.add(field.name, message)
-    _add_refusals(problems, model.refuse, item)
     for name in model.checks:
         for field_name, message in HOOKS.checks[name](box, model, uuid, item):
             problems.add(field_name, message)

@@ -14,7 +14,7 @@ def _refuse_related(box: Box, model: ItemModel, uuid: str, item: Item) -> None:
     """Refuse to delete an item whose uuid another one holds."""
     users = []
     for other in box.catalogue.items.values():
-        fields = [f for f in other.fields if f.relation is not None and f.relation.collection == model.path]
+        fields = [f for f in other.fields if f.relation is not None and model.path in f.relation.collections]
         for field in fields:
             for key, row in box.items(other.path).items():
                 if uuid in row.get(field.name, "").split(","):

@@ -15,28 +15,20 @@ from fazai.lab.engine.schema import ItemModel
 
 VLANS: Final = "Interfaces.Vlan.vlan"
 VIPS: Final = "Interfaces.Vip.vip"
-LAGGS: Final = "Interfaces.Lagg.lagg"
-BRIDGES: Final = "Interfaces.Bridge.bridged"
 
 
 def _next_device(used: set[str], prefix: str) -> str:
-    """Return one more than the highest in use: `lagg0`; VLANs from 1, after a 0: `vlan01`, `vlan010`."""
+    """Return one more than the highest in use, from 1, after a 0: `vlan01`, `vlan010`."""
     numbers = [int(name.removeprefix(prefix)) for name in used if name.removeprefix(prefix).isdigit()]
-    if prefix in ("vlan", "qinq"):
-        return f"{prefix}0{max(numbers, default=0) + 1}"
-    return f"{prefix}{max(numbers, default=-1) + 1}"
+    return f"{prefix}0{max(numbers, default=0) + 1}"
 
 
-def _name_device(path: str, name: str, prefix: str) -> Any:
-    def before(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-        if not new[name] and (prefix != "vlan" or new["if"]):
-            used = {item[name] for item in call.box.items(path).values()}
-            stacked = prefix == "vlan" and "vlan" in new["if"]
-            new[name] = old.get(name) or _next_device(used, "qinq" if stacked else prefix)
-        elif not new[name]:
-            new[name] = old.get(name, "")
-
-    return before
+def _name_vlan(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    if not new["vlanif"] and new["if"]:
+        used = {item["vlanif"] for item in call.box.items(VLANS).values()}
+        new["vlanif"] = old.get("vlanif") or _next_device(used, "qinq" if "vlan" in new["if"] else "vlan")
+    elif not new["vlanif"]:
+        new["vlanif"] = old.get("vlanif", "")
 
 
 def _check_vlan(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[tuple[str, str]]:
@@ -158,9 +150,7 @@ HOOKS: Final = ModelHooks(
     },
     guards={"device_unused": _refuse_assigned, "gateway_unused": _refuse_used_gateway},
     collections={
-        VLANS: CollectionHooks(before=(_name_device(VLANS, "vlanif", "vlan"),)),
-        LAGGS: CollectionHooks(before=(_name_device(LAGGS, "laggif", "lagg"),)),
-        BRIDGES: CollectionHooks(before=(_name_device(BRIDGES, "bridgeif", "bridge"),)),
+        VLANS: CollectionHooks(before=(_name_vlan,)),
         VIPS: CollectionHooks(computed=_compute_vip, before=(_split_network,)),
     },
 )

@@ -11,6 +11,8 @@ from fazai.lab.engine.hooktypes import CollectionHooks, ModelHooks
 from fazai.lab.engine.schema import ItemModel
 
 PIPES: Final = "TrafficShaper.pipes.pipe"
+QUEUES: Final = "TrafficShaper.queues.queue"
+SHAPER_RULES: Final = "TrafficShaper.rules.rule"
 SERVICES: Final = "Monit.service"
 TESTS: Final = "Monit.test"
 
@@ -139,17 +141,24 @@ def _check_pipe(box: Box, model: ItemModel, uuid: str, item: Item) -> Iterable[t
 
 
 def _number_pipe(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
-    """Give an added pipe a number from 10000; one that is set brings its own."""
+    """Give an added pipe or queue a number from 10000; one that is set brings its own."""
     if call.param(0) is None:
-        used = {item["number"] for item in call.box.items(PIPES).values()}
+        used = {item["number"] for item in call.box.items(model.path).values()}
         number = next(number for number in range(10_000, 10_000 + len(used) + 1) if str(number) not in used)
         new["number"], new["origin"] = str(number), "TrafficShaper"
+
+
+def _name_origin(call: ActionCall, model: ItemModel, uuid: str, old: Item, new: dict[str, str]) -> None:
+    if call.param(0) is None:
+        new["origin"] = "TrafficShaper"
 
 
 HOOKS: Final = ModelHooks(
     checks={"monit_service": _check_service, "monit_test": _check_test, "shaper_pipe": _check_pipe},
     collections={
         PIPES: CollectionHooks(before=(_number_pipe,)),
+        QUEUES: CollectionHooks(before=(_number_pipe,)),
+        SHAPER_RULES: CollectionHooks(before=(_name_origin,)),
         TESTS: CollectionHooks(before=(_set_test_type,)),
     },
 )

@@ -102,7 +102,10 @@ class OpnsenseSession:
         collections: dict[str, Collection] = {}
         for name, kind in self._kinds.items():
             if name in needed:
-                collections[name] = await self._read_collection(kind, wanted, collections)
+                try:
+                    collections[name] = await self._read_collection(kind, wanted, collections)
+                except NotAvailable as error:
+                    raise _lacks_kind(error, name, wanted) from error
         rules, groups = collections.get("opnsense.rule"), "opnsense.interface_group"
         named = _touches_groups(rules.rows.values(), wanted) if rules is not None else False
         if named and groups not in collections:
@@ -153,8 +156,8 @@ class OpnsenseSession:
             needed.update(self._policy.prune)
         for resource in wanted:
             for name, row in self._kinds[resource.kind].keyed.items():
-                if row.reference and resource.fields.get(name):
-                    needed.add(row.reference)
+                if resource.fields.get(name):
+                    needed.update(row.references)
         hidden = {self._kinds[name].row.hidden_by for name in needed if name in self._kinds}
         return needed | (hidden - {""})
 
@@ -290,7 +293,7 @@ class OpnsenseSession:
         """Return whether only names were refused that this session made: some lists are kept for a while."""
         return bool(error.fields) and all(
             name in kind.rows
-            and (kind.rows[name].reference or "", text_of(change.after.get(name))) in self._made
+            and any((of, text_of(change.after.get(name))) in self._made for of in kind.rows[name].references)
             for name in error.fields
         )
 
@@ -366,6 +369,8 @@ class OpnsenseSession:
     async def _find_made(self, kind: CatalogueKind, change: Change) -> str | None:
         collection = await self._read_collection(kind, (), {})
         found = collection.labels.get(change.identity, [])
+        if kind.row.unmarked:  # none was there when it was planned
+            return found[0] if len(found) == 1 else None
         return next((ref for ref in found if collection.carries_mark(ref, self._policy.mark)), None)
 
     async def _body_of(self, kind: CatalogueKind, change: Change) -> dict[str, str]:
@@ -399,8 +404,8 @@ class OpnsenseSession:
             if row.reference is None or self._seen is None:
                 raise
         # made in this run: its key is the firewall's
-        fresh = await self._read_collection(self._kinds[row.reference], (), {})
-        self._seen = Snapshot({**self._seen.collections, row.reference: fresh})
+        fresh = {kind: await self._read_collection(self._kinds[kind], (), {}) for kind in row.references}
+        self._seen = Snapshot({**self._seen.collections, **fresh})
         try:
             return resolve_references(row, value, self._keys_for(row))
         except Unresolved as error:
@@ -410,13 +415,16 @@ class OpnsenseSession:
     def _keys_for(self, row: FieldRow) -> Keys:
         if row.reference is None or row.key == "name" or self._seen is None:
             return Keys()
-        keys = self._seen.keys(row.reference, row.key)
+        return Keys.joined([self._keys_of(self._seen, kind, row.key) for kind in row.references])
+
+    def _keys_of(self, seen: Snapshot, kind: str, key: str) -> Keys:
+        keys = seen.keys(kind, key)
         if keys.several:  # a name is clear when all but one of its items are to go
             going = {one.identity for one in self._wanted if one.state == "absent"}
-            staying = [item for item in self._seen.items(row.reference, row.key) if item[0] not in going]
+            staying = [item for item in seen.items(kind, key) if item[0] not in going]
             keys = Keys({**Keys.of(staying).known, **keys.known}, keys.several)
-        if row.key == "uuid":
-            made = {name: ref for (kind, name), ref in self._made.items() if kind == row.reference}
+        if key == "uuid":
+            made = {name: ref for (one, name), ref in self._made.items() if one == kind}
             return Keys({**keys.known, **made}, keys.several) if made else keys
         return keys
 
@@ -491,6 +499,13 @@ class OpnsenseSession:
         if self._seen is None:
             return []
         return await verifying.verify_changes(self.api, self._seen, changes)
+
+
+def _lacks_kind(error: NotAvailable, kind: str, wanted: Iterable[Resource]) -> NotAvailable:
+    """Return the error with the kind that the firewall lacks, at the first resource of it."""
+    marks = (one.mark for one in wanted if one.kind == kind)
+    where = next((mark for mark in marks if mark), None) or error.where
+    return NotAvailable(f"{error.message}: it lacks {kind}", where=where, hint=error.hint)
 
 
 def _touches_groups(rules: Iterable[ItemRow], wanted: Iterable[Resource]) -> bool:

@@ -34,13 +34,16 @@ def check_lifecycle(start: Start, case: Case, release: str) -> None:
     needs = [resource(kind, fields) for kind, fields in case.needs]
     settings = PROVIDER.kinds[case.kind].row.settings
 
+    adopted: set[str] = set()  # what the store remembers
+
     def once(wanted: Resource, verb: Verb) -> None:
-        done: Pass = run(apply(to, [*needs, wanted]))
+        done: Pass = run(apply(to, [*needs, wanted], adopted=frozenset(adopted)))
+        adopted.update(ref for change, ref in done.written if change.adopts)
         assert not done.diff.errors
         own = [change for change, _ in done.written if change.kind == case.kind]
         assert [change.verb for change in own] == [verb]
         assert not done.after.steps, [str(step) for step in done.after.steps]
-        again = run(plan(to, [*needs, wanted]))
+        again = run(plan(to, [*needs, wanted], adopted=frozenset(adopted)))
         assert not again.errors
         assert not again.steps
 

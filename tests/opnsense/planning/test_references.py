@@ -161,6 +161,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "dnsmasq_option": {"option": 6, "value": "192.168.1.53"},
     "dnsmasq_boot": {"interface": "lan", "filename": "pxe.0"},
     "dhcp_relay": {"interface": "lan", "enabled": True, "destination": _UUID},
+    "shaper_queue": {"description": "q"},
+    "shaper_rule": {"description": "r"},
 }
 REFERENCES = [
     (kind.name, field.name, field.multiple)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 
 from fazai.errors import InputError, PlaybookError
 from fazai.model import Resource, Value
@@ -46,10 +47,7 @@ def _find_in_resource(
     kind: CatalogueKind, resource: Resource, going: Mapping[tuple[str, str], Resource]
 ) -> Iterable[InputError]:
     for field, value in resource.fields.items():
-        named = kind_named(kind.rows[field])
-        if not named:
-            continue
-        for name in names_in(value):
+        for named, name in product(kinds_named(kind.rows[field]), names_in(value)):
             deleted = going.get((named, name)) or going.get((named, name.lower()))
             if deleted is not None:
                 noun = named.partition(".")[2].replace("_", " ")
@@ -61,9 +59,10 @@ def _find_in_resource(
                 )
 
 
-def kind_named(field: FieldRow) -> str:
-    """Return the kind whose items a field may name; "" when it names none."""
-    return field.reference or _NAMED_BY_TYPE.get(field.api, "")
+def kinds_named(field: FieldRow) -> tuple[str, ...]:
+    """Return the kinds whose items a field may name."""
+    by_type = _NAMED_BY_TYPE.get(field.api, "")
+    return field.references or ((by_type,) if by_type else ())
 
 
 def names_in(value: Value) -> Iterable[str]:

@@ -26,6 +26,8 @@ SERVICES: tuple[Service, ...] = (
         "page-system-advanced-network",
     ),
     Service("trust", "trust/settings/reconfigure", "trust", "page-all"),
+    Service("lagg", "interfaces/lagg_settings/reconfigure", "link aggregates", "page-interfaces-lagg-edit"),
+    Service("tunable", "core/tunables/reconfigure", "tunables", "page-system-advanced-sysctl"),
     Service("vlan", "interfaces/vlan_settings/reconfigure", "VLAN devices", "page-interfaces-vlan-edit"),
     Service(
         "loopback",
@@ -33,13 +35,25 @@ SERVICES: tuple[Service, ...] = (
         "loopback devices",
         "page-interfaces-loopback",
     ),
+    Service("gif", "interfaces/gif_settings/reconfigure", "GIF tunnels", "page-all"),
+    Service("gre", "interfaces/gre_settings/reconfigure", "GRE tunnels", "page-all"),
+    Service("vxlan", "interfaces/vxlan_settings/reconfigure", "VXLANs", "page-interfaces-vxlan"),
+    Service("bridge", "interfaces/bridge_settings/reconfigure", "bridges", "page-interfaces-bridge-edit"),
+    Service(
+        "interface",
+        "interfaces/assignment/reconfigure",
+        "assigned interfaces",
+        "page-interfaces-assignnetworkports",
+    ),
     Service(
         "vip",
         "interfaces/vip_settings/reconfigure",
         "virtual IP addresses",
         "page-firewall-virtualipaddress-edit",
     ),
+    Service("neighbor", "interfaces/neighbor_settings/reconfigure", "static neighbours", "page-all"),
     Service("gateway", "routing/settings/reconfigure", "gateways", "page-system-gateways"),
+    Service("gateway_group", "routing/group_settings/reconfigure", "groups of gateways", "page-all"),
     Service("route", "routes/routes/reconfigure", "static routes", "page-system-staticroutes"),
     Service(
         "interface_group", "firewall/group/reconfigure", "interface groups", "page-interfaces-groups-edit"
@@ -140,6 +154,7 @@ class KindRow:
     ordered: bool = False
     create: str = "set"  # "set" under a uuid of our own, or "add" where the controller refuses that
     mark_field: str = ""  # the text field that carries the owner's mark where uuids cannot
+    unmarked: bool = False  # ids are the firewall's, and no field carries the mark: ours are remembered
     protected: tuple[str, ...] = ()
     before_use: bool = False  # the service must be activated before another kind may name a new item
     needed_on_create: tuple[str, ...] = ()
@@ -148,6 +163,7 @@ class KindRow:
     hidden_by: str = ""  # the setting that hides items from search
     settings: bool = False  # one item of settings: get and set of the whole, nothing is created or deleted
     floating: str = ""  # the field that tells floating from interface rules: sequences count in each apart
+    lists_defaults: bool = False  # the search lists the product's defaults, too, under ids that are no uuids
     self_reference: str = ""  # the field through which items of this kind name each other
     omit: tuple[str, ...] = ()  # fields of the API that the kind does not have
     unique: tuple[str, ...] = ()  # fields of which no two items may have the same value, beside the identity

@@ -41,13 +41,13 @@ _FOLDS = {
 class FieldRow:
     """One field of a kind as the API has it.
 
-    `reference` is the kind whose names are meant and `key` what the API wants for it: "uuid", "name", or a
-    field of the referenced item. `source` is the row's key it is read from where that differs, and `cut`
-    where a label begins that the search adds. `always`: sent with every set (the identity is as well:
-    controllers take its absence for a new name). `write_once`: only sent when the item is created, never
-    compared. `filled`: where it is not declared it is left as it is, as the firewall or others fill it in.
-    `own`: entries of a list that the firewall adds by itself; they are neither compared nor sent.
-    `literal`: words that a reference may hold beside names, and that name no item.
+    `reference` is the kind whose names are meant, `also` a second one that shares the field, and `key` what
+    the API wants for it: "uuid", "name", or a field of the referenced item. `source` is the row's key it is
+    read from where that differs, and `cut` where a label begins that the search adds. `always`: sent with
+    every set (the identity is as well: controllers take its absence for a new name). `write_once`: only sent
+    when the item is created, never compared. `filled`: where it is not declared it is left as it is, as the
+    firewall or others fill it in. `own`: entries of a list that the firewall adds by itself; they are neither
+    compared nor sent. `literal`: words that a reference may hold beside names, and that name no item.
     """
 
     name: str
@@ -59,6 +59,7 @@ class FieldRow:
     minimum: int | None = None
     maximum: int | None = None
     reference: str | None = None
+    also: str = ""
     key: str = "uuid"
     literal: tuple[str, ...] = ()
     separator: str = ","
@@ -74,6 +75,11 @@ class FieldRow:
     doc: str = ""
     pattern: str = ""  # what the device holds a text against, and what it says of one that does not fit
     wanted: str = ""
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """The kinds whose names are meant."""
+        return tuple(kind for kind in (self.reference, self.also) if kind)
 
     @property
     def multiple(self) -> bool:

@@ -75,7 +75,7 @@ def _resolve_name(field_row: FieldRow, name: str, keys: Keys) -> str:
     key = keys.known.get(name_)
     if key is not None:
         return key
-    kind = (field_row.reference or "").partition(".")[2].replace("_", " ")
+    kind = " or ".join(one.partition(".")[2].replace("_", " ") for one in field_row.references)
     if name_ in keys.several:
         several = keys.several[name_]
         raise Unresolved(
@@ -141,9 +141,8 @@ class ItemComparer:
     def _to_api(self, field_row: FieldRow, value: Value) -> str:
         if field_row.reference is None or field_row.key == "name":
             return to_api(field_row, value)
-        return resolve_references(
-            field_row, value, self.keys.get((field_row.reference, field_row.key), Keys())
-        )
+        found = [self.keys.get((kind, field_row.key), Keys()) for kind in field_row.references]
+        return resolve_references(field_row, value, Keys.joined(found))
 
     def _plan_creation(self, kind: CatalogueKind, resource: Resource, ref: str) -> Change:
         fields = {
@@ -160,7 +159,7 @@ class ItemComparer:
                 )
         for name, value in fields.items():
             self._resolve_field(kind.rows[name], value, resource)
-        return self.change_of(kind, resource, Verb.CREATE, ref, {}, fields)
+        return self.change_of(kind, resource, Verb.CREATE, ref, {}, fields, adopts=kind.row.unmarked)
 
     def _resolve_field(self, field_row: FieldRow, value: Value, resource: Resource) -> str:
         try:
@@ -289,9 +288,10 @@ class ItemComparer:
         kind = collection.kind
         where = place_of(self.policy.target, resource)
         name = resource.identity
-        if not kind.row.settings and not is_uuid(ref):
+        if not kind.row.settings and not kind.row.unmarked and not is_uuid(ref):
             return Refused(f'"{name}" is built into {self.policy.target} and cannot be {verb}', where=where)
-        if verb == "deleted" and self.is_protected(kind, resource.label or name):
+        names = (resource.label or name, *((ref,) if kind.row.unmarked else ()))
+        if verb == "deleted" and any(self.is_protected(kind, one) for one in names):
             return Refused(
                 f'"{name}" is protected and is not deleted',
                 where=where,

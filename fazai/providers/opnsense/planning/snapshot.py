@@ -57,14 +57,17 @@ class Collection:
     def of(cls, kind: CatalogueKind, listed: Iterable[ItemRow], owner: str) -> Collection:
         """Make a collection of search rows, without what they mix in.
 
-        That is: rules that are automatic or from before the API, and aliases among Unbound's hosts.
+        That is: rules that are automatic or from before the API, aliases among Unbound's hosts, and tunables
+        that nobody set.
         """
         rows: dict[str, ItemRow] = {}
         automatic: list[ItemRow] = []
         for row in listed:
             if row.get("is_automatic") or row.get("legacy"):
                 automatic.append(row)
-            elif row.get("uuid").__class__ is str and not row.get("isAlias"):
+            elif row.get("uuid").__class__ is not str or row.get("isAlias"):
+                continue
+            elif not kind.row.lists_defaults or is_uuid(row["uuid"]):
                 rows[row["uuid"]] = row
         return cls(kind, rows, owner, automatic=tuple(automatic))
 
@@ -144,6 +147,22 @@ class Keys:
                 )
         return cls(known, several)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Keys]) -> Keys:
+        """Return the keys of several kinds that one field may name; a name of two of them is not clear."""
+        if len(parts) == 1:
+            return parts[0]
+        known: dict[str, str] = {}
+        several: dict[str, tuple[str, ...]] = {}
+        for part in parts:
+            for name, key in part.known.items():
+                if name in known:
+                    several[name] = (*several.get(name, (known[name],)), key)
+                known[name] = key
+        for part in parts:
+            several.update(part.several)
+        return cls({name: key for name, key in known.items() if name not in several}, several)
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -188,6 +207,11 @@ class Snapshot:
             self._names[kind, key] = found
         return self._names[kind, key]
 
+    def names_for(self, field_row: FieldRow) -> Mapping[str, str]:
+        """Return the name for each key that a field may hold: a longer one where two kinds share it."""
+        found = [self.names(kind, field_row.key) for kind in field_row.references]
+        return found[0] if len(found) == 1 else {key: name for names in found for key, name in names.items()}
+
     def items(self, kind: str, key: str) -> Iterable[tuple[str, str, str]]:
         """Yield label, second name ("" for none) and key of every item of a kind."""
         collection = self.collections.get(kind)
@@ -203,7 +227,7 @@ class Snapshot:
         """Return a field in canonical form: names for references, `Secret` for secrets, tuples for lists."""
         text = collection.text(item, field_row)
         if field_row.reference and field_row.key != "name":
-            names = self.names(field_row.reference, field_row.key)
+            names = self.names_for(field_row)
             parts = tuple(names.get(part, part) for part in text.split(field_row.separator) if part)
             return parts if field_row.multiple else (parts[0] if parts else "")
         if field_row.multiple:

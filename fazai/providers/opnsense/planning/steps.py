@@ -25,10 +25,10 @@ def build_reference_keys(
     The items that are to come are among them, and those that are to go are not.
     """
     needed = {
-        (row.reference, row.key)
+        (reference, row.key)
         for name in {resource.kind for resource in wanted}
         for row in kinds[name].keyed.values()
-        if row.reference
+        for reference in row.references
     }
     return {
         (reference, key): Keys.of(

@@ -18,7 +18,7 @@ from fazai.model import Change, Value, Verb
 from fazai.providers.opnsense.api.answers import validations_of
 from fazai.providers.opnsense.api.calls import ApiCall
 from fazai.providers.opnsense.api.client import Api
-from fazai.providers.opnsense.catalogue.contradictions import kind_named, names_in
+from fazai.providers.opnsense.catalogue.contradictions import kinds_named, names_in
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind, names_of
 from fazai.providers.opnsense.catalogue.ownership import add_mark
 from fazai.providers.opnsense.catalogue.table import FieldRow
@@ -197,9 +197,10 @@ def coming_names(kinds: Mapping[str, CatalogueKind], changes: Sequence[Change]) 
 
 
 def _names_coming(row: FieldRow, value: Value, coming: frozenset[tuple[str, str]]) -> bool:
-    named = kind_named(row)
-    return bool(named) and any(
-        (named, name) in coming or (named, name.lower()) in coming for name in names_in(value)
+    return any(
+        (named, name) in coming or (named, name.lower()) in coming
+        for named in kinds_named(row)
+        for name in names_in(value)
     )
 
 
@@ -250,5 +251,5 @@ def _is_relevant(kind: CatalogueKind, change: Change, name: str, tied: set[str])
         return False  # what only the call for one item fills in (a pipe's number)
     if not tied:
         return True
-    alone = row.api in _BY_ITSELF or bool(kind_named(row))
+    alone = row.api in _BY_ITSELF or bool(kinds_named(row))
     return alone and name in change.after and name not in tied
