@@ -69,6 +69,7 @@ FULL = {
     "fazai/cli/commands": "a command a module, and its name",
     "fazai/daemon/tools": "a family of tools a module, and its name",
     "fazai/lab/actions": "the actions of a subject a module, found by name",
+    "fazai/lab/models": "what the firewall does beside storing, a subject a module",
     "fazai/wire": "a part of the contract a module, named as what it is about",
     "fazai/store/sqlite": "a table or a step of writing a module",
     "fazai/providers/hosts/kinds": "a kind of resource a module, and its name",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
-from fazai.errors import AccessDenied, DeviceError, FazaiError, NotAvailable, Rejected, Unreachable, Unsure
+from fazai.errors import DeviceError, FazaiError, NotAvailable, Rejected, Unreachable, Unsure
 from fazai.findings import Findings
 from fazai.model import Change, Diff, Resource, Target, Value, Verb
 from fazai.providers.opnsense.api.answers import nonsense_error, validations_of
@@ -21,8 +20,9 @@ from fazai.providers.opnsense.catalogue.ownership import add_mark, own_ref
 from fazai.providers.opnsense.catalogue.rows import SERVICES, KindRow
 from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.catalogue.values import text_of
-from fazai.providers.opnsense.planning.declaring import check_declared, declare_collection
+from fazai.providers.opnsense.importing import find_items
 from fazai.providers.opnsense.planning.diffing import Unresolved, resolve_references
+from fazai.providers.opnsense.planning.placing import touches_groups
 from fazai.providers.opnsense.planning.policy import TargetPolicy
 from fazai.providers.opnsense.planning.snapshot import (
     SETTINGS_REF,
@@ -42,9 +42,7 @@ from fazai.providers.opnsense.writing.rehearsal import rehearse_changes
 
 #: The firewall may offer an old list of gateways for so long after one was made; the pause between tries.
 OPTION_LISTS_S, OPTION_PAUSE_S = 65.0, 2.5
-_ASSIGNED = re.compile("wan|lan|opt[0-9]+|lo0")
 HIDING_MODES = ("automatic", "disabled")
-_HIDDEN = "the firewall hides its items in the present mode of source NAT"
 
 
 def open_firewall_session(
@@ -107,7 +105,7 @@ class OpnsenseSession:
                 except NotAvailable as error:
                     raise _lacks_kind(error, name, wanted) from error
         rules, groups = collections.get("opnsense.rule"), "opnsense.interface_group"
-        named = _touches_groups(rules.rows.values(), wanted) if rules is not None else False
+        named = touches_groups(rules.rows.values(), wanted) if rules is not None else False
         if named and groups not in collections:
             collections[groups] = await self._read_collection(self._kinds[groups], (), collections)
         self._made = {}
@@ -116,38 +114,13 @@ class OpnsenseSession:
         return self._seen
 
     async def find_items(self, kinds: Sequence[str]) -> Findings:
-        """Return all items of these kinds, or of all, as they would be declared (`model.Importing`). What a
-        playbook cannot say, so that applying it would change it, is told with the reason. Raises Unreachable,
-        DeviceError."""
-        left: list[tuple[str, str, str]] = []
-        collections: dict[str, Collection] = {}
-        for name, kind in self._kinds.items():
-            if kinds and name not in kinds and not self._is_named_by(kinds, name):
-                continue
-            try:
-                collections[name] = await self._read_collection(kind, (), collections)
-            except (NotAvailable, AccessDenied) as error:
-                left.append((name, "", error.message))
-        chosen = [one for name, one in collections.items() if not kinds or name in kinds]
-        left += [(one.kind.name, "", _HIDDEN) for one in chosen if not one.complete]
-        snapshot = Snapshot(collections)
-        found = [each for one in chosen for each in declare_collection(snapshot, one)]
-        # deadline: none is needed, nothing is asked
-        return check_declared(found, lambda wanted: self._plan_as_found(wanted, snapshot), left)
+        """Return all items of these kinds, or of all, as they would be declared (`findings.Importing`).
+        Raises Unreachable, DeviceError."""
 
-    def _is_named_by(self, kinds: Sequence[str], name: str) -> bool:
-        """Return whether items of a kind are named by those of others, or tell whether these are hidden."""
-        rows = [self._kinds[one] for one in kinds]
-        return any(name == one.row.hidden_by for one in rows) or any(
-            row.reference == name for one in rows for row in one.keyed.values()
-        )
+        async def look(kind: CatalogueKind, seen: Mapping[str, Collection]) -> Collection:
+            return await self._read_collection(kind, (), seen)
 
-    def _plan_as_found(self, wanted: Sequence[Resource], snapshot: Snapshot) -> Diff:
-        policy = replace(self._policy, adopt=True)
-        nothing: frozenset[str] = frozenset()
-        return plan_firewall(
-            policy, self._kinds, wanted, snapshot, adopted=nothing, pending=nothing, prune=False
-        )
+        return await find_items(self._kinds, kinds, self._policy, look)
 
     def _needed_kinds(self, wanted: Sequence[Resource]) -> set[str]:
         """Return the kinds to read: wanted ones, those they name, and settings that hide items."""
@@ -506,17 +479,6 @@ def _lacks_kind(error: NotAvailable, kind: str, wanted: Iterable[Resource]) -> N
     marks = (one.mark for one in wanted if one.kind == kind)
     where = next((mark for mark in marks if mark), None) or error.where
     return NotAvailable(f"{error.message}: it lacks {kind}", where=where, hint=error.hint)
-
-
-def _touches_groups(rules: Iterable[ItemRow], wanted: Iterable[Resource]) -> bool:
-    """Return whether one of these rules, or a wanted one, is on a group of interfaces.
-
-    The members say which rules it stands in front of. No group has the name of an assigned interface.
-    """
-    if any(cell_text(row, "prio_group").startswith("3") for row in rules):
-        return True
-    names = [r.fields.get("interface") for r in wanted if r.kind == "opnsense.rule"]
-    return any(len(n) == 1 and not _ASSIGNED.fullmatch(str(n[0])) for n in names if isinstance(n, tuple))
 
 
 def _told_along(row: KindRow, change: Change) -> dict[str, str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 
 from fazai.errors import DeviceError, spelling_hint
-from fazai.model import Value, Verb
+from fazai.model import Resource, Value, Verb
 from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
 from fazai.providers.opnsense.catalogue.values import compose_name, text_of
 from fazai.providers.opnsense.planning.diffing import ItemComparer, KindDiff, PlannedItem
@@ -17,6 +18,7 @@ from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, cell
 
 SEQUENCE = "sequence"
 SINGLE, FLOATING = "single", "floating"
+_ASSIGNED = re.compile("wan|lan|opt[0-9]+|lo0")
 
 
 def put_in_order(
@@ -263,3 +265,14 @@ def _evaluation_lines(kind: CatalogueKind, item: PlannedItem | None, row: ItemRo
     if item is None:
         return (FLOATING,) if is_floating(row) else interfaces_of(row)
     return _item_interfaces(kind, item) if _item_group(kind, item) == SINGLE else (FLOATING,)
+
+
+def touches_groups(rules: Iterable[ItemRow], wanted: Iterable[Resource]) -> bool:
+    """Return whether one of these rules, or a wanted one, is on a group of interfaces.
+
+    The members say which rules it stands in front of. No group has the name of an assigned interface.
+    """
+    if any(cell_text(row, "prio_group").startswith("3") for row in rules):
+        return True
+    names = [r.fields.get("interface") for r in wanted if r.kind == "opnsense.rule"]
+    return any(len(n) == 1 and not _ASSIGNED.fullmatch(str(n[0])) for n in names if isinstance(n, tuple))
