@@ -26,6 +26,9 @@ _SECRET_NAMES = re.compile(
     r"(?:^|[._])(?:pass(?:word|wd|phrase)?|secret|psk|priv(?:ate)?_?key|prv|api_?key|token|seed)(?:$|[._])"
 )
 _SECRET_TEXTS = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|[a-z]://[^/\s:@]*:[^/\s@]+@")
+_PUBLIC = re.compile(
+    r"\s*-----BEGIN (?:PUBLIC KEY|CERTIFICATE|X509 CRL)-----[^-]*-----END [A-Z0-9 ]*-----\s*"
+)
 _WORD = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
 _FREE_TEXTS = ("Text", "StrictText", "Description", "Url", "AliasContent", "Json", "UpdateOnlyText")
 _BITS = 3.8  # of a character: names and addresses have fewer
@@ -140,7 +143,7 @@ def _read_fields(
 
 def _looks_secret(row: FieldRow, text: str) -> bool:
     """Return whether a text may be a secret that the model does not call one."""
-    if not text or row.reference or row.api not in _FREE_TEXTS:
+    if not text or row.reference or row.api not in _FREE_TEXTS or _PUBLIC.fullmatch(text):
         return False
     if _SECRET_NAMES.search(row.name) or _SECRET_TEXTS.search(text):
         return True

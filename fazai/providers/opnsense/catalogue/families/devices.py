@@ -111,7 +111,7 @@ DEVICES: tuple[KindRow, ...] = (
             "Gateways that stand in for each other: those of the first tier (`item`) that work, else those of"
             " `item2`, … Rules name it as their gateway. Its name cannot be changed. Since release 26.7."
         ),
-        example="opnsense.gateway_group: {name: UPLINKS, item: [WAN_GW], item2: [LTE_GW], trigger: downloss}",
+        example="opnsense.gateway_group: {name: UPLINKS, item: [WAN_GW], item2: [LAB_GW], trigger: downloss}",
     ),
     KindRow(
         short="shaper_queue",
