@@ -62,7 +62,7 @@ def declare_collection(snapshot: Snapshot, collection: Collection) -> list[Decla
     kind = collection.kind
     found: list[Declared | Undeclarable] = []
     for ref in _in_order(collection):
-        if not kind.row.settings and not is_uuid(ref):
+        if not (kind.row.settings or kind.row.unmarked or is_uuid(ref)):
             continue  # the product makes it itself
         row = collection.rows[ref]
         label = collection.label(row)
