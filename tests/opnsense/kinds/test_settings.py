@@ -293,7 +293,18 @@ OF_AN_ITEM = "ids.policies.policy.00000000-0000-4000-8000-000000000001.prio"
     [
         ({"path": "monit/settings"}, "set"),
         ({"path": "monit/settings", "set": "interval"}, "set"),
-        ({"path": "../settings", "set": {"monit.general.interval": 1}}, "path"),
+        *(
+            ({"path": path, "set": {"monit.general.interval": 1}}, "path")
+            for path in (
+                "../settings",
+                "monit/settings/../../auth/user",
+                "monit/settings?x=1",
+                "monit/settings\n",
+                "monit/" + "x" * 2000,
+                "Monit/Settings",
+                "monit",
+            )
+        ),
         (
             {
                 "path": "ids/settings",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -305,7 +306,12 @@ def _check_vip_network(fields: Mapping[str, Value]) -> list[Problem]:
     return [Problem("network", f'"{network}" has no prefix length', f'write "{network}/32" or the like')]
 
 
+_CONTROLLER = re.compile(r"[a-z0-9_]{1,64}/[a-z0-9_]{1,64}")
+
+
 def _check_settings(fields: Mapping[str, Value]) -> list[Problem]:
+    if not _CONTROLLER.fullmatch(text_of(fields.get("path", ""))):  # it is part of an address
+        return [Problem("path", "names no controller", "module/controller, such as monit/settings")]
     named = [name for name in fields if "." in name]
     if SET in fields or not named:
         return [Problem(SET, "takes a map of names to values", "{unbound.general.dnssec: true}")]

@@ -312,8 +312,6 @@ SETTINGS_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
             "type": "text",
             "api": "Text",
             "required": True,
-            "pattern": "[a-z0-9_]+/[a-z0-9_]+",
-            "wanted": "module/controller",
             "doc": "module and controller, as monit/settings",
         },
         "set": {
