@@ -34,6 +34,8 @@ CASES: dict[str, dict[int, str]] = {
         4: "cp away.yml h1: done.yml /copy",
         7: "cp read.yml h1: done.yml /copy",
     },
+    "import": {3: "import done.yml"},
+    "diff": {3: "diff done.yml"},
     "facts": {0: "facts new.yml", 3: "facts nope.yml", 4: "facts away.yml"},
     "doctor": {0: "doctor", 1: "doctor wrong.yml", 3: "doctor nope.yml"},
     "probe": {1: "probe tcp 127.0.0.1 1", 3: "probe tcp web-01"},
