@@ -12,13 +12,16 @@ from fazai.compat.language import dataclass
 class FoundItem:
     """One item of a target, as it would be declared: fields in YAML's types, nested ones as maps.
 
-    `left` are the fields that are not among them, each with the reason.
+    `left` are the fields that are not among them, each with the reason. `apart` is what tells it from others
+    of its name, `ordered`: its place among those of its kind means something.
     """
 
     kind: str
     identity: str
     fields: Mapping[str, Any]
     left: tuple[tuple[str, str], ...] = ()
+    apart: str = ""
+    ordered: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import stat
 
 import pytest
 
+from fazai.lab import Fault
 from tests.cli.conftest import World
 from tests.opnsense.planning.test_declaring import HOSTILE
 
@@ -76,3 +78,41 @@ def test_a_firewall_that_does_not_answer(world: World) -> None:
 def _nobody(world: World) -> dict[str, object]:
     world.firewall()
     return {**world.host(), "base_url": "https://127.0.0.1:1"}
+
+
+def test_a_key_that_is_wrong_writes_nothing(world: World) -> None:
+    world.firewall().inject(Fault(kind="unauthorized", path="*", times=0))
+    inventory = world.inventory()
+    out = inventory.with_name("kept.yml")
+    out.write_text("kept")
+    found = world.fazai("import", inventory, "fw-01", "--out", out)
+    assert found.code == 1
+    assert out.read_text() == "kept"
+
+
+def test_what_is_no_file_is_not_replaced(world: World) -> None:
+    world.firewall()
+    inventory = world.inventory()
+    fifo = inventory.with_name("fifo")
+    os.mkfifo(fifo)
+    found = world.fazai("import", inventory, "fw-01", "--out", fifo)
+    assert (found.code, stat.S_ISFIFO(fifo.stat().st_mode)) == (3, True)
+    assert "is no file" in found.err
+    real, link = inventory.with_name("real.yml"), inventory.with_name("link.yml")
+    real.write_text("")
+    link.symlink_to(real)
+    assert world.fazai("import", inventory, "fw-01", "--out", link).code == 0
+    assert link.is_symlink()
+    assert real.read_text().startswith("- name: fw-01")
+    assert world.fazai("import", inventory, "fw-01", "--out", "-").out == real.read_text()
+
+
+def test_a_folder_with_other_playbooks_is_refused(world: World) -> None:
+    world.firewall()
+    inventory = world.inventory()
+    folder = inventory.with_name("parts")
+    folder.mkdir()
+    (folder / "alias.yml").write_text("- hosts: all\n")
+    found = world.fazai("import", inventory, "fw-01", "--kind", "gateway", "--split", folder)
+    assert found.code == 3
+    assert "alias.yml" in found.err

@@ -12,7 +12,7 @@ from fazai.cli.commands.importing import ask_for_items, full_name
 from fazai.cli.host_targets import prepare_hosts
 from fazai.cli.options import HOSTS, OUTPUT, add_options
 from fazai.errors import ExitCode, UsageError, count_noun
-from fazai.findings import Findings
+from fazai.findings import Findings, FoundItem
 
 _Key = tuple[str, str]
 
@@ -29,7 +29,8 @@ _Key = tuple[str, str]
 def diff_command(kinds: tuple[str, ...], output: str, **options: Any) -> int:
     """Compare what two firewalls hold. Exit 2 when it is not the same.
 
-    Secrets are not compared: no firewall says its own. What an import leaves out is left out here, and
+    Items are compared by kind and name, lists without their order, rules with theirs. Secrets are not
+    compared: no firewall says its own. What an import leaves out is left out here, and
     counted.
     """
     prepared = prepare_hosts("diff", options)
@@ -41,44 +42,80 @@ def diff_command(kinds: tuple[str, ...], output: str, **options: Any) -> int:
     found = ask_for_items(prepared, items, [full_name(one, known) for one in kinds])
     first, second = (item.target.name for item in items)
     rows = list(_differences(found[first], found[second]))
-    left = {name: len(one.left) for name, one in found.items()}
+    left = {name: len(one.left) + sum(len(item.left) for item in one.items) for name, one in found.items()}
     if output == "json":
         shown = {"first": first, "second": second, "differences": rows, "left_out": left}
-        click.echo(json.dumps(shown, indent=1, ensure_ascii=False))
+        click.echo(json.dumps(shown, indent=1))
     else:
         _print_text(first, second, rows, left)
     return ExitCode.PENDING if rows else ExitCode.OK
 
 
 def _differences(first: Findings, second: Findings) -> Iterator[dict[str, Any]]:
-    """Yield each item that only one of them has, and each field that differs."""
+    """Yield each item that only one of them has, each field that differs, each kind in another order."""
     ours, theirs = _by_name(first), _by_name(second)
     for key in dict.fromkeys([*ours, *theirs]):
         kind, identity = key
-        row: dict[str, Any] = {"kind": kind, "identity": identity}
-        if key not in theirs:
-            yield {**row, "only": "first"}
-        elif key not in ours:
-            yield {**row, "only": "second"}
-        elif ours[key] != theirs[key]:
-            yield {**row, "fields": dict(_fields(ours[key], theirs[key]))}
+        left, right = _unlike(ours.get(key, []), theirs.get(key, []))
+        if len(left) == len(right) == 1:
+            fields = dict(_fields(left[0].fields, right[0].fields))
+            yield {"kind": kind, "identity": identity, "fields": fields}
+            continue
+        for side, items in (("first", left), ("second", right)):
+            for item in items:
+                named = f"{identity} ({item.apart})" if item.apart else identity
+                yield {"kind": kind, "identity": named, "only": side}
+    for kind in dict.fromkeys(one.kind for one in first.items if one.ordered):
+        if _order(first, second, kind) != _order(second, first, kind):
+            yield {"kind": kind, "identity": "", "order": True}
 
 
-def _by_name(found: Findings) -> dict[_Key, Mapping[str, Any]]:
-    """Return the fields of each item; of those that only a uuid names, none is the same on two firewalls."""
-    return {(one.kind, one.identity): one.fields for one in found.items}
+def _by_name(found: Findings) -> dict[_Key, list[FoundItem]]:
+    """Return the items of each name: several of one name have nothing else that two firewalls share."""
+    named: dict[_Key, list[FoundItem]] = {}
+    for one in found.items:
+        named.setdefault((one.kind, one.identity), []).append(one)
+    return named
+
+
+def _unlike(first: list[FoundItem], second: list[FoundItem]) -> tuple[list[FoundItem], list[FoundItem]]:
+    """Return the items of one name that have no like on the other side."""
+    rest = list(second)
+    left = []
+    for item in first:
+        like = next((one for one in rest if not dict(_fields(item.fields, one.fields))), None)
+        if like is None:
+            left.append(item)
+        else:
+            rest.remove(like)
+    return left, rest
+
+
+def _order(found: Findings, other: Findings, kind: str) -> list[str]:
+    """Return the names of a kind that both have, in order."""
+    both = {one.identity for one in other.items if one.kind == kind}
+    return list(dict.fromkeys(i.identity for i in found.items if i.kind == kind and i.identity in both))
 
 
 def _fields(first: Mapping[str, Any], second: Mapping[str, Any]) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the fields that differ; the uuid is each firewall's own, and most lists are sets."""
     for name in dict.fromkeys([*first, *second]):
-        if first.get(name) != second.get(name):
-            yield name, [first.get(name), second.get(name)]
+        ours, theirs = first.get(name), second.get(name)
+        if name != "uuid" and _like(ours) != _like(theirs):
+            yield name, [ours, theirs]
+
+
+def _like(value: Any) -> Any:
+    return sorted(map(str, value)) if isinstance(value, list | tuple) else value
 
 
 def _print_text(first: str, second: str, rows: list[dict[str, Any]], left: Mapping[str, int]) -> None:
     click.echo(f"--- {first}\n+++ {second}")
     for row in rows:
         name = _one_line(f"{row['kind'].rpartition('.')[2]} {row['identity']}")
+        if "order" in row:
+            click.echo(f"~ {name.strip()}: in another order")
+            continue
         if "only" in row:
             click.echo(f"{'-' if row['only'] == 'first' else '+'} {name}")
             continue

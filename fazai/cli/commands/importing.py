@@ -11,7 +11,7 @@ import click
 from fazai.cli.host_targets import ask_hosts, prepare_hosts
 from fazai.cli.options import HOSTS, add_options
 from fazai.cli.preparing import PreparedRun
-from fazai.errors import FazaiError, UsageError, count_noun, spelling_hint
+from fazai.errors import FazaiError, StateError, UsageError, count_noun, spelling_hint
 from fazai.files import replace_file
 from fazai.findings import Findings, Importing
 from fazai.model import Session, TargetWork
@@ -48,10 +48,15 @@ def import_command(kinds: tuple[str, ...], out: Path | None, split: Path | None,
     known = prepared.registry.provider(item.target.provider).kinds
     found = ask_for_items(prepared, [item], [full_name(one, known) for one in kinds])[item.target.name]
     if split is not None:
-        for kind in dict.fromkeys([one.kind for one in found.items] + [one[0] for one in found.left]):
-            text = _playbook(item.target.name, found, [kind])
-            _write(split / f"{kind.rpartition('.')[2]}.yml", text)
-    elif out is not None:
+        kinds_there = dict.fromkeys([one.kind for one in found.items] + [one[0] for one in found.left])
+        parts = {
+            f"{kind.rpartition('.')[2]}.yml": _playbook(item.target.name, found, [kind])
+            for kind in kinds_there
+        }
+        _check_folder(split, parts)
+        for name, text in parts.items():
+            _write(split / name, text)
+    elif out is not None and str(out) != "-":
         _write(out, _playbook(item.target.name, found, ()))
     else:
         click.echo(_playbook(item.target.name, found, ()), nl=False)
@@ -85,6 +90,8 @@ def ask_for_items(
 
 def full_name(kind: str, known: Iterable[str]) -> str:
     """Return the kind that a word names, with or without its provider. Raises UsageError."""
+    if kind.rpartition(".")[2] == "settings":
+        raise UsageError("what opnsense.settings declares is not imported", hint="its kinds are: *_settings")
     full = next((one for one in known if kind in (one, one.rpartition(".")[2])), None)
     if full is None:
         names = [name for one in known for name in (one.rpartition(".")[2], one)]
@@ -114,6 +121,21 @@ def _playbook(target: str, found: Findings, kinds: Iterable[str]) -> str:
     return text
 
 
+def _check_folder(folder: Path, parts: Iterable[str]) -> None:
+    """Refuse a folder with other playbooks: what was there before would come back. Raises UsageError."""
+    others = sorted(path.name for path in folder.glob("*.yml") if path.name not in set(parts))
+    if others:
+        text = f"{folder} holds {others[0]}, which this import does not write"
+        raise UsageError(text, hint="give a folder of its own, or remove what is there")
+
+
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, text.encode(), 0o600)
+    """Write a file, through links, and nothing that is no file. Raises UsageError, StateError."""
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file", hint="a playbook is written to a file, or to standard output")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, text.encode(), 0o600)
+    except OSError as error:
+        raise StateError(f"{path} cannot be written: {error.strerror}") from None

@@ -23,7 +23,8 @@ async def find_items(
     known: Mapping[str, CatalogueKind], wanted: Sequence[str], policy: TargetPolicy, look: Look
 ) -> Findings:
     """Return all items of the wanted kinds, or of all, as they would be declared. What a playbook cannot say,
-    so that applying it would change it, is told with the reason. Raises Unreachable, DeviceError."""
+    so that applying it would change it, is told with the reason. Raises Unreachable, DeviceError, among them
+    AccessDenied for a kind that the key may not read."""
     left: list[tuple[str, str, str]] = []
     collections: dict[str, Collection] = {}
     for name, kind in known.items():
@@ -31,8 +32,11 @@ async def find_items(
             continue
         try:
             collections[name] = await look(kind, collections)
-        except (NotAvailable, AccessDenied) as error:
+        except NotAvailable as error:
             left.append((name, "", error.message))
+        except AccessDenied as error:  # what a key may not read is not nothing
+            error.hint = error.hint or "--kind names what the key may read"
+            raise
     chosen = [one for name, one in collections.items() if not wanted or name in wanted]
     left += [(one.kind.name, "", _HIDDEN) for one in chosen if not one.complete]
     snapshot = Snapshot(collections)

@@ -42,6 +42,7 @@ from fazai.providers.opnsense.writing.rehearsal import rehearse_changes
 
 #: The firewall may offer an old list of gateways for so long after one was made; the pause between tries.
 OPTION_LISTS_S, OPTION_PAUSE_S = 65.0, 2.5
+UNDONE = "undone"
 HIDING_MODES = ("automatic", "disabled")
 
 
@@ -321,7 +322,10 @@ class OpnsenseSession:
             return False
 
     async def _add_item(self, kind: CatalogueKind, change: Change) -> str:
-        """Add under a uuid of the firewall's choosing; look for the item before a lost call is sent again."""
+        """Add under a uuid of the firewall's choosing; look for the item before a lost call is sent again,
+        and before a deletion is undone that may never have been done."""
+        if change.note == UNDONE and (there := await self._find_made(kind, change)) is not None:
+            return there
         body = nest_body(kind.row.root, await self._body_of(kind, change))
         path = f"{kind.row.path}/{kind.row.verbs.add}"
         for last in (False, True):
@@ -428,7 +432,7 @@ class OpnsenseSession:
         """Return the change that undoes this one: create and delete swap, an update or a move goes back."""
         verb = {Verb.CREATE: Verb.DELETE, Verb.DELETE: Verb.CREATE}.get(change.verb, change.verb)
         return replace(
-            change, verb=verb, before=change.after, after=change.before, ref=ref, note="undone", adopts=False
+            change, verb=verb, before=change.after, after=change.before, ref=ref, note=UNDONE, adopts=False
         )
 
     async def hold(self) -> None:

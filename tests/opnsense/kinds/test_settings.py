@@ -76,7 +76,7 @@ CASES = [
     Case(
         "opnsense.monit_settings",
         {"enabled": True, "interval": 60, "mailserver": ["mail.example.org"], "httpdPassword": "s3cret"},
-        {"mailserver": ["mail.example.org", "192.0.2.25"], "httpdEnabled": True, "httpdAllow": ["a", "b"]},
+        {"mailserver": ["mail.example.org", "192.0.2.25"], "httpdEnabled": True, "httpdAllow": "a,b"},
     ),
     Case(
         "opnsense.ids_settings",

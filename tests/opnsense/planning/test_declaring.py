@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from fazai.findings import Findings
 from fazai.lab import LabFirewall, LabThread
 from fazai.model import Resource
+from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.planning.declaring import NO_ITEMS, Declared, declare_collection
-from fazai.providers.opnsense.planning.snapshot import Snapshot
+from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, Snapshot
 from fazai.providers.opnsense.provider import PROVIDER
 from fazai.yamltext import loads_yaml
 from fazai.yamltext.writing import write_play, write_resource
@@ -116,6 +117,16 @@ def test_recorded_rows_can_be_declared(short: str) -> None:
     assert declared
 
 
+class Counted(Collection):
+    """Counts how often a field is read."""
+
+    reads = 0
+
+    def text(self, row: ItemRow, field_row: FieldRow) -> str:
+        type(self).reads += 1
+        return super().text(row, field_row)
+
+
 HOSTILE = [
     "{{ 7 * 7 }}",
     "{% raw %}",
@@ -211,6 +222,41 @@ def test_items_of_one_name_are_told_apart(start: Start) -> None:
     assert all("uuid" not in one for one in hosts)
     twice = [one.fields for one in found.items if one.fields.get("description") == "twice"]
     assert len({one["uuid"] for one in twice}) == 2
+
+
+def test_rules_without_a_description_are_named_by_uuid(start: Start) -> None:
+    firewall = start()
+    for action in ("pass", "block"):
+        body = {"rule": {"interface": "lan", "description": "", "action": action}}
+        assert firewall.call("POST", "/api/firewall/filter/addRule", body)["result"] == "saved"
+    found = check_import(firewall, "opnsense.rule")
+    unnamed = [one.fields for one in found.items if not one.identity]
+    assert [one.get("action", "pass") for one in unnamed] == ["pass", "block"]
+    assert all("uuid" in one for one in unnamed)
+
+
+def test_what_is_left_out_keeps_its_value_and_its_item(start: Start) -> None:
+    """Applied with pruning, too: an item of ours is declared without the field that looks like a secret."""
+    firewall = start()
+    fields = {"name": "mine", "type": "host", "content": ["192.0.2.1"], "description": RANDOM}
+    run(apply(target(firewall), [resource("opnsense.alias", fields)]))
+    found = find(firewall, "opnsense.alias")
+    (mine,) = (one for one in found.items if one.identity == "mine")
+    assert mine.fields["unmanaged"] == ["description"]
+    again = run(plan(target(firewall, prune=True), read(found), prune=True))
+    assert (again.steps, again.errors, again.refused) == ((), (), ())
+
+
+def test_items_of_one_name_take_no_time_together(start: Start) -> None:
+    """The texts that tell items apart are read once an item, not once a pair."""
+    firewall = start()
+    firewall.seed("rule", [{"description": "same", "interface": "lan"} for _ in range(400)])
+    kind = PROVIDER.kinds["opnsense.rule"]
+    rows = firewall.call("POST", "/api/firewall/filter/searchRule", {"current": 1, "rowCount": -1})["rows"]
+    collection = Collection.of(kind, rows, "fazai")
+    counted = Counted(kind, collection.rows, "fazai")
+    declare_collection(Snapshot({kind.name: counted}), counted)
+    assert counted.reads < 400 * len(kind.rows) * 5
 
 
 def test_references_are_names(start: Start) -> None:

@@ -11,7 +11,9 @@ from fazai.lab import Fault, LabFirewall
 from fazai.model import Change, Joining, Resource, Verb
 from fazai.providers.opnsense.provider import PROVIDER
 from fazai.providers.opnsense.session import OpnsenseSession
-from fazai.providers.opnsense.writing.joining import MOST_JOINED, count_joined
+from fazai.providers.opnsense.writing.bodies import nest_under
+from fazai.providers.opnsense.writing.joining import _ALONE, _SET_TOGETHER, MOST_JOINED, count_joined
+from fazai.providers.opnsense.writing.rehearsal import TRIALS
 from tests.opnsense.helpers import Start, apply, apply_in, plan, resource, run, session, target
 
 COUNT = 130
@@ -174,6 +176,52 @@ def test_what_others_depend_on_goes_by_itself(start: Start) -> None:
     enabled = changes_for(firewall, [alias(n, enabled=False) for n in range(3)])
     assert count_joined(kinds, enabled) == 3
     assert count_joined(kinds, [*enabled[:2], *created]) == 2
+
+
+@pytest.mark.parametrize("short", sorted(_SET_TOGETHER))
+def test_what_is_gone_is_not_made_by_a_set_of_the_model(start: Start, short: str) -> None:
+    """The kinds that go together are those of which the firewall refuses an item without its name."""
+    firewall, kind = start(), PROVIDER.kinds[f"opnsense.{short}"]
+    trial = TRIALS[short]
+    fields = {name: "0" if kind.rows[name].type == "boolean" else "x" for name in _ALONE if name in kind.rows}
+    sent = {name: text for name, text in fields.items() if name not in ("content", "categories")}
+    body = nest_under(trial.tree, {"00000000-0000-4000-8000-000000000123": sent})
+    writes = firewall.box.config.writes
+    assert firewall.call("POST", f"/api/{trial.path}", body)["result"] == "failed"
+    assert firewall.box.config.writes == writes
+
+
+def test_rules_go_by_themselves(start: Start) -> None:
+    """A set of the model would make a rule of one that is gone: one that passes everything."""
+    firewall = start()
+    rules = [resource("opnsense.rule", {"description": f"r{n}", "interface": ["lan"]}) for n in range(3)]
+    run(apply(target(firewall), rules))
+    wanted = [
+        resource("opnsense.rule", {"description": f"r{n}", "interface": ["lan"], "log": True})
+        for n in range(3)
+    ]
+    changes = changes_for(firewall, wanted)
+    assert [set(change.after) for change in changes] == [{"log"}] * 3
+    assert count_joined(PROVIDER.kinds, changes) == 1
+
+
+def test_a_deletion_that_never_happened_is_not_undone_twice(start: Start) -> None:
+    """Of kinds whose uuids the firewall chooses: what is still there is not made again."""
+    firewall = start()
+    fields = {"description": "job", "command": "firmware poll", "minutes": 5, "hours": 3}
+    job = resource("opnsense.cron_job", fields)
+    run(apply(target(firewall), [job]))
+    gone = resource("opnsense.cron_job", fields, state="absent")
+
+    async def undo() -> None:
+        async with session(target(firewall)) as work:
+            diff = work.diff([gone], await work.observe([gone]))
+            (change,) = diff.changes
+            await work.write(work.inverse(change, change.ref))  # its answer was lost, and so was the call
+
+    run(undo())
+    rows = firewall.call("POST", "/api/cron/settings/searchJobs", {})["rows"]
+    assert len([row for row in rows if row["description"].startswith("job")]) == 1
 
 
 def test_the_session_joins(start: Start) -> None:

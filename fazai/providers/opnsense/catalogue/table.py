@@ -8,6 +8,7 @@ rewriting, secrets) stands in `rows_fields` and in the families.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -35,6 +36,12 @@ _FOLDS = {
     "AliasContent": "content",
     "Protocol": "case",
 }
+
+
+#: Names of fields that hold secrets, whatever their model says.
+SECRET_NAMES = re.compile(
+    r"(?i)(?:^|[._])(?:\w*pass(?:word|wd|phrase)?|secret|\w*psk|priv(?:ate)?_?key|prv|api_?key|token|seed)(?:$|[._])"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,8 @@ class AnyFields(dict[str, FieldRow]):
     def __missing__(self, name: str) -> FieldRow:
         if "." not in name:
             raise KeyError(name)
-        return FieldRow(name=name, type="text", api="Any", fold="set")
+        secret = SECRET_NAMES.search(name) is not None
+        return FieldRow(name=name, type="text", api="Any", fold="" if secret else "set", secret=secret)
 
     def __contains__(self, name: object) -> bool:
         return dict.__contains__(self, name) or (isinstance(name, str) and "." in name)

@@ -13,19 +13,18 @@ from typing import Any
 from fazai.errors import count_noun
 from fazai.findings import Findings, FoundItem
 from fazai.model import Diff, Problem, Resource, Secret, Value
-from fazai.providers.opnsense.catalogue.kinds import UUID, CatalogueKind
+from fazai.providers.opnsense.catalogue.kinds import UNMANAGED, UUID, CatalogueKind
 from fazai.providers.opnsense.catalogue.ownership import is_uuid
-from fazai.providers.opnsense.catalogue.table import FieldRow
+from fazai.providers.opnsense.catalogue.table import SECRET_NAMES, FieldRow
 from fazai.providers.opnsense.catalogue.values import text_of
 from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, Snapshot
 
 _HIDDEN_VALUE = "a secret"
 _LIKE_HIDDEN = "it looks like a secret"
-#: What is no secret by the model's own word, and one all the same.
-_SECRET_NAMES = re.compile(
-    r"(?:^|[._])(?:pass(?:word|wd|phrase)?|secret|psk|priv(?:ate)?_?key|prv|api_?key|token|seed)(?:$|[._])"
+_SECRET_TEXTS = re.compile(
+    r"(?i)-----BEGIN [A-Z ]*PRIVATE KEY|[a-z]://[^\s:@]*:[^\s@]+@"
+    r"|\b(?:pass(?:word|wd|phrase)?|secret|psk|api_?key|token)\s*[:=]\s*\S"
 )
-_SECRET_TEXTS = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY|[a-z]://[^/\s:@]*:[^/\s@]+@")
 _PUBLIC = re.compile(
     r"\s*-----BEGIN (?:PUBLIC KEY|CERTIFICATE|X509 CRL)-----[^-]*-----END [A-Z0-9 ]*-----\s*"
 )
@@ -61,17 +60,16 @@ def declare_collection(snapshot: Snapshot, collection: Collection) -> list[Decla
     makes itself."""
     kind = collection.kind
     found: list[Declared | Undeclarable] = []
+    told = _tell_apart(collection)
     for ref in _in_order(collection):
         if not (kind.row.settings or kind.row.unmarked or is_uuid(ref)):
             continue  # the product makes it itself
         row = collection.rows[ref]
         label = collection.label(row)
         fields, left = _read_fields(snapshot, collection, row)
-        apart = _tell_apart(snapshot, collection, label, ref)
+        apart = told[ref]
         if not kind.row.settings and (not label or apart is None or not _is_named(kind, fields)):
             fields, apart = {UUID: ref, **fields}, ""
-        elif apart:
-            fields |= {name: snapshot.value(collection, row, kind.rows[name]) for name in kind.row.tiebreak}
         found.append(_declare(kind, ref, label, fields, left, apart or ""))
     if collection.automatic:  # nothing in their rows tells the two sorts apart
         rules = count_noun(len(collection.automatic), "rule")
@@ -91,22 +89,23 @@ def _in_order(collection: Collection) -> list[str]:
     return sorted(collection.rows, key=place)
 
 
-def _tell_apart(snapshot: Snapshot, collection: Collection, label: str, ref: str) -> str | None:
-    """Return the text that tells an item from others of its name, "" where there are none; None: nothing
-    does, so that only its uuid is left."""
-    kind = collection.kind
-    refs = collection.labels.get(label, ())
-    if len(refs) <= 1:
-        return ""
-    texts = {
-        each: tuple(collection.text(collection.rows[each], kind.rows[name]) for name in kind.row.tiebreak)
-        for each in refs
-    }
-    if len(set(texts.values())) < len(refs) or not all(any(text) for text in texts.values()):
-        return None
-    return ", ".join(
-        f"{name} {text}".strip() for name, text in zip(kind.row.tiebreak, texts[ref], strict=True)
-    )
+def _tell_apart(collection: Collection) -> dict[str, str | None]:
+    """Return, by ref, the text that tells an item from others of its name, "" where there are none; None:
+    nothing does, so that only its uuid is left."""
+    kind, found = collection.kind, dict[str, str | None]()
+    for label, refs in collection.labels.items():
+        if not label or len(refs) == 1:
+            found.update(dict.fromkeys(refs, "" if label else None))
+            continue
+        texts = {
+            ref: tuple(collection.text(collection.rows[ref], kind.rows[name]) for name in kind.row.tiebreak)
+            for ref in refs
+        }
+        told = len(set(texts.values())) == len(refs) and all(any(text) for text in texts.values())
+        for ref, each in texts.items():
+            pairs = zip(kind.row.tiebreak, each, strict=True)
+            found[ref] = ", ".join(f"{name} {text}".strip() for name, text in pairs) if told else None
+    return found
 
 
 def _is_named(kind: CatalogueKind, fields: Mapping[str, Value]) -> bool:
@@ -121,6 +120,7 @@ def _read_fields(
     kind = collection.kind
     found: dict[str, Value] = {}
     left: list[tuple[str, str]] = []
+    spared: list[str] = []  # else it would get its default back
     names = [*kind.row.identity, *(name for name in kind.rows if name not in kind.row.identity)]
     for name in names:
         field_row = kind.rows[name]
@@ -132,22 +132,31 @@ def _read_fields(
             continue
         if _looks_secret(field_row, collection.text(row, field_row)):
             left.append((name, _LIKE_HIDDEN))
+            spared.append(name)
             continue
         if kind.ordered and name == _SEQUENCE:
             continue
         value = snapshot.value(collection, row, field_row)
         if not _goes_without_saying(kind, field_row, text_of(value)):
             found[name] = value
+    if spared and not kind.row.settings:
+        found[UNMANAGED] = tuple(spared)
     return found, left
 
 
 def _looks_secret(row: FieldRow, text: str) -> bool:
     """Return whether a text may be a secret that the model does not call one."""
-    if not text or row.reference or row.api not in _FREE_TEXTS or _PUBLIC.fullmatch(text):
+    if (
+        not text
+        or row.reference
+        or row.choices
+        or row.type not in ("text", "list")
+        or _PUBLIC.fullmatch(text)
+    ):
         return False
-    if _SECRET_NAMES.search(row.name) or _SECRET_TEXTS.search(text):
+    if SECRET_NAMES.search(row.name) or _SECRET_TEXTS.search(text):
         return True
-    return any(_is_random(word) for word in _WORD.findall(text))
+    return row.api in _FREE_TEXTS and any(_is_random(word) for word in _WORD.findall(text))
 
 
 def _is_random(word: str) -> bool:
@@ -161,7 +170,7 @@ def _is_random(word: str) -> bool:
 def _goes_without_saying(kind: CatalogueKind, row: FieldRow, text: str) -> bool:
     """Return whether a field has this value where it is not declared; in settings nothing has."""
     if row.name in kind.row.identity:
-        return not text and not row.required
+        return not text
     if kind.row.settings:
         return not text
     default = row.default if row.default is not None else "0" if row.type == "boolean" else ""
@@ -177,14 +186,19 @@ def _declare(
     apart: str,
 ) -> Declared | Undeclarable:
     given = {name: _plain(kind.rows.get(name), value) for name, value in fields.items()}
-    name = label or ref
+    name = ref if _SECRET_TEXTS.search(label) else label or ref
     identity = kind.identify(given)
     if isinstance(identity, Problem):
         return Undeclarable(kind.name, name, _problem_text([identity]))
     values, problems = kind.normalise(given, "present")
     if problems:
         return Undeclarable(kind.name, name, _problem_text(problems))
-    item = FoundItem(kind.name, identity, _nested(given), tuple(left))
+    shown = (
+        {"identity": label, "apart": f"uuid {ref}"}
+        if UUID in given
+        else {"identity": identity, "apart": apart}
+    )
+    item = FoundItem(kind.name, fields=_nested(given), left=tuple(left), ordered=kind.ordered, **shown)
     known = identity if apart else kind.label_in(values)
     if apart:
         identity = f"{identity} ({apart})"
@@ -192,7 +206,8 @@ def _declare(
 
 
 def _problem_text(problems: Iterable[Problem]) -> str:
-    return "; ".join(f"{one.field}: {one.message}" if one.field else one.message for one in problems)
+    text = "; ".join(f"{one.field}: {one.message}" if one.field else one.message for one in problems)
+    return "a value that a playbook cannot hold" if _SECRET_TEXTS.search(text) else text
 
 
 def _plain(row: FieldRow | None, value: Value) -> Any:
@@ -236,7 +251,7 @@ def check_declared(
         wrong = _find_changes(plan([one.resource for one in kept]), kept)
         if not wrong:
             break
-        told += [(one.item.kind, one.item.identity, wrong[one.ref]) for one in kept if one.ref in wrong]
+        told += [(one.item.kind, one.resource.identity, wrong[one.ref]) for one in kept if one.ref in wrong]
         kept = [one for one in kept if one.ref not in wrong]
     return Findings(tuple(one.item for one in kept), tuple(told))
 

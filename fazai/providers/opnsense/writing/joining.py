@@ -28,10 +28,15 @@ _MOST_CHARS = 1 << 20
 _ALONE = frozenset(
     ("enabled", "disabled", "log", "description", "descr", "categories", "content", "counters")
 )
+#: Kinds that one call may change: those of which nothing is a valid item without its name. A set of the whole
+#: model makes an item of what is not there any more: of a rule, one that passes everything.
+_SET_TOGETHER = frozenset(
+    ("alias", "category", "interface_group", "route", "unbound_acl", "monit_service", "monit_test")
+)
 #: Kinds of which one call deletes several; the other controllers take one, or were not seen to take more.
 _DELETED_TOGETHER = frozenset(
     (
-        *("alias", "category", "rule", "source_nat", "one_to_one", "npt", "dnat", "route", "cron_job"),
+        *("alias", "category", "rule", "source_nat", "one_to_one", "npt", "dnat", "route"),
         *("syslog_destination", "monit_service", "monit_test"),
         *("unbound_alias", "unbound_acl", "dnsmasq_host"),
     )
@@ -56,9 +61,8 @@ def count_joined(kinds: Mapping[str, CatalogueKind], changes: Sequence[Change]) 
 
 
 def _is_set_together(kind: CatalogueKind, change: Change) -> bool:
-    trial = TRIALS.get(kind.row.short)
     alone = _ALONE.difference(kind.row.identity, (kind.row.mark_field,))
-    return trial is not None and not trial.each and is_uuid(change.ref) and alone.issuperset(change.after)
+    return kind.row.short in _SET_TOGETHER and is_uuid(change.ref) and alone.issuperset(change.after)
 
 
 def _is_deleted_together(kind: CatalogueKind, change: Change) -> bool:
@@ -106,7 +110,7 @@ async def _call_once(api: Api, kind: CatalogueKind, changes: Sequence[Change], b
         items = {change.ref: nest_fields(await body_of(kind, change)) for change in changes}
         body = nest_under(trial.tree, items)
     try:
-        await api.call(ApiCall("POST", path, body, privilege=kind.row.privilege))
+        await api.call(ApiCall("POST", path, body, repeatable=False, privilege=kind.row.privilege))
     except Unsure:
         raise
     except Unreachable as error:

@@ -328,7 +328,17 @@ SETTINGS_EXTRA: dict[str, dict[str, dict[str, Any]]] = {
             "doc": "DTLSv1.1 up to release 26.1, DTLSv1.2 since 26.7",
         }
     },
-    "monit_settings": {"password": {"secret": True}, "httpdPassword": {"secret": True}},
+    "monit_settings": {
+        "password": {"secret": True},
+        "httpdPassword": {"secret": True},
+        "httpdAllow": {
+            "type": "text",
+            "secret": True,
+            "doc": "with commas; user:password is one of the forms",
+        },
+        "mmonitUrl": {"secret": True, "doc": "it holds user and password"},
+    },
+    "firmware_settings": {"subscription": {"secret": True}},
     "hasync_settings": {"password": {"secret": True}},
     "ids_settings": {
         "UpdateCron": {
