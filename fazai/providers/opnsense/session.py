@@ -281,6 +281,8 @@ class OpnsenseSession:
             self._made[change.kind, change.ref] = made
             self._made[change.kind, change.identity] = made
             return made
+        if kind.row.out_of_nothing and change.verb is not Verb.CREATE:
+            await verifying.check_there(self.api, kind, change, ref)
         body = await self._body_of(kind, change)
         action = kind.row.verbs.set
         path = f"{kind.row.path_of(ref)}/{action}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from fazai.errors import FazaiError, Rejected, Unreachable, Unsure
+from fazai.errors import DeviceError, FazaiError, Rejected, Unreachable, Unsure
 from fazai.lab import Fault, LabFirewall
 from fazai.model import Change, Joining, Resource, Verb
 from fazai.providers.opnsense.provider import PROVIDER
@@ -203,6 +203,28 @@ def test_rules_go_by_themselves(start: Start) -> None:
     changes = changes_for(firewall, wanted)
     assert [set(change.after) for change in changes] == [{"log"}] * 3
     assert count_joined(PROVIDER.kinds, changes) == 1
+
+
+def test_a_rule_that_is_gone_is_not_made_of_defaults(start: Start) -> None:
+    """Somebody deletes it between the look and the write, which says one field alone."""
+    firewall = start()
+    rules = [resource("opnsense.rule", {"description": "r", "interface": ["lan"], "action": "block"})]
+    run(apply(target(firewall), rules))
+    wanted = [
+        resource("opnsense.rule", {"description": "r", "interface": ["lan"], "action": "block", "log": True})
+    ]
+
+    async def late() -> None:
+        async with session(target(firewall)) as work:
+            diff = work.diff(wanted, await work.observe(wanted))
+            (change,) = diff.changes
+            firewall.call("POST", f"/api/firewall/filter/delRule/{change.ref}", {})
+            await work.write(change)
+
+    with pytest.raises(DeviceError, match='"r" was deleted on fw-01 since it was looked at'):
+        run(late())
+    rows = firewall.call("POST", "/api/firewall/filter/searchRule", {})["rows"]
+    assert "r" not in [row["description"] for row in rows]
 
 
 def test_a_deletion_that_never_happened_is_not_undone_twice(start: Start) -> None:

@@ -154,6 +154,7 @@ class KindRow:
     ordered: bool = False
     create: str = "set"  # "set" under a uuid of our own, or "add" where the controller refuses that
     mark_field: str = ""  # the text field that carries the owner's mark where uuids cannot
+    out_of_nothing: bool = False  # a change of one that is gone makes another: of a rule, one that passes all
     unmarked: bool = False  # ids are the firewall's, and no field carries the mark: ours are remembered
     protected: tuple[str, ...] = ()
     before_use: bool = False  # the service must be activated before another kind may name a new item

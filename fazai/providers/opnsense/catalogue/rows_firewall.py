@@ -6,7 +6,7 @@ from functools import partial
 
 from fazai.providers.opnsense.catalogue.rows import RULE, SETTINGS, KindRow
 
-rule_row = partial(KindRow, root="rule", verbs=RULE, service="filter", ordered=True)
+rule_row = partial(KindRow, root="rule", verbs=RULE, service="filter", ordered=True, out_of_nothing=True)
 
 FIREWALL: tuple[KindRow, ...] = (
     KindRow(

@@ -16,7 +16,8 @@ from typing import Any
 from fazai.errors import DeviceError, FazaiError, Unreachable, VerifyError
 from fazai.model import Change, Verb
 from fazai.providers.opnsense.api.client import Api
-from fazai.providers.opnsense.planning.snapshot import ItemRow, Snapshot, cell_text
+from fazai.providers.opnsense.catalogue.kinds import CatalogueKind
+from fazai.providers.opnsense.planning.snapshot import ItemRow, Snapshot, cell_text, row_of_answer
 
 _Check = Callable[[Api, Snapshot, Sequence[Change]], Awaitable[Iterable[FazaiError]]]
 
@@ -203,3 +204,13 @@ _CHECKS: Mapping[str, _Check] = {
         ),
     ),
 }
+
+
+async def check_there(api: Api, kind: CatalogueKind, change: Change, ref: str) -> None:
+    """Check that an item is still there before it is changed: the firewall would make another one of its
+    defaults. Raises DeviceError."""
+    path = f"{kind.row.path}/{kind.row.verbs.get}/{ref}"
+    if row_of_answer(await api.get(path, privilege=kind.row.privilege), kind.row.root, ref) is None:
+        target = api.settings.target
+        text = f'"{change.identity}" was deleted on {target} since it was looked at'
+        raise DeviceError(text, where=change.mark or change.where, hint="run it again: it looks first")
