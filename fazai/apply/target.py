@@ -342,9 +342,8 @@ class TargetRun:
         try:
             ref = await session.write(change)
         except FazaiError as error:
-            await self.store.store.action_end(
-                action.action_id, end_status(error), error=self.mask(str(error))
-            )
+            told = self.mask(str(error))
+            await self.store.store.action_end(action.action_id, end_status(error), error=told)
             if not undo and not isinstance(error, Moved):  # which need not be the end of it
                 self._record(change, action, time.monotonic() - begun, error)
             raise
@@ -371,9 +370,8 @@ class TargetRun:
         count = len(refs)
         for action in actions[count + 1 :]:
             await self.store.store.action_end(action.action_id, "left", error="the one before it failed")
-        await self.store.store.action_end(
-            actions[count].action_id, end_status(error), error=self.mask(str(error))
-        )
+        told = self.mask(str(error))
+        await self.store.store.action_end(actions[count].action_id, end_status(error), error=told)
         if not isinstance(error, Moved):
             self._record(changes[count], actions[count], each_s, error)
         if isinstance(error, Unreachable | Unsure):  # maybe they were done: undoing them is harmless
