@@ -27,8 +27,8 @@ VARIABLES: dict[str, Any] = {
 DOUBLED = "{% set ns = namespace(t=[1]) %}{% for i in range(60) %}{% set ns.t = [ns.t, ns.t] %}{% endfor %}"
 
 
-#: How long one of these may take, in processor time. None takes a hundredth of it, and where memory is counted
-#: a tenth; what nothing bounds would take hours.
+#: How long one of these may take, in processor time. None takes a hundredth of it, and where memory is
+#: counted a tenth; what nothing bounds would take hours.
 SECONDS = 60.0
 BYTES = 100 << 20
 
