@@ -1,4 +1,4 @@
-"""What a target holds already, as it would be declared."""
+"""The state of a target as it would be declared: items, and what cannot be."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class FoundItem:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a target holds: items that can be declared, in the order of a list, and what cannot be, each with
-    kind, name and reason. An empty name stands for the whole kind."""
+    """All that was found on a target: items that can be declared, in the order of a list, and what cannot be,
+    each with kind, name and reason. An empty name stands for the whole kind."""
 
     items: tuple[FoundItem, ...]
     left: tuple[tuple[str, str, str], ...] = ()

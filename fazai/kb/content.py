@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from fazai.kb.redaction import redact_text
 from fazai.kb.words import find_words
+from fazai.masking.redaction import redact_text
 
 MAX_TITLE, MAX_TEXT, MAX_TAGS, MAX_SOURCE, MAX_NAME = 256, 65_536, 64, 1024, 256
 _TITLE_COUNTS, _TAG_COUNTS = 3, 2  # as often as a word of the text

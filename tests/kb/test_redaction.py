@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from fazai.daemon.kb.secrets import known_secrets
 from fazai.kb.content import MAX_TEXT, make_content, tidy_text
-from fazai.kb.redaction import redact_text
 from fazai.masking import make_mask
+from fazai.masking.redaction import redact_text
 
 STEADY = settings(deadline=None, derandomize=True)
 #: Put together here, so that no scanner takes this file for a leak.

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from fazai.cli.commands.importing import ask_for_items, full_name
-from fazai.cli.host_targets import prepare_hosts
+from fazai.cli.host_targets import ask_for_items, full_kind_name, prepare_hosts
 from fazai.cli.options import HOSTS, OUTPUT, add_options
 from fazai.errors import ExitCode, UsageError, count_noun
 from fazai.findings import Findings, FoundItem
+from fazai.report.lines import escape_controls
 
 _Key = tuple[str, str]
 
@@ -30,8 +30,7 @@ def diff_command(kinds: tuple[str, ...], output: str, **options: Any) -> int:
     """Compare what two firewalls hold. Exit 2 when it is not the same.
 
     Items are compared by kind and name, lists without their order, rules with theirs. Secrets are not
-    compared: no firewall says its own. What an import leaves out is left out here, and
-    counted.
+    compared: no firewall says its own. What an import leaves out is left out here, and counted.
     """
     prepared = prepare_hosts("diff", options)
     items = [item for work in prepared.works for item in work.targets]
@@ -39,7 +38,7 @@ def diff_command(kinds: tuple[str, ...], output: str, **options: Any) -> int:
         text = f"the inventory has {count_noun(len(items), 'target')}, and two are compared"
         raise UsageError(text, hint="name them: fazai diff inventory.yml fw-01 fw-02")
     known = prepared.registry.provider(items[0].target.provider).kinds
-    found = ask_for_items(prepared, items, [full_name(one, known) for one in kinds])
+    found = ask_for_items(prepared, items, [full_kind_name(one, known) for one in kinds])
     first, second = (item.target.name for item in items)
     rows = list(_differences(found[first], found[second]))
     left = {name: len(one.left) + sum(len(item.left) for item in one.items) for name, one in found.items()}
@@ -112,7 +111,7 @@ def _like(value: Any) -> Any:
 def _print_text(first: str, second: str, rows: list[dict[str, Any]], left: Mapping[str, int]) -> None:
     click.echo(f"--- {first}\n+++ {second}")
     for row in rows:
-        name = _one_line(f"{row['kind'].rpartition('.')[2]} {row['identity']}")
+        name = escape_controls(f"{row['kind'].rpartition('.')[2]} {row['identity']}")
         if "order" in row:
             click.echo(f"~ {name.strip()}: in another order")
             continue
@@ -130,8 +129,4 @@ def _show(value: Any) -> str:
     """Return a value as text; nothing stands for the default."""
     if value is None:
         return "(default)"
-    return _one_line(json.dumps(value, ensure_ascii=False))
-
-
-def _one_line(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)
+    return escape_controls(json.dumps(value, ensure_ascii=False))

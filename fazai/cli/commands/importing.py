@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fazai.cli.host_targets import ask_hosts, prepare_hosts
+from fazai.cli.host_targets import ask_for_items, full_kind_name, prepare_hosts
 from fazai.cli.options import HOSTS, add_options
-from fazai.cli.preparing import PreparedRun
-from fazai.errors import FazaiError, StateError, UsageError, count_noun, spelling_hint
+from fazai.errors import StateError, UsageError, count_noun
 from fazai.files import replace_file
-from fazai.findings import Findings, Importing
-from fazai.model import Session, TargetWork
-from fazai.yamltext.writing import write_comment, write_play, write_resource
+from fazai.findings import Findings
+from fazai.report.playbook import write_comment, write_play, write_resource
 
 
 @click.command(
@@ -46,7 +44,7 @@ def import_command(kinds: tuple[str, ...], out: Path | None, split: Path | None,
         raise UsageError(text, hint="name it: fazai import inventory.yml fw-01")
     item = items[0]
     known = prepared.registry.provider(item.target.provider).kinds
-    found = ask_for_items(prepared, [item], [full_name(one, known) for one in kinds])[item.target.name]
+    found = ask_for_items(prepared, [item], [full_kind_name(one, known) for one in kinds])[item.target.name]
     if split is not None:
         kinds_there = dict.fromkeys([one.kind for one in found.items] + [one[0] for one in found.left])
         parts = {
@@ -65,38 +63,6 @@ def import_command(kinds: tuple[str, ...], out: Path | None, split: Path | None,
         said += f", {len(found.left)} left out: see the comments"
     click.echo(said, err=True)
     return 0
-
-
-def ask_for_items(
-    prepared: PreparedRun, items: Sequence[TargetWork], kinds: Sequence[str]
-) -> dict[str, Findings]:
-    """Return what these targets hold of the kinds, or of all. Raises FazaiError: one of them cannot be
-    asked, or is no firewall."""
-
-    async def ask(item: TargetWork, session: Session) -> Findings:
-        if not isinstance(session, Importing):
-            text = f"{item.target.name} is of the provider {item.target.provider}"
-            raise UsageError(text, hint="this is for firewalls")
-        return await session.find_items(kinds)
-
-    answers = ask_hosts(prepared, items, ask)
-    found: dict[str, Findings] = {}
-    for name, answer in answers.items():
-        if isinstance(answer, FazaiError):
-            raise answer
-        found[name] = answer
-    return found
-
-
-def full_name(kind: str, known: Iterable[str]) -> str:
-    """Return the kind that a word names, with or without its provider. Raises UsageError."""
-    if kind.rpartition(".")[2] == "settings":
-        raise UsageError("what opnsense.settings declares is not imported", hint="its kinds are: *_settings")
-    full = next((one for one in known if kind in (one, one.rpartition(".")[2])), None)
-    if full is None:
-        names = [name for one in known for name in (one.rpartition(".")[2], one)]
-        raise UsageError(f'there is no kind "{kind}"', hint=spelling_hint(kind, names) or "see: fazai kinds")
-    return full
 
 
 def _playbook(target: str, found: Findings, kinds: Iterable[str]) -> str:

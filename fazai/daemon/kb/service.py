@@ -77,7 +77,7 @@ _BY: Mapping[NoteOrigin, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What became of a note that was added."""
+    """The outcome of adding a note: itself, whether it was new, how many secrets were taken out of it."""
 
     note: Note
     is_new: bool

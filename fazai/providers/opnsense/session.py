@@ -225,7 +225,7 @@ class OpnsenseSession:
         chooses the uuid, the answer was lost, and the item cannot be found either.
         """
         kind = self._kinds[change.kind]
-        self._written += 1
+        self._written += verifying.calls_to_undo(kind, change)
         deadline_s = self._clock.now_s() + OPTION_LISTS_S
         try:
             while True:

@@ -296,6 +296,32 @@ def test_reserve_connections_undo_an_activation_that_locked_us_out(start: Start)
     )
 
 
+def test_reserve_connections_undo_changes_of_rules(start: Start) -> None:
+    """A change of a rule looks first whether the rule is there: undone, it takes two calls."""
+    firewall = start(keepalive_requests=16)
+    names = [{"description": f"r{n}", "interface": ["lan"]} for n in range(40)]
+    made = [resource("opnsense.rule", fields) for fields in names]
+    wanted = [resource("opnsense.rule", {**fields, "log": True}) for fields in names]
+
+    async def change_and_undo() -> None:
+        async with session(target(firewall, probe_timeout=1, retries=0), FakeClock()) as work:
+            await apply_in(work, made)
+        firewall.inject(Fault(kind="lockout"))
+        async with session(target(firewall, probe_timeout=1, retries=0), FakeClock()) as work:
+            diff = work.diff(wanted, await work.observe(wanted))
+            done = [(change, await work.write(change)) for change in diff.changes]
+            assert len(done) == 40
+            await work.hold()
+            await work.activate("filter")
+            assert locked(firewall)
+            for change, ref in reversed(done):
+                await work.write(work.inverse(change, ref))
+
+    run(change_and_undo())
+    rows = firewall.call("POST", "/api/firewall/filter/searchRule", {})["rows"]
+    assert {row["log"] for row in rows if row["description"].startswith("r")} == {"0"}
+
+
 def test_what_took_the_address_gets_no_request_of_the_undoing(start: Start) -> None:
     """Whatever answers new connections in the firewall's place: what is undone goes over those kept open."""
     firewall = start(keepalive_requests=4)  # the main connection is closed before it comes to that

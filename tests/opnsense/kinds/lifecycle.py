@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from fazai.model import Change, Resource, Verb
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import Pass, Start, apply, plan, resource, run, target
@@ -26,6 +28,16 @@ class Case:
 
     def __str__(self) -> str:
         return self.kind.removeprefix("opnsense.")
+
+
+def lives(cases: Sequence[Case]) -> list[Any]:
+    """Each case with each release that has its kind, for `parametrize(("case", "release"), …)`."""
+    return [
+        pytest.param(case, one, id=f"{one}-{case}")
+        for one in RELEASES
+        for case in cases
+        if one in case.releases
+    ]
 
 
 def check_lifecycle(start: Start, case: Case, release: str) -> None:

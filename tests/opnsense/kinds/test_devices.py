@@ -9,7 +9,7 @@ from fazai.lab import Fault
 from fazai.model import Activate, Change, Verb
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import Start, apply, plan, resource, run, target
-from tests.opnsense.kinds.lifecycle import Case, check_lifecycle
+from tests.opnsense.kinds.lifecycle import Case, check_lifecycle, lives
 
 PIPE = ("opnsense.shaper_pipe", {"description": "guests", "bandwidth": 20, "bandwidthMetric": "Mbit"})
 QUEUE = ("opnsense.shaper_queue", {"description": "calls", "pipe": "guests"})
@@ -91,11 +91,9 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("release", ["26.7.2", "26.1.11"])
+@pytest.mark.parametrize(("case", "release"), lives(CASES))
 def test_life(start: Start, case: Case, release: str) -> None:
-    if release in case.releases:
-        check_lifecycle(start, case, release)
+    check_lifecycle(start, case, release)
 
 
 # shaper: what a rule's target may be

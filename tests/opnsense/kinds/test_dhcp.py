@@ -12,7 +12,7 @@ from fazai.lab import LabFirewall
 from fazai.model import Resource, Verb
 from fazai.providers.opnsense.provider import PROVIDER
 from tests.opnsense.helpers import Start, apply, plan, resource, run, target
-from tests.opnsense.kinds.lifecycle import RELEASES, Case, check_lifecycle
+from tests.opnsense.kinds.lifecycle import RELEASES, Case, check_lifecycle, lives
 
 LAN6 = ("opnsense.kea6_subnet", {"subnet": "2001:db8:1::/64", "interface": "lan"})
 VOIP = ("opnsense.dnsmasq_tag", {"tag": "voip"})
@@ -157,11 +157,9 @@ def prepared(start: Start) -> Start:
     return begin
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("release", RELEASES)
+@pytest.mark.parametrize(("case", "release"), lives(CASES))
 def test_life(start: Start, case: Case, release: str) -> None:
-    if release in case.releases:
-        check_lifecycle(prepared(start), case, release)
+    check_lifecycle(prepared(start), case, release)
 
 
 @pytest.mark.parametrize("release", RELEASES)

@@ -15,8 +15,8 @@ from fazai.providers.opnsense.catalogue.table import FieldRow
 from fazai.providers.opnsense.planning.declaring import NO_ITEMS, Declared, declare_collection
 from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, Snapshot
 from fazai.providers.opnsense.provider import PROVIDER
+from fazai.report.playbook import write_play, write_resource
 from fazai.yamltext import loads_yaml
-from fazai.yamltext.writing import write_play, write_resource
 from tests.opnsense.catalogue.strategies import ALL_KINDS, Fields, several
 from tests.opnsense.catalogue.test_properties import BASE, QUICK, many
 from tests.opnsense.helpers import FakeClock, Start, apply, apply_in, plan, resource, run, session, target
@@ -170,7 +170,7 @@ def test_texts_of_a_device_stay_texts(start: Start) -> None:
     assert all("{{ 7" not in text and "{%" not in text and "{#" not in text for text in shown)
 
 
-RANDOM = "Canary1xQ9vLr7TzWb3KdYp5Nh8Mc2"
+RANDOM = "Canary1xQ9vLr7TzWb3KdYp5Nh8Mc2Fg4Js6RuVa0E"
 CANARIES = {
     "password of a user": ("auth/user/add", "user", {"name": "u1", "password": "Canary-User-1"}),
     "password of a list": (
@@ -183,6 +183,16 @@ CANARIES = {
         "alias",
         {"name": "l2", "type": "urltable", "content": "https://me:Canary-Url-1@x.example/list"},
     ),
+    "a password in a description": (
+        "firewall/alias/addItem",
+        "alias",
+        {"name": "l4", "type": "host", "content": "192.0.2.1", "description": "password: Canary-Said-1"},
+    ),
+    "a URL in capitals": (
+        "firewall/alias/addItem",
+        "alias",
+        {"name": "l5", "type": "urltable", "content": "HTTPS://me:Canary-Url-2@x.example/list"},
+    ),
     "a key in a description": (
         "firewall/alias/addItem",
         "alias",
@@ -190,7 +200,7 @@ CANARIES = {
             "name": "l3",
             "type": "host",
             "content": "192.0.2.1",
-            "description": "Canary1xQ9vLr7TzWb3KdYp5Nh8Mc2",
+            "description": RANDOM,
         },
     ),
 }

@@ -37,7 +37,7 @@ from fazai.providers.opnsense.api.losses import Busy, Forbidden, Lost, Stranger
 from fazai.providers.opnsense.api.masking import Mask
 from fazai.providers.opnsense.api.tls import describe_certificate, tls_context
 
-MAX_RESERVES = 8
+MAX_RESERVES = 16
 WRITES_PER_CONNECTION = 14  # the server closes after 16; one is spent on opening, one on being late
 _BACKOFF_S, _BACKOFF_MAX_S, _RETRY_AFTER_MAX_S = 0.5, 15.0, 30.0
 _KEEP_S = 25.0  # the server closes an idle connection after 30 s

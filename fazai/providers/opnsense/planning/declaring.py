@@ -1,38 +1,31 @@
-"""What a firewall holds, as it would be declared: fields with names for references, defaults and secrets left
-out. Pure."""
+"""Declares the items of a firewall as they are: names for references, defaults and secrets left out. Pure."""
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fazai.errors import count_noun
 from fazai.findings import Findings, FoundItem
+from fazai.masking.redaction import redact_text
 from fazai.model import Diff, Problem, Resource, Secret, Value
 from fazai.providers.opnsense.catalogue.kinds import UNMANAGED, UUID, CatalogueKind
 from fazai.providers.opnsense.catalogue.ownership import is_uuid
 from fazai.providers.opnsense.catalogue.table import SECRET_NAMES, FieldRow
 from fazai.providers.opnsense.catalogue.values import text_of
 from fazai.providers.opnsense.planning.snapshot import Collection, ItemRow, Snapshot
+from fazai.providers.opnsense.writing.bodies import nest_fields
 
 _HIDDEN_VALUE = "a secret"
 _LIKE_HIDDEN = "it looks like a secret"
-_SECRET_TEXTS = re.compile(
-    r"(?i)-----BEGIN [A-Z ]*PRIVATE KEY|[a-z]://[^\s:@]*:[^\s@]+@"
-    r"|\b(?:pass(?:word|wd|phrase)?|secret|psk|api_?key|token)\s*[:=]\s*\S"
-)
 _PUBLIC = re.compile(
     r"\s*-----BEGIN (?:PUBLIC KEY|CERTIFICATE|X509 CRL)-----[^-]*-----END [A-Z0-9 ]*-----\s*"
 )
-_WORD = re.compile(r"[A-Za-z0-9+/=_-]{24,}")
-_FREE_TEXTS = ("Text", "StrictText", "Description", "Url", "AliasContent", "Json", "UpdateOnlyText")
-_BITS = 3.8  # of a character: names and addresses have fewer
+#: Of these types only the name of a field can say that it is a secret: public keys look like one.
+_KEYS = frozenset(("Base64",))
 NO_ITEMS = "are no items of the API: the product's own, and those from before it"
-_ROUNDS = 3  # without what would change, others may
 _SEQUENCE = "sequence"
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
@@ -44,6 +37,10 @@ class Declared:
     ref: str
     item: FoundItem
     resource: Resource
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.item.kind, self.ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,25 +143,14 @@ def _read_fields(
 
 def _looks_secret(row: FieldRow, text: str) -> bool:
     """Return whether a text may be a secret that the model does not call one."""
-    if (
-        not text
-        or row.reference
-        or row.choices
-        or row.type not in ("text", "list")
-        or _PUBLIC.fullmatch(text)
-    ):
+    free = row.type in ("text", "list") and not row.reference and not row.choices
+    if not text or not free or _PUBLIC.fullmatch(text):
         return False
-    if SECRET_NAMES.search(row.name) or _SECRET_TEXTS.search(text):
-        return True
-    return row.api in _FREE_TEXTS and any(_is_random(word) for word in _WORD.findall(text))
+    return SECRET_NAMES.search(row.name) is not None or (row.api not in _KEYS and _holds_secret(text))
 
 
-def _is_random(word: str) -> bool:
-    """Return whether a word looks as if drawn by chance: of all sorts of characters, none of them often."""
-    if not (re.search("[a-z]", word) and re.search("[A-Z]", word) and re.search("[0-9]", word)):
-        return False
-    counts = Counter(word).values()
-    return -sum(n / len(word) * math.log2(n / len(word)) for n in counts) >= _BITS
+def _holds_secret(text: str) -> bool:
+    return redact_text(text)[1] > 0
 
 
 def _goes_without_saying(kind: CatalogueKind, row: FieldRow, text: str) -> bool:
@@ -186,19 +172,16 @@ def _declare(
     apart: str,
 ) -> Declared | Undeclarable:
     given = {name: _plain(kind.rows.get(name), value) for name, value in fields.items()}
-    name = ref if _SECRET_TEXTS.search(label) else label or ref
+    label = "" if _holds_secret(label) else label
+    name = label or ref
     identity = kind.identify(given)
     if isinstance(identity, Problem):
         return Undeclarable(kind.name, name, _problem_text([identity]))
     values, problems = kind.normalise(given, "present")
     if problems:
         return Undeclarable(kind.name, name, _problem_text(problems))
-    shown = (
-        {"identity": label, "apart": f"uuid {ref}"}
-        if UUID in given
-        else {"identity": identity, "apart": apart}
-    )
-    item = FoundItem(kind.name, fields=_nested(given), left=tuple(left), ordered=kind.ordered, **shown)
+    named, told = (label, f"uuid {ref}") if UUID in given else (identity, apart)
+    item = FoundItem(kind.name, named, nest_fields(given), tuple(left), told, kind.ordered)
     known = identity if apart else kind.label_in(values)
     if apart:
         identity = f"{identity} ({apart})"
@@ -207,7 +190,7 @@ def _declare(
 
 def _problem_text(problems: Iterable[Problem]) -> str:
     text = "; ".join(f"{one.field}: {one.message}" if one.field else one.message for one in problems)
-    return "a value that a playbook cannot hold" if _SECRET_TEXTS.search(text) else text
+    return "a value that a playbook cannot hold" if _holds_secret(text) else text
 
 
 def _plain(row: FieldRow | None, value: Value) -> Any:
@@ -220,18 +203,6 @@ def _plain(row: FieldRow | None, value: Value) -> Any:
     if row is not None and row.type == "integer" and _INTEGER.fullmatch(str(value)):
         return int(str(value))
     return value
-
-
-def _nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `destination.network: …` as `destination: {network: …}`."""
-    found: dict[str, Any] = {}
-    for name, value in fields.items():
-        *parents, last = name.split(".")
-        node = found
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = value
-    return found
 
 
 def check_declared(
@@ -247,28 +218,27 @@ def check_declared(
             kept.append(each)
         else:
             told.append((each.kind, each.name, each.why))
-    for _ in range(_ROUNDS):
-        wrong = _find_changes(plan([one.resource for one in kept]), kept)
-        if not wrong:
-            break
-        told += [(one.item.kind, one.resource.identity, wrong[one.ref]) for one in kept if one.ref in wrong]
-        kept = [one for one in kept if one.ref not in wrong]
+    while wrong := _find_changes(plan([one.resource for one in kept]), kept):  # without these, others may
+        told += [
+            (one.item.kind, one.resource.identity, wrong[one.place]) for one in kept if one.place in wrong
+        ]
+        kept = [one for one in kept if one.place not in wrong]
     return Findings(tuple(one.item for one in kept), tuple(told))
 
 
-def _find_changes(diff: Diff, kept: Sequence[Declared]) -> dict[str, str]:
-    """Return why items would not stay as they are, by ref; of those that a plan has an error about, all of
-    the kind."""
-    wrong: dict[str, str] = {}
-    for change in (*diff.changes, *(change for change, _ in diff.refused)):
-        wrong[change.ref] = f"it would be changed: {', '.join(change.after) or change.verb}"
+def _find_changes(diff: Diff, kept: Sequence[Declared]) -> dict[tuple[str, str], str]:
+    """Return why some of the items would not stay as they are, by kind and ref. Raises FazaiError: a plan has
+    an error that is of none of them."""
+    places = {one.place for one in kept}
+    wrong = {
+        (change.kind, change.ref): f"it would be changed: {', '.join(change.after) or change.verb}"
+        for change in (*diff.changes, *(change for change, _ in diff.refused))
+        if (change.kind, change.ref) in places
+    }
     for error in diff.errors:
-        place = str(error.where)
-        wrong |= {
-            one.ref: error.message
-            for one in kept
-            if place.endswith(f"/{one.resource.kind}/{one.resource.identity}")
-        }
-    if diff.errors and not wrong:
-        raise diff.errors[0]
+        where = str(error.where)
+        meant = [one for one in kept if where.endswith(f"/{one.item.kind}/{one.resource.identity}")]
+        if not meant:
+            raise error
+        wrong |= {one.place: error.message for one in meant}
     return wrong

@@ -38,8 +38,8 @@ def nest_body(root: str, body: Mapping[str, str]) -> dict[str, Any]:
     return nest_under(root, nest_fields(body))
 
 
-def nest_fields(body: Mapping[str, str]) -> dict[str, Any]:
-    """Make nested objects of dotted names, as destination NAT wants them."""
+def nest_fields(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Make nested objects of dotted names: `destination.network` is `destination: {network: …}`."""
     found: dict[str, Any] = {}
     for name, text in body.items():
         *parents, last = name.split(".")

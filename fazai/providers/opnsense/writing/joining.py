@@ -25,9 +25,7 @@ from fazai.providers.opnsense.writing.rehearsal import TRIALS
 MOST_JOINED = 100  # in one call
 _MOST_CHARS = 1 << 20
 #: Fields that no check of the product holds against another one.
-_ALONE = frozenset(
-    ("enabled", "disabled", "log", "description", "descr", "categories", "content", "counters")
-)
+_ALONE = frozenset(("enabled", "disabled", "description", "descr", "categories", "content", "counters"))
 #: Kinds that one call may change: those of which nothing is a valid item without its name. A set of the whole
 #: model makes an item of what is not there any more: of a rule, one that passes everything.
 _SET_TOGETHER = frozenset(

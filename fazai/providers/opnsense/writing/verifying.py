@@ -214,3 +214,10 @@ async def check_there(api: Api, kind: CatalogueKind, change: Change, ref: str) -
         target = api.settings.target
         text = f'"{change.identity}" was deleted on {target} since it was looked at'
         raise DeviceError(text, where=change.mark or change.where, hint="run it again: it looks first")
+
+
+def calls_to_undo(kind: CatalogueKind, change: Change) -> int:
+    """Return how many calls undo a change: two where what is there is looked at first."""
+    if change.verb is Verb.DELETE:
+        return 2 if kind.row.create == "add" else 1
+    return 2 if kind.row.out_of_nothing and change.verb is not Verb.CREATE else 1

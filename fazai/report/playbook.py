@@ -1,4 +1,4 @@
-"""Writes resources as YAML that fazai reads back as the same values, in the same bytes for the same input."""
+"""Playbooks as text: resources in YAML that fazai reads back as the same values, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import yaml
+
+from fazai.report.lines import escape_controls
 
 _WIDTH = 100
 _PLAIN = re.compile(
@@ -34,8 +36,7 @@ _Writer.add_representer(str, _represent_text)
 
 def write_comment(text: str, indent: int = 0) -> str:
     """Return a comment of one line: no text of a device begins another."""
-    line = "".join(character if character.isprintable() else " " for character in text)
-    return f"{' ' * indent}# {line}\n"
+    return f"{' ' * indent}# {escape_controls(text)}\n"
 
 
 def write_resource(kind: str, fields: Mapping[str, Any], indent: int = 4) -> str:
@@ -78,7 +79,7 @@ def _is_printable(value: Any) -> bool:
 def write_play(name: str, host: str, blocks: Iterable[str]) -> str:
     """Return a playbook with one play for one host."""
     first, *rest = _dump(_escape({"name": name, "hosts": host}), flow=False).splitlines()
-    body = "".join(blocks) or ""
+    body = "".join(blocks)
     tail = f"  resources:\n{body}" if body else "  resources: []\n"
     return f"- {first}\n" + "".join(f"  {line}\n" for line in rest) + tail
 
